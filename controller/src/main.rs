@@ -1,0 +1,2 @@
+//! `tern`: the operator's command line and the service.
+fn main() {}

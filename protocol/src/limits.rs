@@ -1,0 +1,70 @@
+//! Every ceiling on a length, count or wait that somebody else chooses.
+//!
+//! Bytes unless the name says otherwise. A value above a ceiling is refused before a buffer is made for it.
+
+/// Characters of an id.
+pub const ID_MAX: usize = 64;
+/// A report, sealed.
+pub const REPORT_MAX: usize = 4096;
+/// An answer on `d/<device>/in`, sealed.
+pub const ANSWER_MAX: usize = 4096;
+/// A `get` request.
+pub const GET_MAX: usize = 2048;
+/// Wants in one `get` request.
+pub const GET_WANTS_MAX: usize = 8;
+/// Ranges in one want.
+pub const GET_RANGES_MAX: usize = 64;
+/// Packs that one `get` request may ask for.
+pub const GET_PACKS_MAX: u32 = 96;
+/// An enrolment message.
+pub const ENROL_MAX: usize = 4096;
+/// A presence message.
+pub const PRESENCE_MAX: usize = 256;
+/// A site's status message.
+pub const SITE_STATUS_MAX: usize = 64 * 1024;
+/// A bundle as it travels.
+pub const BUNDLE_MAX: usize = 64 * 1024;
+/// A bundle's files, inflated.
+pub const BUNDLE_INFLATED_MAX: usize = 160 * 1024;
+/// Files in a bundle.
+pub const BUNDLE_FILES_MAX: usize = 40;
+/// Root metadata file.
+pub const ROOT_MAX: usize = 16 * 1024;
+/// Timestamp metadata file.
+pub const TIMESTAMP_MAX: usize = 2 * 1024;
+/// Snapshot metadata file.
+pub const SNAPSHOT_MAX: usize = 16 * 1024;
+/// Targets, release, rollout or halt metadata file.
+pub const ROLE_MAX: usize = 32 * 1024;
+/// Roots that one refresh walks through.
+pub const ROOT_CHAIN_MAX: u32 = 32;
+/// Delegated roles that one look-up visits.
+pub const DELEGATIONS_MAX: usize = 32;
+/// Signatures on one file.
+pub const SIGNATURES_MAX: usize = 16;
+/// Nesting of a metadata file.
+pub const JSON_DEPTH_MAX: usize = 16;
+/// Releases named by one release role.
+pub const RELEASES_MAX: usize = 5;
+/// Artifacts of one release.
+pub const ARTIFACTS_MAX: usize = 8;
+/// Entries of the rollout role.
+pub const ENTRIES_MAX: usize = 8;
+/// Devices in an entry's list.
+pub const LIST_MAX: usize = 200;
+/// Halted release counters in the halt role.
+pub const HALTED_MAX: usize = 1024;
+/// A chunk of an image; fixed.
+pub const CHUNK: usize = 64 * 1024;
+/// Chunks of an image (4 GiB).
+pub const CHUNKS_MAX: u32 = 65_536;
+/// A pack frame as it travels: header and at most one chunk.
+pub const PACK_FRAME_MAX: usize = CHUNK + 64;
+/// The largest MQTT packet that any part of Tern accepts.
+pub const MQTT_PACKET_MAX: usize = 80 * 1024;
+/// Reports that a device keeps until the controller's ack.
+pub const OUTBOX_MAX: usize = 256;
+/// Counter values reserved at once.
+pub const COUNTER_BLOCK: u64 = 256;
+/// Text that a device may put into a report as a reason.
+pub const REASON_MAX: usize = 512;

@@ -1,0 +1,65 @@
+//! What devices, chunk servers, edges and the controller say to one another, apart from signed files.
+//!
+//! Sealed messages (see [`crate::mac`]) start with `{"e":<epoch>,` so that a receiver can judge the epoch
+//! before it derives a key. Unknown fields are ignored, unknown kinds are errors: a newer device must not be
+//! half understood.
+
+mod answer;
+mod enrol;
+mod get;
+mod pack;
+mod report;
+
+pub use answer::{Answer, AnswerKind, Registry};
+pub use enrol::{Enrol, enrol_signing_input};
+pub use get::{Get, GetError, Want};
+pub use pack::{Pack, PackError, PackKind};
+pub use report::{Attempt, Hello, Proof, Report, ReportKind, Versions, challenge_signing_input};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::DeviceId;
+
+/// Sixteen random bytes that tie an answer to a question.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Nonce(pub [u8; 16]);
+
+impl std::fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}…", hex::encode(&self.0[..4]))
+    }
+}
+
+impl TryFrom<String> for Nonce {
+    type Error = hex::FromHexError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut out = [0; 16];
+        hex::decode_to_slice(text, &mut out)?;
+        Ok(Self(out))
+    }
+}
+
+impl From<Nonce> for String {
+    fn from(nonce: Nonce) -> String {
+        hex::encode(nonce.0)
+    }
+}
+
+/// Online or offline, said by the device or by its will. Unauthenticated: for display, and to soften a kill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Whether the device is there.
+    pub online: bool,
+}
+
+/// What an edge says about itself every 60 s. May only stop clocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// Whether the edge's uplink is up; `false` in its will.
+    pub online: bool,
+    /// Reports that wait for the uplink.
+    pub queue: u64,
+    /// Devices seen since the last status.
+    pub seen: Vec<DeviceId>,
+}

@@ -1,0 +1,1 @@
+//! Which release a device should run, read from verified metadata.
