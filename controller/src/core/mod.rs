@@ -1,0 +1,3 @@
+//! Decisions as plain values: no I/O, no clock, no randomness, no async.
+
+pub mod rollout;
