@@ -1,1 +1,4 @@
-//! (being laid)
+//! Keeps one device on the release that its fleet has approved.
+#![forbid(unsafe_code)]
+
+pub mod core;

@@ -24,6 +24,8 @@ pub mod sign;
 pub mod time;
 pub mod verify;
 
+pub use client::{Current, Pool, Trusted};
 pub use error::TufError;
+pub use key::Signer;
 pub use metadata::peek;
 pub use role::Role;
