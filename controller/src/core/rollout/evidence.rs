@@ -227,3 +227,7 @@ fn real(count: u64) -> f64 {
 #[cfg(test)]
 #[path = "evidence_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "validity_tests.rs"]
+mod validity;
