@@ -16,7 +16,7 @@ use crate::core::fact::{Entry, Fact};
 use crate::core::fleet::Fleet;
 use crate::core::service::{Command, Input, Output, Refusal, Reply, Service};
 use crate::ledger::{Ledger, LedgerError};
-use crate::store::{Batch, Key, Store, StoreError};
+use crate::store::{Batch, Key, Meta, Store, StoreError};
 
 /// Messages that may wait for the engine.
 pub const QUEUE: usize = 8192;
@@ -247,19 +247,27 @@ impl Works {
 
     /// Writes what changed since the last checkpoint, so that a start need not read the whole ledger.
     fn checkpoint(&mut self, dirty: &mut Dirty) -> Result<(), EngineError> {
-        let last = self.ledger.synced();
-        if last < self.checkpointed {
+        let end = self.ledger.synced();
+        if end <= self.checkpointed {
             return Ok(());
         }
-        let puts = dirty.values(self.service.fleet())?;
-        let mut parts = puts.chunks(KEYS).peekable();
-        // Only the last part moves the mark: a cut in between leaves older values that the ledger replays over.
-        while let Some(part) = parts.next() {
-            let last_seq = if parts.peek().is_none() { last } else { self.checkpointed };
-            let batch = Batch { first_seq: self.checkpointed, last_seq, puts: part.to_vec(), deletes: Vec::new() };
-            self.store.apply(self.term, &batch)?;
+        let mut puts = dirty.values(self.service.fleet())?;
+        // Devices and counters must move together. Where one batch is too small for that, a mark says so, and a
+        // start that finds it rebuilds the store from the ledger.
+        let single = puts.len() <= KEYS;
+        if !single {
+            puts.insert(0, (Key::Meta(Meta::Checkpointing), b"1".to_vec()));
         }
-        self.checkpointed = last + 1;
+        let parts: Vec<&[(Key, Vec<u8>)]> = puts.chunks(KEYS).collect();
+        for (index, part) in parts.iter().enumerate() {
+            let last = index + 1 == parts.len();
+            let first_seq = self.checkpointed + index as u64;
+            let last_seq = if last { end - 1 } else { first_seq };
+            let deletes = if last && !single { vec![Key::Meta(Meta::Checkpointing)] } else { Vec::new() };
+            self.store.apply(self.term, &Batch { first_seq, last_seq, puts: part.to_vec(), deletes })?;
+        }
+        self.store.checkpoint()?;
+        self.checkpointed = end;
         *dirty = Dirty::default();
         Ok(())
     }
@@ -319,7 +327,7 @@ impl Dirty {
             }
         }
         // The mark moves even when nothing that is kept has changed.
-        values.push((Key::Meta("reports".to_owned()), serde_json::to_vec(&fleet.reports)?));
+        values.push((Key::Meta(Meta::Reports), serde_json::to_vec(&fleet.reports)?));
         Ok(values)
     }
 }

@@ -3,10 +3,16 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`core`] | what should happen next, worked out by plain functions |
+//! | [`engine`] | the thread that owns the core: record first, then let out |
+//! | [`state`] | the data folder, opened and folded |
 //! | [`ledger`] | the append-only, hash-chained record of everything that was decided or heard |
 //! | [`store`] | the state that the ledger adds up to; may be deleted and rebuilt |
+//! | [`clock`] | the one place that asks what time it is |
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod core;
+pub mod engine;
 pub mod ledger;
+pub mod state;
 pub mod store;

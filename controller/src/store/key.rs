@@ -13,6 +13,7 @@ pub(super) const OWN: &[u8] = &[0];
 const META: u8 = b'm';
 const DEVICE: u8 = b'd';
 const ROLLOUT: u8 = b'r';
+const PRODUCT: u8 = b'p';
 const RELEASE: u8 = b'l';
 const COUNTERS: u8 = b'c';
 const END: u8 = 0;
@@ -26,6 +27,8 @@ pub enum Key {
     Device(DeviceId),
     /// A rollout.
     Rollout(RolloutId),
+    /// A product: its newest signed files.
+    Product(ProductId),
     /// A release: product and release counter.
     Release(ProductId, u64),
     /// Counters of one phase and stratum of a rollout.
@@ -42,10 +45,15 @@ pub enum Meta {
     Roles = 2,
     /// A kill that was decided and is not fully published yet.
     UnfinishedKill = 3,
+    /// A checkpoint that takes several batches is being written; found at a start, the store is rebuilt.
+    Checkpointing = 4,
+    /// Reports counted in the fleet's life.
+    Reports = 5,
 }
 
 impl Meta {
-    const ALL: [Self; 3] = [Self::Reception, Self::Roles, Self::UnfinishedKill];
+    const ALL: [Self; 5] =
+        [Self::Reception, Self::Roles, Self::UnfinishedKill, Self::Checkpointing, Self::Reports];
 }
 
 /// Which keys a scan walks.
@@ -57,6 +65,8 @@ pub enum Prefix {
     Devices,
     /// All rollouts.
     Rollouts,
+    /// All products.
+    Products,
     /// All releases.
     Releases,
     /// Releases of one product, by release counter.
@@ -72,6 +82,7 @@ impl Key {
             Self::Meta(meta) => vec![META, *meta as u8],
             Self::Device(id) => named(DEVICE, id.as_str()),
             Self::Rollout(id) => named(ROLLOUT, id.as_str()),
+            Self::Product(id) => named(PRODUCT, id.as_str()),
             Self::Release(product, rc) => {
                 let mut out = named(RELEASE, product.as_str());
                 out.extend_from_slice(&rc.to_be_bytes());
@@ -97,6 +108,7 @@ impl Key {
             }
             DEVICE => name(rest).map(|(id, left)| (Self::Device(id), left))?,
             ROLLOUT => name(rest).map(|(id, left)| (Self::Rollout(id), left))?,
+            PRODUCT => name(rest).map(|(id, left)| (Self::Product(id), left))?,
             RELEASE => {
                 let (product, rest) = name(rest)?;
                 let (rc, left) = rest.split_first_chunk()?;
@@ -121,6 +133,7 @@ impl Prefix {
             Self::Meta => vec![META],
             Self::Devices => vec![DEVICE],
             Self::Rollouts => vec![ROLLOUT],
+            Self::Products => vec![PRODUCT],
             Self::Releases => vec![RELEASE],
             Self::ReleasesOf(product) => named(RELEASE, product.as_str()),
             Self::CountersOf(rollout) => named(COUNTERS, rollout.as_str()),
@@ -156,6 +169,7 @@ mod tests {
             Key::Meta(Meta::Roles),
             Key::Meta(Meta::UnfinishedKill),
             Key::Device(id.parse().unwrap()),
+            Key::Product(id.parse().unwrap()),
             Key::Rollout(id.parse().unwrap()),
             Key::Release(id.parse().unwrap(), u64::MAX),
             Key::Counters(id.parse().unwrap(), 3, "B3".parse().unwrap()),

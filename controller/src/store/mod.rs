@@ -25,7 +25,7 @@ pub use key::{Key, Prefix};
 /// Most keys in one batch: the embedded engine's memory grows beyond reason with larger ones.
 pub const BATCH_KEYS_MAX: usize = 1000;
 /// Largest value. A few hundred bytes are usual.
-pub const VALUE_MAX: usize = 64 * 1024;
+pub const VALUE_MAX: usize = 512 * 1024;
 /// Most entries in one page.
 pub const PAGE_MAX: usize = 1000;
 

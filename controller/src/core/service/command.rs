@@ -7,7 +7,6 @@ use tern_protocol::position::Salt;
 use tern_protocol::tuf::content::EntryKind;
 use tern_protocol::tuf::{Role, Trusted};
 
-use super::publish::simulate;
 use super::{Fact, Service};
 use crate::core::fact::{DeviceEntry, SignedFile};
 use crate::core::fleet::product::releases_in;

@@ -264,7 +264,7 @@ impl Service {
                     .expiries()
                     .into_iter()
                     .find(|(r, _)| *r == role)
-                    .and_then(|(_, text)| tern_protocol::tuf::time::parse(&text));
+                    .and_then(|(_, text)| tern_protocol::tuf::time::read(&text));
                 expires.is_none_or(|at| at.saturating_sub(self.now / 1000) < life / 5 + self.lives.heartbeat)
             };
             let rollout = soon(Role::Rollout, self.lives.rollout).then(|| self.wanted_rollout(&product));

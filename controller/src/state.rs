@@ -1,0 +1,175 @@
+//! The data folder: ledger, checkpoint, keys, images. Opened by one process at a time.
+//!
+//! ```text
+//! <data>/ledger/        every fact, append-only; the truth
+//! <data>/store/         checkpoint of what the ledger adds up to; may be deleted
+//! <data>/keys/<product>/{rollout,halt,snapshot,timestamp,telemetry}.pem
+//! <data>/products/<product>/{root,targets,release}.json     offline files of `keys init`
+//! <data>/images/        chunks, content-addressed
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use tern_protocol::id::FleetId;
+
+use crate::core::fact::Entry;
+use crate::core::fleet::Fleet;
+use crate::ledger::{Ledger, LedgerError};
+use crate::store::sled::SledStore;
+use crate::store::{Key, Meta, Page, Prefix, Store, StoreError};
+
+/// Entries of one page when the checkpoint is read.
+const PAGE: usize = 1000;
+
+/// Says why the data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder could not be made.
+    #[error("could not make the data folder {path}; choose another one with --data")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The ledger cannot be used.
+    #[error("could not open the ledger")]
+    Ledger(#[from] LedgerError),
+    /// The checkpoint cannot be used, not even after it was set aside.
+    #[error("could not open the checkpoint in the data folder")]
+    Store(#[from] StoreError),
+    /// A frame of the ledger is not a fact that this program knows.
+    #[error("frame {sequence} of the ledger is not a fact that this version knows; run a newer version")]
+    Fact {
+        /// The frame.
+        sequence: u64,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The checkpoint knows frames that the ledger has lost.
+    #[error(
+        "the ledger ends at frame {ledger}, but frame {checkpoint} was acknowledged; restore the ledger, or \
+         delete the folder {store} to go on with what is left"
+    )]
+    Lost {
+        /// Frames in the ledger.
+        ledger: u64,
+        /// Last frame that the checkpoint has.
+        checkpoint: u64,
+        /// The checkpoint's folder.
+        store: PathBuf,
+    },
+}
+
+/// An open data folder.
+pub struct Opened {
+    /// What the ledger adds up to.
+    pub fleet: Fleet,
+    /// The ledger, positioned at its end.
+    pub ledger: Ledger,
+    /// The checkpoint.
+    pub store: Box<dyn Store>,
+    /// Fencing number of this run.
+    pub term: u64,
+    /// First frame that the checkpoint does not have.
+    pub checkpointed: u64,
+    /// What an operator should hear about the opening.
+    pub notes: Vec<String>,
+}
+
+/// Opens the data folder and folds the ledger into a fleet.
+pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
+    let folder = |source| OpenError::Folder { path: data.to_owned(), source };
+    std::fs::create_dir_all(data).map_err(folder)?;
+    let mut notes = Vec::new();
+    let (mut ledger, recovery) = Ledger::open(&data.join("ledger"))?;
+    if let Some(cut) = recovery.cut {
+        notes.push(format!(
+            "the ledger was cut at its last whole frame: {} B after byte {} of {} were not whole; \
+             nothing in them was ever acknowledged",
+            cut.bytes,
+            cut.at,
+            cut.file.display()
+        ));
+    }
+    let store_dir = data.join("store");
+    let mut store: Box<dyn Store> = Box::new(SledStore::open_or_set_aside(&store_dir, 0)?);
+    if let Some(aside) = store.recovered().set_aside {
+        notes.push(format!(
+            "the checkpoint was damaged, it is set aside as {}; it is rebuilt from the ledger",
+            aside.display()
+        ));
+    }
+    if let Some(applied) = store.recovered().applied_seq.filter(|applied| *applied >= ledger.next()) {
+        return Err(OpenError::Lost { ledger: ledger.next(), checkpoint: applied, store: store_dir });
+    }
+    let mut state = match load(store.as_ref(), fleet) {
+        Ok(Some(state)) => state,
+        Ok(None) => {
+            notes.push("a checkpoint was cut short; it is rebuilt from the ledger".to_owned());
+            store.wipe()?;
+            Fleet::new(fleet.clone())
+        }
+        Err(error) if error.wants_rebuild() => {
+            notes.push(format!("the checkpoint does not read ({error}); it is rebuilt from the ledger"));
+            store.wipe()?;
+            Fleet::new(fleet.clone())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let checkpointed = store.recovered().applied_seq.map_or(0, |applied| applied + 1);
+    for frame in ledger.frames(checkpointed)? {
+        let frame = frame?;
+        let entry: Entry = serde_json::from_slice(&frame.payload)
+            .map_err(|source| OpenError::Fact { sequence: frame.sequence, source })?;
+        state.apply(entry.at, &entry.fact);
+    }
+    let term = ledger.term().max(store.recovered().term) + 1;
+    ledger.begin_term(term)?;
+    store.fence(term)?;
+    Ok(Opened { fleet: state, ledger, store, term, checkpointed, notes })
+}
+
+/// Reads the checkpoint; none if its writing was cut short.
+fn load(store: &dyn Store, id: &FleetId) -> Result<Option<Fleet>, StoreError> {
+    let mut fleet = Fleet::new(id.clone());
+    if store.get(&Key::Meta(Meta::Checkpointing))?.is_some() {
+        return Ok(None);
+    }
+    for prefix in [Prefix::Devices, Prefix::Rollouts, Prefix::Products, Prefix::Meta] {
+        let mut after = None;
+        loop {
+            let Page { entries, next } = store.scan(&prefix, after.as_ref(), PAGE)?;
+            for (key, value) in entries {
+                if !take(&mut fleet, key, &value) {
+                    return Ok(None);
+                }
+            }
+            match next {
+                Some(key) => after = Some(key),
+                None => break,
+            }
+        }
+    }
+    Ok(Some(fleet))
+}
+
+/// Puts one value where it belongs; `false` if it does not read, as after a change of its shape.
+fn take(fleet: &mut Fleet, key: Key, value: &[u8]) -> bool {
+    fn put<K: Ord, V: serde::de::DeserializeOwned>(
+        map: &mut std::collections::BTreeMap<K, V>,
+        key: K,
+        value: &[u8],
+    ) -> bool {
+        serde_json::from_slice(value).map(|value| map.insert(key, value)).is_ok()
+    }
+    match key {
+        Key::Device(id) => put(&mut fleet.devices, id, value),
+        Key::Rollout(id) => put(&mut fleet.rollouts, id, value),
+        Key::Product(id) => put(&mut fleet.products, id, value),
+        Key::Meta(Meta::Reports) => serde_json::from_slice(value).map(|n| fleet.reports = n).is_ok(),
+        Key::Meta(_) | Key::Release(..) | Key::Counters(..) => true,
+    }
+}
