@@ -190,7 +190,7 @@ pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError
         if let Some(done) = stop {
             works.checkpoint(&mut dirty)?;
             // Whoever asked may have gone away.
-            drop(done.send(()));
+            let _gone = done.send(());
             return Ok(());
         }
     }
@@ -199,7 +199,12 @@ pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError
 type Waiting = Option<oneshot::Sender<Result<Reply, Refusal>>>;
 
 impl Works {
-    fn step(&mut self, inputs: Vec<Input>, replies: &mut [Waiting], dirty: &mut Dirty) -> Result<(), EngineError> {
+    fn step(
+        &mut self,
+        inputs: Vec<Input>,
+        replies: &mut [Waiting],
+        dirty: &mut Dirty,
+    ) -> Result<(), EngineError> {
         if inputs.is_empty() {
             return Ok(());
         }

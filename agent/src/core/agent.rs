@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use tern_protocol::bundle::File;
-use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
+use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::PairSecret;
 use tern_protocol::message::{Pack, Registry, ReportKind};
 use tern_protocol::offer::Artifact;
@@ -268,7 +268,9 @@ impl Agent {
             Input::Message { topic, payload } => self.message(&topic, &payload, now),
             Input::Done { job, result } => self.done(job, result, now),
             // A deferral may be over.
-            Input::Time if matches!(self.durable.state, State::Idle { not_before: Some(_) }) => self.evaluate(now),
+            Input::Time if matches!(self.durable.state, State::Idle { not_before: Some(_) }) => {
+                self.evaluate(now)
+            }
             Input::Time => {}
         }
         self.step(&Event::Time, now);
@@ -317,8 +319,7 @@ impl Agent {
             self.durable.epoch += 1;
             self.saved = false;
         }
-        let components =
-            BTreeMap::from([(self.settings.component.clone(), facts.running_version.clone())]);
+        let components = BTreeMap::from([(self.settings.component.clone(), facts.running_version.clone())]);
         if self.durable.components != components {
             self.durable.components = components;
             self.saved = false;
@@ -377,7 +378,9 @@ impl Agent {
                     self.answer(payload, now);
                 }
             }
-            Topic::Timestamp(_) | Topic::Root(..) | Topic::Head(_) | Topic::Cohort(..) => self.bundle(payload, now),
+            Topic::Timestamp(_) | Topic::Root(..) | Topic::Head(_) | Topic::Cohort(..) => {
+                self.bundle(payload, now)
+            }
             _ => {}
         }
     }
@@ -511,7 +514,8 @@ impl Agent {
     }
 
     fn start(&mut self, work: Job, now: Now) {
-        if self.job.as_ref().is_some_and(|(_, running)| *running == work) || now.uptime < self.job_not_before {
+        if self.job.as_ref().is_some_and(|(_, running)| *running == work) || now.uptime < self.job_not_before
+        {
             return;
         }
         self.jobs += 1;
@@ -588,17 +592,4 @@ impl Entropy {
         out.copy_from_slice(&digest.0[..16]);
         tern_protocol::message::Nonce(out)
     }
-
-    /// Returns a number evenly spread over `0..=most`.
-    pub(super) fn up_to(&mut self, most: u64) -> u64 {
-        let four = self.nonce().0;
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&four[..8]);
-        u64::from_be_bytes(bytes) % (most + 1)
-    }
-}
-
-/// Returns the names that a device reports as its own; used where a registry is built from a configuration.
-pub fn registry(product: ProductId, model: ModelId, carrier: CarrierId, region: RegionId) -> Registry {
-    Registry { product, model, carrier, region }
 }

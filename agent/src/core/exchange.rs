@@ -172,8 +172,7 @@ impl Agent {
 
     fn enrol(&mut self) {
         let (identity, telemetry) = (self.keys.identity(), self.keys.telemetry());
-        let input =
-            enrol_signing_input(&self.settings.fleet, &self.settings.device, &identity, &telemetry);
+        let input = enrol_signing_input(&self.settings.fleet, &self.settings.device, &identity, &telemetry);
         let enrol = Enrol {
             identity: hex::encode(&identity),
             telemetry: hex::encode(&telemetry),
@@ -282,7 +281,9 @@ impl Agent {
         }
         match (answer.e, answer.kind) {
             (0, AnswerKind::Challenge { challenge }) => self.challenged(challenge),
-            (0, AnswerKind::Grant { challenge, epoch, counter }) => self.granted(challenge, epoch, counter, now),
+            (0, AnswerKind::Grant { challenge, epoch, counter }) => {
+                self.granted(challenge, epoch, counter, now)
+            }
             (0, _) => {}
             (_, AnswerKind::Ack { ranges, registry }) => self.acknowledged(&ranges, registry, now),
             (_, AnswerKind::Answer { nonce, time, rollout, halt }) => {

@@ -50,7 +50,9 @@ impl State {
                 Self::Checking { work: Work { offer: offer.clone(), slot: *slot, tries } }
             }
 
-            (Self::Checking { work }, E::Eligible { present: true }) => Self::Verifying { work, hashed: false },
+            (Self::Checking { work }, E::Eligible { present: true }) => {
+                Self::Verifying { work, hashed: false }
+            }
             (Self::Checking { work }, E::Eligible { present: false }) => download(work),
             (Self::Checking { work }, E::Ineligible(reason)) => Self::Failed { work, reason: reason.clone() },
             (Self::Checking { .. }, E::Postponed(_)) => Self::Idle { not_before: Some(at) },
@@ -74,7 +76,9 @@ impl State {
             }
             (Self::Downloading { .. }, E::Halted | E::Withdrawn) => IDLE,
 
-            (Self::Verifying { work, .. }, E::Hashed { matches: true }) => Self::Verifying { work, hashed: true },
+            (Self::Verifying { work, .. }, E::Hashed { matches: true }) => {
+                Self::Verifying { work, hashed: true }
+            }
             (Self::Verifying { work, hashed: false }, E::Hashed { matches: false }) => {
                 retry(work, RetryTo::Downloading, at, timing, "the slot does not hold what was written")
             }
@@ -105,7 +109,9 @@ impl State {
                 RollbackStep::Record,
             ),
             // A power cycle inside the soak starts the soak again; an agent restart does not.
-            (Self::VerifyPost { work, since, .. }, E::Booted { .. }) if since.epoch != at.epoch => trial(work, at),
+            (Self::VerifyPost { work, since, .. }, E::Booted { .. }) if since.epoch != at.epoch => {
+                trial(work, at)
+            }
             (Self::VerifyPost { work, since, heard, .. }, E::ProbesPassed) => {
                 Self::VerifyPost { work, since, probed: true, heard }
             }
@@ -125,7 +131,12 @@ impl State {
             (Self::VerifyPost { work, since, heard: false, .. }, E::Time)
                 if since.passed(timing.connect_deadline, at) =>
             {
-                roll_back(work, Outcome::Unreachable, "nobody answered during the trial", RollbackStep::Record)
+                roll_back(
+                    work,
+                    Outcome::Unreachable,
+                    "nobody answered during the trial",
+                    RollbackStep::Record,
+                )
             }
 
             (Self::Success { .. }, E::Confirmed) => IDLE,
@@ -277,7 +288,9 @@ fn undone(work: Work, then: Then, at: Stamp, timing: &Timing) -> State {
 /// A failed attempt gives way only to a higher attempt or rc.
 fn supersedes(new: &Attempt, old: &Work) -> bool {
     let old = &old.offer.attempt;
-    new.rc > old.rc || (new.rc == old.rc && new.attempt > old.attempt) || new.rollout != old.rollout && new.rc != old.rc
+    new.rc > old.rc
+        || (new.rc == old.rc && new.attempt > old.attempt)
+        || new.rollout != old.rollout && new.rc != old.rc
 }
 
 /// Returns what the controller must hear about a step of the machine: saved together with the new state, so
@@ -319,7 +332,9 @@ fn transition_reason(after: &State, event: &Event) -> Option<String> {
 fn outcome(before: &State, after: &State) -> Option<(Outcome, Option<String>)> {
     match (before, after) {
         (State::Success { .. }, State::Idle { .. }) => Some((Outcome::Success, None)),
-        (State::Rollback { outcome, reason, .. }, State::Failed { .. }) => Some((*outcome, Some(reason.clone()))),
+        (State::Rollback { outcome, reason, .. }, State::Failed { .. }) => {
+            Some((*outcome, Some(reason.clone())))
+        }
         (before, State::Failed { reason, .. }) if !matches!(before, State::Failed { .. }) => {
             Some((Outcome::Failed, Some(reason.clone())))
         }

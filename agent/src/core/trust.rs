@@ -76,7 +76,8 @@ impl Agent {
         let timing = &self.settings.timing;
         let hash = Digest::of(self.settings.device.as_str().as_bytes()).short() >> 32;
         let calm = (timing.heartbeat / 2).saturating_mul(hash) >> 32;
-        let wait = if self.durable.state.open().is_some() || self.trust.current().is_none() { 0 } else { calm };
+        let wait =
+            if self.durable.state.open().is_some() || self.trust.current().is_none() { 0 } else { calm };
         match &mut self.missing {
             Some(missing) if missing.files == files => {}
             missing => {
@@ -105,7 +106,8 @@ impl Agent {
         let mut files = missing.files.clone();
         if files.is_empty() {
             // Nothing names what is missing, so ask for the newest of everything.
-            files = Role::ALL.into_iter().filter(|role| *role != Role::Root).map(|role| (role, None)).collect();
+            files =
+                Role::ALL.into_iter().filter(|role| *role != Role::Root).map(|role| (role, None)).collect();
         }
         let want = files
             .into_iter()

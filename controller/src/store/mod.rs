@@ -20,7 +20,7 @@ mod conformance;
 use std::io;
 use std::path::PathBuf;
 
-pub use key::{Key, Prefix};
+pub use key::{Key, Meta, Prefix};
 
 /// Most keys in one batch: the embedded engine's memory grows beyond reason with larger ones.
 pub const BATCH_KEYS_MAX: usize = 1000;

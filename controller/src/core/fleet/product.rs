@@ -84,9 +84,10 @@ impl Product {
     pub fn models_of(&self, rc: u64) -> BTreeSet<ModelId> {
         let releases = self.releases();
         let Some(release) = releases.get(&rc) else { return BTreeSet::new() };
-        let mut models = release.artifacts.iter().map(|(_, content)| {
-            content.models.iter().cloned().collect::<BTreeSet<ModelId>>()
-        });
+        let mut models = release
+            .artifacts
+            .iter()
+            .map(|(_, content)| content.models.iter().cloned().collect::<BTreeSet<ModelId>>());
         let first = models.next().unwrap_or_default();
         models.fold(first, |all, some| all.intersection(&some).cloned().collect())
     }

@@ -90,6 +90,8 @@ mod tests {
     fn what_left_the_outbox_counts_as_received() {
         let mut received = Received::default();
         received.insert(10, 8);
-        assert!(received.contains(7) && !received.contains(8) && !received.contains(9) && received.contains(10));
+        assert!(
+            received.contains(7) && !received.contains(8) && !received.contains(9) && received.contains(10)
+        );
     }
 }

@@ -37,7 +37,8 @@ impl Fleet {
     }
 
     fn attempted(&mut self, at: Millis, id: &DeviceId, attempt: &Attempt, report: &ReportKind) {
-        let (Some(device), Some(rollout)) = (self.devices.get_mut(id), self.rollouts.get_mut(&attempt.rollout))
+        let (Some(device), Some(rollout)) =
+            (self.devices.get_mut(id), self.rollouts.get_mut(&attempt.rollout))
         else {
             if let Some(device) = self.devices.get_mut(id) {
                 device.anomaly(at, format!("{} names an unknown rollout {}", report.word(), attempt.rollout));
@@ -45,7 +46,10 @@ impl Fleet {
             return;
         };
         if rollout.phases.is_empty() || rollout.rc != attempt.rc {
-            device.anomaly(at, format!("{} names release {} of {}", report.word(), attempt.rc, attempt.rollout));
+            device.anomaly(
+                at,
+                format!("{} names release {} of {}", report.word(), attempt.rc, attempt.rollout),
+            );
             return;
         }
         let model = device.registry.model.clone();
@@ -122,7 +126,10 @@ impl Fleet {
                 record.halted_at.get_or_insert(at);
                 record.halted_in.get_or_insert(*state);
             }
-            ReportKind::Hello(_) | ReportKind::Ask { .. } | ReportKind::ControlStart { .. } | ReportKind::Health { .. } => {}
+            ReportKind::Hello(_)
+            | ReportKind::Ask { .. }
+            | ReportKind::ControlStart { .. }
+            | ReportKind::Health { .. } => {}
         }
         for what in anomalies {
             device.anomaly(at, what);

@@ -132,7 +132,9 @@ impl Service {
             Command::AddProduct { product, files } => self.add_product(product, files),
             Command::AddDevices { devices } => self.add_devices(devices),
             Command::PublishRelease { product, file } => self.publish_release(product, file),
-            Command::Start { rollout, product, rc, attempt, plan } => self.start(rollout, product, rc, attempt, plan),
+            Command::Start { rollout, product, rc, attempt, plan } => {
+                self.start(rollout, product, rc, attempt, plan)
+            }
             Command::Pause(id) => self.pause(&id),
             Command::Resume(id) => self.resume(&id),
             Command::Promote { rollout, from_phase } => self.promote(&rollout, from_phase),
@@ -169,7 +171,8 @@ impl Service {
             }
             let point = hex::decode(&entry.identity).ok();
             if !point.is_some_and(|p| p256::PublicKey::from_sec1_bytes(&p).is_ok()) {
-                let what = format!("the identity of device {} is not a P-256 public key in hex", entry.device);
+                let what =
+                    format!("the identity of device {} is not a P-256 public key in hex", entry.device);
                 return Err(refuse(RefusalKind::Invalid, what, "print it with `tern-agent identity`"));
             }
         }
@@ -313,7 +316,12 @@ impl Service {
     }
 
     /// Works out what a plan would do, without doing it: devices newly included by each phase.
-    pub fn preview(&mut self, product: &ProductId, rc: u64, plan: &Plan) -> Result<Vec<PhasePreview>, Refusal> {
+    pub fn preview(
+        &mut self,
+        product: &ProductId,
+        rc: u64,
+        plan: &Plan,
+    ) -> Result<Vec<PhasePreview>, Refusal> {
         plan.check().map_err(|e| refuse(RefusalKind::Invalid, chain(&e), "correct the plan"))?;
         let models = self.product(product)?.models_of(rc);
         if models.is_empty() {
@@ -331,9 +339,14 @@ impl Service {
         let mut previews = Vec::new();
         for step in &plan.phases {
             let cuts = phase::cuts(step.reach, &places, &rollout.models, &before);
-            let new = places.iter().filter(|p| phase::includes(&cuts, p) && !phase::includes(&before, p)).count();
+            let new =
+                places.iter().filter(|p| phase::includes(&cuts, p) && !phase::includes(&before, p)).count();
             let messages = phase::new_cohorts(&places, &before, &cuts).len();
-            previews.push(PhasePreview { phase: step.clone(), devices: new as u64, cohort_messages: messages as u64 });
+            previews.push(PhasePreview {
+                phase: step.clone(),
+                devices: new as u64,
+                cohort_messages: messages as u64,
+            });
             before = cuts;
         }
         Ok(previews)

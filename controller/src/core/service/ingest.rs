@@ -28,7 +28,8 @@ impl Service {
             self.counters.unknown += 1;
             return;
         };
-        let enrol = (payload.len() <= ENROL_MAX).then(|| serde_json::from_slice::<Enrol>(payload).ok()).flatten();
+        let enrol =
+            (payload.len() <= ENROL_MAX).then(|| serde_json::from_slice::<Enrol>(payload).ok()).flatten();
         let Some(enrol) = enrol else {
             self.counters.malformed += 1;
             return;
@@ -45,7 +46,8 @@ impl Service {
     }
 
     fn proves(&self, id: &DeviceId, enrol: &Enrol) -> bool {
-        let (Ok(identity), Ok(telemetry)) = (hex::decode(&enrol.identity), hex::decode(&enrol.telemetry)) else {
+        let (Ok(identity), Ok(telemetry)) = (hex::decode(&enrol.identity), hex::decode(&enrol.telemetry))
+        else {
             return false;
         };
         let input = enrol_signing_input(&self.fleet.id, id, &identity, &telemetry);
@@ -74,7 +76,9 @@ impl Service {
             return;
         }
         match report.kind {
-            ReportKind::Hello(hello) if !expected || hello.proof.is_some() => self.stranger(id, e, report.n, &hello),
+            ReportKind::Hello(hello) if !expected || hello.proof.is_some() => {
+                self.stranger(id, e, report.n, &hello)
+            }
             _ if !expected => self.counters.forged += 1,
             // The first thing of a new epoch is its hello.
             kind if e != self.epoch(id) && !matches!(kind, ReportKind::Hello(_)) => {
@@ -146,11 +150,13 @@ impl Service {
     /// that hold after every verdict of the step.
     pub(super) fn acknowledge(&mut self) {
         for (id, acks) in std::mem::take(&mut self.acks) {
-            let registry = acks.registry.then(|| self.fleet.devices.get(&id).map(|d| d.registry.clone())).flatten();
+            let registry =
+                acks.registry.then(|| self.fleet.devices.get(&id).map(|d| d.registry.clone())).flatten();
             let Acks { epoch, mut numbers, .. } = acks;
             numbers.sort_unstable();
             numbers.dedup();
-            let ranges = numbers.chunk_by(|a, b| b - a == 1).map(|run| (run[0], run[run.len() - 1])).collect();
+            let ranges =
+                numbers.chunk_by(|a, b| b - a == 1).map(|run| (run[0], run[run.len() - 1])).collect();
             self.answer(&id, epoch, AnswerKind::Ack { ranges, registry });
         }
         for (id, epoch, nonce) in std::mem::take(&mut self.asks) {

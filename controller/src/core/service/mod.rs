@@ -63,7 +63,13 @@ pub struct Lives {
 impl Default for Lives {
     fn default() -> Self {
         const DAY: u64 = 24 * 3600;
-        Self { timestamp: 3 * DAY, snapshot: 30 * DAY, rollout: 30 * DAY, halt: 365 * DAY, heartbeat: DAY / 4 }
+        Self {
+            timestamp: 3 * DAY,
+            snapshot: 30 * DAY,
+            rollout: 30 * DAY,
+            halt: 365 * DAY,
+            heartbeat: DAY / 4,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tern_protocol::limits::ENTRIES_MAX;
 use tern_protocol::position::Cohort;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::content::{HaltContent, RolloutContent};
-use tern_protocol::tuf::{Pool, Role, Signer, TufError, Trusted, build, sign};
+use tern_protocol::tuf::{Pool, Role, Signer, Trusted, TufError, build, sign};
 
 use super::{Fact, Service};
 use crate::core::fact::SignedFile;
@@ -27,7 +27,7 @@ const BEAT: [Role; 2] = [Role::Timestamp, Role::Snapshot];
 
 /// Says why files could not be signed or would not be believed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum SignStepError {
+pub(super) enum SignStepError {
     /// The service holds no online keys for the product.
     #[error("the service holds no online keys for product {0}")]
     NoKeys(ProductId),
@@ -49,8 +49,9 @@ impl Service {
         for product in products {
             let Some(state) = self.fleet.products.get(&product) else { continue };
             let (rollout, halt) = (self.wanted_rollout(&product), wanted_halt(state));
-            let new_rollout = (state.rollout_content() != rollout || !state.files.contains_key(&Role::Rollout))
-                .then_some(rollout);
+            let new_rollout = (state.rollout_content() != rollout
+                || !state.files.contains_key(&Role::Rollout))
+            .then_some(rollout);
             let new_halt =
                 (state.halt_content() != halt || !state.files.contains_key(&Role::Halt)).then_some(halt);
             if new_rollout.is_none() && new_halt.is_none() {
@@ -225,8 +226,10 @@ impl Service {
             let Some(state) = self.fleet.products.get(&product) else { continue };
             let roots: Vec<(u32, String)> = state.roots.iter().map(|(v, t)| (*v, t.clone())).collect();
             for (version, text) in roots {
-                let bundle =
-                    Bundle { root: version, files: vec![File { role: Role::Root, bytes: text.into_bytes() }] };
+                let bundle = Bundle {
+                    root: version,
+                    files: vec![File { role: Role::Root, bytes: text.into_bytes() }],
+                };
                 self.publish(Topic::Root(product.clone(), version), bundle.pack());
             }
             self.publish_files(&product, Topic::Head(product.clone()), &HEAD);
@@ -321,7 +324,11 @@ fn named_artifacts(state: &Product, files: &[File], content: &RolloutContent) ->
         .collect()
 }
 
-fn signed(role: Role, value: serde_json::Value, key: &(dyn Signer + Send + Sync)) -> Result<File, SignStepError> {
+fn signed(
+    role: Role,
+    value: serde_json::Value,
+    key: &(dyn Signer + Send + Sync),
+) -> Result<File, SignStepError> {
     let bytes = sign::sign(value, &[key as &dyn Signer]).map_err(|_| SignStepError::Sign(role))?;
     Ok(File { role, bytes })
 }

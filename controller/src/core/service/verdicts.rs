@@ -18,7 +18,9 @@ impl Service {
     }
 
     fn decide_one(&mut self, id: &RolloutId) {
-        let Some(rollout) = self.fleet.rollouts.get(id).filter(|r| !r.phases.is_empty()).cloned() else { return };
+        let Some(rollout) = self.fleet.rollouts.get(id).filter(|r| !r.phases.is_empty()).cloned() else {
+            return;
+        };
         if !matches!(rollout.status, Status::Running | Status::Paused) {
             return;
         }
@@ -99,7 +101,10 @@ impl Service {
         }
         let total = rollout.total();
         let bad = total.confirmed_bad();
-        let because = format!("COMPLETE: {} of {} devices on release {}, {bad} bad", total.good, total.started, rollout.rc);
+        let because = format!(
+            "COMPLETE: {} of {} devices on release {}, {bad} bad",
+            total.good, total.started, rollout.rc
+        );
         self.note(format!("rollout {id}: {because}"));
         self.record(Fact::Completed { rollout: id.clone(), because });
     }
