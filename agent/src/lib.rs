@@ -1,1 +1,10 @@
-//! (being laid)
+//! Keeps one device on the release that its fleet has approved.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`clock`] | the only place that asks what time it is |
+//! | [`record`] | one checksummed record in two copies: what must survive a power cut |
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod record;
