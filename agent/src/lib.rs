@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`clock`] | the only place that asks what time it is |
 //! | [`record`] | one checksummed record in two copies: what must survive a power cut |
+//! | [`slot`] | the two places that hold a release, and what vouches for their bytes |
 #![forbid(unsafe_code)]
 
 pub mod clock;
 pub mod record;
+pub mod slot;
