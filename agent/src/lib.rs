@@ -6,9 +6,15 @@
 //! | [`record`] | one checksummed record in two copies: what must survive a power cut |
 //! | [`slot`] | the two places that hold a release, and what vouches for their bytes |
 //! | [`boot`] | which slot comes up next; trial, confirm, rollback |
+//! | [`command`] | running an integrator's program, bounded in time and output |
+//! | [`health`] | probes that decide whether a release on trial is well |
+//! | [`hooks`] | programs around the update itself |
 #![forbid(unsafe_code)]
 
 pub mod boot;
 pub mod clock;
+pub mod command;
+pub mod health;
+pub mod hooks;
 pub mod record;
 pub mod slot;
