@@ -6,6 +6,7 @@
 //! | [`record`] | one checksummed record in two copies: what must survive a power cut |
 //! | [`slot`] | the two places that hold a release, and what vouches for their bytes |
 //! | [`boot`] | which slot comes up next; trial, confirm, rollback |
+//! | [`config`] | what the agent is told, read once into checked types |
 //! | [`identity`] | the device's two keys |
 //! | [`command`] | running an integrator's program, bounded in time and output |
 //! | [`health`] | probes that decide whether a release on trial is well |
@@ -15,6 +16,7 @@
 pub mod boot;
 pub mod clock;
 pub mod command;
+pub mod config;
 pub mod health;
 pub mod hooks;
 pub mod identity;
