@@ -8,6 +8,7 @@
 //! | [`boot`] | which slot comes up next; trial, confirm, rollback |
 //! | [`config`] | what the agent is told, read once into checked types |
 //! | [`identity`] | the device's two keys |
+//! | [`link`] | one MQTT connection to the first broker that does its duty |
 //! | [`command`] | running an integrator's program, bounded in time and output |
 //! | [`health`] | probes that decide whether a release on trial is well |
 //! | [`hooks`] | programs around the update itself |
@@ -20,5 +21,6 @@ pub mod config;
 pub mod health;
 pub mod hooks;
 pub mod identity;
+pub mod link;
 pub mod record;
 pub mod slot;
