@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`core`] | what to do next, worked out without I/O, clock or randomness |
 //! | [`clock`] | the only place that asks what time it is |
 //! | [`record`] | one checksummed record in two copies: what must survive a power cut |
 //! | [`slot`] | the two places that hold a release, and what vouches for their bytes |
@@ -18,6 +19,7 @@ pub mod boot;
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod core;
 pub mod health;
 pub mod hooks;
 pub mod identity;

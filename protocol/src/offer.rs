@@ -1,1 +1,222 @@
 //! Which release a device should run, read from verified metadata.
+//!
+//! The first entry of the rollout role that includes the device, is not halted, and names artifacts that the
+//! release role approves. Whether the step is possible now (running rc, floor, power, space) is the agent's.
+
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::chunks_of;
+use crate::digest::Digest;
+use crate::id::{CarrierId, DeviceId, ModelId, ProductId, RegionId, RolloutId};
+use crate::message::Attempt;
+use crate::position::{Cut, position};
+use crate::tuf::Role;
+use crate::tuf::client::Current;
+use crate::tuf::content::{Arm, ArtifactContent, Entry, EntryKind, listed};
+use crate::tuf::metadata::Target;
+
+/// What decides about a device's offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device<'a> {
+    /// The device.
+    pub id: &'a DeviceId,
+    /// Product that the controller acknowledged.
+    pub product: &'a ProductId,
+    /// Model that the controller acknowledged.
+    pub model: &'a ModelId,
+    /// Carrier that the controller acknowledged.
+    pub carrier: &'a CarrierId,
+    /// Region that the controller acknowledged.
+    pub region: &'a RegionId,
+}
+
+/// A release that a device should run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Release, rollout and attempt.
+    pub attempt: Attempt,
+    /// What the entry is for; says whether rc may fall.
+    pub kind: EntryKind,
+    /// Version for people.
+    pub version: String,
+    /// All of them are installed, or none; in order of component.
+    pub artifacts: Vec<Artifact>,
+    /// Models that every artifact may run on.
+    pub models: Vec<ModelId>,
+    /// Lowest running rc from which the step is supported: the highest that an artifact asks for.
+    pub min_from: u64,
+    /// Floor to be raised to after confirming: the highest that an artifact names.
+    pub floor: u64,
+    /// When the device may arm.
+    pub arm: Arm,
+    /// The device waits hash × spread seconds before its first `get`.
+    pub spread: u32,
+}
+
+/// One payload of an offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Which part of the device it is for.
+    pub component: String,
+    /// Length of the image in bytes.
+    pub length: u64,
+    /// SHA-256 of the image.
+    pub sha256: Digest,
+    /// Merkle root over its chunks.
+    pub root: Digest,
+}
+
+/// What the metadata says to one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// Run this.
+    Offer(Offer),
+    /// Held back from this, to be compared with those that are not.
+    Control(Offer),
+    /// Nothing to run.
+    Nothing(NothingBecause),
+}
+
+/// Why there is no offer: the reason of the entry that came closest to being one. Later variants are closer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NothingBecause {
+    /// The rollout role has no entry.
+    NoEntry,
+    /// The entry leaves out the device's region, model or carrier.
+    NotCovered {
+        /// The entry's rollout.
+        rollout: RolloutId,
+    },
+    /// The entry's release is dead.
+    Halted {
+        /// The release.
+        rc: u64,
+    },
+    /// Release and rollout roles do not name the same artifacts, or artifacts that cannot be installed.
+    NotApproved {
+        /// The release.
+        rc: u64,
+    },
+    /// An artifact may not run on the device's model.
+    NotForModel {
+        /// The release.
+        rc: u64,
+    },
+    /// The rollout has not widened to the device yet.
+    NotIncluded {
+        /// The entry's rollout.
+        rollout: RolloutId,
+    },
+}
+
+/// Reads off what `device` should run.
+pub fn select(current: &Current<'_>, device: &Device<'_>) -> Selection {
+    let mut closest = NothingBecause::NoEntry;
+    for entry in &current.rollout.content.entries {
+        match judge(current, device, entry) {
+            Ok(selection) => return selection,
+            Err(because) => closest = closest.max(because),
+        }
+    }
+    Selection::Nothing(closest)
+}
+
+fn judge(current: &Current<'_>, device: &Device<'_>, entry: &Entry) -> Result<Selection, NothingBecause> {
+    let rc = entry.rc;
+    let covered = covers(&entry.regions, device.region)
+        && covers(&entry.models, device.model)
+        && covers(&entry.carriers, device.carrier);
+    if !covered {
+        return Err(NothingBecause::NotCovered { rollout: entry.rollout.clone() });
+    }
+    if current.halt.content.halted.contains(&rc) {
+        return Err(NothingBecause::Halted { rc });
+    }
+    let approved = approved(current, device.product, rc).ok_or(NothingBecause::NotApproved { rc })?;
+    if approved.iter().any(|(_, content)| !content.models.contains(device.model)) {
+        return Err(NothingBecause::NotForModel { rc });
+    }
+    match place(entry, device) {
+        Place::Included => Ok(Selection::Offer(offer(entry, approved))),
+        Place::HeldBack => Ok(Selection::Control(offer(entry, approved))),
+        Place::Beyond => Err(NothingBecause::NotIncluded { rollout: entry.rollout.clone() }),
+    }
+}
+
+fn covers<T: PartialEq>(filter: &[T], own: &T) -> bool {
+    filter.is_empty() || filter.contains(own)
+}
+
+/// Returns the artifacts of a release, if both roles name exactly the same ones: neither the key that approves
+/// nor the key that rolls out can install anything alone, or a part of a release without the rest.
+fn approved<'a>(
+    current: &Current<'a>,
+    product: &ProductId,
+    rc: u64,
+) -> Option<Vec<(Artifact, &'a ArtifactContent)>> {
+    let prefix = format!("{product}/{rc}/");
+    let named = |target: &Target| target.sha256().map(|sha256| (target.length, sha256));
+    let rolled_out = |path: &str| {
+        let target = current.rollout.meta.targets.get(path)?;
+        named(target).filter(|_| current.covers(Role::Rollout, path))
+    };
+    let count = current.rollout.meta.targets.keys().filter(|path| path.starts_with(&prefix)).count();
+    let mut artifacts = Vec::new();
+    for (path, target) in current.release.meta.targets.iter().filter(|(path, _)| path.starts_with(&prefix)) {
+        let content = current.release.content.get(path)?;
+        let (length, sha256) = named(target)?;
+        let same = rolled_out(path) == Some((length, sha256));
+        let fits = chunks_of(length).is_some_and(|chunks| chunks > 0);
+        let own = content.rc == rc && path[prefix.len()..] == content.component;
+        if !same || !fits || !own || !current.covers(Role::Release, path) {
+            return None;
+        }
+        let component = content.component.clone();
+        artifacts.push((Artifact { component, length, sha256, root: content.root }, content));
+    }
+    (!artifacts.is_empty() && artifacts.len() == count).then_some(artifacts)
+}
+
+enum Place {
+    Included,
+    HeldBack,
+    Beyond,
+}
+
+fn place(entry: &Entry, device: &Device<'_>) -> Place {
+    if entry.list.contains(&listed(device.id)) {
+        return Place::Included;
+    }
+    let cut = entry.cuts.get(device.model).copied().unwrap_or(Cut::NONE);
+    if cut == Cut::NONE {
+        return Place::Beyond;
+    }
+    if cut == Cut::ALL && entry.hold_back.is_none() {
+        // Spares the thousand hashes of a position on the path that most devices take most of the time.
+        return Place::Included;
+    }
+    let position = position(entry.salt, device.id);
+    // Before the cut: the control group is exposed beside the first wave, wherever its range lies.
+    if entry.hold_back.is_some_and(|(from, to)| from <= position && position < to) {
+        return Place::HeldBack;
+    }
+    if cut.includes(position) { Place::Included } else { Place::Beyond }
+}
+
+fn offer(entry: &Entry, approved: Vec<(Artifact, &ArtifactContent)>) -> Offer {
+    let contents = || approved.iter().map(|(_, content)| *content);
+    let first = contents().next();
+    let models = first.map_or(&[][..], |content| &content.models);
+    let in_all = |model: &&ModelId| contents().all(|content| content.models.contains(model));
+    Offer {
+        attempt: Attempt { rc: entry.rc, rollout: entry.rollout.clone(), attempt: entry.attempt },
+        kind: entry.kind,
+        version: first.map(|content| content.version.clone()).unwrap_or_default(),
+        models: models.iter().filter(in_all).cloned().collect(),
+        min_from: contents().map(|content| content.min_from).max().unwrap_or(0),
+        floor: contents().map(|content| content.floor).max().unwrap_or(0),
+        artifacts: approved.iter().map(|(artifact, _)| artifact.clone()).collect(),
+        arm: entry.arm,
+        spread: entry.spread,
+    }
+}

@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::metadata::{Metadata, TargetsMeta};
+use super::{Role, TufError};
 use crate::digest::Digest;
 use crate::id::{CarrierId, DeviceId, ModelId, RegionId, RolloutId};
+use crate::limits::{ARTIFACTS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX};
 use crate::position::{Cut, Position, Salt};
 
 /// One artifact of a release: the `custom` of a target in the release role. The target's path is
@@ -123,4 +127,113 @@ pub struct TargetsContent {
     /// The key that answers devices without a telemetry key, same form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
+}
+
+impl TargetsContent {
+    /// Returns the telemetry keys by number.
+    pub fn telemetry_keys(&self) -> Result<BTreeMap<u32, p256::PublicKey>, String> {
+        self.telemetry.iter().map(|(number, text)| Ok((*number, point(text)?))).collect()
+    }
+
+    /// Returns the time key.
+    pub fn time_key(&self) -> Result<Option<p256::PublicKey>, String> {
+        self.time.as_deref().map(point).transpose()
+    }
+}
+
+/// Writes a public key the way [`TargetsContent`] holds it.
+pub fn point_hex(key: &p256::PublicKey) -> String {
+    use p256::elliptic_curve::sec1::ToEncodedPoint as _;
+    hex::encode(key.to_encoded_point(false).as_bytes())
+}
+
+fn point(text: &str) -> Result<p256::PublicKey, String> {
+    let bytes = hex::decode(text).map_err(|_| "a key that is not hex")?;
+    p256::PublicKey::from_sec1_bytes(&bytes).map_err(|_| "a key that is no point of P-256".into())
+}
+
+/// Artifacts that release approves, by path: the `custom` of its targets.
+pub type ReleaseContent = BTreeMap<String, ArtifactContent>;
+
+/// A file of targets, release, rollout or halt, with what Tern adds to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Targets<C> {
+    /// What TUF defines.
+    pub meta: TargetsMeta,
+    /// What Tern adds.
+    pub content: C,
+}
+
+/// What Tern adds to one of those roles.
+pub trait Content: Sized {
+    /// Reads it and checks its ceilings.
+    fn of(meta: &TargetsMeta) -> Result<Self, String>;
+}
+
+impl<C: Content> Metadata for Targets<C> {
+    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+        let meta = TargetsMeta::read(role, signed)?;
+        let content = C::of(&meta).map_err(|why| TufError::malformed(role, why))?;
+        Ok(Self { meta, content })
+    }
+    fn version(&self) -> u32 {
+        self.meta.version
+    }
+    fn expires(&self) -> u64 {
+        self.meta.expires
+    }
+}
+
+impl Content for TargetsContent {
+    fn of(meta: &TargetsMeta) -> Result<Self, String> {
+        let content: Self = extension(meta)?;
+        content.telemetry_keys()?;
+        content.time_key()?;
+        Ok(content)
+    }
+}
+
+impl Content for ReleaseContent {
+    fn of(meta: &TargetsMeta) -> Result<Self, String> {
+        let mut artifacts = Self::new();
+        let mut releases = BTreeMap::<u64, usize>::new();
+        for (path, target) in &meta.targets {
+            let custom = target.custom.as_ref().ok_or_else(|| format!("{path:.80} has no custom"))?;
+            let content = ArtifactContent::deserialize(custom).map_err(|e| e.to_string())?;
+            if content.floor > content.rc {
+                return Err(format!("{path:.80} has a floor above its rc"));
+            }
+            *releases.entry(content.rc).or_default() += 1;
+            artifacts.insert(path.clone(), content);
+        }
+        if releases.len() > RELEASES_MAX || releases.values().any(|count| *count > ARTIFACTS_MAX) {
+            return Err(format!("more than {RELEASES_MAX} releases, or {ARTIFACTS_MAX} artifacts of one"));
+        }
+        Ok(artifacts)
+    }
+}
+
+impl Content for RolloutContent {
+    fn of(meta: &TargetsMeta) -> Result<Self, String> {
+        let content: Self = extension(meta)?;
+        if content.entries.len() > ENTRIES_MAX || content.entries.iter().any(|e| e.list.len() > LIST_MAX) {
+            return Err(format!("more than {ENTRIES_MAX} entries, or {LIST_MAX} devices in a list"));
+        }
+        Ok(content)
+    }
+}
+
+impl Content for HaltContent {
+    fn of(meta: &TargetsMeta) -> Result<Self, String> {
+        let content: Self = extension(meta)?;
+        if content.halted.len() > HALTED_MAX {
+            return Err(format!("more than {HALTED_MAX} halted releases"));
+        }
+        Ok(content)
+    }
+}
+
+/// Reads `x-tern`; a file without one adds nothing.
+fn extension<T: Default + serde::de::DeserializeOwned>(meta: &TargetsMeta) -> Result<T, String> {
+    meta.extension.as_ref().map_or(Ok(T::default()), |value| T::deserialize(value).map_err(|e| e.to_string()))
 }

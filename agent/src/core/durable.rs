@@ -1,0 +1,51 @@
+//! What the journal keeps: one record, saved whole before anything is done because of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::message::Registry;
+
+use super::outbox::Outbox;
+use super::state::State;
+
+/// The journal's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durable {
+    /// The update machine.
+    pub state: State,
+    /// Boots of the operating system, as the controller knows them.
+    pub epoch: u64,
+    /// The boot that `epoch` counts; an agent restart keeps it.
+    pub boot_id: String,
+    /// Reports that wait for their ack, and the counter that numbers them.
+    pub outbox: Outbox,
+    /// Lowest release counter that is accepted.
+    pub floor: u64,
+    /// Release counters that are dead for ever.
+    pub halted: BTreeSet<u64>,
+    /// Latest time that a signed file or an answer has shown, Unix seconds.
+    pub time_floor: u64,
+    /// What the controller's registry says the device is.
+    pub registry: Option<Registry>,
+    /// The controller has answered with a code of ours: it knows our telemetry key.
+    pub enrolled: bool,
+    /// Versions of the components that run.
+    pub components: BTreeMap<String, String>,
+}
+
+impl Default for Durable {
+    fn default() -> Self {
+        Self {
+            state: State::Idle { not_before: None },
+            epoch: 0,
+            boot_id: String::new(),
+            outbox: Outbox::default(),
+            floor: 0,
+            halted: BTreeSet::new(),
+            time_floor: 0,
+            registry: None,
+            enrolled: false,
+            components: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! May this device run that release, now?
+
+use tern_protocol::chunk::chunks_of;
+use tern_protocol::digest::Digest;
+use tern_protocol::id::ModelId;
+use tern_protocol::offer::Offer;
+use tern_protocol::tuf::content::EntryKind;
+
+use super::state::Event;
+
+/// What an offer is judged against.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The running release counter.
+    pub running: u64,
+    /// Lowest accepted release counter.
+    pub floor: u64,
+    /// Hardware model.
+    pub model: &'a ModelId,
+    /// The component that the slots hold.
+    pub component: &'a str,
+    /// Bytes that the inactive slot can hold.
+    pub capacity: u64,
+    /// Root and length of the image in the inactive slot, if it holds one whole.
+    pub inactive: Option<(Digest, u64)>,
+}
+
+/// Judges an offer; the event carries the reason.
+pub fn judge(offer: &Offer, facts: &Facts<'_>) -> Event {
+    let no = |reason: String| Event::Ineligible(reason);
+    let rc = offer.attempt.rc;
+    if rc < facts.floor {
+        return no(format!("release {rc} is below the version floor {}", facts.floor));
+    }
+    if !matches!(offer.kind, EntryKind::Revert) && rc <= facts.running {
+        return no(format!("release {rc} does not raise the running release {}", facts.running));
+    }
+    if !offer.models.contains(facts.model) {
+        return no(format!("release {rc} is not for model {}", facts.model));
+    }
+    if facts.running < offer.min_from && !matches!(offer.kind, EntryKind::Revert) {
+        let (from, running) = (offer.min_from, facts.running);
+        return no(format!("release {rc} can be installed from release {from} on, running is {running}"));
+    }
+    let [artifact] = offer.artifacts.as_slice() else {
+        let found = offer.artifacts.len();
+        return no(format!("release {rc} has {found} artifacts, this device installs exactly one"));
+    };
+    if artifact.component != facts.component {
+        return no(format!("release {rc} is for component {}, not {}", artifact.component, facts.component));
+    }
+    if artifact.length == 0 || chunks_of(artifact.length).is_none() {
+        return no(format!("an image of {} B is outside what a slot can take", artifact.length));
+    }
+    if artifact.length > facts.capacity {
+        let (length, capacity) = (artifact.length, facts.capacity);
+        return no(format!("the image has {length} B, the inactive slot holds {capacity} B"));
+    }
+    Event::Eligible { present: facts.inactive == Some((artifact.root, artifact.length)) }
+}

@@ -1,0 +1,386 @@
+//! Epochs, hello, nonces and answers: the device's half of docs/protocol.md, "Reports and answers".
+
+use std::collections::VecDeque;
+
+use tern_protocol::limits::ANSWER_MAX;
+use tern_protocol::mac::{Direction, MacKey, epoch_of};
+use tern_protocol::message::{
+    Answer, AnswerKind, Enrol, Hello, Nonce, Proof, Report, ReportKind, challenge_signing_input,
+    enrol_signing_input,
+};
+use tern_protocol::topic::{Topic, UpKind};
+
+use super::agent::{Agent, Output};
+use super::state::{Effect, Event, State, UpdatingStep};
+use super::timing::{Backoff, Now, Timing};
+
+/// Unanswered nonces that still count.
+const NONCES: usize = 4;
+/// Hellos without an answer after which the device enrols again: the controller may have lost its store.
+const HELLOS_BEFORE_ENROL: u32 = 3;
+
+/// What the device remembers of its talk with the controller while it runs.
+pub(super) struct Exchange {
+    up: bool,
+    /// The hello of this connection was acknowledged: the controller knows our epoch.
+    greeted: bool,
+    hellos: u32,
+    keys: Option<Keys>,
+    nonces: VecDeque<(Nonce, u64)>,
+    ask: Backoff,
+    ask_at: u64,
+    resend: Backoff,
+    resend_at: u64,
+    challenge: Option<Nonce>,
+    /// Reports below this number were sent in this connection and epoch.
+    sent_below: u64,
+    /// The last answer named newer files than those held: wait for them before asking again.
+    pub(super) behind: Option<(u32, u32)>,
+}
+
+struct Keys {
+    epoch: u64,
+    kid: u32,
+    up: MacKey,
+    down: MacKey,
+    /// Opens what comes before an epoch is agreed: challenge and grant.
+    down_before: MacKey,
+}
+
+impl Exchange {
+    pub(super) fn new(timing: &Timing) -> Self {
+        Self {
+            up: false,
+            greeted: false,
+            hellos: 0,
+            keys: None,
+            nonces: VecDeque::new(),
+            ask: Backoff::new(timing.ask_first, timing.ask_most),
+            ask_at: 0,
+            resend: Backoff::new(timing.resend_first, timing.get_most),
+            resend_at: 0,
+            challenge: None,
+            sent_below: 0,
+            behind: None,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    pub(super) fn link_down(&mut self) {
+        self.up = false;
+        self.greeted = false;
+    }
+
+    /// Returns when something is to be sent again.
+    pub(super) fn due(&self) -> u64 {
+        if !self.up || self.keys.is_none() {
+            u64::MAX
+        } else if !self.greeted || self.behind.is_some() {
+            self.resend_at
+        } else {
+            self.resend_at.min(self.ask_at)
+        }
+    }
+
+    /// Remembers a nonce whose answer would count.
+    pub(super) fn expect(&mut self, nonce: Nonce, uptime: u64) {
+        if self.nonces.len() == NONCES {
+            self.nonces.pop_front();
+        }
+        self.nonces.push_back((nonce, uptime));
+    }
+
+    /// A new state asks at once.
+    pub(super) fn ask_anew(&mut self) {
+        self.ask.reset();
+        self.ask_at = 0;
+    }
+}
+
+impl Agent {
+    pub(super) fn link_up(&mut self, now: Now) {
+        self.exchange.up = true;
+        self.exchange.greeted = false;
+        self.exchange.hellos = 0;
+        self.exchange.resend.reset();
+        self.exchange.resend_at = now.uptime;
+        self.exchange.sent_below = 0;
+        self.exchange.ask_anew();
+        self.retained_from(now);
+        self.durable.outbox.drop_hello();
+        let presence = tern_protocol::message::Presence { online: true };
+        let payload = serde_json::to_vec(&presence).expect("our own messages serialise");
+        self.publish(UpKind::Presence, payload);
+    }
+
+    /// Sends what is due: enrolment, hello, waiting reports, asks.
+    pub(super) fn attend_exchange(&mut self, now: Now) {
+        if !self.exchange.up || !self.derive_keys() {
+            return;
+        }
+        if now.uptime >= self.exchange.resend_at {
+            self.exchange.sent_below = 0;
+            self.exchange.resend_at = now.uptime + self.exchange.resend.step();
+            if !self.exchange.greeted {
+                self.greet();
+            }
+        }
+        if self.exchange.greeted {
+            self.send_waiting();
+            self.attend_ask(now);
+        }
+    }
+
+    fn greet(&mut self) {
+        if !self.durable.enrolled || self.exchange.hellos >= HELLOS_BEFORE_ENROL {
+            self.enrol();
+            self.exchange.hellos = 0;
+        }
+        self.exchange.hellos += 1;
+        let waits = self.durable.outbox.pending().any(|p| matches!(p.kind, ReportKind::Hello(_)));
+        if !waits {
+            let hello = self.hello(None);
+            self.durable.outbox.push(ReportKind::Hello(Box::new(hello)));
+            self.saved = false;
+        }
+        let hello = self.durable.outbox.pending().find(|p| matches!(p.kind, ReportKind::Hello(_))).cloned();
+        if let Some(pending) = hello {
+            self.send(pending.n, pending.kind);
+        }
+    }
+
+    fn hello(&self, proof: Option<Proof>) -> Hello {
+        let registry = self.registry().clone();
+        let boot = self.boot();
+        Hello {
+            running: boot.map_or(0, |b| b.running),
+            agent: self.settings.version.clone(),
+            product: registry.product,
+            model: registry.model,
+            carrier: registry.carrier,
+            region: registry.region,
+            floor: self.durable.floor,
+            versions: self.trust.versions(),
+            halted: self.durable.halted.iter().rev().take(32).copied().collect(),
+            components: self.durable.components.clone(),
+            proof,
+        }
+    }
+
+    fn enrol(&mut self) {
+        let (identity, telemetry) = (self.keys.identity(), self.keys.telemetry());
+        let input =
+            enrol_signing_input(&self.settings.fleet, &self.settings.device, &identity, &telemetry);
+        let enrol = Enrol {
+            identity: hex::encode(&identity),
+            telemetry: hex::encode(&telemetry),
+            proof: hex::encode(self.keys.sign(&input)),
+            claim: None,
+            replaces: None,
+        };
+        let payload = serde_json::to_vec(&enrol).expect("our own messages serialise");
+        self.publish(UpKind::Enrol, payload);
+    }
+
+    /// Sends every waiting report that was not sent yet in this connection, in order.
+    fn send_waiting(&mut self) {
+        let from = self.exchange.sent_below;
+        let waiting: Vec<_> = self.durable.outbox.pending().filter(|p| p.n >= from).cloned().collect();
+        for pending in waiting {
+            self.exchange.sent_below = pending.n + 1;
+            if !matches!(pending.kind, ReportKind::Hello(_)) {
+                self.send(pending.n, pending.kind);
+            }
+        }
+    }
+
+    fn send(&mut self, n: u64, kind: ReportKind) {
+        let low = self.durable.outbox.low().min(n);
+        let Some(keys) = &self.exchange.keys else { return };
+        let report = Report { e: keys.epoch, k: keys.kid, n, low, kind };
+        let payload = keys.up.seal(&report);
+        self.publish(UpKind::Report, payload);
+    }
+
+    fn publish(&mut self, kind: UpKind, payload: Vec<u8>) {
+        let topic = Topic::Up(self.settings.device.clone(), kind);
+        self.out.push(Output::Publish { topic, payload });
+    }
+
+    fn attend_ask(&mut self, now: Now) {
+        let owed = self.durable.state.owes(self.stamp(now), &self.settings.timing);
+        let asks = matches!(owed, Some(Effect::Ask | Effect::Announce));
+        let Some(work) = self.durable.state.work().filter(|_| asks) else {
+            self.exchange.ask_at = u64::MAX;
+            return;
+        };
+        if self.exchange.behind.is_some() {
+            return;
+        }
+        if self.exchange.ask_at == u64::MAX {
+            self.exchange.ask_at = now.uptime;
+        }
+        if now.uptime < self.exchange.ask_at {
+            return;
+        }
+        let attempt = work.offer.attempt.clone();
+        // `started` carries a nonce of its own: give it one wait before asking beside it.
+        let first = self.exchange.ask_at == 0;
+        let announcing = owed == Some(Effect::Announce);
+        self.exchange.ask_at = now.uptime + self.exchange.ask.step();
+        if first && announcing && self.durable.outbox.start_waits(&attempt) {
+            return;
+        }
+        let nonce = self.entropy.nonce();
+        self.exchange.expect(nonce, now.uptime);
+        let n = self.durable.outbox.number();
+        if self.durable.outbox.must_reserve() {
+            self.saved = false;
+        }
+        self.send(n, ReportKind::Ask { nonce, attempt });
+    }
+
+    /// Derives the keys of this epoch; false while the signed files name no telemetry key.
+    fn derive_keys(&mut self) -> bool {
+        let epoch = self.durable.epoch;
+        let Some((kid, peer)) = self.trust.telemetry_keys().into_iter().next_back() else { return false };
+        if self.exchange.keys.as_ref().is_some_and(|k| k.epoch == epoch && k.kid == kid) {
+            return true;
+        }
+        let secret = self.keys.agree(&peer);
+        let (fleet, device) = (&self.settings.fleet, &self.settings.device);
+        let key = |direction, epoch| secret.key(direction, fleet, device, kid, epoch);
+        self.exchange.keys = Some(Keys {
+            epoch,
+            kid,
+            up: key(Direction::Up, epoch),
+            down: key(Direction::Down, epoch),
+            down_before: key(Direction::Down, 0),
+        });
+        true
+    }
+
+    /// Takes a sealed answer; anything that does not open is as if it had never come.
+    pub(super) fn answer(&mut self, payload: &[u8], now: Now) {
+        if payload.len() > ANSWER_MAX || !self.derive_keys() {
+            return;
+        }
+        let Some(keys) = &self.exchange.keys else { return };
+        let key = match epoch_of(payload) {
+            Some(0) => &keys.down_before,
+            Some(epoch) if epoch == keys.epoch => &keys.down,
+            _ => return,
+        };
+        let Ok(body) = key.open(payload) else { return };
+        let Ok(answer) = serde_json::from_slice::<Answer>(&body) else { return };
+        if !self.durable.enrolled {
+            self.durable.enrolled = true;
+            self.saved = false;
+        }
+        match (answer.e, answer.kind) {
+            (0, AnswerKind::Challenge { challenge }) => self.challenged(challenge),
+            (0, AnswerKind::Grant { challenge, epoch, counter }) => self.granted(challenge, epoch, counter, now),
+            (0, _) => {}
+            (_, AnswerKind::Ack { ranges, registry }) => self.acknowledged(&ranges, registry, now),
+            (_, AnswerKind::Answer { nonce, time, rollout, halt }) => {
+                self.answered(nonce, time, rollout, halt, now);
+            }
+            (_, AnswerKind::Challenge { .. } | AnswerKind::Grant { .. }) => {}
+        }
+    }
+
+    fn challenged(&mut self, challenge: Nonce) {
+        let counter = self.durable.outbox.highest();
+        let input = challenge_signing_input(&self.settings.device, challenge, counter);
+        let signature = hex::encode(self.keys.sign(&input));
+        let hello = self.hello(Some(Proof { challenge, counter, signature }));
+        self.exchange.challenge = Some(challenge);
+        let n = self.durable.outbox.number();
+        if self.durable.outbox.must_reserve() {
+            self.saved = false;
+        }
+        self.send(n, ReportKind::Hello(Box::new(hello)));
+    }
+
+    fn granted(&mut self, challenge: Nonce, epoch: u64, counter: u64, now: Now) {
+        // An old grant that somebody replays answers no challenge that is open.
+        if self.exchange.challenge != Some(challenge) || epoch <= self.durable.epoch {
+            return;
+        }
+        self.exchange.challenge = None;
+        self.durable.epoch = epoch;
+        self.durable.outbox.raise(counter);
+        self.durable.outbox.drop_hello();
+        self.restamp(now);
+        self.saved = false;
+        self.exchange.greeted = false;
+        self.exchange.resend_at = now.uptime;
+    }
+
+    /// A granted epoch is not a boot: what was timed in the old one goes on in the new one.
+    fn restamp(&mut self, now: Now) {
+        let at = self.stamp(now);
+        match &mut self.durable.state {
+            State::VerifyPost { since, .. }
+            | State::Retry { since, .. }
+            | State::Updating { step: UpdatingStep::Announce { since }, .. } => since.epoch = at.epoch,
+            State::Idle { not_before: Some(since) } => since.epoch = at.epoch,
+            _ => {}
+        }
+    }
+
+    fn acknowledged(
+        &mut self,
+        ranges: &[(u64, u64)],
+        registry: Option<tern_protocol::message::Registry>,
+        now: Now,
+    ) {
+        let hello_waited = self.durable.outbox.pending().any(|p| matches!(p.kind, ReportKind::Hello(_)));
+        if self.durable.outbox.acknowledge(ranges) {
+            self.saved = false;
+            self.exchange.resend.reset();
+            self.exchange.resend_at = now.uptime + self.exchange.resend.step();
+        }
+        let hello_waits = self.durable.outbox.pending().any(|p| matches!(p.kind, ReportKind::Hello(_)));
+        if hello_waited && !hello_waits {
+            self.exchange.greeted = true;
+            self.exchange.sent_below = 0;
+            self.exchange.ask_anew();
+        }
+        if self.durable.outbox.pending().next().is_none() && self.exchange.greeted {
+            self.exchange.resend_at = u64::MAX;
+        }
+        if registry.is_some() && registry != self.durable.registry {
+            self.durable.registry = registry;
+            self.saved = false;
+            self.listen();
+            self.evaluate(now);
+        }
+    }
+
+    fn answered(&mut self, nonce: Nonce, time: u64, rollout: u32, halt: u32, now: Now) {
+        let Some((_, made)) = self.exchange.nonces.iter().find(|(n, _)| *n == nonce).copied() else { return };
+        if now.uptime.saturating_sub(made) > self.settings.timing.answer_valid {
+            return;
+        }
+        if time > self.durable.time_floor {
+            self.durable.time_floor = time;
+        }
+        let held = self.trust.versions();
+        if rollout > held.rollout || halt > held.halt {
+            self.exchange.behind = Some((rollout, halt));
+            return;
+        }
+        // A start counts only once it is in the ledger.
+        if let State::Updating { work, step: UpdatingStep::Announce { .. } } = &self.durable.state
+            && self.durable.outbox.start_waits(&work.offer.attempt)
+        {
+            return;
+        }
+        self.exchange.nonces.clear();
+        self.step(&Event::Answered, now);
+    }
+}

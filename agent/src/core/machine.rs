@@ -1,0 +1,336 @@
+//! The update machine.
+//!
+//! ```text
+//! Idle → Checking → Downloading → Verifying → PreUpdating → Updating → VerifyPost → Success → Idle
+//!            ↘ Idle      ↕  ↘         ↓  ↘          ↕  ↘        │  ↘          ↘        ↘
+//!            ↘ Failed   Retry  Idle   Retry  Idle  Retry Failed  │   Verifying  Rollback  (old slot up)
+//!                                                        Idle    ↓                 ↓      Rollback
+//!                                                             Rollback ─────────→ Failed
+//! ```
+//! [`State::after`] is the whole of it: facts in, the next state out, no I/O, no clock. [`State::owes`] says what
+//! the state still owes; the shell saves a state before it acts on it, so a restart only asks again.
+//!
+//! What a kill does in each state:
+//!
+//! | state | a kill learned here |
+//! |---|---|
+//! | Idle, Checking, Retry, Failed | forget |
+//! | Downloading, Verifying | drop; the slot stays bad or unarmed |
+//! | PreUpdating | undo hooks, `recalled` |
+//! | Updating, unarmed | undo hooks, `recalled` |
+//! | Updating, armed | disarm in one boot-record write, undo hooks, `recalled` |
+//! | VerifyPost | roll back, `recalled` |
+//! | Success | nothing; a revert is a rollout of its own |
+//! | Rollback | goes on |
+
+use tern_protocol::chunk::{ChunkSet, chunks_of};
+use tern_protocol::message::{Attempt, ReportKind};
+use tern_protocol::state::Outcome;
+
+use super::SlotName;
+use super::state::{Effect, Event, RetryTo, RollbackStep, State, Then, UpdatingStep, Work};
+use super::timing::{Stamp, Timing};
+
+const IDLE: State = State::Idle { not_before: None };
+
+impl State {
+    /// Returns the state after `event`. A stale or repeated event changes nothing.
+    pub fn after(self, event: &Event, at: Stamp, timing: &Timing) -> Self {
+        use Event as E;
+        match (self, event) {
+            // A device that is idle, or gave up on something older, looks at what is offered.
+            (Self::Idle { not_before }, E::Offered { offer, slot })
+                if not_before.is_none_or(|since| since.passed(timing.deferral, at)) =>
+            {
+                let tries = super::state::Tries::default();
+                Self::Checking { work: Work { offer: offer.clone(), slot: *slot, tries } }
+            }
+            (Self::Failed { work, .. }, E::Offered { offer, slot }) if supersedes(&offer.attempt, &work) => {
+                let tries = super::state::Tries::default();
+                Self::Checking { work: Work { offer: offer.clone(), slot: *slot, tries } }
+            }
+
+            (Self::Checking { work }, E::Eligible { present: true }) => Self::Verifying { work, hashed: false },
+            (Self::Checking { work }, E::Eligible { present: false }) => download(work),
+            (Self::Checking { work }, E::Ineligible(reason)) => Self::Failed { work, reason: reason.clone() },
+            (Self::Checking { .. }, E::Postponed(_)) => Self::Idle { not_before: Some(at) },
+            (Self::Checking { .. }, E::Halted | E::Withdrawn) => IDLE,
+
+            (Self::Downloading { work, have, .. }, E::SlotMarked) => {
+                Self::Downloading { work, marked: true, have }
+            }
+            (Self::Downloading { work, marked: true, mut have }, E::Written(chunks)) => {
+                for chunk in chunks {
+                    have.insert(*chunk);
+                }
+                if Some(have.len()) == image_chunks(&work) {
+                    Self::Verifying { work, hashed: false }
+                } else {
+                    Self::Downloading { work, marked: true, have }
+                }
+            }
+            (Self::Downloading { work, .. }, E::WriteFailed(reason)) => {
+                retry(work, RetryTo::Downloading, at, timing, reason)
+            }
+            (Self::Downloading { .. }, E::Halted | E::Withdrawn) => IDLE,
+
+            (Self::Verifying { work, .. }, E::Hashed { matches: true }) => Self::Verifying { work, hashed: true },
+            (Self::Verifying { work, hashed: false }, E::Hashed { matches: false }) => {
+                retry(work, RetryTo::Downloading, at, timing, "the slot does not hold what was written")
+            }
+            (Self::Verifying { work, hashed: true }, E::Answered) => Self::PreUpdating { work, undo: None },
+            (Self::Verifying { .. }, E::Halted | E::Withdrawn) => IDLE,
+
+            (Self::PreUpdating { work, undo: None }, E::HooksDone) => announce(work, at),
+            (Self::PreUpdating { work, undo: None }, E::HooksPostponed(_)) => {
+                Self::PreUpdating { work, undo: Some(Then::Retry) }
+            }
+            (Self::PreUpdating { work, undo: None }, E::HooksFailed(reason)) => {
+                Self::PreUpdating { work, undo: Some(Then::Fail(reason.clone())) }
+            }
+            (Self::PreUpdating { work, .. }, E::Halted) => {
+                Self::PreUpdating { work, undo: Some(Then::Recall) }
+            }
+            (Self::PreUpdating { work, undo: None }, E::Withdrawn) => {
+                Self::PreUpdating { work, undo: Some(Then::Defer) }
+            }
+            (Self::PreUpdating { work, undo: Some(then) }, E::Undone) => undone(work, then, at, timing),
+
+            (Self::Updating { work, step }, event) => updating(work, step, event, at, timing),
+
+            (Self::VerifyPost { work, .. }, E::Booted { slot, .. }) if *slot != work.slot => roll_back(
+                work,
+                Outcome::RolledBack,
+                "the boot loader went back to the previous slot during the trial",
+                RollbackStep::Record,
+            ),
+            // A power cycle inside the soak starts the soak again; an agent restart does not.
+            (Self::VerifyPost { work, since, .. }, E::Booted { .. }) if since.epoch != at.epoch => trial(work, at),
+            (Self::VerifyPost { work, since, heard, .. }, E::ProbesPassed) => {
+                Self::VerifyPost { work, since, probed: true, heard }
+            }
+            (Self::VerifyPost { work, .. }, E::ProbeFailed(reason)) => {
+                roll_back(work, Outcome::RolledBack, reason, RollbackStep::Record)
+            }
+            (Self::VerifyPost { work, since, probed, .. }, E::Answered) => {
+                if probed && since.passed(timing.soak, at) {
+                    Self::Success { work }
+                } else {
+                    Self::VerifyPost { work, since, probed, heard: true }
+                }
+            }
+            (Self::VerifyPost { work, .. }, E::Halted) => {
+                roll_back(work, Outcome::Recalled, "halted during the trial", RollbackStep::Record)
+            }
+            (Self::VerifyPost { work, since, heard: false, .. }, E::Time)
+                if since.passed(timing.connect_deadline, at) =>
+            {
+                roll_back(work, Outcome::Unreachable, "nobody answered during the trial", RollbackStep::Record)
+            }
+
+            (Self::Success { .. }, E::Confirmed) => IDLE,
+            (Self::Success { work }, E::Booted { slot, .. }) if *slot != work.slot => roll_back(
+                work,
+                Outcome::RolledBack,
+                "power was lost before the slot was confirmed",
+                RollbackStep::Record,
+            ),
+
+            (Self::Retry { work, to, since, wait }, E::Time | E::Booted { .. }) if since.passed(wait, at) => {
+                match to {
+                    RetryTo::Downloading => download(work),
+                    RetryTo::PreUpdating => Self::Verifying { work, hashed: false },
+                }
+            }
+            (Self::Retry { .. }, E::Halted | E::Withdrawn) => IDLE,
+
+            (Self::Rollback { work, outcome, reason, step }, event) => {
+                rollback(work, outcome, reason, step, event)
+            }
+
+            (unchanged, _) => unchanged,
+        }
+    }
+
+    /// Returns the work that this state still owes. Ask again after every restart.
+    pub fn owes(&self, at: Stamp, timing: &Timing) -> Option<Effect> {
+        match self {
+            Self::Idle { .. } | Self::Retry { .. } | Self::Failed { .. } => None,
+            Self::Checking { .. } => Some(Effect::Check),
+            Self::Downloading { marked: false, .. } => Some(Effect::MarkBad),
+            Self::Downloading { .. } => Some(Effect::Fetch),
+            Self::Verifying { hashed: false, .. } => Some(Effect::Hash),
+            Self::Verifying { .. } => Some(Effect::Ask),
+            Self::PreUpdating { undo: None, .. } => Some(Effect::RunHooks),
+            Self::PreUpdating { .. } => Some(Effect::UndoHooks),
+            Self::Updating { step, .. } => Some(match step {
+                UpdatingStep::Announce { .. } => Effect::Announce,
+                UpdatingStep::Arm => Effect::Arm,
+                UpdatingStep::Reboot => Effect::Reboot,
+                UpdatingStep::Disarm(_) => Effect::Disarm,
+                UpdatingStep::Undo(_) => Effect::UndoHooks,
+            }),
+            Self::VerifyPost { probed: false, .. } => Some(Effect::Probe),
+            Self::VerifyPost { heard: false, .. } => Some(Effect::Ask),
+            Self::VerifyPost { since, .. } if !since.passed(timing.soak, at) => Some(Effect::Soak),
+            Self::VerifyPost { .. } => Some(Effect::Ask),
+            Self::Success { .. } => Some(Effect::Confirm),
+            Self::Rollback { step, .. } => Some(match step {
+                RollbackStep::Record => Effect::Disarm,
+                RollbackStep::Reboot => Effect::Reboot,
+                RollbackStep::Undo => Effect::UndoHooks,
+            }),
+        }
+    }
+}
+
+fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &Timing) -> State {
+    use Event as E;
+    use UpdatingStep as S;
+    let unarmed = matches!(step, S::Announce { .. });
+    let next = match (step, event) {
+        // Which slot came up decides everything, whatever was owed.
+        (_, E::Booted { slot, .. }) if *slot == work.slot => return trial(work, at),
+        (step @ (S::Arm | S::Reboot), E::Booted { armed, .. }) => {
+            // Not armed and not tried: the power went before the record was written. The answer is stale by now.
+            if step == S::Arm && !armed {
+                return announce(work, at);
+            }
+            let reason = "the boot loader did not bring up the trial slot";
+            return roll_back(work, Outcome::RolledBack, reason, RollbackStep::Record);
+        }
+        (S::Announce { since }, E::Booted { .. }) if since.epoch != at.epoch => return announce(work, at),
+        (S::Announce { .. }, E::Answered) => S::Arm,
+        (S::Announce { since }, E::Time) if since.passed(timing.started_timeout, at) => S::Undo(Then::Defer),
+        (S::Announce { .. }, E::Withdrawn) => S::Undo(Then::Defer),
+        (_, E::Halted) if unarmed => S::Undo(Then::Recall),
+        (S::Arm, E::Armed) => S::Reboot,
+        (S::Arm, E::ArmFailed(reason)) => S::Disarm(Then::Fail(reason.clone())),
+        (S::Arm | S::Reboot, E::Halted) => S::Disarm(Then::Recall),
+        (S::Disarm(Then::Fail(_) | Then::Retry | Then::Defer), E::Halted) => S::Disarm(Then::Recall),
+        (S::Undo(Then::Fail(_) | Then::Retry | Then::Defer), E::Halted) => S::Undo(Then::Recall),
+        (S::Disarm(then), E::Disarmed { .. }) => S::Undo(then),
+        (S::Undo(then), E::Undone) => return undone(work, then, at, timing),
+        (step, _) => step,
+    };
+    State::Updating { work, step: next }
+}
+
+fn rollback(work: Work, outcome: Outcome, reason: String, step: RollbackStep, event: &Event) -> State {
+    use RollbackStep as S;
+    let running_trial = |slot: SlotName| slot == work.slot;
+    let next = match (step, event) {
+        (_, Event::Booted { slot, .. }) if running_trial(*slot) => S::Record,
+        (S::Record, Event::Booted { .. }) => S::Record,
+        (S::Record, Event::Disarmed { running }) if running_trial(*running) => S::Reboot,
+        (S::Record, Event::Disarmed { .. }) => S::Undo,
+        (S::Reboot, Event::Booted { .. }) => S::Undo,
+        (S::Undo, Event::Undone) => return State::Failed { work, reason },
+        (step, _) => step,
+    };
+    State::Rollback { work, outcome, reason, step: next }
+}
+
+fn image_chunks(work: &Work) -> Option<u32> {
+    work.offer.artifacts.first().and_then(|artifact| chunks_of(artifact.length))
+}
+
+fn download(work: Work) -> State {
+    State::Downloading { work, marked: false, have: ChunkSet::default() }
+}
+
+fn announce(work: Work, at: Stamp) -> State {
+    State::Updating { work, step: UpdatingStep::Announce { since: at } }
+}
+
+fn trial(work: Work, at: Stamp) -> State {
+    State::VerifyPost { work, since: at, probed: false, heard: false }
+}
+
+fn roll_back(work: Work, outcome: Outcome, reason: &str, step: RollbackStep) -> State {
+    State::Rollback { work, outcome, reason: reason.to_owned(), step }
+}
+
+fn retry(mut work: Work, to: RetryTo, at: Stamp, timing: &Timing, reason: &str) -> State {
+    let tries = match to {
+        RetryTo::Downloading => &mut work.tries.download,
+        RetryTo::PreUpdating => &mut work.tries.hooks,
+    };
+    *tries += 1;
+    if *tries >= timing.retry_tries {
+        let reason = format!("{reason}, {} times", *tries);
+        return State::Failed { work, reason };
+    }
+    let doubled = timing.retry_first.saturating_mul(1 << (*tries - 1).min(20));
+    State::Retry { work, to, since: at, wait: doubled.min(timing.retry_most) }
+}
+
+fn undone(work: Work, then: Then, at: Stamp, timing: &Timing) -> State {
+    match then {
+        Then::Retry => retry(work, RetryTo::PreUpdating, at, timing, "a hook said not now"),
+        Then::Fail(reason) => State::Failed { work, reason },
+        Then::Recall => IDLE,
+        Then::Defer => State::Verifying { work, hashed: false },
+    }
+}
+
+/// A failed attempt gives way only to a higher attempt or rc.
+fn supersedes(new: &Attempt, old: &Work) -> bool {
+    let old = &old.offer.attempt;
+    new.rc > old.rc || (new.rc == old.rc && new.attempt > old.attempt) || new.rollout != old.rollout && new.rc != old.rc
+}
+
+/// Returns what the controller must hear about a step of the machine: saved together with the new state, so
+/// that each is said exactly once.
+pub fn reports(before: &State, after: &State, event: &Event) -> Vec<ReportKind> {
+    let mut reports = Vec::new();
+    let Some(work) = before.work().or(after.work()) else { return reports };
+    let subject = after.work().unwrap_or(work);
+    let attempt = subject.offer.attempt.clone();
+    if *event == Event::Halted && before.open().is_some() && before != after {
+        reports.push(ReportKind::Halted { attempt: attempt.clone(), state: before.name() });
+    }
+    if before.name() != after.name() {
+        let reason = transition_reason(after, event);
+        reports.push(ReportKind::Transition {
+            attempt: attempt.clone(),
+            from: before.name(),
+            to: after.name(),
+            reason,
+        });
+    }
+    if let Some((outcome, reason)) = outcome(before, after) {
+        reports.push(ReportKind::Outcome { attempt, outcome, reason });
+    }
+    reports
+}
+
+fn transition_reason(after: &State, event: &Event) -> Option<String> {
+    match (after, event) {
+        (State::Idle { .. }, Event::Postponed(reason)) => Some(reason.clone()),
+        (State::Idle { .. }, Event::Withdrawn) => Some("no longer offered".to_owned()),
+        (State::Retry { .. }, Event::WriteFailed(reason)) => Some(reason.clone()),
+        (State::Retry { .. }, Event::Hashed { .. }) => Some("bad bytes in the slot".to_owned()),
+        (State::Rollback { reason, .. }, _) => Some(reason.clone()),
+        _ => None,
+    }
+}
+
+fn outcome(before: &State, after: &State) -> Option<(Outcome, Option<String>)> {
+    match (before, after) {
+        (State::Success { .. }, State::Idle { .. }) => Some((Outcome::Success, None)),
+        (State::Rollback { outcome, reason, .. }, State::Failed { .. }) => Some((*outcome, Some(reason.clone()))),
+        (before, State::Failed { reason, .. }) if !matches!(before, State::Failed { .. }) => {
+            Some((Outcome::Failed, Some(reason.clone())))
+        }
+        (State::PreUpdating { undo: Some(Then::Recall), .. }, State::Idle { .. })
+        | (State::Updating { step: UpdatingStep::Undo(Then::Recall), .. }, State::Idle { .. }) => {
+            Some((Outcome::Recalled, None))
+        }
+        (State::Updating { step: UpdatingStep::Undo(Then::Defer), .. }, State::Verifying { .. }) => {
+            Some((Outcome::Deferred, Some("no answer to the start, or no longer offered".to_owned())))
+        }
+        (State::Updating { .. }, State::Retry { .. }) => Some((Outcome::Deferred, None)),
+        _ => None,
+    }
+}

@@ -1,0 +1,64 @@
+//! What the agent should do next, worked out without I/O, clock or randomness.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`machine`] | the update machine: `after` (state × event → state) and `owes` (state → effect) |
+//! | [`state`] | the machine's states, events and effects as plain values |
+//! | [`timing`] | every wait, and how points in time survive a restart |
+//! | [`eligibility`] | may this device run that release, now? |
+//! | [`download`] | which packs to ask for next, and which to believe |
+//! | [`outbox`] | numbered reports that wait for the controller's ack |
+//! | [`durable`] | what the journal keeps |
+//! | [`agent`] | the whole agent as one value: inputs in, outputs out |
+//! | [`exchange`] | epochs, hello, nonces, answers |
+//! | [`trust`] | signed files in, offers and kills out |
+//!
+//! The same core runs on a device, in the fleet simulator and under the power-cut simulation.
+
+pub mod agent;
+pub mod download;
+pub mod durable;
+pub mod eligibility;
+mod exchange;
+pub mod machine;
+pub mod outbox;
+pub mod state;
+pub mod timing;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+/// Names one of the two slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlotName {
+    /// The slot that a device is provisioned with.
+    A,
+    /// The other one.
+    B,
+}
+
+impl SlotName {
+    /// Both slots.
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    /// Returns the other slot.
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+impl std::fmt::Display for SlotName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::A => "a",
+            Self::B => "b",
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! Signed files in, offers and kills out.
+
+use tern_protocol::bundle::Bundle;
+use tern_protocol::digest::Digest;
+use tern_protocol::limits::GET_WANTS_MAX;
+use tern_protocol::message::{Get, Want};
+use tern_protocol::offer::{self, Selection, select};
+use tern_protocol::topic::{Topic, UpKind};
+use tern_protocol::tuf::Role;
+use tern_protocol::tuf::content::EntryKind;
+
+use super::agent::{Agent, Output};
+use super::state::{Event, State};
+use super::timing::{Backoff, Now};
+
+/// What the device still lacks, and when it asks for it.
+#[derive(Debug, Clone)]
+pub(super) struct Missing {
+    files: Vec<(Role, Option<u32>)>,
+    ask_at: u64,
+    repeat: Backoff,
+}
+
+impl Agent {
+    /// Retained files are awaited from here; without a whole set by then the device subscribes again and asks.
+    pub(super) fn retained_from(&mut self, now: Now) {
+        let timing = &self.settings.timing;
+        if self.trust.current().is_none() {
+            let repeat = Backoff::new(timing.get_first, timing.get_most);
+            let ask_at = now.uptime + timing.retained_wait;
+            self.missing = Some(Missing { files: Vec::new(), ask_at, repeat });
+        } else if let Some(missing) = &mut self.missing {
+            missing.ask_at = missing.ask_at.min(now.uptime + timing.retained_wait);
+        }
+    }
+
+    pub(super) fn trust_due(&self) -> u64 {
+        match &self.missing {
+            Some(missing) if self.exchange.is_up() => missing.ask_at,
+            _ => u64::MAX,
+        }
+    }
+
+    /// Takes a bundle from wherever it came; what is old or bad changes nothing.
+    pub(super) fn bundle(&mut self, payload: &[u8], now: Now) {
+        let Ok(bundle) = Bundle::unpack(payload) else { return };
+        for file in bundle.files {
+            self.pool.add(file);
+        }
+        self.refresh(now);
+    }
+
+    fn refresh(&mut self, now: Now) {
+        let wall = now.wall.max(self.durable.time_floor);
+        let refresh = self.trust.refresh(&mut self.pool, wall);
+        if !refresh.changed.is_empty() {
+            self.out.insert(0, Output::SaveTrust(self.trust.files()));
+        }
+        self.note_missing(refresh.missing, now);
+        let held = self.trust.versions();
+        if self.exchange.behind.is_some_and(|(rollout, halt)| rollout <= held.rollout && halt <= held.halt) {
+            self.exchange.behind = None;
+            self.exchange.ask_anew();
+        }
+        self.evaluate(now);
+    }
+
+    /// With an open attempt what is missing is asked for at once, otherwise within half a heartbeat.
+    fn note_missing(&mut self, files: Vec<(Role, Option<u32>)>, now: Now) {
+        if files.is_empty() {
+            if self.trust.current().is_some() && self.exchange.behind.is_none() {
+                self.missing = None;
+            }
+            return;
+        }
+        let timing = &self.settings.timing;
+        let hash = Digest::of(self.settings.device.as_str().as_bytes()).short() >> 32;
+        let calm = (timing.heartbeat / 2).saturating_mul(hash) >> 32;
+        let wait = if self.durable.state.open().is_some() || self.trust.current().is_none() { 0 } else { calm };
+        match &mut self.missing {
+            Some(missing) if missing.files == files => {}
+            missing => {
+                let repeat = Backoff::new(timing.get_first, timing.get_most);
+                *missing = Some(Missing { files, ask_at: now.uptime + wait, repeat });
+            }
+        }
+    }
+
+    /// Asks for missing files when that is due.
+    pub(super) fn attend_trust(&mut self, now: Now) {
+        if self.exchange.behind.is_some() && self.missing.is_none() {
+            let repeat = Backoff::new(self.settings.timing.get_first, self.settings.timing.get_most);
+            self.missing = Some(Missing { files: Vec::new(), ask_at: now.uptime, repeat });
+        }
+        if !self.exchange.is_up() {
+            return;
+        }
+        let whole = self.trust.current().is_some();
+        let product = self.registry().product.clone();
+        let Some(missing) = &mut self.missing else { return };
+        if now.uptime < missing.ask_at {
+            return;
+        }
+        missing.ask_at = now.uptime + missing.repeat.step();
+        let mut files = missing.files.clone();
+        if files.is_empty() {
+            // Nothing names what is missing, so ask for the newest of everything.
+            files = Role::ALL.into_iter().filter(|role| *role != Role::Root).map(|role| (role, None)).collect();
+        }
+        let want = files
+            .into_iter()
+            .take(GET_WANTS_MAX)
+            .map(|(role, version)| {
+                let version = version.filter(|_| role == Role::Root);
+                Want::File { product: product.clone(), role, version }
+            })
+            .collect();
+        if !whole {
+            self.out.push(Output::ListenAgain);
+        }
+        let topic = Topic::Up(self.settings.device.clone(), UpKind::Get);
+        self.out.push(Output::Publish { topic, payload: Get { want }.write() });
+    }
+
+    /// Draws the conclusions from the trusted files: kills first, then what is offered.
+    pub(super) fn evaluate(&mut self, now: Now) {
+        let halted = self.trust.halted();
+        if !halted.is_subset(&self.durable.halted) {
+            self.durable.halted.extend(halted);
+            self.saved = false;
+        }
+        let open_rc = self.durable.state.open().map(|work| work.offer.attempt.rc);
+        if open_rc.is_some_and(|rc| self.durable.halted.contains(&rc)) {
+            self.step(&Event::Halted, now);
+        }
+        let Some(selection) = self.selection() else { return };
+        let offered = match selection {
+            Selection::Offer(offer) if !self.durable.halted.contains(&offer.attempt.rc) => Some(offer),
+            _ => None,
+        };
+        let stays = match (&offered, self.durable.state.open()) {
+            (_, None) => true,
+            (Some(offer), Some(work)) => offer.attempt == work.offer.attempt,
+            (None, Some(_)) => false,
+        };
+        if !stays {
+            self.step(&Event::Withdrawn, now);
+        }
+        let Some(boot) = self.boot() else { return };
+        let Some(offer) = offered.filter(|offer| raises(offer.kind, offer.attempt.rc, boot.running)) else {
+            return;
+        };
+        let slot = boot.slot.other();
+        let waiting = matches!(self.durable.state, State::Idle { .. } | State::Failed { .. });
+        if waiting && !self.done_with(&offer) {
+            self.step(&Event::Offered { offer, slot }, now);
+        }
+    }
+
+    fn selection(&self) -> Option<Selection> {
+        let current = self.trust.current()?;
+        let registry = self.registry();
+        let device = offer::Device {
+            id: &self.settings.device,
+            product: &registry.product,
+            model: &registry.model,
+            carrier: &registry.carrier,
+            region: &registry.region,
+        };
+        Some(select(&current, &device))
+    }
+
+    /// The same attempt is not begun twice: what was confirmed runs, what was given up stays given up.
+    fn done_with(&self, offer: &offer::Offer) -> bool {
+        self.boot().is_some_and(|boot| boot.running == offer.attempt.rc)
+    }
+}
+
+/// A base or an update only raises the release; going back needs an entry of kind `revert`.
+fn raises(kind: EntryKind, rc: u64, running: u64) -> bool {
+    match kind {
+        EntryKind::Update | EntryKind::Base => rc > running,
+        EntryKind::Revert => rc != running,
+    }
+}

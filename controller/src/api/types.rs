@@ -1,0 +1,311 @@
+//! Request and response shapes of the API; the command line prints the same with `--json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::digest::Digest;
+use tern_protocol::id::{DeviceId, ModelId, ProductId, RolloutId};
+use tern_protocol::message::Registry;
+use tern_protocol::state::{Outcome, StateName};
+
+use crate::core::fact::DeviceEntry;
+use crate::core::fleet::device::Anomaly;
+use crate::core::rollout::counts::Counts;
+use crate::core::rollout::plan::Plan;
+use crate::core::rollout::record::Status;
+use crate::core::rollout::verdict::Verdict;
+pub use crate::core::service::{Counters, PhasePreview};
+
+/// An error, as every route answers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong.
+    pub error: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+/// `POST /v1/devices`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AddDevices {
+    /// The devices.
+    pub devices: Vec<DeviceEntry>,
+}
+
+/// Answer to `POST /v1/devices`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedDevices {
+    /// New ones.
+    pub added: usize,
+    /// Known ones whose entry was renewed.
+    pub renewed: usize,
+}
+
+/// One line of `GET /v1/devices`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLine {
+    /// The device.
+    pub device: DeviceId,
+    /// What it is.
+    #[serde(flatten)]
+    pub registry: Registry,
+    /// Release that it said it runs.
+    pub running: u64,
+    /// Whether its telemetry key is known.
+    pub enrolled: bool,
+    /// Last report, Unix ms.
+    pub seen_at: Option<u64>,
+    /// The state of its latest attempt.
+    pub state: Option<StateName>,
+}
+
+/// `GET /v1/devices/{device}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// As in the list.
+    #[serde(flatten)]
+    pub line: DeviceLine,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its version floor.
+    pub floor: u64,
+    /// Version of its agent.
+    pub agent: String,
+    /// What it did in each rollout.
+    pub attempts: BTreeMap<RolloutId, AttemptView>,
+    /// Reports that did not fit.
+    pub anomalies: Vec<Anomaly>,
+}
+
+/// What a device did in one rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// Attempt number.
+    pub attempt: u32,
+    /// Phase that included it, from 1.
+    pub phase: usize,
+    /// Start recorded, Unix ms.
+    pub started_at: Option<u64>,
+    /// State reported last.
+    pub state: StateName,
+    /// Outcome.
+    pub outcome: Option<Outcome>,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it said that it had learned of the kill, Unix ms.
+    pub halted_at: Option<u64>,
+    /// The state in which it learned of it.
+    pub halted_in: Option<StateName>,
+}
+
+/// One release in `GET /v1/products/{product}/releases`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseView {
+    /// Counter.
+    pub rc: u64,
+    /// Version.
+    pub version: String,
+    /// Halted for ever.
+    pub halted: bool,
+    /// Artifacts.
+    pub artifacts: Vec<ArtifactView>,
+}
+
+/// One artifact of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactView {
+    /// Component.
+    pub component: String,
+    /// Models that may run it.
+    pub models: Vec<ModelId>,
+    /// Bytes.
+    pub length: u64,
+    /// SHA-256 of the image.
+    pub sha256: Digest,
+    /// Merkle root over its chunks.
+    pub root: Digest,
+    /// The service holds its bytes.
+    pub stored: bool,
+}
+
+/// `GET /v1/products/{product}/files`: what the release file must continue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseFile {
+    /// The present release file.
+    pub release: String,
+}
+
+/// `POST /v1/products/{product}/releases`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishRelease {
+    /// The signed release file.
+    pub file: String,
+}
+
+/// Answer to `PUT /v1/images`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredImage {
+    /// Bytes.
+    pub length: u64,
+    /// SHA-256.
+    pub sha256: Digest,
+    /// Merkle root.
+    pub root: Digest,
+}
+
+/// `POST /v1/rollouts` and `POST /v1/rollouts/preview`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRollout {
+    /// Name; made from release and attempt when absent.
+    #[serde(default)]
+    pub rollout: Option<RolloutId>,
+    /// Product.
+    pub product: ProductId,
+    /// Release.
+    pub rc: u64,
+    /// Attempt, from 1.
+    #[serde(default = "one")]
+    pub attempt: u32,
+    /// Parameters.
+    #[serde(default)]
+    pub plan: Plan,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Answer to `POST /v1/rollouts/preview`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preview {
+    /// Devices that the plan covers.
+    pub devices: u64,
+    /// Bytes of the image.
+    pub bytes_each: u64,
+    /// The phases.
+    pub phases: Vec<PhasePreview>,
+    /// What an operator should know before starting.
+    pub warnings: Vec<String>,
+}
+
+/// `POST /v1/rollouts/{rollout}/promote`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promote {
+    /// The phase that the operator saw, from 1.
+    pub from_phase: usize,
+}
+
+/// `POST /v1/rollouts/{rollout}/kill`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kill {
+    /// Why, for the ledger.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Answer to a command on a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneBody {
+    /// In words.
+    pub done: String,
+}
+
+/// `GET /v1/rollouts/{rollout}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutView {
+    /// Name.
+    pub rollout: RolloutId,
+    /// Product.
+    pub product: ProductId,
+    /// Release.
+    pub rc: u64,
+    /// Version.
+    pub version: String,
+    /// Attempt.
+    pub attempt: u32,
+    /// Where it stands.
+    pub status: Status,
+    /// Present phase, from 1.
+    pub phase: usize,
+    /// Phases of the plan.
+    pub phases: Vec<PhaseView>,
+    /// Devices that the plan covers.
+    pub covered: u64,
+    /// Counters over all phases.
+    pub total: Counts,
+    /// Devices by the state that they reported last.
+    pub states: BTreeMap<StateName, u64>,
+    /// Devices that learned of the kill while they had it open: milliseconds from the kill to their word.
+    pub kill_ms: Vec<u64>,
+    /// The last decision, with its numbers.
+    pub because: String,
+    /// What the evidence says now, in one line.
+    pub explanation: String,
+    /// The same as a value.
+    pub verdict: Option<Verdict>,
+    /// Started, Unix ms.
+    pub started_at: u64,
+    /// Killed or completed, Unix ms.
+    pub ended_at: Option<u64>,
+}
+
+/// One phase of a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseView {
+    /// Number, from 1.
+    pub phase: usize,
+    /// Devices that it newly included; 0 before it opens.
+    pub devices: u64,
+    /// Gate, if any.
+    pub gate: Option<f64>,
+    /// Whether it is open.
+    pub open: bool,
+    /// Counters of its devices.
+    pub counts: Counts,
+}
+
+/// `GET /v1/ledger`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerView {
+    /// Frames.
+    pub frames: u64,
+    /// Hash of the last frame.
+    pub head: Digest,
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Version of the service.
+    pub version: String,
+    /// Fleet.
+    pub fleet: String,
+    /// Registered devices.
+    pub devices: u64,
+    /// Enrolled devices.
+    pub enrolled: u64,
+    /// Reports counted in the fleet's life.
+    pub reports: u64,
+    /// Since the start.
+    pub counters: Counters,
+    /// The ledger.
+    pub ledger: LedgerView,
+    /// Bytes of packs sent by the embedded chunk server, and MQTT bytes to devices and from them.
+    pub wire: WireBytes,
+    /// Addresses on which devices may connect to the embedded broker.
+    pub listeners: Vec<String>,
+}
+
+/// Bytes that the embedded front has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WireBytes {
+    /// Payload of packs.
+    pub packs: u64,
+    /// MQTT bytes to devices.
+    pub down: u64,
+    /// MQTT bytes from devices.
+    pub up: u64,
+}

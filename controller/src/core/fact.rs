@@ -1,0 +1,187 @@
+//! Facts: what the ledger records, and the only thing that changes the fleet's state.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::bundle::File;
+use tern_protocol::id::{DeviceId, ModelId, ProductId, RolloutId};
+use tern_protocol::message::{Registry, ReportKind};
+use tern_protocol::position::{Cut, Salt};
+use tern_protocol::tuf::Role;
+use tern_protocol::tuf::content::EntryKind;
+
+use super::rollout::plan::Plan;
+
+/// Unix time in milliseconds.
+pub type Millis = u64;
+
+/// One frame of the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When the service took it in.
+    pub at: Millis,
+    /// What happened.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "kebab-case")]
+pub enum Fact {
+    /// The service came up; since the frame before this one nothing was received.
+    ServiceStarted {
+        /// Its version.
+        version: String,
+    },
+    /// A product's repository was set up or given new offline files.
+    ProductAdded {
+        /// The product.
+        product: ProductId,
+        /// Root and targets, as signed.
+        files: Vec<SignedFile>,
+    },
+    /// Devices of a factory list.
+    DevicesAdded {
+        /// The devices.
+        devices: Vec<DeviceEntry>,
+    },
+    /// A device presented its telemetry key, signed by its identity key.
+    Enrolled {
+        /// The device.
+        device: DeviceId,
+        /// Telemetry public key, hex of the uncompressed point.
+        telemetry: String,
+    },
+    /// A device proved its identity after its epoch was not the expected one.
+    Granted {
+        /// The device.
+        device: DeviceId,
+        /// Its epoch from now on.
+        epoch: u64,
+        /// Report numbers continue above this.
+        counter: u64,
+    },
+    /// An authenticated report, new by its number.
+    Reported {
+        /// The device.
+        device: DeviceId,
+        /// Epoch.
+        e: u64,
+        /// Number.
+        n: u64,
+        /// Lowest number still in the device's outbox.
+        low: u64,
+        /// What it says.
+        report: ReportKind,
+    },
+    /// The release role named a new release.
+    ReleasePublished {
+        /// The product.
+        product: ProductId,
+        /// Its counter.
+        rc: u64,
+        /// Its version.
+        version: String,
+    },
+    /// New signed files.
+    Signed {
+        /// The product.
+        product: ProductId,
+        /// The files.
+        files: Vec<SignedFile>,
+    },
+    /// A rollout was started; its first phase opens with a frame of its own.
+    RolloutStarted {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The product.
+        product: ProductId,
+        /// The release.
+        rc: u64,
+        /// What for.
+        kind: EntryKind,
+        /// Attempt number.
+        attempt: u32,
+        /// Shuffles the devices.
+        salt: Salt,
+        /// Parameters.
+        plan: Plan,
+    },
+    /// A phase opened.
+    PhaseOpened {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The phase's number, from 0.
+        phase: usize,
+        /// How far it reaches, by model.
+        cuts: BTreeMap<ModelId, Cut>,
+        /// Devices that it newly includes.
+        devices: u64,
+        /// Why, with the numbers.
+        because: String,
+    },
+    /// A rollout stopped offering; reversible.
+    Paused {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Why, with the numbers.
+        because: String,
+    },
+    /// A paused rollout goes on; its gate starts over.
+    Resumed {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Why.
+        because: String,
+    },
+    /// A release was taken back for ever.
+    Killed {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Why, with the numbers.
+        because: String,
+    },
+    /// Every device that a rollout covers has come to an end.
+    Completed {
+        /// The rollout.
+        rollout: RolloutId,
+        /// With the numbers.
+        because: String,
+    },
+}
+
+/// A signed file, as text: metadata is JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedFile {
+    /// The role that it speaks for.
+    pub role: Role,
+    /// The file, byte for byte.
+    pub text: String,
+}
+
+impl From<&SignedFile> for File {
+    fn from(file: &SignedFile) -> File {
+        File { role: file.role, bytes: file.text.clone().into_bytes() }
+    }
+}
+
+impl SignedFile {
+    /// Keeps a file's bytes; `None` if they are not text, which no metadata file is.
+    pub fn new(role: Role, bytes: &[u8]) -> Option<Self> {
+        Some(Self { role, text: String::from_utf8(bytes.to_vec()).ok()? })
+    }
+}
+
+/// A device as a factory list names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceEntry {
+    /// The device.
+    pub device: DeviceId,
+    /// Identity public key, hex of the uncompressed point.
+    pub identity: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub registry: Registry,
+}

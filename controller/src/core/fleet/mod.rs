@@ -1,0 +1,176 @@
+//! Devices, products and rollouts, folded from the ledger's facts.
+
+pub mod device;
+pub mod product;
+pub mod received;
+mod reported;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::id::{DeviceId, FleetId, ProductId, RolloutId};
+use tern_protocol::position::{Salt, Shuffle};
+
+use self::device::Device;
+use self::product::Product;
+use super::fact::{Fact, Millis};
+use super::rollout::record::{PhaseRecord, Rollout, Status};
+
+/// Everything that the ledger says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fleet {
+    /// The fleet.
+    pub id: FleetId,
+    /// Its products.
+    pub products: BTreeMap<ProductId, Product>,
+    /// Its devices.
+    pub devices: BTreeMap<DeviceId, Device>,
+    /// Its rollouts.
+    pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// Reports counted, for the statistics.
+    pub reports: u64,
+    /// Orders of the cohorts, worked out once per rollout.
+    #[serde(skip)]
+    pub(crate) shuffles: Shuffles,
+}
+
+/// A cache; two fleets are the same fleet whatever has been worked out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shuffles(BTreeMap<RolloutId, Shuffle>);
+
+impl PartialEq for Shuffles {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Shuffles {
+    /// Returns the order of the cohorts in a rollout.
+    pub(crate) fn of(&mut self, rollout: &RolloutId, salt: Salt) -> &Shuffle {
+        self.0.entry(rollout.clone()).or_insert_with(|| Shuffle::new(salt))
+    }
+}
+
+impl Fleet {
+    /// Starts without anything.
+    pub fn new(id: FleetId) -> Self {
+        Self {
+            id,
+            products: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            rollouts: BTreeMap::new(),
+            reports: 0,
+            shuffles: Shuffles::default(),
+        }
+    }
+
+    /// Takes in one fact. The same facts in the same order give the same fleet.
+    pub fn apply(&mut self, at: Millis, fact: &Fact) {
+        match fact {
+            Fact::ServiceStarted { .. } => {}
+            Fact::ProductAdded { product, files } => {
+                self.products.entry(product.clone()).or_default().take(files);
+            }
+            Fact::DevicesAdded { devices } => {
+                for entry in devices {
+                    let fresh = || Device::new(entry.identity.clone(), entry.registry.clone());
+                    let device = self.devices.entry(entry.device.clone()).or_insert_with(fresh);
+                    device.registry = entry.registry.clone();
+                }
+            }
+            Fact::Enrolled { device, telemetry } => {
+                if let Some(device) = self.devices.get_mut(device) {
+                    device.telemetry = Some(telemetry.clone());
+                }
+            }
+            Fact::Granted { device, epoch, counter } => {
+                if let Some(device) = self.devices.get_mut(device) {
+                    device.epoch = *epoch;
+                    device.received.raise(*counter);
+                }
+            }
+            Fact::Reported { device, e, n, low, report } => self.reported(at, device, (*e, *n, *low), report),
+            Fact::ReleasePublished { .. } => {}
+            Fact::Signed { product, files } => {
+                if let Some(product) = self.products.get_mut(product) {
+                    product.take(files);
+                }
+            }
+            Fact::RolloutStarted { rollout, product, rc, kind, attempt, salt, plan } => {
+                let models = self.products.get(product).map(|p| p.models_of(*rc)).unwrap_or_default();
+                let record = Rollout {
+                    id: rollout.clone(),
+                    product: product.clone(),
+                    rc: *rc,
+                    kind: *kind,
+                    attempt: *attempt,
+                    salt: *salt,
+                    plan: plan.clone(),
+                    status: Status::Running,
+                    phases: Vec::new(),
+                    models,
+                    first: BTreeMap::new(),
+                    first_bad: BTreeMap::new(),
+                    started_at: at,
+                    ended_at: None,
+                    because: String::new(),
+                };
+                self.rollouts.insert(rollout.clone(), record);
+            }
+            Fact::PhaseOpened { rollout, phase, cuts, devices, because } => {
+                self.phase_opened(at, rollout, *phase, cuts.clone(), *devices, because);
+            }
+            Fact::Paused { rollout, because } => self.set_status(at, rollout, Status::Paused, because),
+            Fact::Resumed { rollout, because } => {
+                self.set_status(at, rollout, Status::Running, because);
+                // A new series: the gate asks for fresh proof.
+                if let Some(phase) = self.rollouts.get_mut(rollout).and_then(|r| r.phases.last_mut()) {
+                    phase.opened_at = at;
+                    phase.counts.clear();
+                }
+            }
+            Fact::Killed { rollout, because } => {
+                self.set_status(at, rollout, Status::Killed, because);
+                if let Some(record) = self.rollouts.get(rollout) {
+                    let rc = record.rc;
+                    if let Some(product) = self.products.get_mut(&record.product) {
+                        product.halted.insert(rc);
+                    }
+                }
+            }
+            Fact::Completed { rollout, because } => self.set_status(at, rollout, Status::Completed, because),
+        }
+    }
+
+    fn phase_opened(
+        &mut self,
+        at: Millis,
+        rollout: &RolloutId,
+        phase: usize,
+        cuts: BTreeMap<tern_protocol::id::ModelId, tern_protocol::position::Cut>,
+        devices: u64,
+        because: &str,
+    ) {
+        let Some(record) = self.rollouts.get_mut(rollout) else { return };
+        // A repeated frame opens nothing twice.
+        if phase != record.phases.len() {
+            return;
+        }
+        record.because = because.to_owned();
+        let counts = BTreeMap::new();
+        record.phases.push(PhaseRecord { cuts, devices, opened_at: at, counts, acknowledged: false });
+    }
+
+    fn set_status(&mut self, at: Millis, rollout: &RolloutId, status: Status, because: &str) {
+        let Some(record) = self.rollouts.get_mut(rollout) else { return };
+        // A kill is final.
+        if record.status == Status::Killed {
+            return;
+        }
+        record.status = status;
+        record.because = because.to_owned();
+        if matches!(status, Status::Killed | Status::Completed) {
+            record.ended_at = Some(at);
+        }
+    }
+}

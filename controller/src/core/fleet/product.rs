@@ -1,0 +1,153 @@
+//! A product's repository as the ledger tells it: the newest signed files, and what they say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tern_protocol::bundle::File;
+use tern_protocol::digest::Digest;
+use tern_protocol::id::ModelId;
+use tern_protocol::message::Versions;
+use tern_protocol::tuf::Role;
+use tern_protocol::tuf::build::Named;
+use tern_protocol::tuf::content::{ArtifactContent, HaltContent, RolloutContent};
+
+use crate::core::fact::SignedFile;
+
+/// One product.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Product {
+    /// The newest file of each role.
+    pub files: BTreeMap<Role, String>,
+    /// Every version of root.
+    pub roots: BTreeMap<u32, String>,
+    /// Release counters that are dead for ever, whether or not a signed file says so yet.
+    pub halted: BTreeSet<u64>,
+}
+
+/// A release as the release role names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Its counter.
+    pub rc: u64,
+    /// Its version.
+    pub version: String,
+    /// Its artifacts.
+    pub artifacts: Vec<(Named, ArtifactContent)>,
+}
+
+impl Product {
+    /// Takes in newly signed files.
+    pub fn take(&mut self, files: &[SignedFile]) {
+        for file in files {
+            if file.role == Role::Root
+                && let Some(version) = version_of(&file.text)
+            {
+                self.roots.insert(version, file.text.clone());
+            }
+            self.files.insert(file.role, file.text.clone());
+        }
+    }
+
+    /// Returns the newest files in the order in which a client loads them.
+    pub fn signed(&self, roles: &[Role]) -> Vec<File> {
+        roles
+            .iter()
+            .filter_map(|role| {
+                let text = self.files.get(role)?;
+                Some(File { role: *role, bytes: text.clone().into_bytes() })
+            })
+            .collect()
+    }
+
+    /// Returns the versions of the newest files; 0 where there is none.
+    pub fn versions(&self) -> Versions {
+        let of = |role| self.files.get(&role).and_then(|text| version_of(text)).unwrap_or(0);
+        Versions {
+            root: of(Role::Root),
+            timestamp: of(Role::Timestamp),
+            snapshot: of(Role::Snapshot),
+            targets: of(Role::Targets),
+            release: of(Role::Release),
+            rollout: of(Role::Rollout),
+            halt: of(Role::Halt),
+        }
+    }
+
+    /// Returns the releases that the release role names, by counter.
+    pub fn releases(&self) -> BTreeMap<u64, Release> {
+        self.files.get(&Role::Release).map(|text| releases_in(text)).unwrap_or_default()
+    }
+
+    /// Returns the models that a release is for: those that every artifact names.
+    pub fn models_of(&self, rc: u64) -> BTreeSet<ModelId> {
+        let releases = self.releases();
+        let Some(release) = releases.get(&rc) else { return BTreeSet::new() };
+        let mut models = release.artifacts.iter().map(|(_, content)| {
+            content.models.iter().cloned().collect::<BTreeSet<ModelId>>()
+        });
+        let first = models.next().unwrap_or_default();
+        models.fold(first, |all, some| all.intersection(&some).cloned().collect())
+    }
+
+    /// Returns what the newest rollout file says.
+    pub fn rollout_content(&self) -> RolloutContent {
+        self.extension(Role::Rollout).unwrap_or_default()
+    }
+
+    /// Returns what the newest halt file says.
+    pub fn halt_content(&self) -> HaltContent {
+        self.extension(Role::Halt).unwrap_or_default()
+    }
+
+    fn extension<T: DeserializeOwned>(&self, role: Role) -> Option<T> {
+        let signed = signed_part(self.files.get(&role)?)?;
+        serde_json::from_value(signed.get("x-tern")?.clone()).ok()
+    }
+
+    /// Returns when the first of the newest files expires, as its own text says, and the role.
+    pub fn expiries(&self) -> Vec<(Role, String)> {
+        self.files
+            .iter()
+            .filter_map(|(role, text)| {
+                let signed = signed_part(text)?;
+                Some((*role, signed.get("expires")?.as_str()?.to_owned()))
+            })
+            .collect()
+    }
+}
+
+/// Reads the releases that a release file names. Artifacts that do not read are left out: no device installs
+/// them either.
+pub fn releases_in(text: &str) -> BTreeMap<u64, Release> {
+    let mut releases: BTreeMap<u64, Release> = BTreeMap::new();
+    let Some(signed) = signed_part(text) else { return releases };
+    let Some(targets) = signed.get("targets").and_then(Value::as_object) else { return releases };
+    for (path, target) in targets {
+        let Some((named, content)) = artifact(path, target) else { continue };
+        let release = releases.entry(content.rc).or_insert_with(|| Release {
+            rc: content.rc,
+            version: content.version.clone(),
+            artifacts: Vec::new(),
+        });
+        release.artifacts.push((named, content));
+    }
+    releases
+}
+
+fn artifact(path: &str, target: &Value) -> Option<(Named, ArtifactContent)> {
+    let content: ArtifactContent = serde_json::from_value(target.get("custom")?.clone()).ok()?;
+    let sha256: Digest = target.get("hashes")?.get("sha256")?.as_str()?.parse().ok()?;
+    let length = target.get("length")?.as_u64()?;
+    Some((Named { path: path.to_owned(), length, sha256 }, content))
+}
+
+fn signed_part(text: &str) -> Option<Value> {
+    let mut file: Value = serde_json::from_str(text).ok()?;
+    Some(file.get_mut("signed")?.take())
+}
+
+fn version_of(text: &str) -> Option<u32> {
+    tern_protocol::tuf::peek(text.as_bytes())
+}

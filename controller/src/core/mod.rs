@@ -1,0 +1,13 @@
+//! What the controller decides, worked out without I/O, clock or randomness.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`fact`] | what the ledger records; the only thing that changes state |
+//! | [`fleet`] | devices, products and rollouts, folded from facts |
+//! | [`rollout`] | plans, phases, cuts, evidence, verdicts |
+//! | [`service`] | the whole controller as one value: inputs in, facts and outputs out |
+
+pub mod fact;
+pub mod fleet;
+pub mod rollout;
+pub mod service;

@@ -1,0 +1,265 @@
+//! From counters to a verdict. Killing is decided before anything else, widening after everything else.
+//!
+//! ```text
+//! counters ──> hard stop, tests at alpha ───────────> Kill
+//!          ──> first bad, budget, tests at pause ───> Pause
+//!          ──> gate of the phase ──> proof and soak > Advance
+//!                                └─> otherwise ─────> Hold
+//! ```
+
+use std::time::Duration;
+
+use super::counts::Counts;
+use super::evidence::{
+    PairEvidence, fewest_to_pass, gate_evidence, gate_threshold, kill_evidence, kill_threshold, rounded,
+    silence_evidence, upper_bound,
+};
+use super::policy::{
+    BASELINE_MIN, CONTROL_MIN, Claim, HARD_STOP_BASELINE_MAX, PhaseRule, Policy, SILENCE_RATIO, SilenceRule,
+    TINY_ALPHA, TINY_FIRST, TINY_FLEET,
+};
+use super::verdict::{AdvanceReason, Evidence, HoldReason, KillReason, PauseReason, Proof, Test, Verdict};
+
+/// What is known about one stratum of a rollout.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Observed {
+    /// Devices that the rollout is for, over all strata.
+    pub fleet: u64,
+    /// Strata that are judged separately; each gets an equal share of `alpha`. 0 counts as 1.
+    pub strata: u64,
+    /// Upper bound of the last good release's bad rate in this stratum.
+    pub baseline: Option<f64>,
+    /// Counters since the series began, over all phases.
+    pub total: Counts,
+    /// Bad ones (failed, rolled back) among the first that started, as many as the hard stop looks at.
+    pub first_bad: u64,
+    /// Comparisons with a concurrent control.
+    pub pairs: Pairs,
+    /// A fifth of the region's devices outside the rollout are offline by presence, which nobody vouches for:
+    /// it may soften a kill into a pause, and nothing else.
+    pub outage: bool,
+    /// Counters of devices that this phase newly included.
+    pub fresh: Counts,
+    /// Devices that this phase newly includes, started or not.
+    pub devices: u64,
+    /// Time since the phase opened, not counting time in which nothing was received.
+    pub soaked: Duration,
+    /// An operator took it upon themselves to widen a phase that is too small to prove anything.
+    pub acknowledged: bool,
+}
+
+/// Comparisons with a concurrent control; absent where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Pairs {
+    /// Silent or unreachable at the last deadline.
+    pub silence: Option<PairEvidence>,
+    /// Silent at the early deadline.
+    pub silence_early: Option<PairEvidence>,
+    /// Devices that crashed, each once in 24 h.
+    pub crash: Option<PairEvidence>,
+    /// Devices that drained more than nine in ten did before.
+    pub battery: Option<PairEvidence>,
+}
+
+/// Judges one stratum of a rollout.
+pub fn judge(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
+    if let Some(reason) = kill(policy, observed) {
+        return Verdict::Kill(reason);
+    }
+    if let Some(reason) = pause(policy, observed) {
+        return Verdict::Pause(reason);
+    }
+    gate(policy, phase, observed)
+}
+
+fn kill(policy: &Policy, observed: &Observed) -> Option<KillReason> {
+    let steady = observed.baseline.is_none_or(|baseline| baseline <= HARD_STOP_BASELINE_MAX);
+    if let Some(stop) = policy.hard_stop.filter(|_| steady)
+        && observed.first_bad >= stop.bad
+    {
+        return Some(KillReason::HardStop { bad: observed.first_bad, first: stop.first });
+    }
+    all_tests(policy, observed, alpha(policy, observed))
+        .into_iter()
+        .find(|tested| tested.crossed && !(observed.outage && tested.alone()))
+        .map(|tested| KillReason::Evidence(tested.evidence))
+}
+
+fn pause(policy: &Policy, observed: &Observed) -> Option<PauseReason> {
+    let (bad, started) = (observed.total.bad, observed.total.judged());
+    if observed.fleet < TINY_FLEET && bad > 0 && started < TINY_FIRST {
+        return Some(PauseReason::FirstBad { bad, started });
+    }
+    let harmed = observed.total.confirmed_bad();
+    if let Some(budget) = policy.harm_budget.filter(|budget| harmed >= *budget) {
+        return Some(PauseReason::HarmBudget { bad: harmed, budget });
+    }
+    let softened = all_tests(policy, observed, alpha(policy, observed)).into_iter().find(|t| t.crossed);
+    if let Some(tested) = softened {
+        return Some(PauseReason::Outage(tested.evidence));
+    }
+    let mut suspicions = all_tests(policy, observed, policy.alpha_pause);
+    suspicions.push(unreachable(policy, observed));
+    suspicions.into_iter().find(|t| t.crossed).map(|tested| PauseReason::Evidence(tested.evidence))
+}
+
+fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
+    let soaked = observed.soaked;
+    let n = observed.fresh.judged();
+    if n == 0 {
+        return Verdict::Hold(HoldReason::NothingStarted);
+    }
+    let still_soaking =
+        (soaked < phase.soak).then_some(Verdict::Hold(HoldReason::Soaking { soaked, soak: phase.soak }));
+    let Some(p_max) = phase.gate else {
+        return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Soaked { started: n, soaked }));
+    };
+
+    let (bad, pending) = (observed.fresh.confirmed_bad(), observed.fresh.pending());
+    let held_against = bad.saturating_add(pending);
+    let (ln_e, threshold) = (gate_evidence(n, held_against, p_max), gate_threshold(policy.beta));
+    let proof = Proof {
+        n,
+        bad,
+        pending,
+        p_max,
+        beta: policy.beta,
+        ln_e: rounded(ln_e),
+        threshold: rounded(threshold),
+        bound: rounded(upper_bound(n, held_against, policy.beta)),
+    };
+    if ln_e >= threshold {
+        return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Proven { proof, soaked }));
+    }
+
+    let devices = observed.devices.max(n);
+    let could_pass = |bad| fewest_to_pass(bad, p_max, policy.beta, devices);
+    if could_pass(0).is_none() {
+        if observed.acknowledged && held_against == 0 {
+            return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Acknowledged { proof, soaked }));
+        }
+        return Verdict::Hold(HoldReason::Unproven { proof, devices });
+    }
+    if soaked >= policy.gate_timeout {
+        return Verdict::Hold(HoldReason::TimedOut { proof, soaked });
+    }
+    Verdict::Hold(HoldReason::Gate { enough: could_pass(bad), proof })
+}
+
+/// A test's result, before anybody decided what it means.
+struct Tested {
+    evidence: Evidence,
+    /// Compared before rounding.
+    crossed: bool,
+}
+
+impl Tested {
+    /// Tells whether this is silence that no control was compared with.
+    fn alone(&self) -> bool {
+        self.evidence.control.is_none() && matches!(self.evidence.test, Test::Silence | Test::SilenceEarly)
+    }
+}
+
+fn alpha(policy: &Policy, observed: &Observed) -> f64 {
+    if observed.fleet < TINY_FLEET { policy.alpha.max(TINY_ALPHA) } else { policy.alpha }
+}
+
+/// Runs every test that may kill, in the order of the budget's shares.
+fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
+    let weights = &policy.weights;
+    let total = &observed.total;
+    let bench = Bench { alpha, strata: observed.strata.max(1) };
+    let mut results = Vec::new();
+
+    let claims = claims(policy, observed.baseline);
+    for p in &claims {
+        let weight = weights.outcome / claims.len() as f64;
+        let ln_e = kill_evidence(total.judged(), total.bad, *p);
+        results.push(bench.rate(Test::Outcome, (total.judged(), total.bad), *p, weight, ln_e));
+    }
+
+    let silence = |test, pair: Option<PairEvidence>, rule: &SilenceRule, due, silent, weight| {
+        // A control that went through the same hours is the better judge of silence.
+        let control = pair.filter(|pair| pair.control().exposure >= CONTROL_MIN);
+        let mut tested = match control {
+            Some(pair) => bench.pair(test, &pair, SILENCE_RATIO, weight),
+            None => {
+                let ln_e = silence_evidence(due, silent, rule.max_rate);
+                bench.rate(test, (due, silent), rule.max_rate, weight, ln_e)
+            }
+        };
+        tested.evidence.after = rule.after;
+        tested
+    };
+    let (last, early) = (&policy.silence_deadline, &policy.silence_early);
+    let pairs = &observed.pairs;
+    results.push(silence(Test::Silence, pairs.silence, last, total.due, total.silent, weights.silence));
+    let (due, silent) = (total.due_early, total.silent_early);
+    results.push(silence(Test::SilenceEarly, pairs.silence_early, early, due, silent, weights.silence_early));
+
+    let ratio = 1.0 + policy.max_regression;
+    for (test, pair, weight) in
+        [(Test::Crash, pairs.crash, weights.crash), (Test::Battery, pairs.battery, weights.battery)]
+    {
+        results.extend(pair.map(|pair| bench.pair(test, &pair, ratio, weight)));
+    }
+    results
+}
+
+/// Judges `unreachable` without a control. That can only pause: the network may be what nobody reached.
+fn unreachable(policy: &Policy, observed: &Observed) -> Tested {
+    let (n, f, p) = (observed.total.judged(), observed.total.unreachable, policy.silence_deadline.max_rate);
+    let bench = Bench { alpha: policy.alpha_pause, strata: observed.strata.max(1) };
+    bench.rate(Test::Unreachable, (n, f), p, policy.weights.silence, kill_evidence(n, f, p))
+}
+
+/// Returns the bad rates that the kill test tries to refute, to nine decimals: the ledger then reads back the
+/// very number that was used.
+fn claims(policy: &Policy, baseline: Option<f64>) -> Vec<f64> {
+    let relative = baseline.map(|baseline| {
+        let allowed = baseline.max(BASELINE_MIN) * (1.0 + policy.max_regression);
+        libm::round(allowed * 1e9) / 1e9
+    });
+    match (policy.claim, relative) {
+        (Claim::Absolute, _) | (_, None) => vec![policy.max_failure_rate],
+        (Claim::Relative, Some(relative)) => vec![relative],
+        (Claim::Either, Some(relative)) => vec![policy.max_failure_rate, relative],
+    }
+}
+
+/// The budget that a round of tests shares.
+struct Bench {
+    alpha: f64,
+    strata: u64,
+}
+
+impl Bench {
+    fn rate(&self, test: Test, (n, f): (u64, u64), p: f64, weight: f64, ln_e: f64) -> Tested {
+        let weight = weight / self.strata as f64;
+        let threshold = kill_threshold(self.alpha, weight);
+        let evidence = Evidence {
+            test,
+            n,
+            f,
+            p,
+            control: None,
+            after: Duration::ZERO,
+            alpha: self.alpha,
+            weight: rounded(weight),
+            ln_e: rounded(ln_e),
+            threshold: rounded(threshold),
+        };
+        Tested { evidence, crossed: ln_e >= threshold }
+    }
+
+    fn pair(&self, test: Test, pair: &PairEvidence, ratio: f64, weight: f64) -> Tested {
+        let (treated, control) = (pair.treated(), pair.control());
+        let mut tested = self.rate(test, (treated.exposure, treated.events), ratio, weight, pair.ln_e());
+        tested.evidence.control = Some(control);
+        tested
+    }
+}
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;

@@ -1,0 +1,22 @@
+//! Rollouts: whom they include, what the evidence says, and what follows from it.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`plan`] | a rollout's parameters |
+//! | [`phase`] | from the wish of a phase to one cut per hardware model |
+//! | [`record`] | one rollout as the ledger tells it, and its judgement |
+//! | [`counts`] | what a rollout has seen of its devices |
+//! | [`evidence`] | test martingales over counters |
+//! | [`gate`] | from counters to a verdict |
+//! | [`policy`] | what the operator allows |
+//! | [`verdict`] | a decision with the numbers that led to it |
+
+pub mod counts;
+pub mod evidence;
+mod explain;
+pub mod gate;
+pub mod phase;
+pub mod plan;
+pub mod policy;
+pub mod record;
+pub mod verdict;

@@ -1,0 +1,272 @@
+//! What the operator allows: budgets, limits and waits, with their defaults.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Fleets below this size follow the rules for tiny fleets.
+pub const TINY_FLEET: u64 = 200;
+/// False-kill budget of a tiny fleet: with few devices to lose, waiting costs more than a false alarm.
+pub const TINY_ALPHA: f64 = 0.01;
+/// A tiny fleet pauses on its first bad device while fewer than this many have started.
+pub const TINY_FIRST: u64 = 10;
+/// The hard stop is off above this baseline, where it would often hit a healthy release.
+pub const HARD_STOP_BASELINE_MAX: f64 = 0.02;
+/// Smallest baseline that is believed: an upper bound from few devices may be smaller than is real.
+pub const BASELINE_MIN: f64 = 0.001;
+/// Fewest devices of a control for it to replace the one-sample silence test.
+pub const CONTROL_MIN: u64 = 20;
+/// How many times the control's rate of silence is allowed.
+pub const SILENCE_RATIO: f64 = 2.0;
+
+/// A rollout's budgets and limits. Every key has a default; unknown keys are refused by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Share of bad devices above which a release is taken back, and below which a gate wants proof.
+    pub max_failure_rate: f64,
+    /// How much worse than the baseline or the control a release may be; 0.25 is a quarter worse.
+    pub max_regression: f64,
+    /// Which claim about the outcome the kill test tries to refute.
+    pub claim: Claim,
+    /// Chance that a healthy release is killed, over its whole life.
+    pub alpha: f64,
+    /// The same of a pause, which can be taken back.
+    pub alpha_pause: f64,
+    /// Chance that one gate passes a release worse than its limit.
+    pub beta: f64,
+    /// How `alpha` is shared among the tests.
+    pub weights: Weights,
+    /// Silence that is allowed shortly after the start.
+    pub silence_early: SilenceRule,
+    /// Silence that is allowed at last.
+    pub silence_deadline: SilenceRule,
+    /// Stop at this many bad among the first started, whatever the evidence; absent: off.
+    pub hard_stop: Option<HardStop>,
+    /// Pause at this many bad devices; absent: off.
+    pub harm_budget: Option<u64>,
+    /// An undecided gate asks a person after this long. It never passes by itself.
+    #[serde(with = "seconds")]
+    pub gate_timeout: Duration,
+}
+
+/// Which claim about the outcome the kill test tries to refute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Claim {
+    /// "The bad rate is at most `max_failure_rate`."
+    Absolute,
+    /// "The bad rate is at most the baseline, and `max_regression` more." Absolute without a baseline.
+    Relative,
+    /// Both, each with half the weight. Absolute without a baseline.
+    #[default]
+    Either,
+}
+
+/// How `alpha` is shared among the tests; the sum is at most 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Weights {
+    /// Failed and rolled back.
+    pub outcome: f64,
+    /// Silent at the last deadline.
+    pub silence: f64,
+    /// Silent at the early deadline.
+    pub silence_early: f64,
+    /// Crashes, resets, boot loops.
+    pub crash: f64,
+    /// Battery drain.
+    pub battery: f64,
+}
+
+/// How long a started device may stay silent, and how many may longer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SilenceRule {
+    /// Time since the start, not counting time in which nothing was received.
+    #[serde(with = "seconds")]
+    pub after: Duration,
+    /// Share of devices that may still be silent then.
+    pub max_rate: f64,
+}
+
+/// "3 bad of the first 10 started": deterministic, on top of `alpha`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HardStop {
+    /// Bad devices that stop.
+    pub bad: u64,
+    /// Among this many that started first.
+    pub first: u64,
+}
+
+/// What a phase asks for before the next one opens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhaseRule {
+    /// Gate: proof, from devices of this phase alone, that the bad rate is below this; absent: soak only.
+    #[serde(default)]
+    pub gate: Option<f64>,
+    /// Least observed time in the phase.
+    #[serde(with = "seconds", default = "day")]
+    pub soak: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_failure_rate: 0.05,
+            max_regression: 0.25,
+            claim: Claim::Either,
+            alpha: 0.001,
+            alpha_pause: 0.05,
+            beta: 0.05,
+            weights: Weights::default(),
+            silence_early: SilenceRule { after: Duration::from_secs(3600), max_rate: 0.20 },
+            silence_deadline: SilenceRule { after: Duration::from_secs(6 * 3600), max_rate: 0.02 },
+            hard_stop: Some(HardStop { bad: 3, first: 10 }),
+            harm_budget: None,
+            gate_timeout: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { outcome: 0.5, silence: 0.2, silence_early: 0.1, crash: 0.1, battery: 0.1 }
+    }
+}
+
+impl Default for PhaseRule {
+    fn default() -> Self {
+        Self { gate: Some(0.05), soak: day() }
+    }
+}
+
+impl Policy {
+    /// Checks every figure; a gate of a [`PhaseRule`] is checked by [`PhaseRule::check`].
+    pub fn check(&self) -> Result<(), PolicyError> {
+        let w = &self.weights;
+        rate("max_failure_rate", self.max_failure_rate)?;
+        rate("alpha", self.alpha)?;
+        rate("alpha_pause", self.alpha_pause)?;
+        rate("beta", self.beta)?;
+        rate("silence_early.max_rate", self.silence_early.max_rate)?;
+        rate("silence_deadline.max_rate", self.silence_deadline.max_rate)?;
+        for weight in [w.outcome, w.silence, w.silence_early, w.crash, w.battery] {
+            rate("a weight", weight)?;
+        }
+        let sum = w.outcome + w.silence + w.silence_early + w.crash + w.battery;
+        // 0.5 + 0.2 + 0.1 + 0.1 + 0.1 is not exactly 1 in binary.
+        if sum > 1.0 + 1e-9 {
+            return Err(PolicyError::Weights { sum });
+        }
+        if !(0.0..=100.0).contains(&self.max_regression) {
+            return Err(PolicyError::Regression { found: self.max_regression });
+        }
+        if self.silence_early.after >= self.silence_deadline.after {
+            return Err(PolicyError::Deadlines);
+        }
+        if self.hard_stop.is_some_and(|stop| stop.bad == 0 || stop.bad > stop.first) {
+            return Err(PolicyError::HardStop);
+        }
+        Ok(())
+    }
+}
+
+impl PhaseRule {
+    /// Checks the gate's rate.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        self.gate.map_or(Ok(()), |p_max| rate("a phase's gate", p_max))
+    }
+}
+
+/// Says which figure of a policy cannot be meant.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PolicyError {
+    /// A share that is not between 0 and 1.
+    #[error("{what} must lie between 0 and 1, found {found}")]
+    Rate {
+        /// Its name.
+        what: &'static str,
+        /// Its value.
+        found: f64,
+    },
+    /// More is given out than there is.
+    #[error("the weights share one budget and may add up to 1, found {sum}")]
+    Weights {
+        /// Their sum.
+        sum: f64,
+    },
+    /// A negative or absurd regression.
+    #[error("max_regression must lie between 0 and 100, found {found}")]
+    Regression {
+        /// Its value.
+        found: f64,
+    },
+    /// The early deadline is not early.
+    #[error("silence_early must come before silence_deadline")]
+    Deadlines,
+    /// A hard stop that always or never stops.
+    #[error("hard_stop needs at least one bad device, and no more than the first devices it looks at")]
+    HardStop,
+}
+
+fn rate(what: &'static str, found: f64) -> Result<(), PolicyError> {
+    if found > 0.0 && found < 1.0 { Ok(()) } else { Err(PolicyError::Rate { what, found }) }
+}
+
+fn day() -> Duration {
+    Duration::from_secs(24 * 3600)
+}
+
+/// Durations as whole seconds, as they stand in signed files and configurations.
+pub(crate) mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_u64(value.as_secs())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+        u64::deserialize(input).map(Duration::from_secs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_allowed_and_survive_json() {
+        let policy = Policy::default();
+        let text = serde_json::to_string(&policy).unwrap();
+
+        assert_eq!(policy.check(), Ok(()));
+        assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), policy);
+        assert_eq!(serde_json::from_str::<Policy>("{}").unwrap(), policy);
+    }
+
+    #[test]
+    fn a_key_that_nobody_knows_is_refused_by_name() {
+        let error = serde_json::from_str::<Policy>("{\"max_failure\":0.1}").unwrap_err();
+        assert!(error.to_string().contains("max_failure"), "{error}");
+    }
+
+    #[test]
+    fn figures_that_cannot_be_meant_are_refused() {
+        let refused = |change: fn(&mut Policy)| {
+            let mut policy = Policy::default();
+            change(&mut policy);
+            policy.check().unwrap_err()
+        };
+        assert!(matches!(refused(|p| p.max_failure_rate = 5.0), PolicyError::Rate { .. }));
+        assert!(matches!(refused(|p| p.alpha = f64::NAN), PolicyError::Rate { .. }));
+        assert!(matches!(refused(|p| p.weights.outcome = 0.9), PolicyError::Weights { .. }));
+        assert!(matches!(refused(|p| p.max_regression = -1.0), PolicyError::Regression { .. }));
+        assert_eq!(refused(|p| p.silence_early.after = day()), PolicyError::Deadlines);
+        assert_eq!(refused(|p| p.hard_stop = Some(HardStop { bad: 4, first: 3 })), PolicyError::HardStop);
+    }
+}

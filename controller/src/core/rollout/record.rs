@@ -1,0 +1,201 @@
+//! One rollout as the ledger tells it, and its judgement.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::id::{ModelId, ProductId, RolloutId};
+use tern_protocol::position::{Cut, Salt};
+use tern_protocol::state::Outcome;
+use tern_protocol::tuf::content::{Arm, Entry, EntryKind};
+
+use super::counts::Counts;
+use super::gate::{Observed, judge};
+use super::plan::Plan;
+use super::verdict::Verdict;
+use crate::core::fact::Millis;
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Offering; widening by itself.
+    Running,
+    /// Not offering; may be resumed.
+    Paused,
+    /// Taken back for ever.
+    Killed,
+    /// Everybody it covers has come to an end.
+    Completed,
+}
+
+/// One phase that was opened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseRecord {
+    /// How far it reaches.
+    pub cuts: BTreeMap<ModelId, Cut>,
+    /// Devices that it newly included.
+    pub devices: u64,
+    /// When it opened, or when the rollout was last resumed in it.
+    pub opened_at: Millis,
+    /// What its own devices did, by model.
+    pub counts: BTreeMap<ModelId, Counts>,
+    /// An operator took it upon themselves to widen without proof.
+    pub acknowledged: bool,
+}
+
+/// One rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Its name.
+    pub id: RolloutId,
+    /// The product.
+    pub product: ProductId,
+    /// The release.
+    pub rc: u64,
+    /// What for.
+    pub kind: EntryKind,
+    /// Attempt number.
+    pub attempt: u32,
+    /// Shuffles the devices.
+    pub salt: Salt,
+    /// Parameters.
+    pub plan: Plan,
+    /// Where it stands.
+    pub status: Status,
+    /// Phases opened so far; the last one is the present one.
+    pub phases: Vec<PhaseRecord>,
+    /// Models that the release is for.
+    pub models: BTreeSet<ModelId>,
+    /// Starts so far, by model.
+    pub first: BTreeMap<ModelId, u64>,
+    /// Bad ones among the first.
+    pub first_bad: BTreeMap<ModelId, u64>,
+    /// When it started.
+    pub started_at: Millis,
+    /// When it was killed or completed.
+    pub ended_at: Option<Millis>,
+    /// The last decision, in words.
+    pub because: String,
+}
+
+impl Rollout {
+    /// Returns the number of the present phase.
+    pub fn phase(&self) -> usize {
+        self.phases.len().saturating_sub(1)
+    }
+
+    /// Returns how far it has widened.
+    pub fn cuts(&self) -> BTreeMap<ModelId, Cut> {
+        self.phases.last().map(|phase| phase.cuts.clone()).unwrap_or_default()
+    }
+
+    /// Tells whether the present phase includes everybody whom the plan covers, newcomers as well.
+    pub fn reaches_all(&self) -> bool {
+        let cuts = self.cuts();
+        !cuts.is_empty() && cuts.values().all(|cut| *cut == Cut::ALL)
+    }
+
+    /// Tells whether devices are offered its release: a completed rollout stays as the base of its regions.
+    pub fn offers(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Completed)
+    }
+
+    /// Returns its entry in the rollout role.
+    pub fn entry(&self) -> Entry {
+        let kind = match self.kind {
+            EntryKind::Revert => EntryKind::Revert,
+            _ if self.reaches_all() => EntryKind::Base,
+            kind => kind,
+        };
+        Entry {
+            rollout: self.id.clone(),
+            rc: self.rc,
+            kind,
+            attempt: self.attempt,
+            regions: self.plan.regions.clone(),
+            models: self.plan.models.clone(),
+            carriers: self.plan.carriers.clone(),
+            salt: self.salt,
+            cuts: self.cuts(),
+            hold_back: None,
+            list: Vec::new(),
+            spread: self.plan.spread,
+            arm: Arm::Acked,
+        }
+    }
+
+    /// Counts a device's start in the phase that included it; returns that it is the how-many-th of its model.
+    pub fn count_start(&mut self, model: &ModelId, phase: usize) -> u64 {
+        self.counts_of(model, phase).started += 1;
+        let rank = self.first.entry(model.clone()).or_default();
+        *rank += 1;
+        *rank
+    }
+
+    /// Counts a device's outcome. `rank`: it was this many-th of its model to start.
+    pub fn count_outcome(&mut self, model: &ModelId, phase: usize, rank: u64, outcome: Outcome) {
+        let looked_at = self.plan.policy.hard_stop.map_or(0, |stop| stop.first);
+        let bad = matches!(outcome, Outcome::Failed | Outcome::RolledBack);
+        if bad && rank <= looked_at {
+            *self.first_bad.entry(model.clone()).or_default() += 1;
+        }
+        let counts = self.counts_of(model, phase);
+        match outcome {
+            Outcome::Success => counts.good += 1,
+            Outcome::Failed | Outcome::RolledBack => counts.bad += 1,
+            Outcome::Unreachable => counts.unreachable += 1,
+            Outcome::Recalled => counts.recalled += 1,
+            Outcome::Deferred => counts.deferred += 1,
+        }
+    }
+
+    fn counts_of(&mut self, model: &ModelId, phase: usize) -> &mut Counts {
+        let last = self.phases.len().saturating_sub(1);
+        let phase = &mut self.phases[phase.min(last)];
+        phase.counts.entry(model.clone()).or_default()
+    }
+
+    /// Returns the counters of one model over all phases.
+    pub fn total_of(&self, model: &ModelId) -> Counts {
+        self.phases.iter().filter_map(|phase| phase.counts.get(model)).fold(Counts::default(), |a, b| a + *b)
+    }
+
+    /// Returns the counters of all models over all phases.
+    pub fn total(&self) -> Counts {
+        self.phases.iter().flat_map(|phase| phase.counts.values()).fold(Counts::default(), |a, b| a + *b)
+    }
+
+    /// Judges the rollout: kills and pauses by hardware model, the gate over the whole phase. `fleet`: devices
+    /// that the plan covers.
+    pub fn judge(&self, fleet: u64, now: Millis) -> Verdict {
+        let phase = self.phase();
+        let rule = &self.plan.phases[phase.min(self.plan.phases.len() - 1)].rule;
+        let record = &self.phases[phase];
+        let models: BTreeSet<&ModelId> = self.phases.iter().flat_map(|p| p.counts.keys()).collect();
+        let common = Observed {
+            fleet,
+            strata: models.len() as u64,
+            devices: record.devices,
+            soaked: Duration::from_millis(now.saturating_sub(record.opened_at)),
+            acknowledged: record.acknowledged,
+            ..Observed::default()
+        };
+        for model in models {
+            let observed = Observed {
+                total: self.total_of(model),
+                first_bad: self.first_bad.get(model).copied().unwrap_or(0),
+                fresh: record.counts.get(model).copied().unwrap_or_default(),
+                ..common.clone()
+            };
+            let verdict = judge(&self.plan.policy, rule, &observed);
+            if matches!(verdict, Verdict::Kill(_) | Verdict::Pause(_)) {
+                return verdict;
+            }
+        }
+        let fresh = record.counts.values().fold(Counts::default(), |a, b| a + *b);
+        // The tests above have spent the budget; here only the gate speaks.
+        let observed = Observed { fresh, ..common };
+        judge(&self.plan.policy, rule, &observed)
+    }
+}

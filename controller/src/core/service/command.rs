@@ -1,0 +1,404 @@
+//! What operators want, and how it goes. Stopping never asks; widening says what the operator saw.
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::bundle::File;
+use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
+use tern_protocol::position::Salt;
+use tern_protocol::tuf::content::EntryKind;
+use tern_protocol::tuf::{Role, Trusted};
+
+use super::publish::simulate;
+use super::{Fact, Service};
+use crate::core::fact::{DeviceEntry, SignedFile};
+use crate::core::fleet::product::releases_in;
+use crate::core::rollout::phase;
+use crate::core::rollout::plan::{Phase, Plan};
+use crate::core::rollout::record::{Rollout, Status};
+
+/// Devices in one frame of the ledger.
+const DEVICES_PER_FRAME: usize = 500;
+
+/// What an operator wants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// Set up a product with its offline files, or replace them.
+    AddProduct {
+        /// The product.
+        product: ProductId,
+        /// Root, targets and an empty release file.
+        files: Vec<SignedFile>,
+    },
+    /// Register devices.
+    AddDevices {
+        /// The devices.
+        devices: Vec<DeviceEntry>,
+    },
+    /// Publish a signed release file.
+    PublishRelease {
+        /// The product.
+        product: ProductId,
+        /// The file.
+        file: String,
+    },
+    /// Start a rollout.
+    Start {
+        /// Its name.
+        rollout: RolloutId,
+        /// The product.
+        product: ProductId,
+        /// The release.
+        rc: u64,
+        /// Attempt number, from 1.
+        attempt: u32,
+        /// Parameters.
+        plan: Plan,
+    },
+    /// Stop offering, reversibly.
+    Pause(RolloutId),
+    /// Go on offering.
+    Resume(RolloutId),
+    /// Open the next phase without waiting for its gate. Names the phase that the operator saw, from 1.
+    Promote {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The present phase, as the operator saw it.
+        from_phase: usize,
+    },
+    /// Take the release back, for ever.
+    Kill {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Why, for the ledger.
+        reason: String,
+    },
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// It is done.
+    Done {
+        /// In words.
+        what: String,
+    },
+    /// Devices were registered.
+    Devices {
+        /// New ones.
+        added: usize,
+        /// Known ones whose entry was renewed.
+        renewed: usize,
+    },
+    /// A release was published.
+    Published {
+        /// The releases that the product now has.
+        releases: Vec<u64>,
+    },
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{what}; {hint}")]
+pub struct Refusal {
+    /// Which kind: the API maps it to a status.
+    pub kind: RefusalKind,
+    /// What is wrong.
+    pub what: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+/// Which kind of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// No such thing.
+    NotFound,
+    /// It does not go together with the present state.
+    Conflict,
+    /// It makes no sense.
+    Invalid,
+}
+
+pub(crate) fn refuse(kind: RefusalKind, what: impl Into<String>, hint: impl Into<String>) -> Refusal {
+    Refusal { kind, what: what.into(), hint: hint.into() }
+}
+
+type Outcome = Result<Reply, Refusal>;
+
+impl Service {
+    pub(super) fn command(&mut self, command: Command) -> Outcome {
+        match command {
+            Command::AddProduct { product, files } => self.add_product(product, files),
+            Command::AddDevices { devices } => self.add_devices(devices),
+            Command::PublishRelease { product, file } => self.publish_release(product, file),
+            Command::Start { rollout, product, rc, attempt, plan } => self.start(rollout, product, rc, attempt, plan),
+            Command::Pause(id) => self.pause(&id),
+            Command::Resume(id) => self.resume(&id),
+            Command::Promote { rollout, from_phase } => self.promote(&rollout, from_phase),
+            Command::Kill { rollout, reason } => self.kill_by_hand(&rollout, &reason),
+        }
+    }
+
+    fn add_product(&mut self, product: ProductId, files: Vec<SignedFile>) -> Outcome {
+        let bytes: Vec<File> = files.iter().map(File::from).collect();
+        let present = self.fleet.products.get(&product);
+        let unchanged = present.is_some_and(|p| files.iter().all(|f| p.files.get(&f.role) == Some(&f.text)));
+        if unchanged {
+            return Ok(Reply::Done { what: format!("product {product} is set up already") });
+        }
+        let trusted = match present {
+            Some(product) => Trusted::restore(&product.signed(&Role::ALL)),
+            None => Trusted::restore(&bytes),
+        };
+        trusted.map_err(|e| {
+            let what = format!("the files of product {product} are not a repository: {e}");
+            refuse(RefusalKind::Invalid, what, "make them with `tern keys init`")
+        })?;
+        self.record(Fact::ProductAdded { product: product.clone(), files });
+        Ok(Reply::Done { what: format!("product {product} is set up") })
+    }
+
+    fn add_devices(&mut self, devices: Vec<DeviceEntry>) -> Outcome {
+        for entry in &devices {
+            let known = self.fleet.devices.get(&entry.device);
+            if known.is_some_and(|d| d.identity != entry.identity) {
+                let what = format!("device {} is registered with another identity key", entry.device);
+                let hint = "an enrolled id cannot be taken over; use another id";
+                return Err(refuse(RefusalKind::Conflict, what, hint));
+            }
+            let point = hex::decode(&entry.identity).ok();
+            if !point.is_some_and(|p| p256::PublicKey::from_sec1_bytes(&p).is_ok()) {
+                let what = format!("the identity of device {} is not a P-256 public key in hex", entry.device);
+                return Err(refuse(RefusalKind::Invalid, what, "print it with `tern-agent identity`"));
+            }
+        }
+        let renewed = devices.iter().filter(|e| self.fleet.devices.contains_key(&e.device)).count();
+        let added = devices.len() - renewed;
+        for some in devices.chunks(DEVICES_PER_FRAME) {
+            self.record(Fact::DevicesAdded { devices: some.to_vec() });
+        }
+        Ok(Reply::Devices { added, renewed })
+    }
+
+    fn publish_release(&mut self, product: ProductId, file: String) -> Outcome {
+        let state = self.product(&product)?;
+        let before: Vec<u64> = state.releases().keys().copied().collect();
+        let fresh = releases_in(&file);
+        let new: Vec<_> = fresh.values().filter(|r| !before.contains(&r.rc)).cloned().collect();
+        if let Some(halted) = new.iter().find(|r| state.halted.contains(&r.rc)) {
+            let what = format!("release {} was halted and is dead for ever", halted.rc);
+            return Err(refuse(RefusalKind::Conflict, what, "publish the same bytes under a new rc"));
+        }
+        let files = self
+            .sign_step(&product, Some(file.into_bytes()), None, None)
+            .map_err(|e| refuse(RefusalKind::Invalid, e.to_string(), "sign it with `tern release sign`"))?;
+        self.record(Fact::Signed { product: product.clone(), files });
+        for release in new {
+            let (rc, version) = (release.rc, release.version.clone());
+            self.note(format!("product {product}: release {rc} ({version}) published"));
+            self.record(Fact::ReleasePublished { product: product.clone(), rc, version });
+        }
+        Ok(Reply::Published { releases: fresh.into_keys().collect() })
+    }
+
+    fn start(&mut self, id: RolloutId, product: ProductId, rc: u64, attempt: u32, plan: Plan) -> Outcome {
+        plan.check().map_err(|e| refuse(RefusalKind::Invalid, chain(&e), "correct the plan"))?;
+        if self.fleet.rollouts.contains_key(&id) {
+            let what = format!("a rollout {id} exists already");
+            return Err(refuse(RefusalKind::Conflict, what, "choose another name with --name"));
+        }
+        let state = self.product(&product)?;
+        if state.halted.contains(&rc) {
+            let what = format!("release {rc} was halted and is dead for ever");
+            return Err(refuse(RefusalKind::Conflict, what, "publish the same bytes under a new rc"));
+        }
+        let models = state.models_of(rc);
+        if models.is_empty() {
+            let what = format!("product {product} has no release {rc}");
+            return Err(refuse(RefusalKind::NotFound, what, "publish it with `tern release publish`"));
+        }
+        let overlap = self.fleet.rollouts.values().find(|r| {
+            r.product == product
+                && matches!(r.status, Status::Running | Status::Paused)
+                && regions_meet(&r.plan.regions, &plan.regions)
+        });
+        if let Some(other) = overlap {
+            let what = format!("rollout {} is active in the same regions", other.id);
+            let hint = format!("wait for it, or stop it with `tern rollout kill {}`", other.id);
+            return Err(refuse(RefusalKind::Conflict, what, hint));
+        }
+        let salt = Salt(self.random().0);
+        let preview = preview(&id, &product, rc, attempt, salt, plan.clone(), models, self.now);
+        if self.places(&preview).is_empty() {
+            let what = format!("no registered device of product {product} is covered by the plan");
+            return Err(refuse(RefusalKind::Invalid, what, "see `tern device list`"));
+        }
+        let kind = EntryKind::Update;
+        self.record(Fact::RolloutStarted { rollout: id.clone(), product, rc, kind, attempt, salt, plan });
+        let rollout = self.fleet.rollouts.get(&id).cloned().expect("it was recorded just now");
+        self.open_phase(&rollout, 0, "started by the operator".to_owned());
+        Ok(Reply::Done { what: format!("rollout {id} started") })
+    }
+
+    fn pause(&mut self, id: &RolloutId) -> Outcome {
+        let rollout = self.rollout(id)?;
+        match rollout.status {
+            Status::Paused => Ok(Reply::Done { what: format!("rollout {id} is paused already") }),
+            Status::Running => {
+                let because = "PAUSE: by the operator".to_owned();
+                self.record(Fact::Paused { rollout: id.clone(), because });
+                Ok(Reply::Done { what: format!("rollout {id} paused") })
+            }
+            status => Err(ended(id, status)),
+        }
+    }
+
+    fn resume(&mut self, id: &RolloutId) -> Outcome {
+        let rollout = self.rollout(id)?;
+        match rollout.status {
+            Status::Running => Ok(Reply::Done { what: format!("rollout {id} is running already") }),
+            Status::Paused => {
+                let because = "RESUME: by the operator; a new series begins".to_owned();
+                self.record(Fact::Resumed { rollout: id.clone(), because });
+                Ok(Reply::Done { what: format!("rollout {id} resumed") })
+            }
+            status => Err(ended(id, status)),
+        }
+    }
+
+    fn promote(&mut self, id: &RolloutId, from_phase: usize) -> Outcome {
+        let rollout = self.rollout(id)?.clone();
+        if rollout.status != Status::Running {
+            let hint = format!("resume it first with `tern rollout resume {id}`");
+            let what = format!("rollout {id} is not running");
+            return Err(refuse(RefusalKind::Conflict, what, hint));
+        }
+        if rollout.phases.len() != from_phase {
+            let (now, saw) = (rollout.phases.len(), from_phase);
+            let what = format!("rollout {id} is in phase {now}, not in phase {saw} as you saw it");
+            return Err(refuse(RefusalKind::Conflict, what, "look again with `tern rollout explain`"));
+        }
+        if rollout.phases.len() >= rollout.plan.phases.len() {
+            let what = format!("rollout {id} is in its last phase");
+            return Err(refuse(RefusalKind::Conflict, what, "nothing is left to promote to"));
+        }
+        let verdict = self.judge(&rollout);
+        self.advance(&rollout, format!("PROMOTED by the operator; it stood at: {verdict}"));
+        Ok(Reply::Done { what: format!("rollout {id} promoted to phase {}", from_phase + 1) })
+    }
+
+    fn kill_by_hand(&mut self, id: &RolloutId, reason: &str) -> Outcome {
+        let rollout = self.rollout(id)?;
+        if rollout.status == Status::Killed {
+            return Ok(Reply::Done { what: format!("rollout {id} is killed already") });
+        }
+        let rc = rollout.rc;
+        self.kill(id, format!("KILL: by the operator: {reason}"));
+        Ok(Reply::Done { what: format!("rollout {id} killed; release {rc} is dead for ever") })
+    }
+
+    fn product(&self, id: &ProductId) -> Result<&crate::core::fleet::product::Product, Refusal> {
+        self.fleet.products.get(id).ok_or_else(|| {
+            let what = format!("no product {id}");
+            refuse(RefusalKind::NotFound, what, "set it up with `tern keys init` before starting the service")
+        })
+    }
+
+    /// Returns a rollout by its name.
+    pub fn rollout(&self, id: &RolloutId) -> Result<&Rollout, Refusal> {
+        self.fleet.rollouts.get(id).ok_or_else(|| {
+            refuse(RefusalKind::NotFound, format!("no rollout {id}"), "see `tern rollout list`")
+        })
+    }
+
+    /// Works out what a plan would do, without doing it: devices newly included by each phase.
+    pub fn preview(&mut self, product: &ProductId, rc: u64, plan: &Plan) -> Result<Vec<PhasePreview>, Refusal> {
+        plan.check().map_err(|e| refuse(RefusalKind::Invalid, chain(&e), "correct the plan"))?;
+        let models = self.product(product)?.models_of(rc);
+        if models.is_empty() {
+            let what = format!("product {product} has no release {rc}");
+            return Err(refuse(RefusalKind::NotFound, what, "publish it with `tern release publish`"));
+        }
+        let id: RolloutId = "preview".parse().expect("a valid name");
+        let salt = Salt(self.random().0);
+        let rollout = preview(&id, product, rc, 1, salt, plan.clone(), models, self.now);
+        let models: Vec<ModelId> = rollout.models.iter().cloned().collect();
+        let shuffle = tern_protocol::position::Shuffle::new(salt);
+        let devices = self.fleet.devices.iter().filter(|(_, d)| d.registry.product == *product);
+        let places = phase::places(plan, &models, &shuffle, devices.map(|(id, d)| (id, &d.registry)));
+        let mut before = std::collections::BTreeMap::new();
+        let mut previews = Vec::new();
+        for step in &plan.phases {
+            let cuts = phase::cuts(step.reach, &places, &rollout.models, &before);
+            let new = places.iter().filter(|p| phase::includes(&cuts, p) && !phase::includes(&before, p)).count();
+            let messages = phase::new_cohorts(&places, &before, &cuts).len();
+            previews.push(PhasePreview { phase: step.clone(), devices: new as u64, cohort_messages: messages as u64 });
+            before = cuts;
+        }
+        Ok(previews)
+    }
+}
+
+/// What one phase of a plan would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhasePreview {
+    /// The phase.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// Devices that it newly includes.
+    pub devices: u64,
+    /// Cohort messages that it takes.
+    pub cohort_messages: u64,
+}
+
+#[expect(clippy::too_many_arguments, reason = "one value for each field that is not at its start")]
+fn preview(
+    id: &RolloutId,
+    product: &ProductId,
+    rc: u64,
+    attempt: u32,
+    salt: Salt,
+    plan: Plan,
+    models: std::collections::BTreeSet<ModelId>,
+    now: u64,
+) -> Rollout {
+    Rollout {
+        id: id.clone(),
+        product: product.clone(),
+        rc,
+        kind: EntryKind::Update,
+        attempt,
+        salt,
+        plan,
+        status: Status::Running,
+        phases: Vec::new(),
+        models,
+        first: Default::default(),
+        first_bad: Default::default(),
+        started_at: now,
+        ended_at: None,
+        because: String::new(),
+    }
+}
+
+fn regions_meet(a: &[RegionId], b: &[RegionId]) -> bool {
+    a.is_empty() || b.is_empty() || a.iter().any(|region| b.contains(region))
+}
+
+fn ended(id: &RolloutId, status: Status) -> Refusal {
+    let word = if status == Status::Killed { "killed" } else { "completed" };
+    let what = format!("rollout {id} is {word}");
+    refuse(RefusalKind::Conflict, what, "that is final; start a new rollout of a new release")
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

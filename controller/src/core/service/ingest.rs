@@ -1,0 +1,215 @@
+//! Messages from devices: authenticate, tell duplicates, record, acknowledge.
+
+use tern_protocol::id::DeviceId;
+use tern_protocol::limits::{ENROL_MAX, REPORT_MAX};
+use tern_protocol::mac::{Direction, MacKey, PairSecret, epoch_of};
+use tern_protocol::message::{
+    Answer, AnswerKind, Enrol, Hello, Report, ReportKind, challenge_signing_input, enrol_signing_input,
+};
+use tern_protocol::topic::{Topic, UpKind};
+
+use super::{Acks, Fact, Service};
+use crate::core::fleet::device::Device;
+
+/// Least time between two challenges to one device: junk must not make us talk.
+const CHALLENGE_PAUSE: u64 = 1000;
+
+impl Service {
+    pub(super) fn message(&mut self, topic: &Topic, payload: &[u8]) {
+        match topic {
+            Topic::Up(device, UpKind::Report) => self.report(device, payload),
+            Topic::Up(device, UpKind::Enrol) => self.enrol(device, payload),
+            _ => {}
+        }
+    }
+
+    fn enrol(&mut self, id: &DeviceId, payload: &[u8]) {
+        let Some(device) = self.fleet.devices.get(id) else {
+            self.counters.unknown += 1;
+            return;
+        };
+        let enrol = (payload.len() <= ENROL_MAX).then(|| serde_json::from_slice::<Enrol>(payload).ok()).flatten();
+        let Some(enrol) = enrol else {
+            self.counters.malformed += 1;
+            return;
+        };
+        if device.telemetry.as_ref() == Some(&enrol.telemetry) {
+            return;
+        }
+        if enrol.identity != device.identity || !self.proves(id, &enrol) {
+            self.counters.forged += 1;
+            return;
+        }
+        self.note(format!("device {id} enrolled"));
+        self.record(Fact::Enrolled { device: id.clone(), telemetry: enrol.telemetry });
+    }
+
+    fn proves(&self, id: &DeviceId, enrol: &Enrol) -> bool {
+        let (Ok(identity), Ok(telemetry)) = (hex::decode(&enrol.identity), hex::decode(&enrol.telemetry)) else {
+            return false;
+        };
+        let input = enrol_signing_input(&self.fleet.id, id, &identity, &telemetry);
+        p256::PublicKey::from_sec1_bytes(&telemetry).is_ok() && verifies(&identity, &input, &enrol.proof)
+    }
+
+    fn report(&mut self, id: &DeviceId, payload: &[u8]) {
+        let Some(device) = self.fleet.devices.get(id) else {
+            self.counters.unknown += 1;
+            return;
+        };
+        let (Some(e), true) = (epoch_of(payload), payload.len() <= REPORT_MAX) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let expected = e == device.epoch || e == device.epoch + 1;
+        let is_hello = payload.windows(HELLO.len()).any(|w| w == HELLO);
+        // Anything but a hello of another epoch is dropped before a key is derived.
+        if e == 0 || (!expected && !is_hello) {
+            self.counters.forged += 1;
+            return;
+        }
+        let Some(report) = self.open(id, e, payload) else { return };
+        if report.e != e {
+            self.counters.forged += 1;
+            return;
+        }
+        match report.kind {
+            ReportKind::Hello(hello) if !expected || hello.proof.is_some() => self.stranger(id, e, report.n, &hello),
+            _ if !expected => self.counters.forged += 1,
+            // The first thing of a new epoch is its hello.
+            kind if e != self.epoch(id) && !matches!(kind, ReportKind::Hello(_)) => {
+                self.counters.forged += 1;
+            }
+            ReportKind::Ask { nonce, .. } => {
+                self.counters.accepted += 1;
+                self.asks.push((id.clone(), e, nonce));
+            }
+            kind => self.counted(id, Report { kind, ..report }),
+        }
+    }
+
+    fn epoch(&self, id: &DeviceId) -> u64 {
+        self.fleet.devices.get(id).map_or(0, |d| d.epoch)
+    }
+
+    fn counted(&mut self, id: &DeviceId, report: Report) {
+        let Some(device) = self.fleet.devices.get(id) else { return };
+        let acks = self.acks.entry(id.clone()).or_default();
+        acks.epoch = report.e;
+        acks.numbers.push(report.n);
+        acks.registry |= matches!(report.kind, ReportKind::Hello(_));
+        if let ReportKind::Started { nonce, .. } = report.kind {
+            self.asks.push((id.clone(), report.e, nonce));
+        }
+        if device.received.contains(report.n) {
+            // Its ack was lost: acknowledged and answered again, counted once. A new epoch still opens.
+            self.counters.duplicates += 1;
+            if report.e == device.epoch {
+                return;
+            }
+        }
+        self.counters.accepted += 1;
+        if let Some(attempt) = report.kind.attempt() {
+            self.touched.insert(attempt.rollout.clone());
+        }
+        let Report { e, n, low, kind, .. } = report;
+        self.record(Fact::Reported { device: id.clone(), e, n, low, report: kind });
+    }
+
+    /// A hello of an unexpected epoch: challenge it, or grant an epoch when it answers one.
+    fn stranger(&mut self, id: &DeviceId, e: u64, n: u64, hello: &Hello) {
+        let Some(device) = self.fleet.devices.get(id) else { return };
+        let open = self.challenges.get(id).copied();
+        if let (Some(proof), Some((challenge, _))) = (&hello.proof, open)
+            && proof.challenge == challenge
+            && answers(device, id, proof)
+        {
+            let epoch = device.epoch.max(e) + 1;
+            let counter = device.received.highest().max(proof.counter).max(n);
+            self.challenges.remove(id);
+            self.record(Fact::Granted { device: id.clone(), epoch, counter });
+            self.note(format!("device {id} proved its identity, epoch {epoch}"));
+            let kind = AnswerKind::Grant { challenge, epoch, counter };
+            self.answer(id, 0, kind);
+            return;
+        }
+        if open.is_some_and(|(_, at)| self.now.saturating_sub(at) < CHALLENGE_PAUSE) {
+            return;
+        }
+        let challenge = self.random();
+        self.challenges.insert(id.clone(), (challenge, self.now));
+        self.counters.challenged += 1;
+        self.answer(id, 0, AnswerKind::Challenge { challenge });
+    }
+
+    /// Sends what this step owes to devices: acks first, then the answers to nonces, which name the versions
+    /// that hold after every verdict of the step.
+    pub(super) fn acknowledge(&mut self) {
+        for (id, acks) in std::mem::take(&mut self.acks) {
+            let registry = acks.registry.then(|| self.fleet.devices.get(&id).map(|d| d.registry.clone())).flatten();
+            let Acks { epoch, mut numbers, .. } = acks;
+            numbers.sort_unstable();
+            numbers.dedup();
+            let ranges = numbers.chunk_by(|a, b| b - a == 1).map(|run| (run[0], run[run.len() - 1])).collect();
+            self.answer(&id, epoch, AnswerKind::Ack { ranges, registry });
+        }
+        for (id, epoch, nonce) in std::mem::take(&mut self.asks) {
+            let Some(product) = self.fleet.devices.get(&id).map(|d| &d.registry.product) else { continue };
+            let Some(product) = self.fleet.products.get(product) else { continue };
+            let versions = product.versions();
+            let time = self.now / 1000;
+            let kind = AnswerKind::Answer { nonce, time, rollout: versions.rollout, halt: versions.halt };
+            self.answer(&id, epoch, kind);
+        }
+    }
+
+    fn answer(&mut self, id: &DeviceId, epoch: u64, kind: AnswerKind) {
+        let Some((key, kid)) = self.key(id, Direction::Down, epoch) else { return };
+        let payload = key.seal(&Answer { e: epoch, k: kid, kind });
+        self.publish(Topic::DeviceIn(id.clone()), payload);
+    }
+
+    fn open(&mut self, id: &DeviceId, epoch: u64, payload: &[u8]) -> Option<Report> {
+        let opened = self.key(id, Direction::Up, epoch).and_then(|(key, _)| key.open(payload).ok());
+        let Some(body) = opened else {
+            self.counters.forged += 1;
+            return None;
+        };
+        let report = serde_json::from_slice(&body).ok();
+        self.counters.malformed += u64::from(report.is_none());
+        report
+    }
+
+    /// Derives a device's key; the curve operation is done once per telemetry key.
+    fn key(&mut self, id: &DeviceId, direction: Direction, epoch: u64) -> Option<(MacKey, u32)> {
+        let device = self.fleet.devices.get(id)?;
+        let telemetry = device.telemetry.clone()?;
+        let online = self.keys.get(&device.registry.product)?;
+        let known = self.secrets.get(id).filter(|(of, _)| *of == telemetry);
+        if known.is_none() {
+            let peer = p256::PublicKey::from_sec1_bytes(&hex::decode(&telemetry).ok()?).ok()?;
+            let secret = PairSecret::agree(&online.telemetry, &peer);
+            self.secrets.insert(id.clone(), (telemetry, secret));
+        }
+        let (_, secret) = self.secrets.get(id)?;
+        Some((secret.key(direction, &self.fleet.id, id, online.kid, epoch), online.kid))
+    }
+}
+
+/// The kind of a hello as it stands in the payload.
+const HELLO: &[u8] = br#""t":"hello""#;
+
+fn answers(device: &Device, id: &DeviceId, proof: &tern_protocol::message::Proof) -> bool {
+    let input = challenge_signing_input(id, proof.challenge, proof.counter);
+    hex::decode(&device.identity).is_ok_and(|identity| verifies(&identity, &input, &proof.signature))
+}
+
+fn verifies(identity: &[u8], message: &[u8], signature: &str) -> bool {
+    use p256::ecdsa::signature::Verifier;
+    let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(identity);
+    let signature = hex::decode(signature).ok().and_then(|der| p256::ecdsa::Signature::from_der(&der).ok());
+    match (key, signature) {
+        (Ok(key), Some(signature)) => key.verify(message, &signature).is_ok(),
+        _ => false,
+    }
+}

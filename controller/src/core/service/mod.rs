@@ -1,0 +1,255 @@
+//! The whole controller as one value: inputs in, facts and outputs out, no I/O.
+//!
+//! ```text
+//! reports ─┐                       ┌─> facts ──> ledger, synced by the shell
+//! commands ┼─> Service::handle ────┤                     │ only then
+//! time ────┘   (folds its own      └─> outputs ──────────┴─> acks, answers, signed files, replies
+//!               facts at once)
+//! ```
+//! A step's facts are already folded into [`Service::fleet`] when it returns; its outputs may leave only after the
+//! facts are synced. If the sync fails the process ends, so a state ahead of the ledger is never seen.
+
+mod command;
+mod ingest;
+mod publish;
+mod verdicts;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use p256::SecretKey;
+use tern_protocol::id::{DeviceId, ProductId, RegionId, RolloutId};
+use tern_protocol::mac::PairSecret;
+use tern_protocol::message::Nonce;
+use tern_protocol::position::Cohort;
+use tern_protocol::topic::Topic;
+use tern_protocol::tuf::Signer;
+
+use super::fact::{Entry, Fact, Millis};
+use super::fleet::Fleet;
+
+pub use command::{Command, Refusal, Reply};
+
+/// The keys that the service holds for one product.
+pub struct OnlineKeys {
+    /// Signs rollout.
+    pub rollout: Box<dyn Signer + Send + Sync>,
+    /// Signs halt.
+    pub halt: Box<dyn Signer + Send + Sync>,
+    /// Signs snapshot.
+    pub snapshot: Box<dyn Signer + Send + Sync>,
+    /// Signs timestamp.
+    pub timestamp: Box<dyn Signer + Send + Sync>,
+    /// Agrees with devices' telemetry keys.
+    pub telemetry: SecretKey,
+    /// Its number in targets.
+    pub kid: u32,
+}
+
+/// How long signed files live, seconds, and how often the heartbeat is renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lives {
+    /// Of timestamp.
+    pub timestamp: u64,
+    /// Of snapshot.
+    pub snapshot: u64,
+    /// Of rollout.
+    pub rollout: u64,
+    /// Of halt.
+    pub halt: u64,
+    /// Between heartbeats.
+    pub heartbeat: u64,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        Self { timestamp: 3 * DAY, snapshot: 30 * DAY, rollout: 30 * DAY, halt: 365 * DAY, heartbeat: DAY / 4 }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A message arrived.
+    Message {
+        /// Where.
+        topic: Topic,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// An operator wants something.
+    Command {
+        /// Number to reply with.
+        id: u64,
+        /// What.
+        command: Box<Command>,
+    },
+    /// The connection to the broker came up: everything retained is published again.
+    BrokerUp,
+    /// Nothing but time passed.
+    Time,
+}
+
+/// Something to send once the step's facts are synced.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Publish; retained as the topic says.
+    Publish {
+        /// Where.
+        topic: Topic,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// Reply to a command.
+    Reply {
+        /// Its number.
+        id: u64,
+        /// How it went.
+        result: Result<Reply, Refusal>,
+    },
+}
+
+/// What one step gave.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// For the ledger, in order; to be synced before any output leaves.
+    pub facts: Vec<Fact>,
+    /// To send then, in order.
+    pub outputs: Vec<Output>,
+    /// What an operator would tell a colleague.
+    pub notes: Vec<String>,
+}
+
+/// The controller.
+pub struct Service {
+    fleet: Fleet,
+    keys: BTreeMap<ProductId, OnlineKeys>,
+    lives: Lives,
+    secrets: BTreeMap<DeviceId, (String, PairSecret)>,
+    challenges: BTreeMap<DeviceId, (Nonce, Millis)>,
+    seed: [u8; 32],
+    drawn: u64,
+    step: Step,
+    now: Millis,
+    /// Devices to acknowledge in this step, and whether the registry goes along.
+    acks: BTreeMap<DeviceId, Acks>,
+    /// Nonces to answer at the end of this step, when every verdict is in.
+    asks: Vec<(DeviceId, u64, Nonce)>,
+    /// Cohort topics that hold something, by product and rollout.
+    cohorts: BTreeMap<(ProductId, RolloutId), BTreeSet<(RegionId, Cohort)>>,
+    /// Rollouts whose evidence may have changed in this step.
+    touched: BTreeSet<RolloutId>,
+    refreshed_at: BTreeMap<ProductId, Millis>,
+    counters: Counters,
+}
+
+/// What was refused and why, for the statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Reports taken in.
+    pub accepted: u64,
+    /// Reports that came again.
+    pub duplicates: u64,
+    /// Messages that did not authenticate.
+    pub forged: u64,
+    /// Messages that made no sense.
+    pub malformed: u64,
+    /// Messages of devices that nobody registered.
+    pub unknown: u64,
+    /// Challenges sent.
+    pub challenged: u64,
+}
+
+#[derive(Debug, Default)]
+struct Acks {
+    epoch: u64,
+    numbers: Vec<u64>,
+    registry: bool,
+}
+
+impl Service {
+    /// Starts from what the ledger gave; `seed` is random and never used twice.
+    pub fn new(fleet: Fleet, keys: BTreeMap<ProductId, OnlineKeys>, lives: Lives, seed: [u8; 32]) -> Self {
+        let mut service = Self {
+            fleet,
+            keys,
+            lives,
+            secrets: BTreeMap::new(),
+            challenges: BTreeMap::new(),
+            seed,
+            drawn: 0,
+            step: Step::default(),
+            now: 0,
+            acks: BTreeMap::new(),
+            asks: Vec::new(),
+            cohorts: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            refreshed_at: BTreeMap::new(),
+            counters: Counters::default(),
+        };
+        service.recall_cohorts();
+        service
+    }
+
+    /// Returns what the ledger says.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Returns what was taken in and what was refused.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Takes what happened, in order, and returns what to record and then to send.
+    pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Step {
+        self.now = self.now.max(now);
+        // An unfinished kill is completed before any report is read.
+        self.reconcile();
+        for input in inputs {
+            match input {
+                Input::Message { topic, payload } => self.message(&topic, &payload),
+                Input::Command { id, command } => {
+                    let result = self.command(*command);
+                    self.step.outputs.push(Output::Reply { id, result });
+                }
+                Input::BrokerUp => self.publish_everything(),
+                Input::Time => {
+                    self.touched.extend(self.fleet.rollouts.keys().cloned());
+                    self.renew();
+                }
+            }
+        }
+        self.decide();
+        self.reconcile();
+        self.acknowledge();
+        std::mem::take(&mut self.step)
+    }
+
+    /// Records a fact and folds it in.
+    fn record(&mut self, fact: Fact) {
+        self.fleet.apply(self.now, &fact);
+        self.step.facts.push(fact);
+    }
+
+    /// Returns an entry for the ledger.
+    pub fn entry(at: Millis, fact: Fact) -> Entry {
+        Entry { at, fact }
+    }
+
+    fn note(&mut self, text: String) {
+        self.step.notes.push(text);
+    }
+
+    fn random(&mut self) -> Nonce {
+        self.drawn += 1;
+        let digest = tern_protocol::digest::Digest::of_parts(&[&self.seed, &self.drawn.to_be_bytes()]);
+        let mut out = [0; 16];
+        out.copy_from_slice(&digest.0[..16]);
+        Nonce(out)
+    }
+
+    fn publish(&mut self, topic: Topic, payload: Vec<u8>) {
+        self.step.outputs.push(Output::Publish { topic, payload });
+    }
+}

@@ -1,0 +1,348 @@
+//! Signed files out: what devices should hold is worked out from the fleet, compared with what was signed last,
+//! and signed anew where it differs. A kill that was recorded but not yet signed is completed the same way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tern_protocol::bundle::{Bundle, File};
+use tern_protocol::id::{ProductId, RegionId, RolloutId};
+use tern_protocol::limits::ENTRIES_MAX;
+use tern_protocol::position::Cohort;
+use tern_protocol::topic::Topic;
+use tern_protocol::tuf::content::{HaltContent, RolloutContent};
+use tern_protocol::tuf::{Pool, Role, Signer, TufError, Trusted, build, sign};
+
+use super::{Fact, Service};
+use crate::core::fact::SignedFile;
+use crate::core::fleet::product::Product;
+use crate::core::rollout::phase;
+use crate::core::rollout::record::{Rollout, Status};
+
+/// All that `head` carries.
+const HEAD: [Role; 6] =
+    [Role::Timestamp, Role::Snapshot, Role::Targets, Role::Release, Role::Rollout, Role::Halt];
+/// All that a cohort topic carries.
+const STEP: [Role; 4] = [Role::Timestamp, Role::Snapshot, Role::Release, Role::Rollout];
+/// All that a heartbeat carries.
+const BEAT: [Role; 2] = [Role::Timestamp, Role::Snapshot];
+
+/// Says why files could not be signed or would not be believed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SignStepError {
+    /// The service holds no online keys for the product.
+    #[error("the service holds no online keys for product {0}")]
+    NoKeys(ProductId),
+    /// A key would not sign.
+    #[error("could not sign {0}")]
+    Sign(Role),
+    /// A client that holds the present files would not accept the new ones.
+    #[error("a device that holds the present files would refuse the new {0}: {1}")]
+    Refused(Role, TufError),
+    /// A client would be left without a consistent set.
+    #[error("a device would be left without a consistent set of files")]
+    Inconsistent,
+}
+
+impl Service {
+    /// Signs whatever differs from what the fleet's state asks for.
+    pub(super) fn reconcile(&mut self) {
+        let products: Vec<ProductId> = self.keys.keys().cloned().collect();
+        for product in products {
+            let Some(state) = self.fleet.products.get(&product) else { continue };
+            let (rollout, halt) = (self.wanted_rollout(&product), wanted_halt(state));
+            let new_rollout = (state.rollout_content() != rollout || !state.files.contains_key(&Role::Rollout))
+                .then_some(rollout);
+            let new_halt =
+                (state.halt_content() != halt || !state.files.contains_key(&Role::Halt)).then_some(halt);
+            if new_rollout.is_none() && new_halt.is_none() {
+                continue;
+            }
+            let halted = new_halt.is_some();
+            match self.sign_step(&product, None, new_rollout, new_halt) {
+                Ok(files) => {
+                    self.record(Fact::Signed { product: product.clone(), files });
+                    self.refreshed_at.insert(product.clone(), self.now);
+                    self.publish_step(&product, halted);
+                }
+                Err(error) => self.note(format!("product {product}: nothing was published: {error}")),
+            }
+        }
+    }
+
+    /// Returns what the rollout role should say: running rollouts, newest first, then what reached everybody.
+    fn wanted_rollout(&self, product: &ProductId) -> RolloutContent {
+        let mut offering: Vec<&Rollout> = self
+            .fleet
+            .rollouts
+            .values()
+            .filter(|r| r.product == *product && r.offers() && !r.phases.is_empty())
+            .collect();
+        let rank = |r: &Rollout| (r.status == Status::Completed, std::cmp::Reverse(r.started_at));
+        offering.sort_by_key(|r| (rank(r), r.id.clone()));
+        let mut covered: Vec<&Rollout> = Vec::new();
+        offering.retain(|r| {
+            // A base that a newer base covers wholly says nothing any more.
+            let replaced = r.status == Status::Completed
+                && covered.iter().any(|newer| newer.status == Status::Completed && same_scope(newer, r));
+            if !replaced {
+                covered.push(r);
+            }
+            !replaced
+        });
+        RolloutContent { entries: offering.into_iter().take(ENTRIES_MAX).map(Rollout::entry).collect() }
+    }
+
+    /// Signs a step and lets a simulated device judge it before anybody else sees it.
+    pub(super) fn sign_step(
+        &self,
+        product: &ProductId,
+        release: Option<Vec<u8>>,
+        rollout: Option<RolloutContent>,
+        halt: Option<HaltContent>,
+    ) -> Result<Vec<SignedFile>, SignStepError> {
+        let keys = self.keys.get(product).ok_or_else(|| SignStepError::NoKeys(product.clone()))?;
+        let empty = Product::default();
+        let state = self.fleet.products.get(product).unwrap_or(&empty);
+        let mut versions = state.versions();
+        let seconds = self.now / 1000;
+        let mut files: Vec<File> = Vec::new();
+        if let Some(bytes) = release {
+            versions.release = tern_protocol::tuf::peek(&bytes).unwrap_or(0);
+            files.push(File { role: Role::Release, bytes });
+        }
+        if let Some(content) = rollout {
+            versions.rollout += 1;
+            let named = named_artifacts(state, &files, &content);
+            let value = build::rollout(versions.rollout, seconds + self.lives.rollout, &named, &content);
+            files.push(signed(Role::Rollout, value, keys.rollout.as_ref())?);
+        }
+        if let Some(content) = halt {
+            versions.halt += 1;
+            let value = build::halt(versions.halt, seconds + self.lives.halt, &content);
+            files.push(signed(Role::Halt, value, keys.halt.as_ref())?);
+        }
+        if !files.is_empty() || versions.snapshot == 0 {
+            versions.snapshot += 1;
+            let value = build::snapshot(versions.snapshot, seconds + self.lives.snapshot, &versions);
+            files.push(signed(Role::Snapshot, value, keys.snapshot.as_ref())?);
+        }
+        versions.timestamp += 1;
+        let newest_snapshot = files.iter().find(|f| f.role == Role::Snapshot).map(|f| f.bytes.clone());
+        let snapshot =
+            newest_snapshot.or_else(|| state.files.get(&Role::Snapshot).map(|t| t.clone().into_bytes()));
+        let value = build::timestamp(
+            versions.timestamp,
+            seconds + self.lives.timestamp,
+            versions.snapshot,
+            snapshot.as_deref(),
+            seconds,
+        );
+        files.push(signed(Role::Timestamp, value, keys.timestamp.as_ref())?);
+        simulate(state, &files, seconds)?;
+        Ok(files.iter().filter_map(|f| SignedFile::new(f.role, &f.bytes)).collect())
+    }
+
+    /// Publishes after something was signed. A kill goes to everybody, in this order: `head`, `ts`, then the
+    /// rollout's cohort topics are cleared. Widening goes to the newly included cohorts alone.
+    fn publish_step(&mut self, product: &ProductId, halted: bool) {
+        let rollouts: Vec<Rollout> =
+            self.fleet.rollouts.values().filter(|r| r.product == *product).cloned().collect();
+        let everybody = halted || rollouts.iter().any(|r| self.head_must_carry(r));
+        if everybody {
+            self.publish_files(product, Topic::Head(product.clone()), &HEAD);
+            self.publish_files(product, Topic::Timestamp(product.clone()), &BEAT);
+        }
+        for rollout in rollouts {
+            let key = (product.clone(), rollout.id.clone());
+            let topics = self.cohorts.get(&key).cloned().unwrap_or_default();
+            let running = rollout.status == Status::Running;
+            if rollout.reaches_all() || matches!(rollout.status, Status::Killed | Status::Completed) {
+                for (region, cohort) in topics {
+                    // An empty payload clears; to a device it means no information.
+                    self.publish(Topic::Cohort(product.clone(), region, cohort), Vec::new());
+                }
+                self.cohorts.remove(&key);
+            } else if rollout.status == Status::Paused {
+                self.publish_cohorts(product, &topics);
+            } else if running {
+                let included = self.included_cohorts(&rollout);
+                let new: BTreeSet<_> = included.difference(&topics).cloned().collect();
+                let changed = if self.resumed(&rollout) { included.clone() } else { new };
+                self.publish_cohorts(product, &changed);
+                self.cohorts.insert(key, included);
+            }
+        }
+    }
+
+    fn resumed(&self, rollout: &Rollout) -> bool {
+        self.step.facts.iter().any(|f| matches!(f, Fact::Resumed { rollout: r, .. } if *r == rollout.id))
+    }
+
+    /// `head` carries a rollout from when it reaches everybody; before that its cohort topics do.
+    fn head_must_carry(&self, rollout: &Rollout) -> bool {
+        self.step.facts.iter().any(|fact| match fact {
+            Fact::PhaseOpened { rollout: id, .. } => *id == rollout.id && rollout.reaches_all(),
+            Fact::Paused { rollout: id, .. } | Fact::Resumed { rollout: id, .. } => {
+                *id == rollout.id && rollout.reaches_all()
+            }
+            _ => false,
+        })
+    }
+
+    fn included_cohorts(&mut self, rollout: &Rollout) -> BTreeSet<(RegionId, Cohort)> {
+        let places = self.places(rollout);
+        phase::new_cohorts(&places, &BTreeMap::new(), &rollout.cuts())
+    }
+
+    /// Places the devices that a rollout covers.
+    pub(super) fn places(&mut self, rollout: &Rollout) -> Vec<phase::Place> {
+        let models: Vec<_> = rollout.models.iter().cloned().collect();
+        let shuffle = self.fleet.shuffles.of(&rollout.id, rollout.salt).clone();
+        let devices = self
+            .fleet
+            .devices
+            .iter()
+            .filter(|(_, d)| d.registry.product == rollout.product)
+            .map(|(id, d)| (id, &d.registry));
+        phase::places(&rollout.plan, &models, &shuffle, devices)
+    }
+
+    fn publish_cohorts(&mut self, product: &ProductId, cohorts: &BTreeSet<(RegionId, Cohort)>) {
+        for (region, cohort) in cohorts {
+            self.publish_files(product, Topic::Cohort(product.clone(), region.clone(), *cohort), &STEP);
+        }
+    }
+
+    pub(super) fn publish_files(&mut self, product: &ProductId, topic: Topic, roles: &[Role]) {
+        let Some(state) = self.fleet.products.get(product) else { return };
+        let bundle = Bundle { root: state.versions().root, files: state.signed(roles) };
+        self.publish(topic, bundle.pack());
+    }
+
+    /// Publishes all that is retained: after a start, and whenever the broker may have forgotten.
+    pub(super) fn publish_everything(&mut self) {
+        let products: Vec<ProductId> = self.fleet.products.keys().cloned().collect();
+        for product in products {
+            let Some(state) = self.fleet.products.get(&product) else { continue };
+            let roots: Vec<(u32, String)> = state.roots.iter().map(|(v, t)| (*v, t.clone())).collect();
+            for (version, text) in roots {
+                let bundle =
+                    Bundle { root: version, files: vec![File { role: Role::Root, bytes: text.into_bytes() }] };
+                self.publish(Topic::Root(product.clone(), version), bundle.pack());
+            }
+            self.publish_files(&product, Topic::Head(product.clone()), &HEAD);
+            self.publish_files(&product, Topic::Timestamp(product.clone()), &BEAT);
+        }
+        let cohorts = self.cohorts.clone();
+        for ((product, _), topics) in cohorts {
+            self.publish_cohorts(&product, &topics);
+        }
+    }
+
+    /// After a start: which cohort topics should hold something.
+    pub(super) fn recall_cohorts(&mut self) {
+        let rollouts: Vec<Rollout> = self.fleet.rollouts.values().cloned().collect();
+        for rollout in rollouts {
+            if rollout.status == Status::Running && !rollout.reaches_all() && !rollout.phases.is_empty() {
+                let included = self.included_cohorts(&rollout);
+                self.cohorts.insert((rollout.product.clone(), rollout.id.clone()), included);
+            }
+        }
+    }
+
+    /// Renews heartbeats, and whatever has less than a fifth of its life left.
+    pub(super) fn renew(&mut self) {
+        let products: Vec<ProductId> = self.keys.keys().cloned().collect();
+        for product in products {
+            let Some(state) = self.fleet.products.get(&product) else { continue };
+            let beaten = self.refreshed_at.get(&product).copied();
+            let due = beaten.is_none_or(|at| self.now.saturating_sub(at) >= self.lives.heartbeat * 1000);
+            if !due {
+                continue;
+            }
+            let soon = |role: Role, life: u64| {
+                let expires = state
+                    .expiries()
+                    .into_iter()
+                    .find(|(r, _)| *r == role)
+                    .and_then(|(_, text)| tern_protocol::tuf::time::parse(&text));
+                expires.is_none_or(|at| at.saturating_sub(self.now / 1000) < life / 5 + self.lives.heartbeat)
+            };
+            let rollout = soon(Role::Rollout, self.lives.rollout).then(|| self.wanted_rollout(&product));
+            let halt = soon(Role::Halt, self.lives.halt).then(|| wanted_halt(state));
+            let again = rollout.is_some() || halt.is_some();
+            match self.sign_step(&product, None, rollout, halt) {
+                Ok(files) => {
+                    self.record(Fact::Signed { product: product.clone(), files });
+                    self.refreshed_at.insert(product.clone(), self.now);
+                    if again {
+                        self.publish_everything();
+                    } else {
+                        self.publish_files(&product, Topic::Timestamp(product.clone()), &BEAT);
+                    }
+                }
+                Err(error) => self.note(format!("product {product}: the heartbeat was not signed: {error}")),
+            }
+        }
+    }
+
+    /// Returns the topics that carry a rollout besides `head`, for `rollout explain`.
+    pub fn cohort_topics(&self, product: &ProductId, rollout: &RolloutId) -> usize {
+        self.cohorts.get(&(product.clone(), rollout.clone())).map_or(0, BTreeSet::len)
+    }
+}
+
+fn same_scope(a: &Rollout, b: &Rollout) -> bool {
+    let covers = |wide: &[RegionId], narrow: &[RegionId]| {
+        wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|r| wide.contains(r)))
+    };
+    covers(&a.plan.regions, &b.plan.regions)
+        && (a.plan.models.is_empty() || a.plan.models == b.plan.models)
+        && (a.plan.carriers.is_empty() || a.plan.carriers == b.plan.carriers)
+        && b.models.is_subset(&a.models)
+}
+
+fn wanted_halt(state: &Product) -> HaltContent {
+    HaltContent { halted: state.halted.iter().copied().collect() }
+}
+
+/// Returns the artifacts that the rollout file must repeat: those of every release that an entry offers.
+fn named_artifacts(state: &Product, files: &[File], content: &RolloutContent) -> Vec<build::Named> {
+    let fresh = files
+        .iter()
+        .find(|f| f.role == Role::Release)
+        .and_then(|f| std::str::from_utf8(&f.bytes).ok())
+        .map(crate::core::fleet::product::releases_in);
+    let releases = fresh.unwrap_or_else(|| state.releases());
+    let offered: BTreeSet<u64> = content.entries.iter().map(|e| e.rc).collect();
+    releases
+        .into_iter()
+        .filter(|(rc, _)| offered.contains(rc))
+        .flat_map(|(_, release)| release.artifacts.into_iter().map(|(named, _)| named))
+        .collect()
+}
+
+fn signed(role: Role, value: serde_json::Value, key: &(dyn Signer + Send + Sync)) -> Result<File, SignStepError> {
+    let bytes = sign::sign(value, &[key as &dyn Signer]).map_err(|_| SignStepError::Sign(role))?;
+    Ok(File { role, bytes })
+}
+
+/// Lets a device that holds the present files judge the new ones.
+pub(super) fn simulate(state: &Product, new: &[File], seconds: u64) -> Result<(), SignStepError> {
+    let held = state.signed(&Role::ALL);
+    let mut device = match Trusted::restore(&held) {
+        Ok(device) => device,
+        Err(error) => return Err(SignStepError::Refused(Role::Root, error)),
+    };
+    let mut pool = Pool::default();
+    for file in new {
+        pool.add(file.clone());
+    }
+    let refresh = device.refresh(&mut pool, seconds);
+    if let Some((role, error)) = refresh.refused.into_iter().next() {
+        return Err(SignStepError::Refused(role, error));
+    }
+    if device.current().is_none() {
+        return Err(SignStepError::Inconsistent);
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! From evidence to moves: widen, pause, kill, complete. Every move is a fact with its reason.
+
+use std::collections::BTreeSet;
+
+use tern_protocol::id::RolloutId;
+
+use super::{Fact, Service};
+use crate::core::rollout::phase;
+use crate::core::rollout::record::{Rollout, Status};
+use crate::core::rollout::verdict::Verdict;
+
+impl Service {
+    /// Judges every rollout that this step touched.
+    pub(super) fn decide(&mut self) {
+        for id in std::mem::take(&mut self.touched) {
+            self.decide_one(&id);
+        }
+    }
+
+    fn decide_one(&mut self, id: &RolloutId) {
+        let Some(rollout) = self.fleet.rollouts.get(id).filter(|r| !r.phases.is_empty()).cloned() else { return };
+        if !matches!(rollout.status, Status::Running | Status::Paused) {
+            return;
+        }
+        let verdict = self.judge(&rollout);
+        let because = verdict.to_string();
+        match verdict {
+            // Stopping never waits for anybody, and a pause does not protect from a kill.
+            Verdict::Kill(_) => self.kill(id, because),
+            Verdict::Pause(_) if rollout.status == Status::Running => {
+                self.note(format!("rollout {id}: {because}"));
+                self.record(Fact::Paused { rollout: id.clone(), because });
+            }
+            Verdict::Advance(_) if rollout.status == Status::Running => self.advance(&rollout, because),
+            _ => {}
+        }
+        self.complete(id);
+    }
+
+    /// Judges a rollout as it stands.
+    pub fn judge(&self, rollout: &Rollout) -> Verdict {
+        rollout.judge(self.covered(rollout), self.now)
+    }
+
+    /// Returns how many devices a rollout covers.
+    pub fn covered(&self, rollout: &Rollout) -> u64 {
+        let models: Vec<_> = rollout.models.iter().cloned().collect();
+        let covers = |d: &&crate::core::fleet::device::Device| {
+            d.registry.product == rollout.product && phase::covers(&rollout.plan, &models, &d.registry)
+        };
+        self.fleet.devices.values().filter(covers).count() as u64
+    }
+
+    pub(super) fn kill(&mut self, id: &RolloutId, because: String) {
+        self.note(format!("rollout {id}: {because}"));
+        // Signing follows in the same step; a restart in between completes it before any report is read.
+        self.record(Fact::Killed { rollout: id.clone(), because });
+    }
+
+    pub(super) fn advance(&mut self, rollout: &Rollout, because: String) {
+        let next = rollout.phases.len();
+        if next >= rollout.plan.phases.len() {
+            return;
+        }
+        self.open_phase(rollout, next, because);
+    }
+
+    pub(super) fn open_phase(&mut self, rollout: &Rollout, phase: usize, because: String) {
+        let places = self.places(rollout);
+        let before = rollout.cuts();
+        let cuts = phase::cuts(rollout.plan.phases[phase].reach, &places, &rollout.models, &before);
+        let new = places.iter().filter(|p| phase::includes(&cuts, p) && !phase::includes(&before, p)).count();
+        self.note(format!("rollout {}: phase {} opens for {new} devices: {because}", rollout.id, phase + 1));
+        let devices = new as u64;
+        self.record(Fact::PhaseOpened { rollout: rollout.id.clone(), phase, cuts, devices, because });
+    }
+
+    /// A rollout that reaches everybody is complete when every device that it covers has come to an end.
+    fn complete(&mut self, id: &RolloutId) {
+        let Some(rollout) = self.fleet.rollouts.get(id) else { return };
+        if rollout.status != Status::Running || !rollout.reaches_all() || rollout.total().good == 0 {
+            return;
+        }
+        let models: BTreeSet<_> = rollout.models.iter().collect();
+        let covered: Vec<_> = rollout.models.iter().cloned().collect();
+        let open = self
+            .fleet
+            .devices
+            .values()
+            .filter(|d| d.registry.product == rollout.product && models.contains(&d.registry.model))
+            .filter(|d| phase::covers(&rollout.plan, &covered, &d.registry))
+            .filter(|d| {
+                let ended = d.attempts.get(id).is_some_and(|a| a.outcome.is_some());
+                !ended && d.running < rollout.rc
+            })
+            .count();
+        if open > 0 {
+            return;
+        }
+        let total = rollout.total();
+        let bad = total.confirmed_bad();
+        let because = format!("COMPLETE: {} of {} devices on release {}, {bad} bad", total.good, total.started, rollout.rc);
+        self.note(format!("rollout {id}: {because}"));
+        self.record(Fact::Completed { rollout: id.clone(), because });
+    }
+}

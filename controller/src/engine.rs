@@ -1,0 +1,325 @@
+//! The thread that owns the controller: reads what happened, records it, and only then lets anything out.
+//!
+//! One thread, because a decision must see every report before it, and because an fsync blocks. While one batch
+//! is being synced the next one gathers in the channel: that is the group commit.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::time::Duration;
+
+use tern_protocol::id::{DeviceId, ProductId, RolloutId};
+use tern_protocol::topic::Topic;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock;
+use crate::core::fact::{Entry, Fact};
+use crate::core::fleet::Fleet;
+use crate::core::service::{Command, Input, Output, Refusal, Reply, Service};
+use crate::ledger::{Ledger, LedgerError};
+use crate::store::{Batch, Key, Store, StoreError};
+
+/// Messages that may wait for the engine.
+pub const QUEUE: usize = 8192;
+/// Inputs of one batch.
+const BATCH: usize = 2048;
+/// How often time is looked at when nothing happens.
+const TICK: Duration = Duration::from_millis(200);
+/// Frames between two checkpoints.
+const CHECKPOINT: u64 = 20_000;
+/// Keys of one store batch; more of them cost the store memory out of proportion.
+const KEYS: usize = 900;
+
+/// Something for the engine.
+pub enum Message {
+    /// A message from the broker.
+    Received(Topic, Vec<u8>),
+    /// The connection to the broker came up.
+    BrokerUp,
+    /// An operator's command.
+    Command(Box<Command>, oneshot::Sender<Result<Reply, Refusal>>),
+    /// A question about the state.
+    Query(Box<dyn FnOnce(&mut Service, &Ledger) + Send>),
+    /// Write a checkpoint and end.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Sends to the engine; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    to: SyncSender<Message>,
+}
+
+/// Says that the engine has ended; the process is about to.
+#[derive(Debug, thiserror::Error)]
+#[error("the service is stopping")]
+pub struct Stopped;
+
+impl Engine {
+    /// Hands over a message; `false` when the queue is full or the engine has ended. A device repeats what is
+    /// not acknowledged, so nothing is lost.
+    pub fn offer(&self, message: Message) -> bool {
+        match self.to.try_send(message) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Hands over a message from an async task, waiting for room.
+    pub async fn send(&self, message: Message) -> Result<(), Stopped> {
+        let mut message = message;
+        loop {
+            match self.to.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(Stopped),
+                Err(TrySendError::Full(back)) => message = back,
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Runs a command.
+    pub async fn command(&self, command: Command) -> Result<Result<Reply, Refusal>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Command(Box::new(command), reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Asks about the state.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Service, &Ledger) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let ask = move |service: &mut Service, ledger: &Ledger| {
+            // The asker may have gone away; then nobody wants the answer.
+            drop(reply.send(question(service, ledger)));
+        };
+        self.send(Message::Query(Box::new(ask))).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Writes a checkpoint and ends the engine.
+    pub async fn stop(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.send(Message::Stop(done)).await.is_ok() {
+            // An error means that it ended before it could say so.
+            drop(ended.await);
+        }
+    }
+}
+
+/// Says why the engine ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The ledger could not be written; nothing was acknowledged after its last sync.
+    #[error("could not write the ledger")]
+    Ledger(#[from] LedgerError),
+    /// The checkpoint could not be written.
+    #[error("could not write the checkpoint")]
+    Store(#[from] StoreError),
+    /// A fact could not be written as JSON.
+    #[error("could not encode a fact for the ledger")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// What the engine works on.
+pub struct Works {
+    /// The controller.
+    pub service: Service,
+    /// The ledger, positioned at its end.
+    pub ledger: Ledger,
+    /// The checkpoint.
+    pub store: Box<dyn Store>,
+    /// Fencing number.
+    pub term: u64,
+    /// To the broker.
+    pub outgoing: mpsc::Sender<(Topic, Vec<u8>)>,
+    /// First frame that the checkpoint does not have.
+    pub checkpointed: u64,
+}
+
+/// Returns the sending end and the receiving end for [`run`].
+pub fn channel() -> (Engine, Receiver<Message>) {
+    let (to, from) = std::sync::mpsc::sync_channel(QUEUE);
+    (Engine { to }, from)
+}
+
+/// Runs until it is stopped or cannot keep its promise any more.
+pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError> {
+    let mut dirty = Dirty::default();
+    let started = Fact::ServiceStarted { version: env!("CARGO_PKG_VERSION").to_owned() };
+    works.write(&[started], &mut dirty)?;
+    let mut ticked = clock::now();
+    loop {
+        let mut inputs = Vec::new();
+        let mut replies = Vec::new();
+        let mut queries = Vec::new();
+        let mut stop = None;
+        let mut next = match from.recv_timeout(TICK) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return works.checkpoint(&mut dirty),
+        };
+        while let Some(message) = next.take() {
+            match message {
+                Message::Received(topic, payload) => inputs.push(Input::Message { topic, payload }),
+                Message::BrokerUp => inputs.push(Input::BrokerUp),
+                Message::Command(command, reply) => {
+                    inputs.push(Input::Command { id: replies.len() as u64, command });
+                    replies.push(Some(reply));
+                }
+                Message::Query(query) => queries.push(query),
+                Message::Stop(done) => stop = Some(done),
+            }
+            if inputs.len() < BATCH && stop.is_none() {
+                next = from.try_recv().ok();
+            }
+        }
+        let now = clock::now();
+        if now.saturating_sub(ticked) >= TICK.as_millis() as u64 {
+            ticked = now;
+            inputs.push(Input::Time);
+        }
+        works.step(inputs, &mut replies, &mut dirty)?;
+        for query in queries {
+            query(&mut works.service, &works.ledger);
+        }
+        if works.ledger.synced() >= works.checkpointed + CHECKPOINT {
+            works.checkpoint(&mut dirty)?;
+        }
+        if let Some(done) = stop {
+            works.checkpoint(&mut dirty)?;
+            // Whoever asked may have gone away.
+            drop(done.send(()));
+            return Ok(());
+        }
+    }
+}
+
+type Waiting = Option<oneshot::Sender<Result<Reply, Refusal>>>;
+
+impl Works {
+    fn step(&mut self, inputs: Vec<Input>, replies: &mut [Waiting], dirty: &mut Dirty) -> Result<(), EngineError> {
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        let step = self.service.handle(inputs, clock::now());
+        self.write(&step.facts, dirty)?;
+        for note in step.notes {
+            tracing::info!("{note}");
+        }
+        for output in step.outputs {
+            match output {
+                Output::Publish { topic, payload } => {
+                    // Bounded: a broker that does not read must not fill our memory. Acks are repeated by
+                    // devices, retained files are published again when the broker is back.
+                    if self.outgoing.blocking_send((topic, payload)).is_err() {
+                        tracing::warn!("the broker's queue is gone, the message is dropped");
+                    }
+                }
+                Output::Reply { id, result } => {
+                    let waiting = replies.get_mut(id as usize).and_then(Option::take);
+                    if let Some(reply) = waiting {
+                        // The operator may have hung up; the command is done all the same.
+                        drop(reply.send(result));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, facts: &[Fact], dirty: &mut Dirty) -> Result<(), EngineError> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let at = clock::now();
+        let frames = facts
+            .iter()
+            .map(|fact| serde_json::to_vec(&Entry { at, fact: fact.clone() }))
+            .collect::<Result<Vec<_>, _>>()?;
+        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        self.ledger.append(&frames)?;
+        self.ledger.sync()?;
+        facts.iter().for_each(|fact| dirty.note(fact));
+        Ok(())
+    }
+
+    /// Writes what changed since the last checkpoint, so that a start need not read the whole ledger.
+    fn checkpoint(&mut self, dirty: &mut Dirty) -> Result<(), EngineError> {
+        let last = self.ledger.synced();
+        if last < self.checkpointed {
+            return Ok(());
+        }
+        let puts = dirty.values(self.service.fleet())?;
+        let mut parts = puts.chunks(KEYS).peekable();
+        // Only the last part moves the mark: a cut in between leaves older values that the ledger replays over.
+        while let Some(part) = parts.next() {
+            let last_seq = if parts.peek().is_none() { last } else { self.checkpointed };
+            let batch = Batch { first_seq: self.checkpointed, last_seq, puts: part.to_vec(), deletes: Vec::new() };
+            self.store.apply(self.term, &batch)?;
+        }
+        self.checkpointed = last + 1;
+        *dirty = Dirty::default();
+        Ok(())
+    }
+}
+
+/// What changed since the last checkpoint.
+#[derive(Debug, Default)]
+struct Dirty {
+    devices: BTreeSet<DeviceId>,
+    rollouts: BTreeSet<RolloutId>,
+    products: BTreeSet<ProductId>,
+}
+
+impl Dirty {
+    fn note(&mut self, fact: &Fact) {
+        match fact {
+            Fact::ServiceStarted { .. } => {}
+            Fact::ProductAdded { product, .. }
+            | Fact::Signed { product, .. }
+            | Fact::ReleasePublished { product, .. } => {
+                self.products.insert(product.clone());
+            }
+            Fact::DevicesAdded { devices } => self.devices.extend(devices.iter().map(|d| d.device.clone())),
+            Fact::Enrolled { device, .. } | Fact::Granted { device, .. } => {
+                self.devices.insert(device.clone());
+            }
+            Fact::Reported { device, report, .. } => {
+                self.devices.insert(device.clone());
+                self.rollouts.extend(report.attempt().map(|a| a.rollout.clone()));
+            }
+            Fact::RolloutStarted { rollout, .. }
+            | Fact::PhaseOpened { rollout, .. }
+            | Fact::Paused { rollout, .. }
+            | Fact::Resumed { rollout, .. }
+            | Fact::Killed { rollout, .. }
+            | Fact::Completed { rollout, .. } => {
+                self.rollouts.insert(rollout.clone());
+            }
+        }
+    }
+
+    fn values(&self, fleet: &Fleet) -> Result<Vec<(Key, Vec<u8>)>, EngineError> {
+        let mut values = Vec::new();
+        for id in &self.devices {
+            if let Some(device) = fleet.devices.get(id) {
+                values.push((Key::Device(id.clone()), serde_json::to_vec(device)?));
+            }
+        }
+        for id in &self.rollouts {
+            if let Some(rollout) = fleet.rollouts.get(id) {
+                values.push((Key::Rollout(id.clone()), serde_json::to_vec(rollout)?));
+            }
+        }
+        for id in &self.products {
+            if let Some(product) = fleet.products.get(id) {
+                values.push((Key::Product(id.clone()), serde_json::to_vec(product)?));
+            }
+        }
+        // The mark moves even when nothing that is kept has changed.
+        values.push((Key::Meta("reports".to_owned()), serde_json::to_vec(&fleet.reports)?));
+        Ok(values)
+    }
+}

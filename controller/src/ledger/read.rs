@@ -1,0 +1,166 @@
+//! Walking a ledger's folder; `ledger verify`.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use tern_protocol::digest::Digest;
+
+use super::frame::{Frame, Link, Problem};
+use super::segment::{Fault, Reader, Segment, synced_past};
+use super::{Cut, LedgerError};
+
+/// What a whole ledger holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Number of whole frames.
+    pub frames: u64,
+    /// Sequence of the first, if any.
+    pub first: Option<u64>,
+    /// Sequence of the last, if any.
+    pub last: Option<u64>,
+    /// Hash of the last frame: it speaks for all of them. Compare it with one that was written down elsewhere.
+    pub head_hash: Digest,
+    /// Bytes after the last whole frame that opening the ledger would cut.
+    pub torn: Option<Cut>,
+}
+
+/// Checks every frame of the ledger in `dir`, changing nothing and taking no lock: made for a copy.
+pub fn verify(dir: &Path) -> Result<Report, LedgerError> {
+    let walk = walk(dir)?;
+    Ok(Report {
+        frames: walk.link.sequence,
+        first: (walk.link.sequence > 0).then_some(0),
+        last: walk.link.sequence.checked_sub(1),
+        head_hash: walk.link.hash,
+        torn: walk.torn,
+    })
+}
+
+/// The end of a ledger, found by reading all of it.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    /// Where the next frame attaches.
+    pub(crate) link: Link,
+    /// The last segment, and how many of its bytes are whole frames.
+    pub(crate) tail: Option<(Segment, u64)>,
+    /// What lies behind them.
+    pub(crate) torn: Option<Cut>,
+}
+
+pub(crate) fn walk(dir: &Path) -> Result<Walk, LedgerError> {
+    let segments = Segment::list(dir)?;
+    let mut link = Link::START;
+    let mut tail = None;
+    let mut torn = None;
+    for (place, segment) in segments.iter().enumerate() {
+        if segment.first != link.sequence {
+            let problem = Problem::Sequence { found: segment.first, expected: link.sequence };
+            return Err(LedgerError::Damaged { file: segment.path.clone(), offset: 0, problem });
+        }
+        let mut reader = Reader::attached(segment, link)?;
+        loop {
+            match reader.read() {
+                Ok(Some(frame)) => {
+                    link = Link {
+                        sequence: frame.sequence + 1,
+                        term: frame.term,
+                        synced: frame.synced,
+                        hash: frame.hash,
+                    };
+                }
+                Ok(None) => break,
+                Err(Fault::Io(error)) => return Err(error),
+                Err(Fault::Bytes(problem)) => {
+                    let (file, offset) = (segment.path.clone(), reader.offset);
+                    // A segment is synced before the next one is begun, so only the last may be torn.
+                    let last = place + 1 == segments.len();
+                    if !last || synced_past(&file, offset, link.sequence)? {
+                        return Err(LedgerError::Damaged { file, offset, problem });
+                    }
+                    torn =
+                        Some(Cut { bytes: length(&file)?.saturating_sub(offset), file, at: offset, problem });
+                    break;
+                }
+            }
+        }
+        tail = Some((segment.clone(), reader.offset));
+    }
+    Ok(Walk { link, tail, torn })
+}
+
+fn length(path: &Path) -> Result<u64, LedgerError> {
+    Ok(std::fs::metadata(path).map_err(LedgerError::io("measure the ledger file", path))?.len())
+}
+
+/// Streams frames, checking each and how they are chained. Ends after the first error.
+#[derive(Debug)]
+pub struct Frames {
+    waiting: VecDeque<Segment>,
+    reader: Option<Reader>,
+    link: Option<Link>,
+    from: u64,
+    /// First sequence that is not returned: what was appended when the stream was made.
+    until: u64,
+}
+
+impl Frames {
+    pub(crate) fn new(dir: &Path, from: u64, until: u64) -> Result<Self, LedgerError> {
+        let mut waiting: VecDeque<Segment> = Segment::list(dir)?.into();
+        while waiting.get(1).is_some_and(|next| next.first <= from) {
+            waiting.pop_front();
+        }
+        Ok(Self { waiting, reader: None, link: None, from, until })
+    }
+
+    fn advance(&mut self) -> Result<Option<Frame>, LedgerError> {
+        loop {
+            let next = self.link.map_or(0, |link| link.sequence);
+            if next >= self.until {
+                return Ok(None);
+            }
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                None => {
+                    let Some(segment) = self.waiting.pop_front() else {
+                        return Ok(None);
+                    };
+                    self.reader.insert(match self.link {
+                        Some(link) => Reader::attached(&segment, link)?,
+                        None => Reader::alone(&segment)?,
+                    })
+                }
+            };
+            match reader.read() {
+                Ok(None) => self.reader = None,
+                Ok(Some(frame)) => {
+                    self.link = Some(Link {
+                        sequence: frame.sequence + 1,
+                        term: frame.term,
+                        synced: frame.synced,
+                        hash: frame.hash,
+                    });
+                    if frame.sequence >= self.from {
+                        return Ok(Some(frame));
+                    }
+                }
+                Err(Fault::Io(error)) => return Err(error),
+                Err(Fault::Bytes(problem)) => {
+                    let file: PathBuf = reader.path.clone();
+                    return Err(LedgerError::Damaged { file, offset: reader.offset, problem });
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Frames {
+    type Item = Result<Frame, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance();
+        if !matches!(next, Ok(Some(_))) {
+            self.until = 0;
+        }
+        next.transpose()
+    }
+}

@@ -1,0 +1,415 @@
+//! The signed part of each role's file, as types.
+//!
+//! Only what the workflow reads is here. Signatures cover the file's own JSON, never these types written again,
+//! so a field that Tern does not know is neither lost nor unsigned.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
+
+use super::key::{KeyId, PublicKey};
+use super::{Role, TufError, time};
+use crate::digest::Digest;
+use crate::limits::DELEGATIONS_MAX;
+
+/// What every role's signed part has.
+pub trait Metadata: Sized {
+    /// Reads the signed part of `role`'s file.
+    fn read(role: Role, signed: &Value) -> Result<Self, TufError>;
+    /// Returns the version.
+    fn version(&self) -> u32;
+    /// Returns when it expires, in unix seconds.
+    fn expires(&self) -> u64;
+}
+
+/// Reads the version of a file without reading the rest: for chunk servers, which keep files as opaque bytes.
+/// The version is not verified by anything.
+pub fn peek(bytes: &[u8]) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct File {
+        signed: Signed,
+    }
+    #[derive(Deserialize)]
+    struct Signed {
+        version: u32,
+    }
+    let ceiling = Role::ALL.into_iter().map(Role::ceiling).max()?;
+    let file: File = (bytes.len() <= ceiling).then(|| serde_json::from_slice(bytes).ok())??;
+    (file.signed.version > 0).then_some(file.signed.version)
+}
+
+/// Which keys speak for a role, and how many are needed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RoleKeys {
+    /// Names of the keys.
+    pub keyids: Vec<KeyId>,
+    /// How many distinct keys must sign.
+    pub threshold: u32,
+}
+
+impl RoleKeys {
+    fn check(&self) -> Result<(), &'static str> {
+        if self.threshold == 0 {
+            return Err("a threshold of 0");
+        }
+        let distinct: BTreeSet<_> = self.keyids.iter().collect();
+        if distinct.len() != self.keyids.len() {
+            return Err("a role that lists a key id twice");
+        }
+        Ok(())
+    }
+}
+
+/// Root: names the keys of the top-level roles.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RootMeta {
+    /// Version.
+    pub version: u32,
+    /// When it expires, in unix seconds.
+    #[serde(deserialize_with = "iso")]
+    pub expires: u64,
+    /// Keys by id.
+    pub keys: BTreeMap<KeyId, PublicKey>,
+    /// Keys of each top-level role.
+    pub roles: BTreeMap<String, RoleKeys>,
+}
+
+impl Metadata for RootMeta {
+    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+        let root: Self = read(role, signed)?;
+        for name in [Role::Root, Role::Timestamp, Role::Snapshot, Role::Targets] {
+            let keys = root.roles.get(name.name());
+            let keys =
+                keys.ok_or_else(|| TufError::malformed(role, format_args!("it has no keys for {name}")))?;
+            keys.check().map_err(|why| TufError::malformed(role, why))?;
+        }
+        Ok(root)
+    }
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn expires(&self) -> u64 {
+        self.expires
+    }
+}
+
+/// How a parent names a file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct MetaFile {
+    /// Its version.
+    pub version: u32,
+    /// Its length in bytes, where the parent says it.
+    pub length: Option<u64>,
+    /// Its hashes, where the parent says them.
+    pub hashes: Option<BTreeMap<String, String>>,
+}
+
+impl MetaFile {
+    /// Tells whether `bytes` have the length and every hash that the parent names. A hash of a kind that is not
+    /// known here matches nothing: better no file than an unchecked one.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        self.length.is_none_or(|length| length == bytes.len() as u64)
+            && self.hashes.iter().flatten().all(|(kind, hex_digits)| {
+                let found = match kind.as_str() {
+                    "sha256" => hex::encode(Sha256::digest(bytes)),
+                    "sha384" => hex::encode(Sha384::digest(bytes)),
+                    "sha512" => hex::encode(Sha512::digest(bytes)),
+                    _ => return false,
+                };
+                found == *hex_digits
+            })
+    }
+}
+
+/// Timestamp: names the newest snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimestampMeta {
+    /// Version.
+    pub version: u32,
+    /// When it expires, in unix seconds.
+    pub expires: u64,
+    /// The newest snapshot.
+    pub snapshot: MetaFile,
+    /// When it was issued, in unix seconds (`x-tern`).
+    pub time: Option<u64>,
+}
+
+impl Metadata for TimestampMeta {
+    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+        #[derive(Deserialize)]
+        struct Raw {
+            version: u32,
+            #[serde(deserialize_with = "iso")]
+            expires: u64,
+            meta: BTreeMap<String, MetaFile>,
+            #[serde(rename = "x-tern")]
+            extension: Option<Issued>,
+        }
+        #[derive(Deserialize)]
+        struct Issued {
+            time: u64,
+        }
+        let mut raw: Raw = read(role, signed)?;
+        let snapshot = raw.meta.remove("snapshot.json");
+        let snapshot = snapshot.ok_or_else(|| TufError::malformed(role, "it does not name snapshot.json"))?;
+        check_version(role, snapshot.version)?;
+        Ok(Self {
+            version: raw.version,
+            expires: raw.expires,
+            snapshot,
+            time: raw.extension.map(|extension| extension.time),
+        })
+    }
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn expires(&self) -> u64 {
+        self.expires
+    }
+}
+
+/// Snapshot: names the newest version of targets, release, rollout and halt.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SnapshotMeta {
+    /// Version.
+    pub version: u32,
+    /// When it expires, in unix seconds.
+    #[serde(deserialize_with = "iso")]
+    pub expires: u64,
+    /// File name (`<role>.json`) to what it names.
+    pub meta: BTreeMap<String, MetaFile>,
+}
+
+impl SnapshotMeta {
+    /// Returns what it says about `role`'s file.
+    pub fn of(&self, role: Role) -> Option<&MetaFile> {
+        self.meta.get(&format!("{role}.json"))
+    }
+}
+
+impl Metadata for SnapshotMeta {
+    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+        let snapshot: Self = read(role, signed)?;
+        for file in snapshot.meta.values() {
+            check_version(role, file.version)?;
+        }
+        for named in [Role::Targets, Role::Release, Role::Rollout, Role::Halt] {
+            if snapshot.of(named).is_none() {
+                return Err(TufError::malformed(role, format_args!("it does not name {named}.json")));
+            }
+        }
+        Ok(snapshot)
+    }
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn expires(&self) -> u64 {
+        self.expires
+    }
+}
+
+/// Targets, release, rollout and halt share this shape; what Tern adds is in [`super::content`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TargetsMeta {
+    /// Version.
+    pub version: u32,
+    /// When it expires, in unix seconds.
+    #[serde(deserialize_with = "iso")]
+    pub expires: u64,
+    /// Path to what it names.
+    pub targets: BTreeMap<String, Target>,
+    /// To whom it delegates.
+    pub delegations: Option<Delegations>,
+    /// What Tern adds.
+    #[serde(rename = "x-tern")]
+    pub extension: Option<Value>,
+}
+
+/// A target: one payload.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Target {
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its hashes.
+    pub hashes: BTreeMap<String, String>,
+    /// What Tern says about it.
+    pub custom: Option<Value>,
+}
+
+impl Target {
+    /// Returns its SHA-256, if it is named and well formed.
+    pub fn sha256(&self) -> Option<Digest> {
+        self.hashes.get("sha256")?.parse().ok()
+    }
+}
+
+/// To whom targets delegates.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Delegations {
+    /// Keys by id.
+    pub keys: BTreeMap<KeyId, PublicKey>,
+    /// The roles, in order.
+    pub roles: Vec<DelegatedRole>,
+}
+
+/// One delegation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DelegatedRole {
+    /// Name of the role.
+    pub name: String,
+    /// Its keys.
+    #[serde(flatten)]
+    pub keys: RoleKeys,
+    /// Patterns of the paths that it may name.
+    #[serde(default)]
+    pub paths: Vec<String>,
+}
+
+impl Delegations {
+    /// Returns the delegation to `role`.
+    pub fn to(&self, role: Role) -> Option<&DelegatedRole> {
+        self.roles.iter().find(|delegated| delegated.name == role.name())
+    }
+}
+
+impl DelegatedRole {
+    /// Tells whether the role may name `path`: `*` and `?` match within one part, as TUF 1.0 section 4.5 says.
+    pub fn covers(&self, path: &str) -> bool {
+        self.paths.iter().any(|pattern| {
+            pattern.split('/').count() == path.split('/').count()
+                && pattern
+                    .split('/')
+                    .zip(path.split('/'))
+                    .all(|(p, t)| part_matches(p.as_bytes(), t.as_bytes()))
+        })
+    }
+}
+
+/// Matches without recursion: a pattern is somebody else's, and must not cost more than its length × the path's.
+fn part_matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(b) if *b == b'?' || *b == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, taken)) => {
+                    star = Some((at, taken + 1));
+                    p = at + 1;
+                    t = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|b| *b == b'*')
+}
+
+impl Metadata for TargetsMeta {
+    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+        let targets: Self = read(role, signed)?;
+        if let Some(delegations) = &targets.delegations {
+            let names: BTreeSet<_> = delegations.roles.iter().map(|delegated| &delegated.name).collect();
+            if names.len() != delegations.roles.len() || names.len() > DELEGATIONS_MAX {
+                let why = format!("it delegates to a role twice, or to more than {DELEGATIONS_MAX}");
+                return Err(TufError::malformed(role, why));
+            }
+            for delegated in &delegations.roles {
+                delegated.keys.check().map_err(|why| TufError::malformed(role, why))?;
+            }
+        }
+        Ok(targets)
+    }
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn expires(&self) -> u64 {
+        self.expires
+    }
+}
+
+/// Reads a signed part after checking what all have in common.
+fn read<T: DeserializeOwned>(role: Role, signed: &Value) -> Result<T, TufError> {
+    let text = |field: &str| signed.get(field).and_then(Value::as_str).unwrap_or_default();
+    if text("_type") != role.kind() {
+        return Err(TufError::malformed(role, format_args!("its type is {:?}", text("_type"))));
+    }
+    // TUF 1.0 section 4.3: a client refuses a major version that it does not know.
+    if !text("spec_version").starts_with("1.") {
+        return Err(TufError::malformed(role, "its spec_version is not 1.x"));
+    }
+    if signed.get("version") == Some(&Value::from(0)) {
+        return Err(TufError::malformed(role, "its version is 0"));
+    }
+    T::deserialize(signed).map_err(|e| TufError::malformed(role, e))
+}
+
+fn check_version(role: Role, version: u32) -> Result<(), TufError> {
+    if version == 0 { Err(TufError::malformed(role, "it names a version 0")) } else { Ok(()) }
+}
+
+fn iso<'de, D: Deserializer<'de>>(reader: D) -> Result<u64, D::Error> {
+    let text = std::borrow::Cow::<str>::deserialize(reader)?;
+    time::read(&text).ok_or_else(|| serde::de::Error::custom("expires is not YYYY-MM-DDTHH:MM:SSZ"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_stays_within_its_part_of_the_path() {
+        let role = |pattern: &str| DelegatedRole {
+            name: "release".into(),
+            keys: RoleKeys { keyids: vec![], threshold: 1 },
+            paths: vec![pattern.into()],
+        };
+        for (pattern, path, covered) in [
+            ("cam/*/*", "cam/7/rootfs", true),
+            ("cam/*/*", "cam/7/rootfs/x", false),
+            ("cam/*/*", "cam/7", false),
+            ("cam/*/*", "router/7/rootfs", false),
+            ("*", "cam/7", false),
+            ("c?m/*-1/r*f*s", "cam/7-1/rootfs", true),
+            ("c?m/*-1/r*f*s", "cam/7-2/rootfs", false),
+            ("cam/7/", "cam/7/", true),
+        ] {
+            assert_eq!(role(pattern).covers(path), covered, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn peek_reads_the_version_and_refuses_what_is_too_large() {
+        let file = br#"{"signatures":[{"sig":{"version":9}}],"signed":{"a":[1],"version":7}}"#;
+        assert_eq!(peek(file), Some(7));
+        assert_eq!(peek(br#"{"signed":{"version":0}}"#), None);
+        assert_eq!(peek(br#"{"signed":{"version":1,"version":2}}"#), None);
+        assert_eq!(peek(b"TRNB"), None);
+        let padded = [file.as_slice(), &vec![b' '; 64 * 1024]].concat();
+        assert_eq!(peek(&padded), None);
+    }
+
+    #[test]
+    fn every_hash_that_is_named_must_match() {
+        let named = |kind: &str, digits: String| MetaFile {
+            version: 1,
+            length: Some(3),
+            hashes: Some(BTreeMap::from([(kind.to_owned(), digits)])),
+        };
+        assert!(named("sha256", hex::encode(Sha256::digest(b"abc"))).matches(b"abc"));
+        assert!(named("sha512", hex::encode(Sha512::digest(b"abc"))).matches(b"abc"));
+        assert!(!named("sha256", hex::encode(Sha256::digest(b"abc"))).matches(b"abd"));
+        assert!(!named("md5", "900150983cd24fb0d6963f7d28e17f72".into()).matches(b"abc"));
+        assert!(!MetaFile { version: 1, length: Some(4), hashes: None }.matches(b"abc"));
+    }
+}

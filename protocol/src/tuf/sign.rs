@@ -1,0 +1,96 @@
+//! Signing: unsigned metadata in, a file out, and one signature more on a file that has some.
+
+use serde_json::{Map, Value, json};
+
+use super::key::{KeyId, SignError, Signer};
+use super::{Role, TufError, canonical};
+use crate::limits::SIGNATURES_MAX;
+
+/// Signs a role's metadata with every signer; returns the file as it travels.
+pub fn sign(signed: Value, signers: &[&dyn Signer]) -> Result<Vec<u8>, SignError> {
+    let mut file = Draft { signatures: Vec::new(), signed };
+    for signer in signers {
+        file.add(*signer)?;
+    }
+    file.write()
+}
+
+/// Adds one signature to a file, or replaces the signer's own; the signed part stays as it is. For thresholds
+/// that several people reach one after the other.
+pub fn add_signature(file: &[u8], signer: &dyn Signer) -> Result<Vec<u8>, SignError> {
+    let mut file = Draft::read(file)?;
+    file.add(signer)?;
+    file.write()
+}
+
+struct Draft {
+    signatures: Vec<(KeyId, String)>,
+    signed: Value,
+}
+
+impl Draft {
+    fn read(bytes: &[u8]) -> Result<Self, SignError> {
+        #[derive(serde::Deserialize)]
+        struct Raw {
+            signatures: Vec<Signature>,
+            signed: Value,
+        }
+        #[derive(serde::Deserialize)]
+        struct Signature {
+            keyid: KeyId,
+            sig: String,
+        }
+        let refused = |e: String| TufError::malformed(Role::Targets, e);
+        let ceiling = Role::ALL.into_iter().map(Role::ceiling).max().unwrap_or_default();
+        if bytes.len() > ceiling {
+            let length = bytes.len();
+            return Err(TufError::TooLarge { role: Role::Targets, length, ceiling }.into());
+        }
+        let value = canonical::read(bytes).map_err(|e| refused(e.to_string()))?;
+        let raw: Raw = serde_json::from_value(value).map_err(|e| refused(e.to_string()))?;
+        let signatures = raw.signatures.into_iter().map(|s| (s.keyid, s.sig)).collect();
+        Ok(Self { signatures, signed: raw.signed })
+    }
+
+    fn add(&mut self, signer: &dyn Signer) -> Result<(), SignError> {
+        let role = kind(&self.signed)?;
+        let message = canonical::write(&self.signed).map_err(|e| TufError::malformed(role, e))?;
+        let key = signer.public();
+        let signature = signer.sign(&message)?;
+        // Verified before it is kept: with two tokens at hand the wrong one signs without a word.
+        if !key.verifies(&message, &signature) {
+            return Err(SignError::OtherKey(key.id()));
+        }
+        let keyid = key.id();
+        self.signatures.retain(|(other, _)| *other != keyid);
+        self.signatures.push((keyid, hex::encode(signature)));
+        Ok(())
+    }
+
+    fn write(self) -> Result<Vec<u8>, SignError> {
+        let role = kind(&self.signed)?;
+        if self.signatures.len() > SIGNATURES_MAX {
+            let why = format!("more than {SIGNATURES_MAX} signatures");
+            return Err(TufError::malformed(role, why).into());
+        }
+        let list: Vec<Value> =
+            self.signatures.iter().map(|(keyid, sig)| json!({"keyid": keyid, "sig": sig})).collect();
+        let mut file = Map::new();
+        file.insert("signatures".into(), Value::Array(list));
+        file.insert("signed".into(), self.signed);
+        let bytes = serde_json::to_vec(&file).expect("JSON values always serialise");
+        // A file above its ceiling would be refused by every device, so it is refused here.
+        if bytes.len() > role.ceiling() {
+            return Err(TufError::TooLarge { role, length: bytes.len(), ceiling: role.ceiling() }.into());
+        }
+        Ok(bytes)
+    }
+}
+
+/// Returns a role of the metadata's kind; all `targets`-like roles have one ceiling.
+fn kind(signed: &Value) -> Result<Role, TufError> {
+    let kind = signed.get("_type").and_then(Value::as_str).unwrap_or_default();
+    Role::from_name(kind)
+        .filter(|role| role.kind() == kind)
+        .ok_or_else(|| TufError::malformed(Role::Targets, format_args!("its type is {kind:?}")))
+}
