@@ -160,7 +160,7 @@ impl Program {
         let mut command = Command::new(executable);
         command
             .args(arguments)
-            .env("TERN_SLOT", context.slot.as_str())
+            .env("TERN_SLOT", context.slot.to_string())
             .env("TERN_SLOT_PATH", &context.slot_path)
             .env("TERN_RC", context.rc.to_string())
             .env("TERN_VERSION", &context.version)
@@ -181,9 +181,10 @@ impl Program {
 impl Context {
     /// Fills in `{…}` in one pass, so nothing that a value contains is filled in again.
     fn fill(&self, part: &str) -> String {
-        let (slot_path, rc) = (self.slot_path.to_string_lossy(), self.rc.to_string());
+        let (slot, slot_path, rc) =
+            (self.slot.to_string(), self.slot_path.to_string_lossy(), self.rc.to_string());
         let values = [
-            ("{slot}", self.slot.as_str()),
+            ("{slot}", &*slot),
             ("{slot_path}", &*slot_path),
             ("{rc}", &rc),
             ("{version}", &self.version),

@@ -9,35 +9,17 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use p256::SecretKey;
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use p256::elliptic_curve::sec1::ToEncodedPoint as _;
 use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
+use p256::{PublicKey, SecretKey};
 use serde::Serialize;
 use tern_protocol::id::DeviceId;
+use tern_protocol::mac::PairSecret;
 
+use crate::core::agent::Keys;
 use crate::record::{self, RecordError};
-
-/// Bytes of a public key as an uncompressed SEC1 point.
-pub const PUBLIC_KEY: usize = 65;
-
-/// Who the device is. An implementation may keep the identity key in a secure element.
-pub trait Identity {
-    /// Returns the identity key's public half, as an uncompressed SEC1 point.
-    fn id_public(&self) -> [u8; PUBLIC_KEY];
-
-    /// Signs `message` with the identity key (ECDSA over SHA-256); returns the DER form.
-    fn sign(&self, message: &[u8]) -> Vec<u8>;
-
-    /// Returns the telemetry key.
-    fn telemetry_secret(&self) -> &SecretKey;
-
-    /// Returns the telemetry key's public half, as an uncompressed SEC1 point.
-    fn telemetry_public(&self) -> [u8; PUBLIC_KEY] {
-        point(self.telemetry_secret())
-    }
-}
 
 /// Says why a key could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -103,14 +85,18 @@ impl FileIdentity {
             device: &'a DeviceId,
             identity: String,
         }
-        serde_json::to_string(&Line { device, identity: hex::encode(self.id_public()) })
+        serde_json::to_string(&Line { device, identity: hex::encode(self.identity()) })
             .expect("two texts serialise")
     }
 }
 
-impl Identity for FileIdentity {
-    fn id_public(&self) -> [u8; PUBLIC_KEY] {
+impl Keys for FileIdentity {
+    fn identity(&self) -> Vec<u8> {
         point(&self.identity)
+    }
+
+    fn telemetry(&self) -> Vec<u8> {
+        point(&self.telemetry)
     }
 
     fn sign(&self, message: &[u8]) -> Vec<u8> {
@@ -119,15 +105,13 @@ impl Identity for FileIdentity {
         signature.to_der().as_bytes().to_vec()
     }
 
-    fn telemetry_secret(&self) -> &SecretKey {
-        &self.telemetry
+    fn agree(&self, peer: &PublicKey) -> PairSecret {
+        PairSecret::agree(&self.telemetry, peer)
     }
 }
 
-fn point(key: &SecretKey) -> [u8; PUBLIC_KEY] {
-    let mut bytes = [0; PUBLIC_KEY];
-    bytes.copy_from_slice(key.public_key().to_encoded_point(false).as_bytes());
-    bytes
+fn point(key: &SecretKey) -> Vec<u8> {
+    key.public_key().to_encoded_point(false).as_bytes().to_vec()
 }
 
 fn key(folder: &Path, name: &str) -> Result<SecretKey, IdentityError> {
@@ -171,6 +155,9 @@ mod tests {
     use p256::ecdsa::VerifyingKey;
     use p256::ecdsa::signature::Verifier as _;
 
+    use tern_protocol::mac::Direction;
+    use tern_protocol::message::Presence;
+
     use super::*;
 
     #[test]
@@ -180,11 +167,11 @@ mod tests {
 
         let second = FileIdentity::open(folder.path()).unwrap();
 
-        assert_eq!(second.id_public(), first.id_public());
-        assert_eq!(second.telemetry_public(), first.telemetry_public());
-        assert_ne!(first.id_public(), first.telemetry_public());
+        assert_eq!(second.identity(), first.identity());
+        assert_eq!(second.telemetry(), first.telemetry());
+        assert_ne!(first.identity(), first.telemetry());
         let other = FileIdentity::open(tempfile::tempdir().unwrap().path()).unwrap();
-        assert_ne!(other.id_public(), first.id_public());
+        assert_ne!(other.identity(), first.identity());
     }
 
     #[test]
@@ -206,12 +193,26 @@ mod tests {
     #[test]
     fn a_signature_is_good_for_its_message_only() {
         let identity = FileIdentity::open(tempfile::tempdir().unwrap().path()).unwrap();
-        let verifier = VerifyingKey::from_sec1_bytes(&identity.id_public()).unwrap();
+        let verifier = VerifyingKey::from_sec1_bytes(&identity.identity()).unwrap();
 
         let signature = Signature::from_der(&identity.sign(b"challenge")).unwrap();
 
         assert!(verifier.verify(b"challenge", &signature).is_ok());
         assert!(verifier.verify(b"another", &signature).is_err());
+    }
+
+    #[test]
+    fn two_devices_agree_on_a_secret_by_their_telemetry_keys() {
+        let open = || FileIdentity::open(tempfile::tempdir().unwrap().path()).unwrap();
+        let (one, other) = (open(), open());
+        let seal = |own: &FileIdentity, peer: &FileIdentity| {
+            let secret = own.agree(&PublicKey::from_sec1_bytes(&peer.telemetry()).unwrap());
+            let (fleet, device) = ("acme".parse().unwrap(), "r-1".parse().unwrap());
+            secret.key(Direction::Up, &fleet, &device, 1, 1).seal(&Presence { online: true })
+        };
+
+        assert_eq!(seal(&one, &other), seal(&other, &one));
+        assert_ne!(seal(&one, &other), seal(&one, &open()));
     }
 
     #[test]
@@ -231,7 +232,7 @@ mod tests {
 
         let line = identity.factory_line(&"r-1".parse().unwrap());
 
-        let expected = format!(r#"{{"device":"r-1","identity":"{}"}}"#, hex::encode(identity.id_public()));
+        let expected = format!(r#"{{"device":"r-1","identity":"{}"}}"#, hex::encode(identity.identity()));
         assert_eq!(line, expected);
     }
 }

@@ -109,7 +109,7 @@ fn power_on(
     kernel: Option<String>,
 ) -> Result<Booted, BootError> {
     let record = load(records)?;
-    let usable = SlotName::ALL.map(|slot| slot_file::is_bootable(folder, slot));
+    let usable = SlotName::BOTH.map(|slot| slot_file::is_bootable(folder, slot));
     let (slot, next) = choose(&record, usable)?;
     if next != record {
         records.save(&next).map_err(BootError::Record)?;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::record::RecordError;
-use crate::slot::{SlotError, SlotName};
+use crate::slot::{SlotError, SlotName, place};
 
 /// What agent and boot loader agree on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,19 +114,19 @@ pub struct NothingBootable {
 
 /// Plays the boot loader: returns the slot to boot and the record to save before booting it.
 ///
-/// `usable` tells, in the order of [`SlotName::ALL`], whether a slot's bytes match its label. The slot that is
+/// `usable` tells, in the order of [`SlotName::BOTH`], whether a slot's bytes match its label. The slot that is
 /// neither active nor on trial is never chosen, usable or not: it may hold a release that nobody has approved yet.
 pub fn choose(record: &BootRecord, usable: [bool; 2]) -> Result<(SlotName, BootRecord), NothingBootable> {
     let mut record = record.clone();
     if let Some(trial) = &mut record.trial {
-        if usable[trial.slot.index()] && trial.tries_left > 0 {
+        if usable[place(trial.slot)] && trial.tries_left > 0 {
             trial.tries_left -= 1;
             return Ok((trial.slot, record));
         }
         // A trial that once was passed over is over: it must not come back when a bad read heals.
         trial.tries_left = 0;
     }
-    if usable[record.active.index()] {
+    if usable[place(record.active)] {
         return Ok((record.active, record));
     }
     Err(NothingBootable { active: record.active })
@@ -138,9 +138,9 @@ mod tests {
 
     fn every_record() -> Vec<BootRecord> {
         let mut records = Vec::new();
-        for active in SlotName::ALL {
+        for active in SlotName::BOTH {
             records.push(BootRecord { active, trial: None });
-            for slot in SlotName::ALL {
+            for slot in SlotName::BOTH {
                 for tries_left in 0..=3 {
                     records.push(BootRecord { active, trial: Some(Trial { slot, rc: 9, tries_left }) });
                 }
@@ -161,18 +161,18 @@ mod tests {
 
             let on_trial =
                 record.trial.as_ref().is_some_and(|trial| trial.slot == slot && trial.tries_left > 0);
-            assert!(usable[slot.index()] && (slot == record.active || on_trial), "{record:?} {usable:?}");
+            assert!(usable[place(slot)] && (slot == record.active || on_trial), "{record:?} {usable:?}");
         }
     }
 
     #[test]
     fn recovery_is_needed_exactly_when_neither_the_trial_nor_the_active_slot_can_boot() {
         for (record, usable) in every_case() {
-            let trial = record.trial.as_ref().is_some_and(|t| t.tries_left > 0 && usable[t.slot.index()]);
+            let trial = record.trial.as_ref().is_some_and(|t| t.tries_left > 0 && usable[place(t.slot)]);
 
             let chosen = choose(&record, usable);
 
-            assert_eq!(chosen.is_ok(), trial || usable[record.active.index()], "{record:?} {usable:?}");
+            assert_eq!(chosen.is_ok(), trial || usable[place(record.active)], "{record:?} {usable:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use tern_protocol::chunk::{self, RootHasher};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 
-use super::{Image, SlotError, SlotLabel, SlotName, Slots};
+use super::{Image, SlotError, SlotLabel, SlotName, Slots, place};
 use crate::record::{RecordError, RecordFile, sync_folder};
 
 /// Slots in a folder.
@@ -37,7 +37,7 @@ struct Hashed {
 impl FileSlots {
     /// Opens the slots in `folder`, each of `capacity` bytes; `running` is the slot that may not be changed.
     pub fn open(folder: &Path, capacity: u64, running: SlotName) -> Result<Self, SlotError> {
-        for slot in SlotName::ALL {
+        for slot in SlotName::BOTH {
             labels(folder, slot)?;
         }
         Ok(Self { folder: folder.to_owned(), capacity, running, hashed: [None, None] })
@@ -71,7 +71,7 @@ impl Slots for FileSlots {
 
     fn mark_bad(&mut self, slot: SlotName) -> Result<(), SlotError> {
         self.changeable(slot)?;
-        self.hashed[slot.index()] = None;
+        self.hashed[place(slot)] = None;
         // Spare the medium when it says so already; a damaged label only looks bad and is renewed.
         if matches!(labels(&self.folder, slot)?.load(), Ok(Some(SlotLabel::Bad))) {
             return Ok(());
@@ -88,7 +88,7 @@ impl Slots for FileSlots {
         if self.label(slot)? != SlotLabel::Bad {
             return Err(SlotError::NotMarkedBad(slot));
         }
-        self.hashed[slot.index()] = None;
+        self.hashed[place(slot)] = None;
         self.image_for_writing(slot)
             .and_then(|file| file.write_all_at(bytes, offset))
             .map_err(|source| SlotError::Io { action: "write to", slot, source })
@@ -105,14 +105,14 @@ impl Slots for FileSlots {
 
     fn hash(&mut self, slot: SlotName, length: u64) -> Result<(Digest, Digest), SlotError> {
         let (sha256, root) = hash(&self.path(slot), slot, length)?;
-        self.hashed[slot.index()] = Some(Hashed { length, sha256, root });
+        self.hashed[place(slot)] = Some(Hashed { length, sha256, root });
         Ok((sha256, root))
     }
 
     fn set_label(&mut self, slot: SlotName, image: Image) -> Result<(), SlotError> {
         self.changeable(slot)?;
         let claimed = Hashed { length: image.length, sha256: image.sha256, root: image.root };
-        if self.hashed[slot.index()].as_ref() != Some(&claimed) {
+        if self.hashed[place(slot)].as_ref() != Some(&claimed) {
             return Err(SlotError::NotHashed(slot));
         }
         // A longer predecessor's tail would be part of what is executed, and nobody has signed it.

@@ -12,56 +12,14 @@
 
 pub mod file;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::digest::Digest;
 
+pub use crate::core::SlotName;
 use crate::record::RecordError;
-
-/// Names a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SlotName {
-    /// The slot that is provisioned first.
-    A,
-    /// The other one.
-    B,
-}
-
-impl SlotName {
-    /// Both slots.
-    pub const ALL: [Self; 2] = [Self::A, Self::B];
-
-    /// Returns the slot that this one is not.
-    pub fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-
-    /// Returns the name as it is written in files and environment variables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::A => "a",
-            Self::B => "b",
-        }
-    }
-
-    /// Returns the place of this slot in [`Self::ALL`].
-    pub fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl fmt::Display for SlotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// A release's image, as a label describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,4 +129,9 @@ pub trait Slots {
 
     /// Returns where probes and boot loader find the bytes of `slot`.
     fn path(&self, slot: SlotName) -> PathBuf;
+}
+
+/// Returns the place of `slot` in [`SlotName::BOTH`].
+pub(crate) fn place(slot: SlotName) -> usize {
+    slot as usize
 }
