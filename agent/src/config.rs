@@ -33,6 +33,8 @@ pub struct Config {
     pub carrier: CarrierId,
     /// Its region.
     pub region: RegionId,
+    /// The component that the slots hold.
+    pub component: String,
     /// Brokers, tried in order; at least one.
     pub brokers: Vec<BrokerAddress>,
     /// User name for brokers that want one.
@@ -191,6 +193,8 @@ struct File {
     #[serde(default = "no_carrier")]
     carrier: CarrierId,
     region: RegionId,
+    #[serde(default = "component")]
+    component: String,
     brokers: Vec<BrokerAddress>,
     user: Option<String>,
     password_file: Option<PathBuf>,
@@ -241,6 +245,10 @@ fn no_carrier() -> CarrierId {
     "none".parse().expect("a plain word is an id")
 }
 
+fn component() -> String {
+    "rootfs".into()
+}
+
 fn data_dir() -> PathBuf {
     "/var/lib/tern".into()
 }
@@ -271,6 +279,12 @@ impl File {
         if self.user.is_none() && self.password_file.is_some() {
             return Err("password_file without user; MQTT 3.1.1 knows no password alone".into());
         }
+        if self.component.is_empty() || self.component.contains('/') {
+            return Err(format!(
+                "component {:?} is no part of a target's path; write one word",
+                self.component
+            ));
+        }
         if self.slots.capacity == 0 {
             return Err("slots.capacity is 0; say how many bytes one slot can hold".into());
         }
@@ -286,6 +300,7 @@ impl File {
             model: self.model,
             carrier: self.carrier,
             region: self.region,
+            component: self.component,
             brokers: self.brokers,
             user: self.user,
             password_file: self.password_file,

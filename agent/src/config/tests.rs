@@ -80,6 +80,7 @@ fn the_defaults_in_the_sample_are_the_defaults_in_the_code() {
 
     assert_eq!(sample.timing, Timing::default());
     assert_eq!(sample.timing, smallest.timing);
+    assert_eq!(sample.component, smallest.component);
     assert_eq!(sample.carrier, smallest.carrier);
     assert_eq!(sample.data_dir, smallest.data_dir);
     assert_eq!(sample.runtime_dir, smallest.runtime_dir);
@@ -145,6 +146,17 @@ fn the_scale_multiplies_every_duration_and_nothing_else() {
         let expected = number(value) * if is_duration { 0.5 } else { 1.0 };
         assert_eq!(number(&scaled[key]), expected, "{key}");
     }
+}
+
+#[test]
+fn the_core_has_the_same_defaults_and_a_deadline_of_the_devices_own() {
+    let timing = Timing::default();
+
+    assert_eq!(timing.core(0.0), crate::core::timing::Timing::default());
+    assert_eq!(timing.core(1.0).connect_deadline, 42 * 60 * 1000);
+    assert_eq!(timing.core(-1.0).connect_deadline, 28 * 60 * 1000);
+    let scaled = load(&format!("{SMALLEST}[timing]\nscale = 0.01")).unwrap().timing;
+    assert_eq!(scaled.core(0.0), crate::core::timing::Timing::default().scaled(0.01));
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tern_protocol::limits::GET_PACKS_MAX;
 
+use crate::core;
+
 /// Every wait of the agent. In the file, durations are seconds and may have a fraction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -51,6 +53,15 @@ pub struct Timing {
     /// How long retained files are waited for after subscribing.
     #[serde(with = "seconds")]
     pub retained_wait: Duration,
+    /// Interval at which the controller publishes its heartbeat.
+    #[serde(with = "seconds")]
+    pub heartbeat: Duration,
+    /// First pause before unacknowledged reports are sent again; doubles up to `get_repeat_max`.
+    #[serde(with = "seconds")]
+    pub resend_first: Duration,
+    /// How long a deferral lasts before the device looks again.
+    #[serde(with = "seconds")]
+    pub deferral: Duration,
     /// Packs that one `get` asks for.
     pub window: u32,
     /// MQTT keep-alive.
@@ -74,7 +85,7 @@ impl Default for Timing {
             scale: 1.0,
             retry_base: seconds(30),
             retry_max: seconds(3600),
-            retry_attempts: 8,
+            retry_attempts: 5,
             ask_first: seconds(60),
             ask_max: seconds(600),
             answer_valid: seconds(120),
@@ -86,6 +97,9 @@ impl Default for Timing {
             get_repeat_first: seconds(10),
             get_repeat_max: seconds(600),
             retained_wait: seconds(10),
+            heartbeat: seconds(21_600),
+            resend_first: seconds(10),
+            deferral: seconds(900),
             window: 32,
             keepalive: seconds(1200),
             broker_silence: seconds(3),
@@ -112,6 +126,7 @@ impl Timing {
             ("retry_base", self.retry_base, self.retry_max),
             ("ask_first", self.ask_first, self.ask_max),
             ("get_repeat_first", self.get_repeat_first, self.get_repeat_max),
+            ("resend_first", self.resend_first, self.get_repeat_max),
             ("reconnect_first", self.reconnect_first, self.reconnect_max),
         ] {
             if first.is_zero() || first > most {
@@ -132,7 +147,33 @@ impl Timing {
         Ok(self)
     }
 
-    fn waits(&mut self) -> [&mut Duration; 16] {
+    /// Returns the waits that the core keeps. `jitter`, −1 to 1 and this device's own, says where in the range of
+    /// `connect_jitter` its deadline lies.
+    pub fn core(&self, jitter: f64) -> core::timing::Timing {
+        // A wait of zero would spin: a millisecond is the least. Ten years times a hundred fit 64 bits.
+        let ms = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        let share = 1.0 + self.connect_jitter * jitter.clamp(-1.0, 1.0);
+        core::timing::Timing {
+            retry_first: ms(self.retry_base),
+            retry_most: ms(self.retry_max),
+            retry_tries: self.retry_attempts,
+            ask_first: ms(self.ask_first),
+            ask_most: ms(self.ask_max),
+            answer_valid: ms(self.answer_valid),
+            started_timeout: ms(self.started_timeout),
+            soak: ms(self.soak),
+            connect_deadline: ms(self.connect_deadline.mul_f64(share)),
+            get_first: ms(self.get_repeat_first),
+            get_most: ms(self.get_repeat_max),
+            retained_wait: ms(self.retained_wait),
+            heartbeat: ms(self.heartbeat),
+            resend_first: ms(self.resend_first),
+            deferral: ms(self.deferral),
+            window: self.window,
+        }
+    }
+
+    fn waits(&mut self) -> [&mut Duration; 19] {
         [
             &mut self.retry_base,
             &mut self.retry_max,
@@ -146,6 +187,9 @@ impl Timing {
             &mut self.get_repeat_first,
             &mut self.get_repeat_max,
             &mut self.retained_wait,
+            &mut self.heartbeat,
+            &mut self.resend_first,
+            &mut self.deferral,
             &mut self.keepalive,
             &mut self.broker_silence,
             &mut self.reconnect_first,
