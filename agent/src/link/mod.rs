@@ -138,8 +138,9 @@ pub enum LinkError {
 }
 
 impl LinkConfig {
-    /// Reads what the configuration names: password, certificates, keys.
-    pub fn load(config: &Config) -> Result<Self, LinkError> {
+    /// Reads what the configuration names: password, certificates, keys. Certificates are judged as if it were at
+    /// least `time_floor`, the latest time in Unix seconds that a signed file or an answer has shown.
+    pub fn load(config: &Config, time_floor: u64) -> Result<Self, LinkError> {
         let login = match (&config.user, &config.password_file) {
             (None, _) => None,
             (Some(user), None) => Some((user.clone(), String::new())),
@@ -155,7 +156,7 @@ impl LinkConfig {
             brokers: config.brokers.clone(),
             client_id: config.device.to_string(),
             login,
-            tls: config.tls.as_ref().map(tls::load).transpose()?,
+            tls: config.tls.as_ref().map(|files| tls::load(files, time_floor)).transpose()?,
             will: Some((presence, offline)),
             keepalive: config.timing.keepalive,
             silence: config.timing.broker_silence,
