@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::file::{HookFile, ProbeFile, SlotsFile, program_deadline};
 use super::*;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent.toml");
