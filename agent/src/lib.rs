@@ -1,4 +1,28 @@
 //! Keeps one device on the release that its fleet has approved.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`core`] | what to do next, worked out without I/O, clock or randomness |
+//! | [`clock`] | the only place that asks what time it is |
+//! | [`record`] | one checksummed record in two copies: what must survive a power cut |
+//! | [`slot`] | the two places that hold a release, and what vouches for their bytes |
+//! | [`boot`] | which slot comes up next; trial, confirm, rollback |
+//! | [`config`] | what the agent is told, read once into checked types |
+//! | [`identity`] | the device's two keys |
+//! | [`link`] | one MQTT connection to the first broker that does its duty |
+//! | [`command`] | running an integrator's program, bounded in time and output |
+//! | [`health`] | probes that decide whether a release on trial is well |
+//! | [`hooks`] | programs around the update itself |
 #![forbid(unsafe_code)]
 
+pub mod boot;
+pub mod clock;
+pub mod command;
+pub mod config;
 pub mod core;
+pub mod health;
+pub mod hooks;
+pub mod identity;
+pub mod link;
+pub mod record;
+pub mod slot;

@@ -1,0 +1,186 @@
+//! The agent's configuration: one TOML file, read once into checked types. Unknown keys are refused by name.
+//!
+//! Every key stands with its default and its reason in `deploy/agent.toml`; a test keeps both in step.
+
+mod file;
+mod timing;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
+
+use crate::health::Probe;
+use crate::hooks::Hook;
+use file::File;
+pub use timing::Timing;
+
+/// Everything that the agent is told about its device and its fleet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// This device.
+    pub device: DeviceId,
+    /// Its product.
+    pub product: ProductId,
+    /// Its hardware model.
+    pub model: ModelId,
+    /// Its carrier; `none` without one.
+    pub carrier: CarrierId,
+    /// Its region.
+    pub region: RegionId,
+    /// The component that the slots hold.
+    pub component: String,
+    /// Brokers, tried in order; at least one.
+    pub brokers: Vec<BrokerAddress>,
+    /// User name for brokers that want one.
+    pub user: Option<String>,
+    /// File with the password that goes with it.
+    pub password_file: Option<PathBuf>,
+    /// File with the claim token, for devices that no factory list names.
+    pub claim_file: Option<PathBuf>,
+    /// Keys and certificates for `mqtts://` brokers.
+    pub tls: Option<TlsFiles>,
+    /// Folder of all that must survive a power cut.
+    pub data_dir: PathBuf,
+    /// Folder of what must not survive one.
+    pub runtime_dir: PathBuf,
+    /// The root metadata file that the device trusts from its factory.
+    pub root: PathBuf,
+    /// Where releases are kept.
+    pub slots: SlotsConfig,
+    /// Health probes, in order.
+    pub probes: Vec<Probe>,
+    /// Hooks, in order.
+    pub hooks: Vec<Hook>,
+    /// Every wait, already scaled.
+    pub timing: Timing,
+}
+
+/// A broker's address: `mqtt://host:port`, or `mqtts://host:port` for TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct BrokerAddress {
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// Host name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// Port; 1883, or 8883 with TLS, when the address names none.
+    pub port: u16,
+}
+
+/// Files for TLS, all PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificates of the authorities that brokers are checked against.
+    pub ca: PathBuf,
+    /// The device's certificate chain, for brokers that want one.
+    pub cert: Option<PathBuf>,
+    /// The key that goes with it.
+    pub key: Option<PathBuf>,
+}
+
+/// Where releases are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotsConfig {
+    /// Folder of the slots.
+    pub dir: PathBuf,
+    /// Bytes that one slot can hold.
+    pub capacity: u64,
+}
+
+/// Says what is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("could not read configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it should be; the source names line, key and reason.
+    #[error("configuration {} is not valid", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// Each key is valid, but together they make no sense.
+    #[error("configuration {}: {problem}", path.display())]
+    Senseless {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit, and what to do.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let path = path.to_owned();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        match toml::from_str::<File>(&text) {
+            Ok(file) => file.checked().map_err(|problem| ConfigError::Senseless { path, problem }),
+            Err(source) => Err(ConfigError::Parse { path, source: Box::new(source) }),
+        }
+    }
+}
+
+impl TryFrom<String> for BrokerAddress {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for BrokerAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("broker {text:?} {why}; write mqtt://host:port or mqtts://host:port");
+        let (tls, rest) = match text.split_once("://") {
+            Some(("mqtt", rest)) => (false, rest),
+            Some(("mqtts", rest)) => (true, rest),
+            _ => return Err(wrong("has no scheme that we know")),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or_else(|| wrong("is malformed"))?)),
+            None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
+        };
+        let port = match port {
+            None => {
+                if tls {
+                    8883
+                } else {
+                    1883
+                }
+            }
+            Some(port) => match port.parse() {
+                Ok(port) if port > 0 => port,
+                _ => return Err(wrong("has no valid port")),
+            },
+        };
+        if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
+            return Err(wrong("has no valid host"));
+        }
+        Ok(Self { tls, host: host.to_owned(), port })
+    }
+}
+
+#[cfg(test)]
+mod tests;

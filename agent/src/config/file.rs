@@ -1,0 +1,157 @@
+//! The configuration as it is written in the file: its keys, their defaults, and what must fit together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
+
+use super::{BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, timing};
+use crate::command::Program;
+use crate::hooks::{Hook, HookStep};
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    fleet: FleetId,
+    device: DeviceId,
+    product: ProductId,
+    model: ModelId,
+    #[serde(default = "no_carrier")]
+    carrier: CarrierId,
+    region: RegionId,
+    #[serde(default = "component")]
+    component: String,
+    brokers: Vec<BrokerAddress>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    claim_file: Option<PathBuf>,
+    tls: Option<TlsFiles>,
+    #[serde(default = "data_dir")]
+    data_dir: PathBuf,
+    #[serde(default = "runtime_dir")]
+    runtime_dir: PathBuf,
+    #[serde(default = "root")]
+    root: PathBuf,
+    slots: SlotsFile,
+    #[serde(default)]
+    probes: Vec<ProbeFile>,
+    #[serde(default)]
+    hooks: Vec<HookFile>,
+    #[serde(default)]
+    timing: Timing,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SlotsFile {
+    dir: Option<PathBuf>,
+    capacity: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProbeFile {
+    name: String,
+    command: Vec<String>,
+    #[serde(default = "program_deadline", with = "timing::seconds")]
+    deadline: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HookFile {
+    step: HookStep,
+    name: String,
+    command: Vec<String>,
+    #[serde(default = "program_deadline", with = "timing::seconds")]
+    deadline: Duration,
+}
+
+fn no_carrier() -> CarrierId {
+    "none".parse().expect("a plain word is an id")
+}
+
+fn component() -> String {
+    "rootfs".into()
+}
+
+fn data_dir() -> PathBuf {
+    "/var/lib/tern".into()
+}
+
+fn runtime_dir() -> PathBuf {
+    "/run/tern".into()
+}
+
+fn root() -> PathBuf {
+    "/etc/tern/root.json".into()
+}
+
+pub(super) fn program_deadline() -> Duration {
+    Duration::from_secs(60)
+}
+
+impl File {
+    /// Checks what no single key can tell.
+    pub(super) fn checked(self) -> Result<Config, String> {
+        if self.brokers.is_empty() {
+            return Err("brokers is empty; name at least one".into());
+        }
+        if self.brokers.iter().any(|broker| broker.tls) && self.tls.is_none() {
+            return Err("a broker is mqtts:// but there is no [tls] section; name at least its ca".into());
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
+            return Err("tls.cert and tls.key go together; name both or neither".into());
+        }
+        if self.user.is_none() && self.password_file.is_some() {
+            return Err("password_file without user; MQTT 3.1.1 knows no password alone".into());
+        }
+        if self.component.is_empty() || self.component.contains('/') {
+            return Err(format!(
+                "component {:?} is no part of a target's path; write one word",
+                self.component
+            ));
+        }
+        if self.slots.capacity == 0 {
+            return Err("slots.capacity is 0; say how many bytes one slot can hold".into());
+        }
+        let probes = self.probes.into_iter().map(|p| program(p.name, p.command, p.deadline));
+        let probes = probes.collect::<Result<_, _>>()?;
+        let hook = |h: HookFile| Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? });
+        let hooks = self.hooks.into_iter().map(hook).collect::<Result<_, String>>()?;
+        let slots_dir = self.slots.dir.unwrap_or_else(|| self.data_dir.join("slots"));
+        Ok(Config {
+            fleet: self.fleet,
+            device: self.device,
+            product: self.product,
+            model: self.model,
+            carrier: self.carrier,
+            region: self.region,
+            component: self.component,
+            brokers: self.brokers,
+            user: self.user,
+            password_file: self.password_file,
+            claim_file: self.claim_file,
+            tls: self.tls,
+            data_dir: self.data_dir,
+            runtime_dir: self.runtime_dir,
+            root: self.root,
+            slots: SlotsConfig { dir: slots_dir, capacity: self.slots.capacity },
+            probes,
+            hooks,
+            timing: self.timing.checked()?,
+        })
+    }
+}
+
+fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {
+    if command.first().is_none_or(String::is_empty) {
+        return Err(format!("the command of {name:?} is empty; name an executable"));
+    }
+    if deadline.is_zero() {
+        return Err(format!("the deadline of {name:?} is 0; it could never succeed"));
+    }
+    Ok(Program { name, command, deadline })
+}

@@ -1,0 +1,188 @@
+use std::collections::BTreeSet;
+
+use super::file::{HookFile, ProbeFile, SlotsFile, program_deadline};
+use super::*;
+
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent.toml");
+
+const SMALLEST: &str = r#"
+fleet = "acme"
+device = "r-1"
+product = "ap"
+model = "m1"
+region = "eu"
+brokers = ["mqtt://localhost"]
+slots = { capacity = 1000 }
+"#;
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.toml");
+    fs::write(&path, text).unwrap();
+    Config::load(&path)
+}
+
+/// Returns the whole chain of the refusal, as the log prints it.
+fn refusal(text: &str) -> String {
+    let error = load(text).unwrap_err();
+    let mut chain = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        chain = format!("{chain}: {error}");
+        cause = error.source();
+    }
+    chain
+}
+
+/// The sample with the optional keys, which stand there as comments, switched on.
+fn full_sample() -> String {
+    let switch_on = |line: &str| match line.strip_prefix("#:") {
+        Some(key) => key.trim_start().to_owned(),
+        None => line.to_owned(),
+    };
+    fs::read_to_string(SAMPLE).unwrap().lines().map(switch_on).collect::<Vec<_>>().join("\n")
+}
+
+/// Asks serde which keys the section whose text is `section` knows.
+fn known_keys<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
+    let error = toml::from_str::<T>("no-such-key = 1").err().expect("no section knows that key").to_string();
+    let listed = error.split_once("expected ").expect("the error lists the keys").1;
+    listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn keys(table: &toml::Table) -> BTreeSet<String> {
+    table.keys().cloned().collect()
+}
+
+#[test]
+fn the_sample_loads_as_it_is_and_with_every_option_switched_on() {
+    Config::load(Path::new(SAMPLE)).unwrap();
+    load(&full_sample()).unwrap();
+}
+
+#[test]
+fn the_sample_shows_every_key_there_is() {
+    let sample: toml::Table = toml::from_str(&full_sample()).unwrap();
+    let section = |name: &str| sample[name].as_table().unwrap().clone();
+    let entry = |name: &str| sample[name][0].as_table().unwrap().clone();
+
+    assert_eq!(keys(&sample), known_keys::<File>());
+    assert_eq!(keys(&section("tls")), known_keys::<TlsFiles>());
+    assert_eq!(keys(&section("slots")), known_keys::<SlotsFile>());
+    assert_eq!(keys(&section("timing")), known_keys::<Timing>());
+    assert_eq!(keys(&entry("probes")), known_keys::<ProbeFile>());
+    assert_eq!(keys(&entry("hooks")), known_keys::<HookFile>());
+}
+
+#[test]
+fn the_defaults_in_the_sample_are_the_defaults_in_the_code() {
+    let sample = load(&full_sample()).unwrap();
+    let smallest = load(SMALLEST).unwrap();
+
+    assert_eq!(sample.timing, Timing::default());
+    assert_eq!(sample.timing, smallest.timing);
+    assert_eq!(sample.component, smallest.component);
+    assert_eq!(sample.carrier, smallest.carrier);
+    assert_eq!(sample.data_dir, smallest.data_dir);
+    assert_eq!(sample.runtime_dir, smallest.runtime_dir);
+    assert_eq!(sample.root, smallest.root);
+    assert_eq!(sample.slots.dir, smallest.slots.dir);
+    assert_eq!(sample.probes[0].deadline, program_deadline());
+    assert_eq!(sample.hooks[0].program.deadline, program_deadline());
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
+    for text in
+        ["pasword_file = 'x'", "[timing]\npasword_file = 1", "[[probes]]\nname = 'x'\npasword_file = 1"]
+    {
+        let refusal = refusal(&format!("{SMALLEST}{text}"));
+        assert!(refusal.contains("unknown field `pasword_file`"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_missing_file_a_missing_key_and_a_bad_id_are_named() {
+    let error = Config::load(Path::new("/no/such/agent.toml")).unwrap_err();
+    assert!(error.to_string().contains("/no/such/agent.toml"), "{error}");
+
+    assert!(refusal(&SMALLEST.replace("fleet = \"acme\"", "")).contains("missing field `fleet`"));
+    assert!(refusal(&SMALLEST.replace("r-1", "r/1")).contains("device id \"r/1\" may hold only letters"));
+}
+
+#[test]
+fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
+    let cases = [
+        (SMALLEST.replace("[\"mqtt://localhost\"]", "[]"), "name at least one"),
+        (SMALLEST.replace("mqtt://", "mqtts://"), "no [tls] section"),
+        (format!("{SMALLEST}[tls]\nca = 'x'\ncert = 'y'"), "tls.cert and tls.key"),
+        (format!("{SMALLEST}password_file = 'x'"), "password_file without user"),
+        (SMALLEST.replace("1000", "0"), "slots.capacity"),
+        (format!("{SMALLEST}[[probes]]\nname = 'p'\ncommand = []"), "name an executable"),
+        (format!("{SMALLEST}[[probes]]\nname = 'p'\ncommand = ['x']\ndeadline = 0"), "never succeed"),
+        (format!("{SMALLEST}[timing]\nscale = 0"), "timing.scale"),
+        (format!("{SMALLEST}[timing]\nscale = nan"), "timing.scale"),
+        (format!("{SMALLEST}[timing]\nwindow = 97"), "1 to 96"),
+        (format!("{SMALLEST}[timing]\nask_first = 601"), "timing.ask_first"),
+        (format!("{SMALLEST}[timing]\nreconnect_first = 0"), "timing.reconnect_first"),
+        (format!("{SMALLEST}[timing]\nsoak = -1"), "no duration"),
+        (format!("{SMALLEST}[timing]\nsoak = inf"), "no duration"),
+    ];
+    for (text, expected) in cases {
+        let refusal = refusal(&text);
+        assert!(refusal.contains(expected), "{expected}: {refusal}");
+    }
+}
+
+#[test]
+fn the_scale_multiplies_every_duration_and_nothing_else() {
+    let numbers = |timing: &Timing| toml::Table::try_from(timing).unwrap();
+    let number = |value: &toml::Value| value.as_float().unwrap_or_else(|| value.as_integer().unwrap() as f64);
+    let plain = numbers(&Timing::default());
+
+    let scaled = numbers(&load(&format!("{SMALLEST}[timing]\nscale = 0.5")).unwrap().timing);
+
+    for (key, value) in &plain {
+        let is_duration = !["retry_attempts", "connect_jitter", "window"].contains(&key.as_str());
+        let expected = number(value) * if is_duration { 0.5 } else { 1.0 };
+        assert_eq!(number(&scaled[key]), expected, "{key}");
+    }
+}
+
+#[test]
+fn the_core_has_the_same_defaults_and_a_deadline_of_the_devices_own() {
+    let timing = Timing::default();
+
+    assert_eq!(timing.core(0.0), crate::core::timing::Timing::default());
+    assert_eq!(timing.core(1.0).connect_deadline, 42 * 60 * 1000);
+    assert_eq!(timing.core(-1.0).connect_deadline, 28 * 60 * 1000);
+    let scaled = load(&format!("{SMALLEST}[timing]\nscale = 0.01")).unwrap().timing;
+    assert_eq!(scaled.core(0.0), crate::core::timing::Timing::default().scaled(0.01));
+}
+
+#[test]
+fn broker_addresses_say_host_port_and_encryption() {
+    let address = |tls, host: &str, port| Ok(BrokerAddress { tls, host: host.into(), port });
+
+    assert_eq!("mqtt://broker.example:1884".parse(), address(false, "broker.example", 1884));
+    assert_eq!("mqtt://broker.example/".parse(), address(false, "broker.example", 1883));
+    assert_eq!("mqtts://10.0.0.1".parse(), address(true, "10.0.0.1", 8883));
+    assert_eq!("mqtts://[::1]:99".parse(), address(true, "::1", 99));
+    assert_eq!("mqtt://[::1]".parse(), address(false, "::1", 1883));
+    for bad in [
+        "",
+        "broker",
+        "http://x",
+        "mqtt://",
+        "mqtt://:1",
+        "mqtt://a:",
+        "mqtt://a:0",
+        "mqtt://a:65536",
+        "mqtt://a/b",
+        "mqtt://u@a",
+        "mqtt://::1",
+        "mqtt://[::1]1",
+    ] {
+        assert!(bad.parse::<BrokerAddress>().is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,71 @@
+//! TLS for the link: rustls on ring, the fleet's own authorities, and a client certificate if there is one.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::{Error, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::LinkError;
+use crate::clock;
+use crate::config::TlsFiles;
+
+/// Reads `files` and builds a client's side of TLS 1.2 and 1.3 from them. It is at least `time_floor`, Unix seconds.
+pub(super) fn load(files: &TlsFiles, time_floor: u64) -> Result<Arc<ClientConfig>, LinkError> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(&files.ca)? {
+        roots.add(authority).map_err(LinkError::Tls)?;
+    }
+    // Named here rather than installed for the process: a library must not decide for its program.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(Time { floor: time_floor }))
+        .with_safe_default_protocol_versions()
+        .map_err(LinkError::Tls)?
+        .with_root_certificates(roots);
+    let config = match (&files.cert, &files.key) {
+        (Some(chain), Some(key)) => {
+            builder.with_client_auth_cert(certificates(chain)?, private_key(key)?).map_err(LinkError::Tls)?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// Judges validity of certificates. A device without a battery wakes up in 1970, where no broker's certificate is
+/// valid yet, and only the broker could tell it the time; so what it once knew counts.
+#[derive(Debug)]
+struct Time {
+    floor: u64,
+}
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(clock::wall().max(self.floor))))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> {
+    let what = "certificate";
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| refusal(path, what, error))?;
+    if found.is_empty() {
+        return Err(LinkError::Pem { path: path.to_owned(), what, source: None });
+    }
+    Ok(found)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, LinkError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| refusal(path, "private key", error))
+}
+
+fn refusal(path: &Path, what: &'static str, error: Error) -> LinkError {
+    let path = path.to_owned();
+    match error {
+        Error::Io(source) => LinkError::Read { path, source },
+        other => LinkError::Pem { path, what, source: Some(other) },
+    }
+}

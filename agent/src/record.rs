@@ -1,0 +1,263 @@
+//! One checksummed record in two alternating copies: what the device must still know after a power cut.
+//!
+//! ```text
+//! <name>.0, <name>.1:   "TREC" ‖ format u32 ‖ generation u64 ‖ length u32 ‖ CRC-32C u32 ‖ JSON     (big endian)
+//! ```
+//! The checksum covers everything else, and the 24 bytes of the header are the same in every format, so an older
+//! program can tell damage from a newer format. `save` writes the copy that is *not* the newest valid one, in
+//! place: whatever a power cut leaves of it, the other copy stands. Overwriting needs no new blocks, so a full
+//! disk cannot stop a journal, and no directory entry changes. Only the first write of a copy goes through a
+//! temporary file and a rename: a copy that exists under its name was whole once, so one that is not is damage,
+//! never an interrupted first save.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::marker::PhantomData;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const MAGIC: [u8; 4] = *b"TREC";
+const FORMAT: u32 = 1;
+const HEADER: usize = 24;
+/// Ceiling on a record's JSON: a damaged length must not become a buffer.
+const JSON_MAX: usize = 1024 * 1024;
+
+/// Says why a record could not be read or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The system refused.
+    #[error("could not {action} {}", path.display())]
+    Io {
+        /// What we were doing.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No copy is whole.
+    #[error("no copy of the record is whole: {} and {}; restore one of them or provision the device again", .0[0].display(), .0[1].display())]
+    Corrupt([PathBuf; 2]),
+    /// A later version of this program wrote it.
+    #[error("{} has record format {found}, this program reads up to {FORMAT}; run the newer program", path.display())]
+    NewerFormat {
+        /// The copy.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Whole, but not what this program keeps under that name.
+    #[error("{} is whole but holds something else than expected; was it written by another version?", path.display())]
+    Content {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The value is larger than a record may be.
+    #[error("a record of {found} bytes is above the ceiling of {JSON_MAX}")]
+    TooLarge {
+        /// Bytes of its JSON.
+        found: usize,
+    },
+}
+
+/// A record of type `T` in a folder.
+#[derive(Debug)]
+pub struct RecordFile<T> {
+    folder: PathBuf,
+    name: String,
+    value: PhantomData<fn() -> T>,
+}
+
+/// What stands in one copy.
+enum Copy {
+    Missing,
+    Bad(&'static str),
+    Newer { format: u32 },
+    Whole { generation: u64, json: Vec<u8> },
+}
+
+impl<T: Serialize + DeserializeOwned> RecordFile<T> {
+    /// Names the record `name` in `folder`, which must exist.
+    pub fn open(folder: &Path, name: &str) -> Result<Self, RecordError> {
+        fs::metadata(folder).map_err(|source| io_error("open folder", folder, source))?;
+        Ok(Self { folder: folder.to_owned(), name: name.to_owned(), value: PhantomData })
+    }
+
+    /// Returns the newest whole copy, or `None` if nothing was ever saved.
+    pub fn load(&self) -> Result<Option<T>, RecordError> {
+        let Some((index, _, json)) = self.newest()? else { return Ok(None) };
+        serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|source| RecordError::Content { path: self.path(index), source })
+    }
+
+    /// Saves `value`; when this returns, it survives a power cut. Refuses to write over damage or a newer format.
+    pub fn save(&self, value: &T) -> Result<(), RecordError> {
+        match self.newest()? {
+            None => self.write(0, 1, value),
+            Some((newest, generation, _)) => self.write(1 - newest, generation + 1, value),
+        }
+    }
+
+    /// Saves `value` over a record of which no copy is whole, when its owner knows how to live with the loss.
+    pub fn renew(&self, value: &T) -> Result<(), RecordError> {
+        match self.save(value) {
+            Err(RecordError::Corrupt(_)) => self.write(0, 1, value),
+            other => other,
+        }
+    }
+
+    fn newest(&self) -> Result<Option<(usize, u64, Vec<u8>)>, RecordError> {
+        let copies = [self.read(0)?, self.read(1)?];
+        let mut newest: Option<(usize, u64, Vec<u8>)> = None;
+        let mut bad = 0;
+        for (index, copy) in copies.into_iter().enumerate() {
+            match copy {
+                Copy::Missing => {}
+                Copy::Bad(why) => {
+                    bad += 1;
+                    tracing::warn!(file = %self.path(index).display(), why, "a copy of a record is damaged");
+                }
+                // Even beside a whole copy of ours: the newer program's word is the later one.
+                Copy::Newer { format } => {
+                    return Err(RecordError::NewerFormat { path: self.path(index), found: format });
+                }
+                Copy::Whole { generation, json } => {
+                    if newest.as_ref().is_none_or(|(_, best, _)| generation > *best) {
+                        newest = Some((index, generation, json));
+                    }
+                }
+            }
+        }
+        match newest {
+            None if bad > 0 => Err(RecordError::Corrupt([self.path(0), self.path(1)])),
+            found => Ok(found),
+        }
+    }
+
+    fn read(&self, index: usize) -> Result<Copy, RecordError> {
+        let path = self.path(index);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::Missing),
+            Err(source) => return Err(io_error("open", &path, source)),
+        };
+        let mut bytes = Vec::new();
+        match file.take((HEADER + JSON_MAX) as u64).read_to_end(&mut bytes) {
+            Ok(_) => Ok(decode(bytes)),
+            // A worn-out block under one copy is what the other copy is for.
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "could not read a copy of a record");
+                Ok(Copy::Bad("unreadable"))
+            }
+        }
+    }
+
+    fn write(&self, index: usize, generation: u64, value: &T) -> Result<(), RecordError> {
+        let path = self.path(index);
+        let json = serde_json::to_vec(value)
+            .map_err(|source| RecordError::Content { path: path.clone(), source })?;
+        let bytes = encode(generation, &json)?;
+        if path.exists() { overwrite(&path, &bytes) } else { create(&self.folder, &path, &bytes, 0o644) }
+    }
+
+    fn path(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("{}.{index}", self.name))
+    }
+}
+
+/// Makes `path` appear with all of `bytes`, or not at all. Also right for keys: the mode holds from the start.
+pub(crate) fn create(folder: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = folder.join(name);
+    // A leftover of an earlier cut may carry another mode; a fresh file has ours.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("remove", &temporary, error));
+        }
+        _ => {}
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .map_err(|source| io_error("write", &temporary, source))?;
+    fs::rename(&temporary, path).map_err(|source| io_error("create", path, source))?;
+    sync_folder(folder)
+}
+
+/// Makes the entries of `folder` durable.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), RecordError> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| io_error("sync folder", folder, source))
+}
+
+fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file| {
+            file.write_all_at(bytes, 0)?;
+            file.set_len(bytes.len() as u64)?;
+            file.sync_all()
+        })
+        .map_err(|source| io_error("write", path, source))
+}
+
+fn encode(generation: u64, json: &[u8]) -> Result<Vec<u8>, RecordError> {
+    let length = u32::try_from(json.len())
+        .ok()
+        .filter(|_| json.len() <= JSON_MAX)
+        .ok_or(RecordError::TooLarge { found: json.len() })?;
+    let mut bytes = Vec::with_capacity(HEADER + json.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&FORMAT.to_be_bytes());
+    bytes.extend_from_slice(&generation.to_be_bytes());
+    bytes.extend_from_slice(&length.to_be_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes), json);
+    bytes.extend_from_slice(&checksum.to_be_bytes());
+    bytes.extend_from_slice(json);
+    Ok(bytes)
+}
+
+fn decode(mut bytes: Vec<u8>) -> Copy {
+    let Some((header, body)) = bytes.split_first_chunk::<HEADER>() else {
+        return Copy::Bad("shorter than its header");
+    };
+    let number = |from: usize| u32::from_be_bytes([0, 1, 2, 3].map(|i| header[from + i]));
+    if header[..4] != MAGIC {
+        return Copy::Bad("not a record");
+    }
+    let length = number(16) as usize;
+    // Bytes past the length are what a longer predecessor left before the file was shortened.
+    let Some(json) = body.get(..length) else { return Copy::Bad("shorter than its length says") };
+    if crc32c::crc32c_append(crc32c::crc32c(&header[..20]), json) != number(20) {
+        return Copy::Bad("its checksum does not match");
+    }
+    // Only now is the format believed: damage must not pass for a newer program.
+    let (format, generation) = (number(4), u64::from(number(8)) << 32 | u64::from(number(12)));
+    if format > FORMAT {
+        return Copy::Newer { format };
+    }
+    bytes.truncate(HEADER + length);
+    bytes.drain(..HEADER);
+    Copy::Whole { generation, json: bytes }
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> RecordError {
+    RecordError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests;
