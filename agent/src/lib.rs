@@ -13,6 +13,9 @@
 //! | [`command`] | running an integrator's program, bounded in time and output |
 //! | [`health`] | probes that decide whether a release on trial is well |
 //! | [`hooks`] | programs around the update itself |
+//! | [`device`] | records, slots and boot record of one device, in one hand |
+//! | [`run`] | the loop around the core |
+//! | [`process`] | the agent as a process, booting |
 #![forbid(unsafe_code)]
 
 pub mod boot;
@@ -20,9 +23,12 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod core;
+pub mod device;
 pub mod health;
 pub mod hooks;
 pub mod identity;
 pub mod link;
+pub mod process;
 pub mod record;
+pub mod run;
 pub mod slot;

@@ -1,1 +1,203 @@
-fn main() {}
+//! `tern-agent`: keeps one device on the release that its fleet has approved.
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+use tern_agent::boot::file::FileBoot;
+use tern_agent::config::Config;
+use tern_agent::core::SlotName;
+use tern_agent::core::durable::Durable;
+use tern_agent::identity::FileIdentity;
+use tern_agent::record::RecordFile;
+use tern_agent::slot::Image;
+use tern_protocol::chunk::{RootHasher, root};
+use tracing_subscriber::EnvFilter;
+
+/// Keeps one device on the release that its fleet has approved
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tern-agent identity --config /etc/tern/agent.toml >> factory-list.json
+  tern-agent provision --config /etc/tern/agent.toml --image rootfs.img --rc 1 --version 1.0.0
+  tern-agent run --config /etc/tern/agent.toml
+  tern-agent status --config /etc/tern/agent.toml --json
+
+The log goes to standard error; TERN_LOG=debug says more.
+Exit codes: 0 stopped or done, 1 failed, 2 wrong usage.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent until it is stopped
+    Run(ConfigPath),
+    /// Show what the journal, the boot record and the slots say
+    Status {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print this device's line for the factory list, making its keys if there are none
+    Identity(ConfigPath),
+    /// Put the first image into slot a and make it the confirmed one
+    Provision {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// The image
+        #[arg(long)]
+        image: PathBuf,
+        /// Its release counter
+        #[arg(long)]
+        rc: u64,
+        /// Its version
+        #[arg(long)]
+        version: String,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigPath {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("TERN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = match Arguments::parse().command {
+        Command::Run(path) => tern_agent::process::run_until_stopped(&path.config),
+        Command::Status { config, json } => status(&config.config, json),
+        Command::Identity(path) => identity(&path.config),
+        Command::Provision { config, image, rc, version } => provision(&config.config, &image, rc, version),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn identity(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("could not make {}", config.data_dir.display()))?;
+    let line = FileIdentity::open(&config.data_dir)?.factory_line(&config.device);
+    let mut line: Value = serde_json::from_str(&line)?;
+    line["product"] = json!(config.product);
+    line["model"] = json!(config.model);
+    line["carrier"] = json!(config.carrier);
+    line["region"] = json!(config.region);
+    print(&line.to_string())
+}
+
+fn provision(path: &Path, image: &Path, rc: u64, version: String) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    let described = describe(image, rc, version)?;
+    std::fs::create_dir_all(&config.slots.dir)
+        .with_context(|| format!("could not make {}", config.slots.dir.display()))?;
+    FileBoot::provision(&config.slots.dir, image, described)?;
+    print(&format!("slot a holds release {rc}"))
+}
+
+/// Hashes an image as its label needs it.
+fn describe(path: &Path, rc: u64, version: String) -> anyhow::Result<Image> {
+    use sha2::{Digest as _, Sha256};
+    use std::io::Read as _;
+    let mut file = std::fs::File::open(path).with_context(|| format!("could not open {}", path.display()))?;
+    let (mut sha256, mut leaves, mut length) = (Sha256::new(), RootHasher::default(), 0u64);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = file.read(&mut buffer).with_context(|| format!("could not read {}", path.display()))?;
+        if read == 0 {
+            break;
+        }
+        sha256.update(&buffer[..read]);
+        leaves.update(&buffer[..read]);
+        length += read as u64;
+    }
+    let sha256 = tern_protocol::digest::Digest(sha256.finalize().into());
+    Ok(Image { rc, version, length, sha256, root: root(&leaves.finish()) })
+}
+
+fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
+    use tern_agent::slot::{SlotLabel, Slots as _, file::FileSlots};
+    let config = Config::load(path)?;
+    let durable = RecordFile::<Durable>::open(&config.data_dir, "journal")?.load()?.unwrap_or_default();
+    let record = RecordFile::<tern_agent::boot::BootRecord>::open(&config.slots.dir, "boot")?.load()?;
+    let running = record.as_ref().map_or(SlotName::A, |r| r.active);
+    let slots = FileSlots::open(&config.slots.dir, config.slots.capacity, running)?;
+    let slot = |name| match slots.label(name) {
+        Ok(SlotLabel::Holds(image)) => {
+            json!({"holds": image.rc, "version": image.version, "sha256": image.sha256, "bytes": image.length})
+        }
+        Ok(SlotLabel::Bad) => json!({"holds": null, "label": "bad"}),
+        Ok(SlotLabel::Empty) => json!({"holds": null, "label": "empty"}),
+        Err(error) => json!({"holds": null, "label": error.to_string()}),
+    };
+    let state = &durable.state;
+    let report = json!({
+        "device": config.device,
+        "state": state.name(),
+        "rc": state.work().map(|w| w.offer.attempt.rc),
+        "rollout": state.work().map(|w| w.offer.attempt.rollout.clone()),
+        "active": record.as_ref().map(|r| r.active),
+        "trial": record.as_ref().and_then(|r| r.trial.clone()),
+        "slots": {"a": slot(SlotName::A), "b": slot(SlotName::B)},
+        "floor": durable.floor,
+        "halted": durable.halted,
+        "epoch": durable.epoch,
+        "reports_waiting": durable.outbox.pending().count(),
+        "enrolled": durable.enrolled,
+    });
+    if as_json {
+        return print(&report.to_string());
+    }
+    let text = |value: &Value| match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut out = String::new();
+    for key in [
+        "device",
+        "state",
+        "rc",
+        "rollout",
+        "active",
+        "trial",
+        "floor",
+        "halted",
+        "epoch",
+        "reports_waiting",
+        "enrolled",
+    ] {
+        out.push_str(&format!("{key:16} {}\n", text(&report[key])));
+    }
+    for name in ["a", "b"] {
+        let slot = &report["slots"][name];
+        let holds = match slot["holds"].as_u64() {
+            Some(rc) => format!("release {rc} ({})", text(&slot["version"])),
+            None => text(&slot["label"]),
+        };
+        out.push_str(&format!("{:16} {holds}\n", format!("slot {name}")));
+    }
+    print(out.trim_end())
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("could not write to standard output")
+}

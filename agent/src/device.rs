@@ -1,0 +1,311 @@
+//! The agent's hold on one device: records, slots, boot record. Carries out what the core asks for.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::bundle::File;
+use tern_protocol::offer::Artifact;
+use tern_protocol::tuf::{Role, Trusted};
+
+use crate::boot::file::FileBoot;
+use crate::boot::{Boot, BootRecord, Booted, Trial};
+use crate::command::Context;
+use crate::config::Config;
+use crate::core::SlotName;
+use crate::core::agent::{BootFacts, Done};
+use crate::core::durable::Durable;
+use crate::record::{RecordError, RecordFile};
+use crate::slot::file::FileSlots;
+use crate::slot::{Image, SlotError, SlotLabel, Slots};
+
+/// Boots that a trial gets: one power cycle inside the soak does not roll back.
+const TRIES: u8 = 2;
+
+/// A signed file as the trust record keeps it: metadata is JSON text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    role: Role,
+    text: String,
+}
+
+/// Says why the device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Another agent holds the data folder.
+    #[error("another agent is running on data folder {0}; stop it first")]
+    InUse(String),
+    /// A folder or file could not be used.
+    #[error("could not use {path}")]
+    Io {
+        /// What.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A record does not read.
+    #[error("could not use the {what}")]
+    Record {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: RecordError,
+    },
+    /// The provisioned root file is not one.
+    #[error("the provisioned root file {path} is not valid; copy root.json of the product there")]
+    Root {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: tern_protocol::tuf::TufError,
+    },
+    /// Booting.
+    #[error("could not find out what has booted")]
+    Boot(#[from] crate::boot::BootError),
+    /// A slot.
+    #[error("could not use the slots")]
+    Slot(#[from] SlotError),
+}
+
+/// One device.
+pub struct Device {
+    boot: FileBoot,
+    slots: Arc<Mutex<FileSlots>>,
+    journal: RecordFile<Durable>,
+    trust: RecordFile<Vec<StoredFile>>,
+    booted: Booted,
+    write_failed: Option<String>,
+    _lock: std::fs::File,
+}
+
+impl Device {
+    /// Takes the device in hand: one agent at a time.
+    pub fn open(config: &Config) -> Result<Self, DeviceError> {
+        let io = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| DeviceError::Io { path, source }
+        };
+        std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
+        let lock_path = config.data_dir.join("lock");
+        let lock = std::fs::File::create(&lock_path).map_err(io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(DeviceError::InUse(config.data_dir.display().to_string()));
+            }
+            Err(std::fs::TryLockError::Error(source)) => return Err(io(&lock_path)(source)),
+        }
+        let boot = FileBoot::start(&config.slots.dir, &config.runtime_dir)?;
+        let booted = boot.booted()?;
+        let slots = FileSlots::open(&config.slots.dir, config.slots.capacity, booted.slot)?;
+        let open = |what, source| DeviceError::Record { what, source };
+        let journal = RecordFile::open(&config.data_dir, "journal").map_err(|e| open("journal", e))?;
+        let trust = RecordFile::open(&config.data_dir, "trust").map_err(|e| open("trust record", e))?;
+        let slots = Arc::new(Mutex::new(slots));
+        Ok(Self { boot, slots, journal, trust, booted, write_failed: None, _lock: lock })
+    }
+
+    /// Reads the journal; a damaged one is said and begun anew, because a device that does nothing helps nobody.
+    pub fn load_journal(&self) -> Result<Durable, DeviceError> {
+        match self.journal.load() {
+            Ok(durable) => Ok(durable.unwrap_or_default()),
+            Err(error @ RecordError::Corrupt { .. }) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the journal is damaged and begun anew"
+                );
+                let fresh = Durable::default();
+                self.journal
+                    .renew(&fresh)
+                    .map_err(|source| DeviceError::Record { what: "journal", source })?;
+                Ok(fresh)
+            }
+            Err(source) => Err(DeviceError::Record { what: "journal", source }),
+        }
+    }
+
+    /// Reads the trusted files, or starts from the provisioned root.
+    pub fn load_trust(&self, root: &Path) -> Result<Trusted, DeviceError> {
+        let stored = match self.trust.load() {
+            Ok(stored) => stored.unwrap_or_default(),
+            Err(error @ RecordError::Corrupt { .. }) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the trusted files are damaged");
+                self.trust
+                    .renew(&Vec::new())
+                    .map_err(|source| DeviceError::Record { what: "trust record", source })?;
+                Vec::new()
+            }
+            Err(source) => return Err(DeviceError::Record { what: "trust record", source }),
+        };
+        if !stored.is_empty() {
+            let files: Vec<File> =
+                stored.into_iter().map(|f| File { role: f.role, bytes: f.text.into_bytes() }).collect();
+            match Trusted::restore(&files) {
+                Ok(trusted) => return Ok(trusted),
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "stored files are not trusted any more"
+                    );
+                }
+            }
+        }
+        let path = root.display().to_string();
+        let bytes = std::fs::read(root).map_err(|source| DeviceError::Io { path: path.clone(), source })?;
+        Trusted::new(&bytes).map_err(|source| DeviceError::Root { path, source })
+    }
+
+    /// Makes the journal durable.
+    pub fn save_journal(&self, durable: &Durable) -> Result<(), RecordError> {
+        self.journal.save(durable)
+    }
+
+    /// Makes the trusted files durable.
+    pub fn save_trust(&self, files: &[File]) -> Result<(), RecordError> {
+        let stored =
+            |f: &File| Some(StoredFile { role: f.role, text: String::from_utf8(f.bytes.clone()).ok()? });
+        self.trust.save(&files.iter().filter_map(stored).collect())
+    }
+
+    /// Returns what boot record and slots say.
+    pub fn facts(&self) -> Result<BootFacts, DeviceError> {
+        let slots = self.slots();
+        let slot = self.booted.slot;
+        let (running, running_version) = match slots.label(slot)? {
+            SlotLabel::Holds(image) => (image.rc, image.version),
+            SlotLabel::Empty | SlotLabel::Bad => (0, String::new()),
+        };
+        let inactive = match slots.label(slot.other())? {
+            SlotLabel::Holds(image) => Some(image),
+            SlotLabel::Empty | SlotLabel::Bad => None,
+        };
+        Ok(BootFacts {
+            slot,
+            boot_id: self.booted.boot_id.clone(),
+            armed: self.boot.record()?.trial.is_some(),
+            running,
+            running_version,
+            capacity: slots.capacity(slot.other())?,
+            inactive: inactive.map(|image| Artifact {
+                component: String::new(),
+                length: image.length,
+                sha256: image.sha256,
+                root: image.root,
+            }),
+        })
+    }
+
+    /// Returns the boot that this process lives in.
+    pub fn booted(&self) -> &Booted {
+        &self.booted
+    }
+
+    /// Returns what programs are told about the slot that they judge.
+    pub fn context(&self, config: &Config, slot: SlotName, rc: u64, version: String) -> Context {
+        let slot_path = self.slots().path(slot);
+        Context { slot, slot_path, rc, version, device: config.device.clone() }
+    }
+
+    /// Writes verified bytes; a failure is told by the next sync.
+    pub fn write(&mut self, slot: SlotName, offset: u64, bytes: &[u8]) {
+        let written = self.slots().write(slot, offset, bytes);
+        if let Err(error) = written {
+            self.write_failed = Some(chain(&error));
+        }
+    }
+
+    /// Marks a slot bad.
+    pub fn mark_bad(&mut self, slot: SlotName) -> Done {
+        self.write_failed = None;
+        done(self.slots().mark_bad(slot))
+    }
+
+    /// Syncs a slot.
+    pub fn sync(&mut self, slot: SlotName) -> Done {
+        if let Some(reason) = self.write_failed.take() {
+            return Done::Failed(reason);
+        }
+        done(self.slots().sync(slot))
+    }
+
+    /// Returns the work of reading a slot back, comparing and labelling it; it blocks.
+    pub fn hash(
+        &self,
+        slot: SlotName,
+        artifact: Artifact,
+        rc: u64,
+        version: String,
+    ) -> impl FnOnce() -> Done + use<> {
+        let slots = Arc::clone(&self.slots);
+        move || {
+            let mut slots = lock(&slots);
+            match slots.hash(slot, artifact.length) {
+                Ok((sha256, root)) if sha256 == artifact.sha256 && root == artifact.root => {
+                    let length = artifact.length;
+                    done(slots.set_label(slot, Image { rc, version, length, sha256, root }))
+                }
+                Ok(_) | Err(SlotError::Short { .. }) => Done::Mismatch,
+                Err(error) => Done::Failed(chain(&error)),
+            }
+        }
+    }
+
+    /// Arms a trial: one write of the boot record.
+    pub fn arm(&mut self, slot: SlotName, rc: u64) -> Done {
+        let active = self.booted.slot;
+        done(self.boot.write(&BootRecord { active, trial: Some(Trial { slot, rc, tries_left: TRIES }) }))
+    }
+
+    /// Takes a trial out of the boot record; the confirmed slot stays what it was.
+    pub fn disarm(&mut self) -> Done {
+        let record = match self.boot.record() {
+            Ok(record) => record,
+            Err(error) => return Done::Failed(chain(&error)),
+        };
+        if record.trial.is_none() {
+            return Done::Ok;
+        }
+        done(self.boot.write(&BootRecord { active: record.active, trial: None }))
+    }
+
+    /// Makes a slot the confirmed one.
+    pub fn confirm(&mut self, slot: SlotName) -> Done {
+        done(self.boot.write(&BootRecord { active: slot, trial: None }))
+    }
+
+    /// Ends this boot.
+    pub fn reboot(&mut self) -> Done {
+        done(self.boot.reboot())
+    }
+
+    fn slots(&self) -> MutexGuard<'_, FileSlots> {
+        lock(&self.slots)
+    }
+}
+
+/// A panic while slots were held leaves no half-made promise: every call is complete or repeated.
+fn lock(slots: &Mutex<FileSlots>) -> MutexGuard<'_, FileSlots> {
+    slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn done<E: std::error::Error>(result: Result<(), E>) -> Done {
+    match result {
+        Ok(()) => Done::Ok,
+        Err(error) => Done::Failed(chain(&error)),
+    }
+}
+
+/// Writes an error with its causes in one line, as a report carries it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text.truncate(text.floor_char_boundary(tern_protocol::limits::REASON_MAX));
+    text
+}

@@ -1,0 +1,300 @@
+//! The loop around the core: messages, jobs and time in, saves, publishes and jobs out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tern_protocol::digest::Digest;
+use tern_protocol::message::{Presence, Registry};
+use tern_protocol::topic::{Topic, UpKind};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::config::Config;
+use crate::core::agent::{Agent, Done, Input, Job, Output, Settings};
+use crate::core::timing::Now;
+use crate::device::Device;
+use crate::health::run_probes;
+use crate::hooks::{HookRefusal, HookStep, run_hooks};
+use crate::identity::FileIdentity;
+use crate::link::{self, LinkCommand, LinkConfig, LinkEvent};
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody asked the agent to stop.
+    Stopped,
+    /// The device boots: this process image is over.
+    Rebooting,
+}
+
+/// How long the link may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Runs the agent until it is stopped or the device boots. Call it on a single-threaded runtime.
+pub async fn run(config: Config) -> anyhow::Result<Ended> {
+    let device = Device::open(&config)?;
+    let identity = FileIdentity::open(&config.data_dir)?;
+    let durable = device.load_journal()?;
+    let trust = device.load_trust(&config.root)?;
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
+    let link_config = LinkConfig::load(&config, durable.time_floor)?;
+    let (commands, events, link) = link::start(link_config);
+    let agent = Agent::new(settings(&config), Box::new(identity), durable, trust, seed);
+    let (results, finished) = mpsc::channel(16);
+    let shell = Shell { config, device, agent, commands, results, job: None, pending: VecDeque::new() };
+    let ended = shell.run(events, finished).await?;
+    // Dropping the commands has told the link to say goodbye; it must not hold up a boot for long.
+    if tokio::time::timeout(GOODBYE, link).await.is_err() {
+        tracing::debug!("the broker did not take our goodbye in time");
+    }
+    Ok(ended)
+}
+
+fn settings(config: &Config) -> Settings {
+    let hash = Digest::of(config.device.as_str().as_bytes()).short();
+    // Spread over -1 to 1 by the device's name: stable, and different for every device.
+    let jitter = (hash >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+    Settings {
+        fleet: config.fleet.clone(),
+        device: config.device.clone(),
+        registry: Registry {
+            product: config.product.clone(),
+            model: config.model.clone(),
+            carrier: config.carrier.clone(),
+            region: config.region.clone(),
+        },
+        component: config.component.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        timing: config.timing.core(jitter),
+    }
+}
+
+struct Shell {
+    config: Config,
+    device: Device,
+    agent: Agent,
+    commands: mpsc::Sender<LinkCommand>,
+    results: mpsc::Sender<(u64, Done)>,
+    /// The job that runs beside the loop; a new one takes its place.
+    job: Option<JoinHandle<()>>,
+    /// Inputs that came out of outputs.
+    pending: VecDeque<Input>,
+}
+
+impl Shell {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<LinkEvent>,
+        mut finished: mpsc::Receiver<(u64, Done)>,
+    ) -> anyhow::Result<Ended> {
+        let mut stop = Signals::new()?;
+        let facts = self.device.facts()?;
+        tracing::info!(slot = %facts.slot, rc = facts.running, boot = facts.boot_id, "agent is up");
+        self.pending.push_back(Input::Up(facts));
+        loop {
+            while let Some(input) = self.pending.pop_front() {
+                if self.handle(input).await? {
+                    self.say_goodbye().await;
+                    return Ok(Ended::Rebooting);
+                }
+            }
+            let now = self.now();
+            let wait = self.agent.wake_at(now).saturating_sub(now.uptime);
+            // Uptime may stand still while a device sleeps, so look at it now and then.
+            let wait = Duration::from_millis(wait).min(Duration::from_secs(60));
+            let input = tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.link_event(event),
+                    None => anyhow::bail!("the link has ended"),
+                },
+                done = finished.recv() => done.map(|(job, result)| Input::Done { job, result }),
+                () = tokio::time::sleep(wait) => Some(Input::Time),
+                () = stop.recv() => {
+                    self.say_goodbye().await;
+                    return Ok(Ended::Stopped);
+                }
+            };
+            self.pending.extend(input);
+        }
+    }
+
+    fn now(&self) -> Now {
+        let uptime = self.device.booted().uptime(clock::uptime());
+        Now { uptime: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX), wall: clock::wall() }
+    }
+
+    fn link_event(&self, event: LinkEvent) -> Option<Input> {
+        match event {
+            LinkEvent::Up => {
+                tracing::info!("connected");
+                Some(Input::LinkUp)
+            }
+            LinkEvent::Down { reason } => {
+                tracing::info!(reason, "disconnected");
+                Some(Input::LinkDown)
+            }
+            LinkEvent::Message { topic, payload } => match Topic::parse(&self.config.fleet, &topic) {
+                Ok(topic) => Some(Input::Message { topic, payload }),
+                Err(error) => {
+                    tracing::debug!(topic, %error, "a message on a topic that is none");
+                    None
+                }
+            },
+        }
+    }
+
+    /// Hands one input to the core and carries out what it asks for, in order. Tells whether the device boots.
+    async fn handle(&mut self, input: Input) -> anyhow::Result<bool> {
+        let before = self.agent.durable().state.name();
+        let now = self.now();
+        let outputs = self.agent.handle(input, now);
+        let after = self.agent.durable().state.name();
+        if before != after {
+            let rc = self.agent.durable().state.work().map(|work| work.offer.attempt.rc);
+            tracing::info!(from = %before, to = %after, rc, "state");
+        }
+        for output in outputs {
+            match output {
+                Output::SaveTrust(files) => self.device.save_trust(&files)?,
+                // Without a journal nothing may be done: the process ends, and its supervisor tries again.
+                Output::SaveJournal => self.device.save_journal(self.agent.durable())?,
+                Output::Listen(topics) => {
+                    let topics = topics.iter().map(|topic| topic.render(&self.config.fleet)).collect();
+                    self.command(LinkCommand::Subscribe(topics)).await;
+                }
+                Output::ListenAgain => self.command(LinkCommand::Resubscribe).await,
+                Output::Publish { topic, payload } => self.publish(&topic, payload).await,
+                Output::Write { slot, offset, bytes } => self.device.write(slot, offset, &bytes),
+                Output::Start { job, work } => {
+                    if self.start(job, work) {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn publish(&self, topic: &Topic, payload: Vec<u8>) {
+        let (text, qos) = (topic.render(&self.config.fleet), topic.qos());
+        self.command(LinkCommand::Publish { topic: text, payload, qos }).await;
+    }
+
+    async fn command(&self, command: LinkCommand) {
+        if self.commands.send(command).await.is_err() {
+            tracing::warn!("the link does not take commands any more");
+        }
+    }
+
+    /// Starts a job; quick ones are done at once. Tells whether the device boots.
+    fn start(&mut self, job: u64, work: Job) -> bool {
+        if let Some(old) = self.job.take() {
+            old.abort();
+        }
+        let result = match work {
+            Job::MarkBad(slot) => self.device.mark_bad(slot),
+            Job::Sync(slot, _) => self.device.sync(slot),
+            Job::Arm { slot, rc } => self.device.arm(slot, rc),
+            Job::Disarm => self.device.disarm(),
+            Job::Confirm(slot) => self.device.confirm(slot),
+            Job::Reboot => match self.device.reboot() {
+                Done::Ok => return true,
+                failed => failed,
+            },
+            Job::Hash { slot, artifact, rc, version } => {
+                let hash = self.device.hash(slot, artifact, rc, version);
+                self.beside(job, async move {
+                    let joined = tokio::task::spawn_blocking(hash).await;
+                    joined.unwrap_or_else(|error| Done::Failed(error.to_string()))
+                });
+                return false;
+            }
+            Job::Probe => {
+                self.probe(job);
+                return false;
+            }
+            Job::RunHooks => {
+                self.hooks(job, HookStep::PreUpdate);
+                return false;
+            }
+            Job::UndoHooks => {
+                self.hooks(job, HookStep::Undo);
+                return false;
+            }
+        };
+        self.pending.push_back(Input::Done { job, result });
+        false
+    }
+
+    fn probe(&mut self, job: u64) {
+        let (probes, deadline) = (self.config.probes.clone(), self.config.timing.probe_deadline);
+        let context = self.context(false);
+        self.beside(job, async move {
+            match tokio::time::timeout(deadline, run_probes(&probes, &context)).await {
+                Ok(Ok(())) => Done::Ok,
+                Ok(Err(failure)) => Done::Failed(failure.summary()),
+                Err(_) => {
+                    Done::Failed(format!("the probes together took longer than {} s", deadline.as_secs()))
+                }
+            }
+        });
+    }
+
+    fn hooks(&mut self, job: u64, step: HookStep) {
+        let (hooks, context) = (self.config.hooks.clone(), self.context(true));
+        self.beside(job, async move {
+            match run_hooks(&hooks, step, &context).await {
+                Ok(()) => Done::Ok,
+                Err(refusal @ HookRefusal::NotNow { .. }) => Done::NotNow(refusal.to_string()),
+                Err(HookRefusal::Failed(failure)) => Done::Failed(failure.summary()),
+            }
+        });
+    }
+
+    /// Returns what programs are told: about the slot of the open attempt, or about the running one.
+    fn context(&self, installing: bool) -> crate::command::Context {
+        let work = self.agent.durable().state.work();
+        let running = self.device.booted().slot;
+        let slot = if installing { running.other() } else { running };
+        let (rc, version) =
+            work.map_or((0, String::new()), |w| (w.offer.attempt.rc, w.offer.version.clone()));
+        self.device.context(&self.config, slot, rc, version)
+    }
+
+    /// Runs a job beside the loop. When it is replaced it is dropped, and with it what it started.
+    fn beside(&mut self, job: u64, work: impl Future<Output = Done> + Send + 'static) {
+        let results = self.results.clone();
+        self.job = Some(tokio::spawn(async move {
+            let result = work.await;
+            // The loop has ended: nobody needs the result.
+            let _ended = results.send((job, result)).await;
+        }));
+    }
+
+    async fn say_goodbye(&self) {
+        let payload = serde_json::to_vec(&Presence { online: false }).unwrap_or_default();
+        self.publish(&Topic::Up(self.config.device.clone(), UpKind::Presence), payload).await;
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
