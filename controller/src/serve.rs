@@ -1,0 +1,309 @@
+//! The service as a process: data folder, broker, API, engine; and how it ends.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tern_bridge::{Auth, Bridge, BridgeConfig, ChunkStore, FrontLimits, ListenerConfig};
+use tern_protocol::digest::Digest;
+use tern_protocol::id::FleetId;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::routes::router;
+use crate::api::types::{StoredImage, WireBytes};
+use crate::api::{ApiState, Images};
+use crate::broker_link::{self, BrokerAddress};
+use crate::core::service::{Command, Lives, Service};
+use crate::engine::{self, Engine, EngineError, Works};
+use crate::{keys, state};
+
+/// Exit code when the embedded broker has died: the supervisor starts the process again.
+pub const BROKER_DIED: u8 = 70;
+
+/// How the service is to run; every key has a default. `deploy/tern.toml` shows them all.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServeConfig {
+    /// Data folder.
+    pub data: PathBuf,
+    /// Address of the API.
+    pub listen_api: SocketAddr,
+    /// Listeners of the embedded broker.
+    pub listeners: Vec<ListenerConfig>,
+    /// Ceilings of the embedded broker's front.
+    pub limits: FrontLimits,
+    /// An external broker instead of the embedded one.
+    pub broker: Option<ExternalBroker>,
+    /// Seconds between heartbeats, 1 to 86400.
+    pub heartbeat: u64,
+}
+
+/// An external broker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalBroker {
+    /// `mqtt://host:port`.
+    pub url: String,
+    /// User name of the service there.
+    #[serde(default = "service_user")]
+    pub user: String,
+    /// File with its password.
+    pub password_file: Option<PathBuf>,
+}
+
+fn service_user() -> String {
+    "service".to_owned()
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        let mqtt = SocketAddr::from(([127, 0, 0, 1], 1883));
+        Self {
+            data: PathBuf::from("tern-data"),
+            listen_api: SocketAddr::from(([127, 0, 0, 1], 7880)),
+            listeners: vec![ListenerConfig { listen: mqtt, auth: Auth::Open {} }],
+            limits: FrontLimits::default(),
+            broker: None,
+            heartbeat: Lives::default().heartbeat,
+        }
+    }
+}
+
+impl ServeConfig {
+    /// Reads a configuration file.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read configuration {}", path.display()))?;
+        let config: Self =
+            toml::from_str(&text).with_context(|| format!("configuration {} is not valid", path.display()))?;
+        anyhow::ensure!((1..=86_400).contains(&config.heartbeat), "heartbeat must be 1 to 86400 seconds");
+        Ok(config)
+    }
+}
+
+/// Where a running service can be reached; written to `<data>/service.json` once it can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The API.
+    pub api: SocketAddr,
+    /// The embedded broker's listeners.
+    pub mqtt: Vec<SocketAddr>,
+    /// The process.
+    pub pid: u32,
+}
+
+/// Says how the service ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody asked it to.
+    Stopped,
+    /// The embedded broker died.
+    BrokerDied(String),
+}
+
+/// Runs the service until it is stopped, or cannot keep its promises.
+pub async fn run(config: ServeConfig) -> anyhow::Result<Ended> {
+    let fleet = keys::fleet(&config.data)?;
+    let opened = state::open(&config.data, &fleet)?;
+    for note in &opened.notes {
+        tracing::warn!("{note}");
+    }
+    let products = keys::products(&config.data)?;
+    let mut online = std::collections::BTreeMap::new();
+    for product in &products {
+        online.insert(product.clone(), keys::load_online(&config.data, product)?);
+    }
+    if products.is_empty() {
+        tracing::warn!("no product is set up; run `tern keys init` and start again");
+    }
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
+    let lives = Lives { heartbeat: config.heartbeat, ..Lives::default() };
+    let service = Service::new(opened.fleet, online, lives, seed);
+
+    let api = TcpListener::bind(config.listen_api).await.with_context(|| {
+        format!("could not listen for the API on {}; stop what uses it, or choose another address with --listen-api", config.listen_api)
+    })?;
+    let api_address = api.local_addr().context("the API has no address")?;
+    let password = hex::encode(Digest::of_parts(&[b"service", &seed]).0);
+    let edge = Edge::start(&config, &fleet, password).await?;
+
+    let (handle, inbox) = engine::channel();
+    let (outgoing, to_broker) = mpsc::channel(broker_link::OUTGOING);
+    let works = Works {
+        service,
+        ledger: opened.ledger,
+        store: opened.store,
+        term: opened.term,
+        outgoing,
+        checkpointed: opened.checkpointed,
+    };
+    let (gone, engine_ended) = oneshot::channel::<Result<(), EngineError>>();
+    let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
+        let result = engine::run(works, &inbox);
+        // The process may be ending already.
+        drop(gone.send(result));
+    });
+    thread.context("could not start the engine")?;
+    for product in &products {
+        let files = keys::offline_files(&config.data, product)?;
+        let added = handle.command(Command::AddProduct { product: product.clone(), files }).await?;
+        added.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+    }
+    let link = tokio::spawn(broker_link::run(fleet.clone(), edge.broker.clone(), handle.clone(), to_broker));
+
+    let stats = edge.bridge.clone();
+    let api_state = ApiState {
+        engine: handle.clone(),
+        images: Arc::new(StoreImages { store: edge.store.clone(), staging: config.data.join("staging") }),
+        extras: Arc::new(move || wire(stats.as_deref())),
+        data_dir: config.data.clone(),
+    };
+    let server = tokio::spawn(async move { axum::serve(api, router(api_state)).await });
+    let mqtt = edge.bridge.as_ref().map(|b| b.addresses()).unwrap_or_default();
+    write_addresses(&config.data, &Addresses { api: api_address, mqtt: mqtt.clone(), pid: std::process::id() })?;
+    tracing::info!(api = %api_address, mqtt = ?mqtt, fleet = %fleet, "the service is up");
+
+    let ended = wait(&edge, engine_ended, &handle).await;
+    server.abort();
+    link.abort();
+    ended
+}
+
+async fn wait(
+    edge: &Edge,
+    engine_ended: oneshot::Receiver<Result<(), EngineError>>,
+    engine: &Engine,
+) -> anyhow::Result<Ended> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let died = async {
+        match &edge.bridge {
+            Some(bridge) => bridge.died().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        reason = died => {
+            // Reports since the last sync are repeated by their devices; the ledger needs no goodbye.
+            return Ok(Ended::BrokerDied(reason));
+        }
+        ended = engine_ended => {
+            return match ended {
+                Ok(Err(error)) => Err(error).context("the service cannot keep its promises and stops"),
+                Ok(Ok(())) | Err(_) => Err(anyhow::anyhow!("the engine ended without being asked")),
+            };
+        }
+    }
+    if tokio::time::timeout(Duration::from_secs(20), engine.stop()).await.is_err() {
+        tracing::warn!("the checkpoint took too long; the ledger has everything");
+    }
+    Ok(Ended::Stopped)
+}
+
+/// The broker's side: embedded, or a client of an external one with a chunk server of its own.
+struct Edge {
+    bridge: Option<Arc<Bridge>>,
+    broker: BrokerAddress,
+    store: Arc<ChunkStore>,
+    _chunks: Option<tern_bridge::ChunkClient>,
+}
+
+impl Edge {
+    async fn start(config: &ServeConfig, fleet: &FleetId, password: String) -> anyhow::Result<Self> {
+        let images = config.data.join("images");
+        if let Some(external) = &config.broker {
+            let password = match &external.password_file {
+                Some(path) => std::fs::read_to_string(path)
+                    .with_context(|| format!("could not read {}", path.display()))?
+                    .trim_end()
+                    .to_owned(),
+                None => String::new(),
+            };
+            let broker = BrokerAddress::parse(&external.url, external.user.clone(), password.clone())
+                .map_err(|e| anyhow::anyhow!(e))?;
+            let store = Arc::new(ChunkStore::open(images)?);
+            let chunks = tern_bridge::ChunkClient::start(tern_bridge::ChunkClientConfig {
+                fleet: fleet.clone(),
+                host: broker.host.clone(),
+                port: broker.port,
+                user: broker.user.clone(),
+                password,
+                client_id: "tern-chunks".to_owned(),
+                store: store.clone(),
+            });
+            return Ok(Self { bridge: None, broker, store, _chunks: Some(chunks) });
+        }
+        tern_bridge::abort_on_broker_panic();
+        let bridge = Bridge::start(BridgeConfig {
+            fleet: fleet.clone(),
+            listeners: config.listeners.clone(),
+            service_password: password.clone(),
+            chunk_dir: images,
+            limits: config.limits,
+        })
+        .await?;
+        // The service comes in by the front like everybody else, on the first listener that takes plain
+        // connections.
+        let plain = config.listeners.iter().zip(bridge.addresses()).find(|(l, _)| is_plain(&l.auth));
+        let (_, address) = plain.context(
+            "the embedded broker needs one loopback listener without TLS for the service itself; add \
+             [[listeners]] with listen = \"127.0.0.1:0\" and auth.mode = \"open\"",
+        )?;
+        let broker = BrokerAddress {
+            host: address.ip().to_string(),
+            port: address.port(),
+            user: service_user(),
+            password,
+            client: "tern-service".to_owned(),
+        };
+        let store = bridge.chunk_store();
+        Ok(Self { bridge: Some(Arc::new(bridge)), broker, store, _chunks: None })
+    }
+}
+
+fn is_plain(auth: &Auth) -> bool {
+    matches!(auth, Auth::Open {} | Auth::Password { tls: None, .. })
+}
+
+fn wire(bridge: Option<&Bridge>) -> (WireBytes, Vec<String>) {
+    let Some(bridge) = bridge else { return (WireBytes::default(), Vec::new()) };
+    let stats = bridge.stats();
+    let bytes = WireBytes { packs: stats.pack_bytes, down: stats.bytes_down, up: stats.bytes_up };
+    (bytes, bridge.addresses().iter().map(ToString::to_string).collect())
+}
+
+struct StoreImages {
+    store: Arc<ChunkStore>,
+    staging: PathBuf,
+}
+
+impl Images for StoreImages {
+    fn add(&self, path: &Path) -> Result<StoredImage, String> {
+        let info = self.store.add_file(path).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        Ok(StoredImage { length: info.length, sha256: info.sha256, root: info.root })
+    }
+
+    fn has(&self, root: &Digest) -> bool {
+        self.store.contains(root)
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.staging.clone()
+    }
+}
+
+fn write_addresses(data: &Path, addresses: &Addresses) -> anyhow::Result<()> {
+    let path = data.join("service.json");
+    let part = data.join("service.json.part");
+    std::fs::write(&part, serde_json::to_vec(addresses)?)
+        .and_then(|()| std::fs::rename(&part, &path))
+        .with_context(|| format!("could not write {}", path.display()))
+}
