@@ -28,7 +28,8 @@ impl Trusted {
             run.delegated();
         }
         run.list_missing();
-        let done = run.done;
+        let mut done = run.done;
+        done.changed.sort_unstable();
         pool.settle(|file| self.is_stale(file.role, file.version));
         done
     }

@@ -1,0 +1,6 @@
+//! Stories about a product's repository and one device.
+
+mod acceptance;
+mod arrival;
+pub(crate) mod repository;
+mod rotation;
