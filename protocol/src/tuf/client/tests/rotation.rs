@@ -202,3 +202,18 @@ fn a_restart_after_a_torn_write_keeps_what_still_fits() {
     assert_eq!((device.versions().root, device.versions().timestamp, device.versions().halt), (2, 0, 1));
     assert!(matches!(Trusted::restore(&files[1..6]), Err(TufError::NoRoot)));
 }
+
+#[test]
+fn an_old_timestamp_by_a_rotated_key_is_no_alarm_beside_the_new_one() {
+    let repository = Repository::default();
+    let next = Repository { root: 2, timestamp_key: 31, ..repository.advanced(1) };
+    let mut device = Trusted::new(&repository.file(Role::Root).bytes).unwrap();
+    let mut files = repository.files();
+    files.extend(next.files());
+    files.push(File { role: Role::Root, bytes: next.root_signed_by(&[1, 2]) });
+
+    let done = arrive(&mut device, files);
+
+    assert_eq!((done.missing, done.refused), (vec![], vec![]));
+    assert_eq!(device.versions().timestamp, 2);
+}
