@@ -2,5 +2,6 @@
 
 mod acceptance;
 mod arrival;
+mod contents;
 pub(crate) mod repository;
 mod rotation;
