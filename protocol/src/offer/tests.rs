@@ -120,6 +120,11 @@ fn what_only_one_of_the_two_roles_names_is_not_installed() {
     rollout_only.repository.artifacts.clear();
     assert_eq!(rollout_only.select(), not_approved);
 
+    let mut neither = Story::new();
+    neither.repository.artifacts.clear();
+    neither.repository.repeated.clear();
+    assert_eq!(neither.select(), not_approved);
+
     let mut other_bytes = Story::new();
     other_bytes.repository.repeated[0].sha256 = Digest([9; 32]);
     assert_eq!(other_bytes.select(), not_approved);

@@ -34,6 +34,9 @@ fn what_every_role_must_have_is_checked_in_every_role() {
     for role in Role::ALL {
         assert!(accepted(role, |_| ()), "{role}");
         assert!(accepted(role, |value| value["x-unknown"] = json!({"a": [1]})), "{role}");
+        // Signing refuses a type that it does not know, so another one's stands in.
+        let other = if role == Role::Root { "targets" } else { "root" };
+        assert!(!accepted(role, |value| value["_type"] = json!(other)), "{role}");
         assert!(!accepted(role, |value| value["spec_version"] = json!("2.0.0")), "{role}");
         assert!(!accepted(role, |value| value["expires"] = json!("2999-01-01")), "{role}");
     }
@@ -50,6 +53,15 @@ fn a_root_names_keys_that_can_reach_their_thresholds() {
         let ids = root["roles"]["timestamp"]["keyids"].as_array_mut().unwrap();
         ids.push(ids[0].clone());
     }));
+}
+
+#[test]
+fn a_root_above_its_ceiling_is_refused_before_it_is_read() {
+    let mut bytes = Repository::default().file(Role::Root).bytes;
+    bytes.resize(Role::Root.ceiling(), b' ');
+    assert!(Trusted::new(&bytes).is_ok());
+    bytes.push(b' ');
+    assert!(matches!(Trusted::new(&bytes), Err(TufError::TooLarge { .. })));
 }
 
 #[test]
