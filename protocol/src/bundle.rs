@@ -71,7 +71,8 @@ impl Bundle {
         let mut plain = Vec::new();
         for file in &self.files {
             plain.push(file.role.code());
-            plain.extend_from_slice(&(file.bytes.len() as u32).to_be_bytes());
+            let length = u32::try_from(file.bytes.len()).expect("a signed file is far below 4 GiB");
+            plain.extend_from_slice(&length.to_be_bytes());
             plain.extend_from_slice(&file.bytes);
         }
         let mut out = Vec::with_capacity(plain.len() / 2);

@@ -22,7 +22,7 @@ pub fn chunks_of(length: u64) -> Option<u32> {
 /// Returns the length of chunk `index` in an image of `length` bytes; 0 past its end.
 pub fn chunk_length(length: u64, index: u32) -> usize {
     let start = u64::from(index) * CHUNK as u64;
-    length.saturating_sub(start).min(CHUNK as u64) as usize
+    usize::try_from(length.saturating_sub(start)).map_or(CHUNK, |left| left.min(CHUNK))
 }
 
 /// Hashes one chunk as a leaf of the tree.

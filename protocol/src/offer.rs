@@ -3,6 +3,9 @@
 //! The first entry of the rollout role that includes the device, is not halted, and names artifacts that the
 //! release role approves. Whether the step is possible now (running rc, floor, power, space) is the agent's.
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::chunks_of;

@@ -32,7 +32,8 @@ impl Cohort {
         let hash = Digest::of(device.as_str().as_bytes());
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&hash.0[1..9]);
-        Self((u64::from_be_bytes(bytes) % u64::from(COHORTS)) as u16)
+        let number = u64::from_be_bytes(bytes) % u64::from(COHORTS);
+        Self(u16::try_from(number).expect("a remainder of 1000 fits"))
     }
 
     /// Returns the cohort with this number, if it is below [`COHORTS`].

@@ -92,7 +92,7 @@ impl Pack {
 
     /// Returns the payload of a piece as digests, or `None` if it is not a whole number of them.
     pub fn digests(&self) -> Option<Vec<Digest>> {
-        let whole = self.payload.len() % 32 == 0;
+        let whole = self.payload.len().is_multiple_of(32);
         whole.then(|| {
             self.payload
                 .chunks_exact(32)

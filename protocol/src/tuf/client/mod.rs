@@ -11,7 +11,7 @@
 
 mod pool;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -28,7 +28,8 @@ impl Trusted {
             run.delegated();
         }
         run.list_missing();
-        let done = run.done;
+        let mut done = run.done;
+        done.changed.sort_unstable();
         pool.settle(|file| self.is_stale(file.role, file.version));
         done
     }
@@ -146,13 +147,16 @@ impl Run<'_> {
         // retained messages, an equal one brings nothing: neither is an attack by itself.
         let held = version(self.trusted.timestamp.as_ref());
         for file in self.pool.take(Role::Timestamp, |offered| offered > held) {
+            // The highest comes first: once one is accepted, the rest is old, whoever signed it.
+            if file.version <= version(self.trusted.timestamp.as_ref()) {
+                break;
+            }
             match self.check_timestamp(&file.bytes) {
-                Ok(meta) if version(self.trusted.timestamp.as_ref()) < meta.version => {
+                Ok(meta) => {
                     // 5.4.5 Persist: by the caller.
                     self.trusted.timestamp = Some(Held { bytes: file.bytes, meta });
                     self.note(Role::Timestamp);
                 }
-                Ok(_) => {}
                 Err(error) => self.reject(file, error),
             }
         }

@@ -1,0 +1,7 @@
+//! Stories about a product's repository and one device.
+
+mod acceptance;
+mod arrival;
+mod contents;
+pub(crate) mod repository;
+mod rotation;
