@@ -1,0 +1,432 @@
+//! The plot: a fleet, a good release that reaches everybody, a bad one that is taken back.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tern_protocol::state::Outcome;
+
+use super::DemoArgs;
+use super::fleet::{DemoDevice, Setting, describe};
+use super::payload::Images;
+use super::tell::Teller;
+use crate::api::client::Client;
+use crate::api::types::{
+    AddDevices, AddedDevices, DeviceView, DoneBody, LedgerView, Preview, PublishRelease, RolloutView, ServiceStatus,
+    StartRollout,
+};
+use crate::clock;
+use crate::core::fact::DeviceEntry;
+use crate::core::rollout::plan::{Phase, Plan, Reach};
+use crate::core::rollout::policy::PhaseRule;
+use crate::core::rollout::record::Status;
+use crate::keys;
+use crate::release;
+use crate::serve::Addresses;
+
+const PRODUCT: &str = "router";
+const MODEL: &str = "tr-100";
+/// How often the story looks at the service.
+const LOOK: Duration = Duration::from_millis(150);
+/// The longest that any part of the story may take.
+const PATIENCE: u64 = 300_000;
+
+/// What the story ends with; the last line with `--json`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Summary {
+    pub(super) devices: u32,
+    pub(super) good: Good,
+    pub(super) bad: Bad,
+    pub(super) stranded: u64,
+    pub(super) bytes_payload: u64,
+    pub(super) bytes_wire: u64,
+    pub(super) ledger: LedgerSummary,
+}
+
+/// Release 2.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Good {
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+    pub(super) seconds: f64,
+}
+
+/// Release 3.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Bad {
+    pub(super) verdict: String,
+    pub(super) started: u64,
+    pub(super) bad: u64,
+    pub(super) rolled_back: u64,
+    pub(super) recalled: u64,
+    pub(super) never_offered: u64,
+    pub(super) kill_ms_p50: u64,
+    pub(super) kill_ms_p99: u64,
+}
+
+/// The ledger, verified from its files.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct LedgerSummary {
+    pub(super) frames: u64,
+    pub(super) verified: bool,
+}
+
+/// Tells it.
+pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
+    let teller = Teller::new(args.json);
+    std::fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
+    teller.title("Tern demo", &format!("{} devices, one day passes in {} s", args.devices, args.day));
+
+    let data = folder.join("service");
+    let offline = folder.join("offline-keys");
+    keys::init(&keys::InitOptions {
+        fleet: "demo".parse()?,
+        product: PRODUCT.parse()?,
+        data: data.clone(),
+        offline: offline.clone(),
+        days: 365,
+    })?;
+    teller.say("keys", "root, targets and release keys stay offline; the service holds the online ones");
+    let mut service = ServiceProcess::start(&data)?;
+    let client = Client::new(&format!("http://{}", service.addresses.api));
+    teller.say("service", &format!("up on {}, broker on {}", service.addresses.api, service.addresses.mqtt[0]));
+
+    let images = Images::make(folder, args.image.as_ref(), args.bad_rate, args.seed)?;
+    let mut devices = make_devices(args, folder, &data, &images, &service, &client, &teller)?;
+    for device in &mut devices {
+        device.start()?;
+    }
+    wait_for(&client, &mut service, "the agents to enrol", |status| status.enrolled >= u64::from(args.devices))?;
+    teller.say("fleet", &format!("{} agents are up and enrolled, each a process of its own", args.devices));
+
+    let started = clock::now();
+    publish(&client, folder, &offline, 2, "2.0.0", &images.new, &teller)?;
+    let good = roll_out(&client, &mut service, 2, plan(args), &teller)?;
+    let seconds = (clock::now() - started) as f64 / 1000.0;
+    anyhow::ensure!(good.status == Status::Completed, "release 2 was not completed: {}", good.because);
+    teller.say("done", &good.because);
+
+    publish(&client, folder, &offline, 3, "3.0.0", &images.bad, &teller)?;
+    let bad = roll_out(&client, &mut service, 3, plan(args), &teller)?;
+    teller.say("verdict", &bad.because);
+    let bad = settle(&client, &mut service, &bad, &teller)?;
+
+    let status: ServiceStatus = client.get("/v1/status")?;
+    let bad = tell_bad(&client, &devices, &bad)?;
+    let stranded = stranded(&mut devices, if bad.verdict == "kill" { 2 } else { 3 })?;
+    devices.iter_mut().for_each(DemoDevice::stop);
+    let ledger: LedgerView = client.get("/v1/ledger")?;
+    service.stop();
+    let verified = crate::ledger::verify(&data.join("ledger"))?;
+    let summary = Summary {
+        devices: args.devices,
+        good: Good { succeeded: good.total.good, failed: good.total.confirmed_bad(), seconds },
+        bad,
+        stranded,
+        bytes_payload: status.wire.packs,
+        bytes_wire: status.wire.down + status.wire.up,
+        ledger: LedgerSummary { frames: verified.frames, verified: verified.frames >= ledger.frames },
+    };
+    teller.end(&summary)?;
+    Ok(summary)
+}
+
+/// The plan of the demo: 34 devices with a gate at 10 %, twice 64 with a gate at 5 %, then the rest under the
+/// kill tests alone. A smaller fleet takes what it has, and the rules for tiny fleets.
+fn plan(args: &DemoArgs) -> Plan {
+    let soak = Duration::from_secs_f64(args.day.max(1.0).round());
+    let step = |devices, gate| Phase { reach: Reach::Devices(devices), rule: PhaseRule { gate: Some(gate), soak } };
+    let last = Phase { reach: Reach::All, rule: PhaseRule { gate: None, soak } };
+    let phases = match args.devices {
+        200.. => vec![step(34, 0.10), step(64, 0.05), step(64, 0.05), last],
+        98..200 => vec![step(34, 0.10), step(64, 0.05), last],
+        33..98 => vec![step(32, 0.10), last],
+        // Too few devices to prove anything: soak alone, and the kill tests.
+        _ => {
+            let canary = Phase { reach: Reach::Devices(u64::from(args.devices.div_ceil(4))), rule: PhaseRule { gate: None, soak } };
+            vec![canary, last]
+        }
+    };
+    Plan { phases, ..Plan::default() }
+}
+
+fn make_devices(
+    args: &DemoArgs,
+    folder: &Path,
+    data: &Path,
+    images: &Images,
+    service: &ServiceProcess,
+    client: &Client,
+    teller: &Teller,
+) -> anyhow::Result<Vec<DemoDevice>> {
+    let label = describe(&images.old, 1, "1.0.0")?;
+    let largest = [&images.old, &images.new, &images.bad].into_iter().map(|p| std::fs::metadata(p).map(|m| m.len()));
+    let largest = largest.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
+    let root = data.join("products").join(PRODUCT).join("root.json");
+    let broker = format!("mqtt://{}", service.addresses.mqtt[0]);
+    let setting = Setting {
+        folder,
+        product: PRODUCT,
+        model: MODEL,
+        broker: &broker,
+        root: &root,
+        capacity: largest.next_multiple_of(1024 * 1024),
+        day: args.day,
+    };
+    let progress = teller.progress("factory", u64::from(args.devices));
+    let mut devices = Vec::new();
+    let mut entries: Vec<DeviceEntry> = Vec::new();
+    for index in 1..=args.devices {
+        let (device, entry) = DemoDevice::make(&setting, index, &images.old, &label)?;
+        devices.push(device);
+        entries.push(entry);
+        progress.set(u64::from(index), "");
+    }
+    progress.end(&format!("{} devices made, release 1 in slot a", args.devices));
+    let added: AddedDevices = client.post("/v1/devices", &AddDevices { devices: entries })?;
+    anyhow::ensure!(added.added == devices.len(), "the service registered {} devices", added.added);
+    Ok(devices)
+}
+
+fn publish(
+    client: &Client,
+    folder: &Path,
+    offline: &Path,
+    rc: u64,
+    version: &str,
+    image: &Path,
+    teller: &Teller,
+) -> anyhow::Result<()> {
+    let previous: crate::api::types::ReleaseFile = client.get(&format!("/v1/products/{PRODUCT}/release-file"))?;
+    let draft = release::create(&release::CreateOptions {
+        product: PRODUCT.parse()?,
+        rc,
+        version: version.to_owned(),
+        models: vec![MODEL.parse()?],
+        image: image.to_owned(),
+        component: "rootfs".to_owned(),
+        min_from: 0,
+        floor: 0,
+        previous: previous.release,
+        days: 180,
+    })?;
+    let signer = keys::load_signer(&offline.join("release.pem"))?;
+    let signed = release::sign(&draft, &signer)?;
+    std::fs::write(folder.join(format!("release-{rc}.json")), &signed)?;
+    client.put_image(image, &mut |_, _| {})?;
+    let path = format!("/v1/products/{PRODUCT}/releases");
+    let _views: serde_json::Value = client.post(&path, &PublishRelease { file: signed })?;
+    let bytes = std::fs::metadata(image)?.len();
+    teller.say("release", &format!("{rc} ({version}) signed offline and published, {:.1} MB", bytes as f64 / 1e6));
+    Ok(())
+}
+
+fn roll_out(
+    client: &Client,
+    service: &mut ServiceProcess,
+    rc: u64,
+    plan: Plan,
+    teller: &Teller,
+) -> anyhow::Result<RolloutView> {
+    let start =
+        StartRollout { rollout: Some(format!("release-{rc}").parse()?), product: PRODUCT.parse()?, rc, attempt: 1, plan };
+    let preview: Preview = client.post("/v1/rollouts/preview", &start)?;
+    for warning in &preview.warnings {
+        teller.say("plan", warning);
+    }
+    let _done: serde_json::Value = client.post("/v1/rollouts", &start)?;
+    teller.say("rollout", &format!("of release {rc} starts, {} phases", preview.phases.len()));
+    let began = clock::now();
+    let mut shown = 0;
+    let mut progress = teller.progress("phase 1", preview.phases[0].devices);
+    loop {
+        service.check()?;
+        let view: RolloutView = client.get(&format!("/v1/rollouts/release-{rc}"))?;
+        for phase in view.phases.iter().filter(|p| p.open && p.phase > shown) {
+            if phase.phase > 1 {
+                progress.end(&view.because);
+                progress = teller.progress(&format!("phase {}", phase.phase), phase.devices);
+            }
+            shown = phase.phase;
+        }
+        if let Some(phase) = view.phases.get(view.phase.saturating_sub(1)) {
+            let counts = &phase.counts;
+            let text = format!("{} started, {} good, {} bad", counts.started, counts.good, counts.confirmed_bad());
+            progress.set(counts.good + counts.confirmed_bad() + counts.recalled, &text);
+        }
+        match view.status {
+            Status::Running => {}
+            // A tiny fleet pauses at its first bad device. The demo plays the operator who has seen enough.
+            Status::Paused => {
+                progress.end(&view.because);
+                let kill = crate::api::types::Kill { reason: "the first device to try it failed".to_owned() };
+                let done: DoneBody = client.post(&format!("/v1/rollouts/release-{rc}/kill"), &kill)?;
+                teller.say("operator", &done.done);
+                progress = teller.progress("kill", 1);
+            }
+            Status::Killed | Status::Completed => {
+                progress.end(&view.because);
+                return Ok(view);
+            }
+        }
+        anyhow::ensure!(clock::now() - began < PATIENCE, "release {rc} took too long: {}", view.explanation);
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Waits until every device that had the bad release in hand has come to an end.
+fn settle(
+    client: &Client,
+    service: &mut ServiceProcess,
+    killed: &RolloutView,
+    teller: &Teller,
+) -> anyhow::Result<RolloutView> {
+    let began = clock::now();
+    let progress = teller.progress("rollback", killed.total.started);
+    loop {
+        service.check()?;
+        let view: RolloutView = client.get(&format!("/v1/rollouts/{}", killed.rollout))?;
+        let total = &view.total;
+        let ended = total.good + total.confirmed_bad() + total.recalled + total.deferred;
+        let open: u64 = view
+            .states
+            .iter()
+            .filter(|(state, _)| !matches!(state.to_string().as_str(), "idle" | "failed" | "success"))
+            .map(|(_, count)| count)
+            .sum();
+        progress.set(ended, &format!("{} rolled back, {} recalled", view.outcomes.get(&Outcome::RolledBack).unwrap_or(&0), total.recalled));
+        if total.pending() == 0 && open == 0 {
+            progress.end(&format!("all {} devices that tried release {} have come to an end", total.started, view.rc));
+            return Ok(view);
+        }
+        anyhow::ensure!(clock::now() - began < PATIENCE, "devices did not come back: {:?}", view.states);
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn tell_bad(client: &Client, devices: &[DemoDevice], view: &RolloutView) -> anyhow::Result<Bad> {
+    let mut never_offered = 0;
+    for device in devices {
+        let known: DeviceView = client.get(&format!("/v1/devices/{}", device.name))?;
+        never_offered += u64::from(!known.attempts.contains_key(&view.rollout));
+    }
+    let mut latencies = view.kill_ms.clone();
+    latencies.sort_unstable();
+    let quantile = |q: f64| {
+        let last = latencies.len().saturating_sub(1);
+        latencies.get((last as f64 * q).round() as usize).copied().unwrap_or(0)
+    };
+    let outcome = |outcome| view.outcomes.get(&outcome).copied().unwrap_or(0);
+    Ok(Bad {
+        verdict: if view.status == Status::Killed { "kill".to_owned() } else { format!("{:?}", view.status).to_lowercase() },
+        started: view.total.started,
+        bad: view.total.bad,
+        rolled_back: outcome(Outcome::RolledBack),
+        recalled: outcome(Outcome::Recalled),
+        never_offered,
+        kill_ms_p50: quantile(0.5),
+        kill_ms_p99: quantile(0.99),
+    })
+}
+
+/// Counts the devices that do not hold, confirmed and whole, the release that they should, or whose agent is gone.
+fn stranded(devices: &mut [DemoDevice], expected: u64) -> anyhow::Result<u64> {
+    let mut stranded = 0;
+    for device in devices {
+        let held = device.confirmed()?;
+        stranded += u64::from(held != Some(expected) || !device.alive());
+    }
+    Ok(stranded)
+}
+
+fn wait_for(
+    client: &Client,
+    service: &mut ServiceProcess,
+    what: &str,
+    ready: impl Fn(&ServiceStatus) -> bool,
+) -> anyhow::Result<()> {
+    let began = clock::now();
+    loop {
+        service.check()?;
+        let status: ServiceStatus = client.get("/v1/status")?;
+        if ready(&status) {
+            return Ok(());
+        }
+        anyhow::ensure!(clock::now() - began < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// The service, in a process of its own.
+struct ServiceProcess {
+    process: Child,
+    addresses: Addresses,
+    log: PathBuf,
+}
+
+impl ServiceProcess {
+    fn start(data: &Path) -> anyhow::Result<Self> {
+        let log = data.join("service.log");
+        let file = std::fs::File::create(&log)?;
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["serve", "--listen-api", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .context("could not start the service")?;
+        let began = clock::now();
+        let ready = data.join("service.json");
+        loop {
+            if let Ok(text) = std::fs::read(&ready) {
+                let addresses = serde_json::from_slice(&text)?;
+                return Ok(Self { process, addresses, log });
+            }
+            let ended = process.try_wait()?;
+            let late = clock::now() - began > 30_000;
+            if ended.is_some() || late {
+                let _gone = process.kill();
+                anyhow::bail!("the service did not come up; its log: {}", tail(&log));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn check(&mut self) -> anyhow::Result<()> {
+        match self.process.try_wait()? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("the service ended with {status}; its log: {}", tail(&self.log)),
+        }
+    }
+
+    /// Ends it as a supervisor does: SIGTERM first.
+    fn stop(&mut self) {
+        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            // It may have ended already.
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        for _ in 0..100 {
+            if matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+impl Drop for ServiceProcess {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
