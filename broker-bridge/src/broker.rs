@@ -135,8 +135,7 @@ impl EmbeddedBroker {
     pub(crate) async fn attach(&self) -> Result<Attachment, BrokerError> {
         let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now());
         // On any error the id is not used again: the broker may believe that it is still connected.
-        let (read, write) =
-            timeout(ATTACH, self.handshake(id)).await.map_err(|_| BrokerError::Silent)??;
+        let (read, write) = timeout(ATTACH, self.handshake(id)).await.map_err(|_| BrokerError::Silent)??;
         Ok(Attachment { read, write, id })
     }
 
@@ -233,7 +232,10 @@ pub fn abort_on_broker_panic() {
             before(info);
             let thread = std::thread::current();
             if thread.name().is_some_and(is_broker_thread) {
-                tracing::error!(thread = thread.name(), "the embedded broker panicked; aborting for a restart");
+                tracing::error!(
+                    thread = thread.name(),
+                    "the embedded broker panicked; aborting for a restart"
+                );
                 std::process::abort();
             }
         }));

@@ -35,7 +35,8 @@ async fn probe(broker: &Arc<EmbeddedBroker>) -> Result<(), String> {
     let mut bytes = Packet::Subscribe { id: 1, filters: vec![(TOPIC.into(), 0)] }.to_bytes();
     let message = Publish { topic: TOPIC.into(), payload: b"here".to_vec(), ..Publish::default() };
     message.write(&mut bytes);
-    let broken = |e: &dyn std::error::Error| format!("the embedded broker closed the watchdog's connection: {e}");
+    let broken =
+        |e: &dyn std::error::Error| format!("the embedded broker closed the watchdog's connection: {e}");
     link.write.write_all(&bytes).await.map_err(|e| broken(&e))?;
     loop {
         match link.read.next().await {

@@ -83,10 +83,8 @@ pub(crate) fn acceptor(files: &TlsFiles, client_ca: Option<&Path>) -> Result<Tls
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let broken = |source| TlsError::File { path: path.to_owned(), source };
-    let list: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(broken)?
-        .collect::<Result<_, _>>()
-        .map_err(broken)?;
+    let list: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(broken)?.collect::<Result<_, _>>().map_err(broken)?;
     if list.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(list) }
 }
 

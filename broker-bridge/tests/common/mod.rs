@@ -37,7 +37,11 @@ pub async fn bridge_with(change: impl FnOnce(&mut BridgeConfig)) -> Scene {
         listeners: vec![ListenerConfig { listen, auth: Auth::Open {} }],
         service_password: PASSWORD.into(),
         chunk_dir: folder.path().join("chunks"),
-        limits: FrontLimits { packets_each_second: 100_000, bytes_each_second: 100_000_000, ..FrontLimits::default() },
+        limits: FrontLimits {
+            packets_each_second: 100_000,
+            bytes_each_second: 100_000_000,
+            ..FrontLimits::default()
+        },
     };
     change(&mut config);
     let bridge = Bridge::start(config).await.unwrap();
@@ -81,7 +85,11 @@ impl Client {
     pub async fn service_called(scene: &Scene, id: &str) -> Self {
         let mut client = Self::raw(scene.address).await;
         let (user, password) = (Some(SERVICE.into()), Some(PASSWORD.into()));
-        assert_eq!(client.connect(Connect { user, password, ..hello(id) }).await, Some(0), "the service connects");
+        assert_eq!(
+            client.connect(Connect { user, password, ..hello(id) }).await,
+            Some(0),
+            "the service connects"
+        );
         client
     }
 
@@ -111,7 +119,9 @@ impl Client {
 
     async fn read(&mut self) -> Option<Packet> {
         loop {
-            if let Some((packet, length)) = frame::read(&self.buffer, 1 << 20).expect("the bridge speaks MQTT") {
+            if let Some((packet, length)) =
+                frame::read(&self.buffer, 1 << 20).expect("the bridge speaks MQTT")
+            {
                 self.buffer.drain(..length);
                 return Some(packet);
             }

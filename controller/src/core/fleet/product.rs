@@ -24,6 +24,8 @@ pub struct Product {
     pub roots: BTreeMap<u32, String>,
     /// Release counters that are dead for ever, whether or not a signed file says so yet.
     pub halted: BTreeSet<u64>,
+    /// Versions of the newest files; 0 where there is none. Kept because every answer names them.
+    versions: Versions,
 }
 
 /// A release as the release role names it.
@@ -48,6 +50,16 @@ impl Product {
             }
             self.files.insert(file.role, file.text.clone());
         }
+        let of = |role| self.files.get(&role).and_then(|text| version_of(text)).unwrap_or(0);
+        self.versions = Versions {
+            root: of(Role::Root),
+            timestamp: of(Role::Timestamp),
+            snapshot: of(Role::Snapshot),
+            targets: of(Role::Targets),
+            release: of(Role::Release),
+            rollout: of(Role::Rollout),
+            halt: of(Role::Halt),
+        };
     }
 
     /// Returns the newest files in the order in which a client loads them.
@@ -63,16 +75,7 @@ impl Product {
 
     /// Returns the versions of the newest files; 0 where there is none.
     pub fn versions(&self) -> Versions {
-        let of = |role| self.files.get(&role).and_then(|text| version_of(text)).unwrap_or(0);
-        Versions {
-            root: of(Role::Root),
-            timestamp: of(Role::Timestamp),
-            snapshot: of(Role::Snapshot),
-            targets: of(Role::Targets),
-            release: of(Role::Release),
-            rollout: of(Role::Rollout),
-            halt: of(Role::Halt),
-        }
+        self.versions
     }
 
     /// Returns the releases that the release role names, by counter.

@@ -161,6 +161,9 @@ impl Service {
         }
         for (id, epoch, nonce) in std::mem::take(&mut self.asks) {
             let Some(product) = self.fleet.devices.get(&id).map(|d| &d.registry.product) else { continue };
+            if !self.kills_are_signed(product) {
+                continue;
+            }
             let Some(product) = self.fleet.products.get(product) else { continue };
             let versions = product.versions();
             let time = self.now / 1000;

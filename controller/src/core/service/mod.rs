@@ -146,6 +146,10 @@ pub struct Service {
     /// Rollouts whose evidence may have changed in this step.
     touched: BTreeSet<RolloutId>,
     refreshed_at: BTreeMap<ProductId, Millis>,
+    /// Signed files may differ from what the fleet's state asks for.
+    unsettled: bool,
+    /// Devices that each rollout covers, counted once until devices are added.
+    covered: BTreeMap<RolloutId, u64>,
     counters: Counters,
 }
 
@@ -191,6 +195,8 @@ impl Service {
             cohorts: BTreeMap::new(),
             touched: BTreeSet::new(),
             refreshed_at: BTreeMap::new(),
+            unsettled: true,
+            covered: BTreeMap::new(),
             counters: Counters::default(),
         };
         service.recall_cohorts();
@@ -234,6 +240,11 @@ impl Service {
 
     /// Records a fact and folds it in.
     fn record(&mut self, fact: Fact) {
+        match &fact {
+            Fact::DevicesAdded { .. } => self.covered.clear(),
+            Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
+            _ => self.unsettled = true,
+        }
         self.fleet.apply(self.now, &fact);
         self.step.facts.push(fact);
     }

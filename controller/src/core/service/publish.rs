@@ -45,6 +45,10 @@ pub(super) enum SignStepError {
 impl Service {
     /// Signs whatever differs from what the fleet's state asks for.
     pub(super) fn reconcile(&mut self) {
+        if !self.unsettled {
+            return;
+        }
+        let mut settled = true;
         let products: Vec<ProductId> = self.keys.keys().cloned().collect();
         for product in products {
             let Some(state) = self.fleet.products.get(&product) else { continue };
@@ -64,9 +68,19 @@ impl Service {
                     self.refreshed_at.insert(product.clone(), self.now);
                     self.publish_step(&product, halted);
                 }
-                Err(error) => self.note(format!("product {product}: nothing was published: {error}")),
+                Err(error) => {
+                    settled = false;
+                    self.note(format!("product {product}: nothing was published: {error}"));
+                }
             }
         }
+        self.unsettled = !settled;
+    }
+
+    /// Tells whether every kill of a product is in a signed file; until then no nonce of it is answered.
+    pub(super) fn kills_are_signed(&self, product: &ProductId) -> bool {
+        !self.unsettled
+            || self.fleet.products.get(product).is_none_or(|state| state.halt_content() == wanted_halt(state))
     }
 
     /// Returns what the rollout role should say: running rollouts, newest first, then what reached everybody.

@@ -24,7 +24,9 @@ impl Service {
         if !matches!(rollout.status, Status::Running | Status::Paused) {
             return;
         }
-        let verdict = self.judge(&rollout);
+        let covered = self.covered(&rollout);
+        self.covered.insert(id.clone(), covered);
+        let verdict = rollout.judge(covered, self.now);
         let because = verdict.to_string();
         match verdict {
             // Stopping never waits for anybody, and a pause does not protect from a kill.
@@ -46,6 +48,9 @@ impl Service {
 
     /// Returns how many devices a rollout covers.
     pub fn covered(&self, rollout: &Rollout) -> u64 {
+        if let Some(known) = self.covered.get(&rollout.id) {
+            return *known;
+        }
         let models: Vec<_> = rollout.models.iter().cloned().collect();
         let covers = |d: &&crate::core::fleet::device::Device| {
             d.registry.product == rollout.product && phase::covers(&rollout.plan, &models, &d.registry)
@@ -81,6 +86,10 @@ impl Service {
     fn complete(&mut self, id: &RolloutId) {
         let Some(rollout) = self.fleet.rollouts.get(id) else { return };
         if rollout.status != Status::Running || !rollout.reaches_all() || rollout.total().good == 0 {
+            return;
+        }
+        // Looking at every device is dear: only when nobody is on the way.
+        if rollout.total().pending() > 0 {
             return;
         }
         let models: BTreeSet<_> = rollout.models.iter().collect();
