@@ -1,0 +1,184 @@
+//! A device's folder, configuration and agent process.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::service::{Lab, MODEL, PRODUCT, text};
+use super::program;
+
+/// How a device is made.
+#[derive(Debug, Clone)]
+pub struct Making {
+    /// Bytes that a slot holds.
+    pub capacity: u64,
+    /// Seconds of soak.
+    pub soak: f64,
+    /// Health probe; none passes.
+    pub probe: Option<Vec<String>>,
+    /// Pre-update hook; none passes.
+    pub hook: Option<Vec<String>>,
+    /// More lines under `[timing]`.
+    pub timing: String,
+    /// User and password file, for brokers that want them.
+    pub login: Option<(String, PathBuf)>,
+}
+
+impl Default for Making {
+    fn default() -> Self {
+        Self {
+            capacity: 64 * 1024 * 1024,
+            soak: 1.0,
+            probe: None,
+            hook: None,
+            timing: String::new(),
+            login: None,
+        }
+    }
+}
+
+/// A device.
+pub struct LabDevice {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub dir: PathBuf,
+    process: Option<Child>,
+}
+
+impl LabDevice {
+    /// Makes a device as its factory would, with release 1 in slot a, and registers it.
+    pub fn make(lab: &Lab, name: &str, image: &Path, making: &Making) -> Self {
+        let device = Self::build(lab, name, image, making);
+        device.register(lab);
+        device
+    }
+
+    /// Makes a device without registering it.
+    pub fn build(lab: &Lab, name: &str, image: &Path, making: &Making) -> Self {
+        let dir = lab.path("devices").join(name);
+        std::fs::create_dir_all(&dir).expect("a folder for the device");
+        let device = Self { name: name.to_owned(), dir, process: None };
+        device.configure(lab, making);
+        let image = text(image);
+        let ran = device.agent(&["provision", "--image", &image, "--rc", "1", "--version", "1.0.0"]);
+        assert!(ran.0, "{}", ran.1);
+        device
+    }
+
+    /// Registers the device at the service.
+    pub fn register(&self, lab: &Lab) {
+        let (ok, line) = self.agent(&["identity"]);
+        assert!(ok, "{line}");
+        let list = self.dir.join("factory.json");
+        std::fs::write(&list, line).expect("a factory list");
+        lab.json(&["device", "add", "--file", &text(&list)]);
+    }
+
+    /// Writes the configuration.
+    pub fn configure(&self, lab: &Lab, making: &Making) {
+        let path = |name: &str| format!("{:?}", text(&self.dir.join(name)));
+        let mut out = String::new();
+        let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
+        line(format!("fleet = \"lab\"\ndevice = {:?}\nproduct = {PRODUCT:?}\nmodel = {MODEL:?}", self.name));
+        line(format!("region = \"eu\"\nbrokers = [\"mqtt://{}\"]", lab.mqtt));
+        if let Some((user, file)) = &making.login {
+            line(format!("user = {user:?}\npassword_file = {:?}", text(file)));
+        }
+        line(format!("data_dir = {}\nruntime_dir = {}", path("data"), path("run")));
+        line(format!("root = {:?}", text(&lab.data().join("products").join(PRODUCT).join("root.json"))));
+        line(format!("[slots]\ndir = {}\ncapacity = {}", path("slots"), making.capacity));
+        if let Some(probe) = &making.probe {
+            line(format!("[[probes]]\nname = \"probe\"\ncommand = {probe:?}\ndeadline = 20"));
+        }
+        if let Some(hook) = &making.hook {
+            line(format!("[[hooks]]\nstep = \"pre-update\"\nname = \"hook\"\ncommand = {hook:?}\ndeadline = 60"));
+        }
+        line(format!("[timing]\nsoak = {:.3}\n{}", making.soak, making.timing));
+        line("retry_base = 0.5\nask_first = 1.0\nask_max = 2.0\nget_repeat_first = 1.0\nget_repeat_max = 3.0".into());
+        line("resend_first = 1.0\nretained_wait = 1.0\nheartbeat = 4.0\nreconnect_max = 1.0".into());
+        std::fs::write(self.config(), out).expect("a configuration");
+    }
+
+    /// Returns the path of the configuration.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("agent.toml")
+    }
+
+    fn agent(&self, arguments: &[&str]) -> (bool, String) {
+        let mut command = Command::new(program("tern-agent"));
+        let output = command.args(arguments).arg("--config").arg(self.config()).output().expect("tern-agent starts");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() { (true, out) } else { (false, out + &error) }
+    }
+
+    /// Starts the agent.
+    pub fn start(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log"));
+        let child = Command::new(program("tern-agent"))
+            .arg("run")
+            .arg("--config")
+            .arg(self.config())
+            .env("TERN_LOG", "debug,rumqttc=info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a log file"))
+            .spawn()
+            .expect("tern-agent starts");
+        self.process = Some(child);
+    }
+
+    /// Kills the agent; the device stays up.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            // It may have ended by itself; either way it is gone after this.
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+
+    /// Cuts the device's power: the agent is gone, and what runs is decided anew at the next start.
+    pub fn cut_power(&mut self) {
+        self.kill();
+        // A device that was never up has nothing there.
+        let _absent = std::fs::remove_dir_all(self.dir.join("run"));
+    }
+
+    /// Tells whether the agent runs.
+    pub fn alive(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|p| matches!(p.try_wait(), Ok(None)))
+    }
+
+    /// Returns what `tern-agent status --json` says.
+    pub fn status(&self) -> Value {
+        let (ok, out) = self.agent(&["status", "--json"]);
+        assert!(ok, "{out}");
+        serde_json::from_str(&out).expect("status is JSON")
+    }
+
+    /// Returns the bytes of a slot.
+    pub fn slot(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.dir.join("slots").join(format!("{name}.img"))).unwrap_or_default()
+    }
+
+    /// Returns what the agent has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for LabDevice {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(25).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            let text = format!("the log of {} ends:\n{}\n", self.name, tail.join("\n"));
+            let _shown = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The built executables: built once per test process, by the same cargo, into the same folder.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
+
+static BUILT: Once = Once::new();
+
+/// Returns the path of a program of the workspace, building all of them first.
+///
+/// # Panics
+/// When the workspace does not build.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a process has an executable");
+    // target/<profile>/deps/<test>
+    let profile = test.parent().and_then(|deps| deps.parent()).expect("tests live in target/<profile>/deps");
+    BUILT.call_once(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "-p", "tern-controller", "-p", "tern-agent", "-p", "tern-bridge", "--bins"]);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let target = profile.parent().expect("a profile lies in the target folder");
+        build.arg("--target-dir").arg(target);
+        let status = build.status().expect("cargo starts");
+        assert!(status.success(), "the programs do not build");
+    });
+    profile.join(name)
+}
+
+/// Tells whether this is CI, where a missing package is a failure and not a reason to skip.
+pub fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value != "false")
+}
