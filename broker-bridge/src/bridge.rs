@@ -24,7 +24,9 @@ pub enum BridgeError {
     #[error("the bridge's configuration cannot be used")]
     Config(#[from] ConfigError),
     /// An address.
-    #[error("could not listen on {address}: end the program that uses it, or change `listen` (port 0 takes a free one)")]
+    #[error(
+        "could not listen on {address}: end the program that uses it, or change `listen` (port 0 takes a free one)"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -120,10 +120,14 @@ pub enum ConfigError {
     #[error("the configuration names no listener: add a [[listeners]] block")]
     NoListener,
     /// `open` where others can reach it.
-    #[error("listener {0} has auth mode \"open\", which is for loopback addresses only: use 127.0.0.1, or mode \"password\" or \"certificate\"")]
+    #[error(
+        "listener {0} has auth mode \"open\", which is for loopback addresses only: use 127.0.0.1, or mode \"password\" or \"certificate\""
+    )]
     OpenToOthers(SocketAddr),
     /// Passwords in clear where others can read them.
-    #[error("listener {0} would take passwords without TLS: add auth.tls, or listen on 127.0.0.1 behind a TLS proxy")]
+    #[error(
+        "listener {0} would take passwords without TLS: add auth.tls, or listen on 127.0.0.1 behind a TLS proxy"
+    )]
     PlainPasswords(SocketAddr),
     /// No password for the service.
     #[error("service_password is shorter than 12 characters: whoever has it speaks for the controller")]

@@ -85,7 +85,9 @@ impl Passwords {
             match read(&self.path) {
                 Ok(users) => *state = (now, users),
                 // Half-written, most likely: yesterday's users are better than none.
-                Err(error) => tracing::warn!(%error, "the changed file of users cannot be read; the old users stay"),
+                Err(error) => {
+                    tracing::warn!(%error, "the changed file of users cannot be read; the old users stay")
+                }
             }
         }
         let known = state.1.get(user);

@@ -35,7 +35,8 @@ async fn probe(broker: &Arc<EmbeddedBroker>) -> Result<(), String> {
     let mut bytes = Packet::Subscribe { id: 1, filters: vec![(TOPIC.into(), 0)] }.to_bytes();
     let message = Publish { topic: TOPIC.into(), payload: b"here".to_vec(), ..Publish::default() };
     message.write(&mut bytes);
-    let broken = |e: &dyn std::error::Error| format!("the embedded broker closed the watchdog's connection: {e}");
+    let broken =
+        |e: &dyn std::error::Error| format!("the embedded broker closed the watchdog's connection: {e}");
     link.write.write_all(&bytes).await.map_err(|e| broken(&e))?;
     loop {
         match link.read.next().await {
@@ -48,4 +49,34 @@ async fn probe(broker: &Arc<EmbeddedBroker>) -> Result<(), String> {
     while link.read.next().await.is_ok() {}
     broker.detached(link.id);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn broker() -> Arc<EmbeddedBroker> {
+        Arc::new(EmbeddedBroker::start(&"acme".parse().unwrap(), 100).await.unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_listener_that_died_is_reported_within_ten_seconds() {
+        let broker = broker().await;
+        // What the front never lets pass: an id that the router rejects, twice, poisons the listener's lock.
+        for _ in 0..2 {
+            drop(timeout(Duration::from_secs(1), broker.handshake("a/b".into())).await);
+        }
+
+        let reason = timeout(Duration::from_secs(10), watch(broker)).await.expect("reported in time");
+
+        assert!(!reason.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_broker_that_is_well_passes_every_probe() {
+        let broker = broker().await;
+        for _ in 0..20 {
+            probe(&broker).await.unwrap();
+        }
+    }
 }

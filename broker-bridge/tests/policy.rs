@@ -68,14 +68,19 @@ async fn a_device_may_not_retain_not_even_its_will() {
     device.publish_as(&up("r-1", UpKind::Presence), b"{}", 0, true).await;
     assert!(device.is_closed().await);
 
-    let will = |topic: String, retain| Publish { topic, retain, payload: b"{}".to_vec(), ..Publish::default() };
+    let will =
+        |topic: String, retain| Publish { topic, retain, payload: b"{}".to_vec(), ..Publish::default() };
     for (will, code) in [
         (will(up("r-1", UpKind::Presence), true), 5),
         (will(up("r-2", UpKind::Presence), false), 5),
         (will(up("r-1", UpKind::Presence), false), 0),
     ] {
         let mut device = Client::raw(scene.address).await;
-        assert_eq!(device.connect(Connect { will: Some(will.clone()), ..hello("r-1") }).await, Some(code), "{will:?}");
+        assert_eq!(
+            device.connect(Connect { will: Some(will.clone()), ..hello("r-1") }).await,
+            Some(code),
+            "{will:?}"
+        );
     }
 }
 
@@ -166,7 +171,9 @@ async fn a_retained_head_is_there_after_a_reconnect_and_after_subscribing_again(
     for _ in 0..2 {
         let mut device = Client::device(&scene, "r-1").await;
         for _ in 0..2 {
-            device.send(&Packet::Subscribe { id: 3, filters: vec![("ota/v1/acme/p/ap/head".into(), 0)] }).await;
+            device
+                .send(&Packet::Subscribe { id: 3, filters: vec![("ota/v1/acme/p/ap/head".into(), 0)] })
+                .await;
             let (mut acknowledged, mut retained) = (false, false);
             while !(acknowledged && retained) {
                 match device.next().await.unwrap() {

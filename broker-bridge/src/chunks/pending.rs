@@ -28,7 +28,9 @@ pub(crate) fn jobs(get: &Get, topic: String) -> impl Iterator<Item = Job> + '_ {
     get.want.iter().flat_map(move |want| {
         let (of, range, piece) = match want {
             Want::Packs { of, ranges } => (*of, ranges.as_slice(), None),
-            Want::Piece { of, level, index } => (*of, &[][..], Some(PieceId { level: *level, index: *index })),
+            Want::Piece { of, level, index } => {
+                (*of, &[][..], Some(PieceId { level: *level, index: *index }))
+            }
             Want::File { .. } => (Digest([0; 32]), &[][..], None),
         };
         let chunks = range.iter().flat_map(|(from, to)| *from..*to).map(PackKind::Chunk);

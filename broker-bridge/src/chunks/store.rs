@@ -187,7 +187,9 @@ impl ChunkStore {
         for what in ["image", "tree"] {
             let path = self.path(root, what);
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("remove", &path)(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(at("remove", &path)(error));
+                }
                 _ => {}
             }
         }

@@ -8,16 +8,15 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn a_publish() -> impl Strategy<Value = Publish> {
-    (any::<bool>(), 0u8..2, any::<bool>(), text(), 1u16.., prop::collection::vec(any::<u8>(), 0..300)).prop_map(
-        |(dup, qos, retain, topic, id, payload)| Publish {
+    (any::<bool>(), 0u8..2, any::<bool>(), text(), 1u16.., prop::collection::vec(any::<u8>(), 0..300))
+        .prop_map(|(dup, qos, retain, topic, id, payload)| Publish {
             dup: dup && qos > 0,
             qos,
             retain,
             topic,
             id: if qos > 0 { id } else { 0 },
             payload,
-        },
-    )
+        })
 }
 
 fn a_connect() -> impl Strategy<Value = Connect> {
@@ -43,7 +42,8 @@ fn a_packet() -> impl Strategy<Value = Packet> {
         (1u16..).prop_map(Packet::PubAck),
         (1u16.., prop::collection::vec((text(), 0u8..3), 1..5))
             .prop_map(|(id, filters)| Packet::Subscribe { id, filters }),
-        (1u16.., prop::collection::vec(any::<u8>(), 0..5)).prop_map(|(id, codes)| Packet::SubAck { id, codes }),
+        (1u16.., prop::collection::vec(any::<u8>(), 0..5))
+            .prop_map(|(id, codes)| Packet::SubAck { id, codes }),
         (1u16.., prop::collection::vec(text(), 1..5))
             .prop_map(|(id, filters)| Packet::Unsubscribe { id, filters }),
         (1u16..).prop_map(Packet::UnsubAck),
@@ -87,7 +87,10 @@ proptest! {
 
 #[test]
 fn a_length_above_the_ceiling_is_refused_before_its_bytes_are_there() {
-    assert_eq!(read(&[0x30, 0xff, 0xff, 0x7f], 1000), Err(FrameError::TooLarge { length: 2_097_155, ceiling: 1000 }));
+    assert_eq!(
+        read(&[0x30, 0xff, 0xff, 0x7f], 1000),
+        Err(FrameError::TooLarge { length: 2_097_155, ceiling: 1000 })
+    );
     assert_eq!(read(&[0x30, 0xff, 0xff, 0xff, 0xff, 1], 1000), Err(FrameError::Length));
 }
 

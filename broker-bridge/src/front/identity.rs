@@ -74,9 +74,11 @@ pub(crate) fn identify(
     }
     let proven = match identify {
         Identify::Open => return id.parse().map(Client::Device).map_err(|_| Refusal::Identifier),
-        Identify::Password(users) => {
-            connect.user.as_deref().and_then(|user| users.check(user, password)).ok_or(Refusal::Credentials)?
-        }
+        Identify::Password(users) => connect
+            .user
+            .as_deref()
+            .and_then(|user| users.check(user, password))
+            .ok_or(Refusal::Credentials)?,
         Identify::Certificate => certificate.ok_or(Refusal::Credentials)?,
     };
     if proven.id() == id { Ok(proven) } else { Err(Refusal::Identifier) }
@@ -114,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_certificate_speaks_for_its_own_id_only() {
-        let who = |certificate, id| identify(&Identify::Certificate, certificate, PASSWORD, &connect(id, None));
+        let who =
+            |certificate, id| identify(&Identify::Certificate, certificate, PASSWORD, &connect(id, None));
 
         assert_eq!(who(Some(device("r-1")), "r-1"), Ok(device("r-1")));
         assert_eq!(who(Some(device("r-1")), "r-2"), Err(Refusal::Identifier));
@@ -124,7 +127,11 @@ mod tests {
     #[test]
     fn client_ids_that_could_hurt_the_broker_are_refused() {
         for id in ["", "a/b", "a+", "#", "$SYS", "a~1", "x".repeat(65).as_str()] {
-            assert_eq!(identify(&Identify::Open, None, PASSWORD, &connect(id, None)), Err(Refusal::Identifier), "{id}");
+            assert_eq!(
+                identify(&Identify::Open, None, PASSWORD, &connect(id, None)),
+                Err(Refusal::Identifier),
+                "{id}"
+            );
         }
     }
 

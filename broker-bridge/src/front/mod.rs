@@ -26,6 +26,7 @@ mod upstream;
 
 pub(crate) use queue::End;
 pub use tls::TlsError;
+pub(crate) use tls::client_tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -100,10 +101,9 @@ impl Gate {
                 tls: tls.as_ref().map(|files| tls::acceptor(files, None)).transpose()?,
                 identify: Identify::Password(Arc::new(Passwords::open(file)?)),
             },
-            Auth::Certificate { tls, client_ca } => Self {
-                tls: Some(tls::acceptor(tls, Some(client_ca))?),
-                identify: Identify::Certificate,
-            },
+            Auth::Certificate { tls, client_ca } => {
+                Self { tls: Some(tls::acceptor(tls, Some(client_ca))?), identify: Identify::Certificate }
+            }
         })
     }
 }
@@ -151,24 +151,27 @@ async fn connection(
     let end = session::run(&shared, client, connect, reader, writer).await;
     shared.counters.ended(end);
     match end {
-        queue::End::Overflow => tracing::warn!(client = name, "closed: it reads more slowly than messages come"),
+        queue::End::Overflow => {
+            tracing::warn!(client = name, "closed: it reads more slowly than messages come")
+        }
         end => tracing::debug!(client = name, ?end, "gone"),
     }
 }
 
 async fn greet(shared: &Shared, gate: &Gate, stream: TcpStream) -> Option<(Client, Connect, Reader, Writer)> {
     stream.set_nodelay(true).ok()?;
-    let (certificate, read, mut write): (_, Box<dyn tokio::io::AsyncRead + Send + Unpin>, Writer) = match &gate.tls {
-        None => {
-            let (read, write) = stream.into_split();
-            (None, Box::new(read), Box::new(write))
-        }
-        Some(acceptor) => {
-            let (stream, client) = tls::accept(acceptor, stream).await.ok()?;
-            let (read, write) = tokio::io::split(stream);
-            (client, Box::new(read), Box::new(write))
-        }
-    };
+    let (certificate, read, mut write): (_, Box<dyn tokio::io::AsyncRead + Send + Unpin>, Writer) =
+        match &gate.tls {
+            None => {
+                let (read, write) = stream.into_split();
+                (None, Box::new(read), Box::new(write))
+            }
+            Some(acceptor) => {
+                let (stream, client) = tls::accept(acceptor, stream).await.ok()?;
+                let (read, write) = tokio::io::split(stream);
+                (client, Box::new(read), Box::new(write))
+            }
+        };
     let mut reader = FrameReader::new(read, limits::MQTT_PACKET_MAX);
     // [MQTT-3.1.0-1] the first packet is CONNECT; anything else closes the connection.
     let Ok(Packet::Connect(connect)) = reader.next().await else { return None };
@@ -184,7 +187,12 @@ async fn greet(shared: &Shared, gate: &Gate, stream: TcpStream) -> Option<(Clien
     }
 }
 
-fn judge(shared: &Shared, gate: &Gate, certificate: Option<Client>, connect: &Connect) -> Result<Client, Refusal> {
+fn judge(
+    shared: &Shared,
+    gate: &Gate,
+    certificate: Option<Client>,
+    connect: &Connect,
+) -> Result<Client, Refusal> {
     let client = identity::identify(&gate.identify, certificate, &shared.service_password, connect)?;
     if let Some(will) = &connect.will {
         policy::may_publish(&shared.fleet, &client, &will.topic, will.retain, will.payload.len())

@@ -100,7 +100,11 @@ fn patience(wished: u16, ceiling: u16) -> Duration {
 }
 
 /// Hands the broker what is left and waits until it has closed its side, so that nothing of it is lost.
-async fn farewell(to_broker: &mut UpstreamWriter, read: &mut FrameReader<OwnedReadHalf>, upstream: &Upstream) {
+async fn farewell(
+    to_broker: &mut UpstreamWriter,
+    read: &mut FrameReader<OwnedReadHalf>,
+    upstream: &Upstream,
+) {
     if to_broker.flush(upstream).await.is_ok() && to_broker.finish().await.is_ok() {
         while read.next().await.is_ok() {}
     }

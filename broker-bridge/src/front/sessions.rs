@@ -190,7 +190,8 @@ mod tests {
     #[test]
     fn a_message_reaches_its_device_and_the_sites_that_listen_but_no_other_device() {
         let sessions = Sessions::default();
-        let all: Vec<_> = [device("r-1"), device("r-2"), Client::Site("hut".parse().unwrap())].map(session).into();
+        let all: Vec<_> =
+            [device("r-1"), device("r-2"), Client::Site("hut".parse().unwrap())].map(session).into();
         for session in &all {
             session.subscribe("ota/v1/acme/d/+/+", 1);
             sessions.enter(session);

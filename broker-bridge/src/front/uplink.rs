@@ -117,16 +117,15 @@ impl<'a> Uplink<'a> {
     async fn publish(&mut self, message: Publish) -> Step {
         let (shared, client) = (self.shared, &self.session.client);
         let length = message.payload.len();
-        let topic =
-            match policy::may_publish(&shared.fleet, client, &message.topic, message.retain, length) {
-                Ok(topic) => topic,
-                Err(denied) => {
-                    // MQTT 3.1.1 has no way to refuse one message ([MQTT-3.3.5-2]), so the connection ends.
-                    tracing::warn!(%denied, "a message was refused");
-                    shared.counters.denied_publish();
-                    return Err(End::Denied);
-                }
-            };
+        let topic = match policy::may_publish(&shared.fleet, client, &message.topic, message.retain, length) {
+            Ok(topic) => topic,
+            Err(denied) => {
+                // MQTT 3.1.1 has no way to refuse one message ([MQTT-3.3.5-2]), so the connection ends.
+                tracing::warn!(%denied, "a message was refused");
+                shared.counters.denied_publish();
+                return Err(End::Denied);
+            }
+        };
         match topic {
             Some(Topic::Up(device, UpKind::Get)) => {
                 let get = Get::read(&message.payload);

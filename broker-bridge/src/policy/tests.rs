@@ -122,7 +122,14 @@ fn the_service_stays_in_its_fleet_and_away_from_shared_subscriptions() {
     for filter in ["ota/v1/acme/#", "ota/v1/acme/up/+/+/report", "ota/v1/acme/d/r-1/in"] {
         assert!(subscribes(&service(), filter), "{filter}");
     }
-    for filter in ["#", "ota/v1/acme2/#", "ota/v1/+/up/#", "$share/g/ota/v1/acme/#", "ota/v1/acme/u#", "ota/v1/acme/#/x"] {
+    for filter in [
+        "#",
+        "ota/v1/acme2/#",
+        "ota/v1/+/up/#",
+        "$share/g/ota/v1/acme/#",
+        "ota/v1/acme/u#",
+        "ota/v1/acme/#/x",
+    ] {
         assert!(!subscribes(&service(), filter), "{filter}");
     }
 }
