@@ -43,7 +43,7 @@ fn external_broker() -> SocketAddr {
     };
     let v4 = Some(HashMap::from([("1".into(), server)]));
     let config = rumqttd::Config { router, v4, ..Default::default() };
-    std::thread::spawn(move || rumqttd::Broker::new(config).start());
+    std::thread::spawn(move || drop(rumqttd::Broker::new(config).start()));
     address
 }
 
