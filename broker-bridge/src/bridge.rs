@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -135,7 +136,7 @@ impl Bridge {
         self.shared.store.clone()
     }
 
-    /// Closes listeners and connections.
+    /// Closes listeners and connections, and gives these a moment to hand the broker what they have.
     pub async fn stop(mut self) {
         for task in std::mem::take(&mut self.tasks) {
             task.abort();
@@ -143,6 +144,12 @@ impl Bridge {
             task.await.ok();
         }
         self.shared.sessions.stop();
+        for _ in 0..100 {
+            if self.shared.sessions.len() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

@@ -135,20 +135,22 @@ impl EmbeddedBroker {
     pub(crate) async fn attach(&self) -> Result<Attachment, BrokerError> {
         let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now());
         // On any error the id is not used again: the broker may believe that it is still connected.
-        let (read, write) = timeout(ATTACH, self.handshake(id)).await.map_err(|_| BrokerError::Silent)??;
+        let (read, write) = timeout(ATTACH, self.handshake(format!("front~{}", id.0)))
+            .await
+            .map_err(|_| BrokerError::Silent)??;
         Ok(Attachment { read, write, id })
     }
 
-    async fn handshake(
+    pub(crate) async fn handshake(
         &self,
-        id: AttachmentId,
+        client_id: String,
     ) -> Result<(FrameReader<OwnedReadHalf>, OwnedWriteHalf), BrokerError> {
         let stream = TcpStream::connect(self.address).await.map_err(BrokerError::Io)?;
         stream.set_nodelay(true).map_err(BrokerError::Io)?;
         let (read, mut write) = stream.into_split();
         let connect = Connect {
             level: 4,
-            client_id: format!("front~{}", id.0),
+            client_id,
             clean_session: true,
             keep_alive: KEEP_ALIVE,
             will: None,

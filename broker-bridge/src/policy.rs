@@ -186,7 +186,7 @@ pub fn may_publish(
     retain: bool,
     length: usize,
 ) -> Result<Option<Topic>, Denied> {
-    let denied = || Denied::Publish { client: client.clone(), topic: topic.to_owned() };
+    let denied = || Denied::Publish { client: client.clone(), topic: shortened(topic) };
     if !allows(fleet, client, Publish, topic) {
         return Err(denied());
     }
@@ -195,12 +195,12 @@ pub fn may_publish(
     if client.kind() != Service {
         parsed.as_ref().ok_or_else(denied)?;
         if retain {
-            return Err(Denied::Retain { client: client.clone(), topic: topic.to_owned() });
+            return Err(Denied::Retain { client: client.clone(), topic: shortened(topic) });
         }
     }
     let ceiling = parsed.as_ref().map_or(limits::BUNDLE_MAX, ceiling_of);
     if length > ceiling {
-        return Err(Denied::Size { client: client.clone(), topic: topic.to_owned(), length, ceiling });
+        return Err(Denied::Size { client: client.clone(), topic: shortened(topic), length, ceiling });
     }
     Ok(parsed)
 }
@@ -208,10 +208,15 @@ pub fn may_publish(
 /// Checks a subscription and tells who serves it.
 pub fn may_subscribe(fleet: &FleetId, client: &Client, filter: &str) -> Result<Route, Denied> {
     if !is_filter(filter) || !allows(fleet, client, Subscribe, filter) {
-        return Err(Denied::Subscribe { client: client.clone(), filter: filter.to_owned() });
+        return Err(Denied::Subscribe { client: client.clone(), filter: shortened(filter) });
     }
     let direct = tail(fleet, filter).is_some_and(|t| t == "d" || t.starts_with("d/"));
     Ok(if direct { Route::Direct } else { Route::Broker })
+}
+
+/// Returns the start of a text that is to be logged: a remote one may have 64 KiB.
+fn shortened(text: &str) -> String {
+    text.chars().take(120).collect()
 }
 
 /// Returns the largest message of a topic.

@@ -50,3 +50,33 @@ async fn probe(broker: &Arc<EmbeddedBroker>) -> Result<(), String> {
     broker.detached(link.id);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn broker() -> Arc<EmbeddedBroker> {
+        Arc::new(EmbeddedBroker::start(&"acme".parse().unwrap(), 100).await.unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_listener_that_died_is_reported_within_ten_seconds() {
+        let broker = broker().await;
+        // What the front never lets pass: an id that the router rejects, twice, poisons the listener's lock.
+        for _ in 0..2 {
+            drop(timeout(Duration::from_secs(1), broker.handshake("a/b".into())).await);
+        }
+
+        let reason = timeout(Duration::from_secs(10), watch(broker)).await.expect("reported in time");
+
+        assert!(!reason.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_broker_that_is_well_passes_every_probe() {
+        let broker = broker().await;
+        for _ in 0..20 {
+            probe(&broker).await.unwrap();
+        }
+    }
+}

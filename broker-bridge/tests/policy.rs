@@ -3,8 +3,10 @@
 mod common;
 
 use common::{Client, all_is_well, bridge, bridge_with, hello, up};
+use tern_bridge::Auth;
 use tern_bridge::front::frame::{Connect, Packet, Publish};
 use tern_protocol::id::DeviceId;
+use tern_protocol::message::{Get, Pack, Want};
 use tern_protocol::position::Cohort;
 use tern_protocol::topic::UpKind;
 
@@ -220,6 +222,44 @@ async fn a_service_with_a_wrong_password_is_refused() {
     let (user, password) = (Some("service".into()), Some(b"guess".to_vec()));
 
     assert_eq!(client.connect(Connect { user, password, ..hello("tern") }).await, Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_hears_for_its_devices_speaks_for_them_and_asks_for_itself() {
+    let users = tempfile::tempdir().unwrap();
+    let file = users.path().join("users");
+    let site = tern_bridge::policy::Client::Site("hut-3".parse().unwrap());
+    let password = tern_bridge::password::set_password(&file, &site).unwrap();
+    let scene = bridge_with(|config| config.listeners[0].auth = Auth::Password { file, tls: None }).await;
+    let root = scene.bridge.chunk_store().add([7; 100].as_slice()).unwrap().root;
+    let mut service = Client::service(&scene).await;
+    service.subscribe(&[REPORTS, "ota/v1/acme/site/+/status"], 1).await;
+    let mut stranger = Client::raw(scene.address).await;
+    assert_eq!(stranger.connect(hello("r-9")).await, Some(4));
+    let mut site = Client::raw(scene.address).await;
+    let login = |password: &str| Connect {
+        user: Some("hut-3".into()),
+        password: Some(password.into()),
+        ..hello("hut-3")
+    };
+    assert_eq!(site.connect(login(&password)).await, Some(0));
+    assert_eq!(
+        site.subscribe(&["ota/v1/acme/p/#", "ota/v1/acme/d/+/+", "ota/v1/acme/up/#"], 1).await,
+        [1, 1, 0x80]
+    );
+
+    service.publish("ota/v1/acme/d/r-7/in", b"answer", 1).await;
+    assert_eq!(site.message().await.topic, "ota/v1/acme/d/r-7/in");
+    site.publish(&up("r-7", UpKind::Report), b"report of r-7", 1).await;
+    assert_eq!(service.message().await.payload, b"report of r-7");
+    site.publish("ota/v1/acme/site/hut-3/status", b"{}", 1).await;
+    assert_eq!(service.message().await.topic, "ota/v1/acme/site/hut-3/status");
+    let get = Get { want: vec![Want::Packs { of: root, ranges: vec![(0, 1)] }] };
+    site.publish(&up("hut-3", UpKind::Get), &get.write(), 0).await;
+    let pack = site.message().await;
+
+    assert_eq!(pack.topic, "ota/v1/acme/d/hut-3/pack");
+    assert_eq!(Pack::read(&pack.payload).unwrap().payload, [7; 100]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,9 +5,12 @@
 //! | [`store`] | images and their trees as files, addressed by Merkle root |
 //! | `pending` | what one device still waits for; pure |
 //! | `serve` | from a `get` to packs and bundles |
+//! | [`client`] | the same answers as a client of an external broker |
 
+pub mod client;
 pub(crate) mod pending;
 pub(crate) mod serve;
 pub mod store;
 
+pub use client::{ChunkClient, ChunkClientConfig, ChunkClientError};
 pub use store::{ChunkStore, ObjectInfo, StoreError};

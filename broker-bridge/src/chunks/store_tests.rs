@@ -1,7 +1,7 @@
 use super::*;
 
 fn image(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i / 7 % 251) as u8).collect()
+    (0..length).map(|i| u8::try_from(i / 7 % 251).unwrap()).collect()
 }
 
 fn store() -> (tempfile::TempDir, ChunkStore) {

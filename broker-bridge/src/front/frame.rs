@@ -119,6 +119,12 @@ pub enum FrameError {
 /// Reads the packet at the start of `buffer` and tells its length, or `None` until all of it is there.
 pub fn read(buffer: &[u8], ceiling: usize) -> Result<Option<(Packet, usize)>, FrameError> {
     let Some((header, rest)) = buffer.split_first() else { return Ok(None) };
+    // Judged before its length, so that a client of another protocol is not waited for.
+    let known = matches!(header, 0x30..=0x33 | 0x38..=0x3b | 0x82 | 0xa2)
+        || (header & 0x0f == 0 && matches!(header >> 4, 1 | 2 | 4 | 9 | 11..=14));
+    if !known {
+        return Err(FrameError::Type(*header));
+    }
     let mut length = 0usize;
     for (at, byte) in rest.iter().take(4).enumerate() {
         length |= usize::from(byte & 0x7f) << (7 * at);
@@ -223,9 +229,6 @@ fn publish(header: u8, mut body: Body<'_>) -> Result<Publish, FrameError> {
     const WHAT: &str = "PUBLISH";
     let qos = header >> 1 & 3;
     let dup = header & 8 != 0;
-    if qos > 1 {
-        return Err(FrameError::Type(header));
-    }
     // [MQTT-3.3.1-2] DUP must be 0 at quality of service 0.
     if dup && qos == 0 {
         return Err(FrameError::Malformed(WHAT));

@@ -26,6 +26,7 @@ mod upstream;
 
 pub(crate) use queue::End;
 pub use tls::TlsError;
+pub(crate) use tls::client_tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -157,7 +158,11 @@ async fn connection(
     }
 }
 
-async fn greet(shared: &Shared, gate: &Gate, stream: TcpStream) -> Option<(Client, Connect, Reader, Writer)> {
+async fn greet(
+    shared: &Arc<Shared>,
+    gate: &Gate,
+    stream: TcpStream,
+) -> Option<(Client, Connect, Reader, Writer)> {
     stream.set_nodelay(true).ok()?;
     let (certificate, read, mut write): (_, Box<dyn tokio::io::AsyncRead + Send + Unpin>, Writer) =
         match &gate.tls {
@@ -174,7 +179,11 @@ async fn greet(shared: &Shared, gate: &Gate, stream: TcpStream) -> Option<(Clien
     let mut reader = FrameReader::new(read, limits::MQTT_PACKET_MAX);
     // [MQTT-3.1.0-1] the first packet is CONNECT; anything else closes the connection.
     let Ok(Packet::Connect(connect)) = reader.next().await else { return None };
-    match judge(shared, gate, certificate, &connect) {
+    let (own, gate) = (shared.clone(), gate.clone());
+    // The file of users may have to be read again.
+    let judged = tokio::task::spawn_blocking(move || (judge(&own, &gate, certificate, &connect), connect));
+    let (verdict, connect) = judged.await.ok()?;
+    match verdict {
         Ok(client) => Some((client, *connect, reader, write)),
         Err(refusal) => {
             tracing::debug!(?connect, ?refusal, "refused");

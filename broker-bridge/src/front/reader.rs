@@ -74,8 +74,4 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn last_length(&self) -> usize {
         self.last
     }
-
-    pub(crate) fn stream(&self) -> &R {
-        &self.stream
-    }
 }

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::{Error as PemError, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -81,6 +81,21 @@ pub(crate) fn acceptor(files: &TlsFiles, client_ca: Option<&Path>) -> Result<Tls
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Builds what a client needs to trust a server of the authorities in `ca`.
+pub(crate) fn client_tls(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let broken = |source| TlsError::Authorities { path: ca.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(ca)? {
+        roots.add(authority).map_err(|e| broken(Box::new(e)))?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| broken(Box::new(e)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let broken = |source| TlsError::File { path: path.to_owned(), source };
     let list: Vec<_> =
@@ -102,7 +117,7 @@ pub(crate) fn client_of(certificate: &[u8]) -> Option<Client> {
     if is_site { name.parse().map(Client::Site).ok() } else { name.parse().map(Client::Device).ok() }
 }
 
-/// Says that a TLS handshake failed.
+/// Completes a TLS handshake and tells which client its certificate names, if it showed one.
 pub(crate) async fn accept<S>(
     acceptor: &TlsAcceptor,
     stream: S,

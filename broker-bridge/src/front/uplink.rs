@@ -38,6 +38,8 @@ pub(crate) struct Uplink<'a> {
     awaited: &'a Awaited,
     /// Filters that the broker serves for this session.
     filters: HashSet<String>,
+    /// Whether a refused subscription has been logged.
+    warned: bool,
     /// Packets and bytes; none for the service.
     rate: Option<(Bucket, Bucket)>,
 }
@@ -63,7 +65,7 @@ impl<'a> Uplink<'a> {
                 Bucket::new(bytes, bytes.saturating_mul(4), now),
             )
         });
-        Self { shared, session, upstream, awaited, filters: HashSet::new(), rate }
+        Self { shared, session, upstream, awaited, filters: HashSet::new(), warned: false, rate }
     }
 
     /// Reads and acts until the session is over.
@@ -173,12 +175,20 @@ impl<'a> Uplink<'a> {
         let client = &self.session.client;
         let is_device = matches!(client, Client::Device(_));
         let most = if is_device { DEVICE_FILTERS_MAX } else { FILTERS_MAX };
+        if filters.len() > most {
+            return Err(End::Protocol);
+        }
         let mut codes = Vec::with_capacity(filters.len());
         let (mut wanted, mut again) = (Vec::new(), Vec::new());
         for (filter, qos) in filters {
             let full = self.filters.len() + self.session.subscriptions() >= most;
             let route = policy::may_subscribe(&self.shared.fleet, client, &filter);
-            let route = route.map_err(|denied| tracing::warn!(%denied, "a subscription was refused"));
+            let route = route.map_err(|denied| {
+                // Once a connection: a client that tries on and on must not fill the log.
+                if !std::mem::replace(&mut self.warned, true) {
+                    tracing::warn!(%denied, "a subscription was refused");
+                }
+            });
             codes.push(match route {
                 Ok(Route::Direct) if !full => {
                     self.session.subscribe(&filter, qos.min(1));

@@ -1,5 +1,6 @@
 //! A small MQTT 3.1.1 client that can also misbehave, and a bridge on loopback.
 #![allow(dead_code, reason = "every test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,23 +14,23 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub const PASSWORD: &str = "a-long-password";
+pub(crate) const PASSWORD: &str = "a-long-password";
 /// Long enough for a busy machine; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long nothing must come, to believe that nothing comes.
 const SILENCE: Duration = Duration::from_millis(300);
 
-pub struct Scene {
-    pub bridge: Bridge,
-    pub address: SocketAddr,
-    pub folder: tempfile::TempDir,
+pub(crate) struct Scene {
+    pub(crate) bridge: Bridge,
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: tempfile::TempDir,
 }
 
-pub async fn bridge() -> Scene {
+pub(crate) async fn bridge() -> Scene {
     bridge_with(|_| {}).await
 }
 
-pub async fn bridge_with(change: impl FnOnce(&mut BridgeConfig)) -> Scene {
+pub(crate) async fn bridge_with(change: impl FnOnce(&mut BridgeConfig)) -> Scene {
     let folder = tempfile::tempdir().unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
     let mut config = BridgeConfig {
@@ -49,40 +50,40 @@ pub async fn bridge_with(change: impl FnOnce(&mut BridgeConfig)) -> Scene {
     Scene { bridge, address, folder }
 }
 
-pub struct Client {
+pub(crate) struct Client {
     stream: Box<dyn Stream>,
     buffer: Vec<u8>,
 }
 
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-pub fn hello(id: &str) -> Connect {
+pub(crate) fn hello(id: &str) -> Connect {
     Connect { level: 4, client_id: id.into(), clean_session: true, keep_alive: 60, ..Connect::default() }
 }
 
 impl Client {
-    pub async fn raw(address: SocketAddr) -> Self {
+    pub(crate) async fn raw(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self::over(stream)
     }
 
-    pub fn over(stream: impl Stream + 'static) -> Self {
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    pub async fn device(scene: &Scene, id: &str) -> Self {
+    pub(crate) async fn device(scene: &Scene, id: &str) -> Self {
         let mut client = Self::raw(scene.address).await;
         assert_eq!(client.connect(hello(id)).await, Some(0), "{id} connects");
         client
     }
 
-    pub async fn service(scene: &Scene) -> Self {
+    pub(crate) async fn service(scene: &Scene) -> Self {
         Self::service_called(scene, "tern").await
     }
 
-    pub async fn service_called(scene: &Scene, id: &str) -> Self {
+    pub(crate) async fn service_called(scene: &Scene, id: &str) -> Self {
         let mut client = Self::raw(scene.address).await;
         let (user, password) = (Some(SERVICE.into()), Some(PASSWORD.into()));
         assert_eq!(
@@ -94,7 +95,7 @@ impl Client {
     }
 
     /// Sends CONNECT and returns the code of CONNACK, or `None` if the connection was closed instead.
-    pub async fn connect(&mut self, connect: Connect) -> Option<u8> {
+    pub(crate) async fn connect(&mut self, connect: Connect) -> Option<u8> {
         self.send(&Packet::Connect(Box::new(connect))).await;
         match self.next().await {
             Some(Packet::ConnAck { session_present: false, code }) => Some(code),
@@ -103,17 +104,17 @@ impl Client {
         }
     }
 
-    pub async fn send(&mut self, packet: &Packet) {
+    pub(crate) async fn send(&mut self, packet: &Packet) {
         self.send_bytes(&packet.to_bytes()).await;
     }
 
-    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         // A peer that has closed is found out when reading.
         timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("the bridge reads").ok();
     }
 
     /// Returns the next packet, or `None` once the connection is closed.
-    pub async fn next(&mut self) -> Option<Packet> {
+    pub(crate) async fn next(&mut self) -> Option<Packet> {
         timeout(PATIENCE, self.read()).await.expect("a packet or the end of the connection comes in time")
     }
 
@@ -133,20 +134,20 @@ impl Client {
     }
 
     /// Asserts that the connection stays open and nothing comes.
-    pub async fn hears_nothing(&mut self) {
+    pub(crate) async fn hears_nothing(&mut self) {
         if let Ok(packet) = timeout(SILENCE, self.read()).await {
             panic!("nothing expected, got {packet:?}");
         }
     }
 
-    pub async fn is_closed(&mut self) -> bool {
+    pub(crate) async fn is_closed(&mut self) -> bool {
         while let Some(packet) = self.next().await {
             assert!(!matches!(packet, Packet::PingResp), "the connection is alive");
         }
         true
     }
 
-    pub async fn subscribe(&mut self, filters: &[&str], qos: u8) -> Vec<u8> {
+    pub(crate) async fn subscribe(&mut self, filters: &[&str], qos: u8) -> Vec<u8> {
         let filters = filters.iter().map(|f| ((*f).to_owned(), qos)).collect();
         self.send(&Packet::Subscribe { id: 7, filters }).await;
         loop {
@@ -158,18 +159,18 @@ impl Client {
         }
     }
 
-    pub async fn publish(&mut self, topic: &str, payload: &[u8], qos: u8) {
+    pub(crate) async fn publish(&mut self, topic: &str, payload: &[u8], qos: u8) {
         self.publish_as(topic, payload, qos, false).await;
     }
 
-    pub async fn publish_as(&mut self, topic: &str, payload: &[u8], qos: u8, retain: bool) {
+    pub(crate) async fn publish_as(&mut self, topic: &str, payload: &[u8], qos: u8, retain: bool) {
         let id = if qos > 0 { 9 } else { 0 };
         let publish = Publish { dup: false, qos, retain, topic: topic.into(), id, payload: payload.into() };
         self.send(&Packet::Publish(publish)).await;
     }
 
     /// Returns the next message; acknowledgements on the way are passed over.
-    pub async fn message(&mut self) -> Publish {
+    pub(crate) async fn message(&mut self) -> Publish {
         loop {
             match self.next().await {
                 Some(Packet::Publish(message)) => return message,
@@ -179,19 +180,19 @@ impl Client {
         }
     }
 
-    pub async fn ping(&mut self) -> bool {
+    pub(crate) async fn ping(&mut self) -> bool {
         self.send(&Packet::PingReq).await;
         self.next().await == Some(Packet::PingResp)
     }
 }
 
-pub fn up(device: &str, kind: UpKind) -> String {
+pub(crate) fn up(device: &str, kind: UpKind) -> String {
     let device: DeviceId = device.parse().unwrap();
     Topic::Up(device, kind).render(&"acme".parse().unwrap())
 }
 
 /// Asserts that a client that comes now connects, subscribes and receives.
-pub async fn all_is_well(scene: &Scene) {
+pub(crate) async fn all_is_well(scene: &Scene) {
     let mut service = Client::service_called(scene, "well").await;
     assert_eq!(service.subscribe(&["ota/v1/acme/up/+/+/report"], 1).await, [1]);
     let mut device = Client::device(scene, "fresh").await;
