@@ -27,6 +27,10 @@ pub struct BridgeStats {
     pub pack_bytes: u64,
     /// Packs asked for that are not in the chunk store.
     pub missed_packs: u64,
+    /// MQTT bytes written to devices and sites.
+    pub bytes_down: u64,
+    /// MQTT bytes read from devices and sites.
+    pub bytes_up: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +44,8 @@ pub(crate) struct Counters {
     packs: AtomicU64,
     pack_bytes: AtomicU64,
     missed_packs: AtomicU64,
+    bytes_down: AtomicU64,
+    bytes_up: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, by: u64) {
@@ -72,6 +78,14 @@ impl Counters {
         add(&self.pack_bytes, bytes as u64);
     }
 
+    pub(crate) fn wrote(&self, bytes: usize) {
+        add(&self.bytes_down, bytes as u64);
+    }
+
+    pub(crate) fn took(&self, bytes: usize) {
+        add(&self.bytes_up, bytes as u64);
+    }
+
     pub(crate) fn missed_pack(&self) {
         add(&self.missed_packs, 1);
     }
@@ -95,6 +109,8 @@ impl Counters {
             packs: read(&self.packs),
             pack_bytes: read(&self.pack_bytes),
             missed_packs: read(&self.missed_packs),
+            bytes_down: read(&self.bytes_down),
+            bytes_up: read(&self.bytes_up),
         }
     }
 }

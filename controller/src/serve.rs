@@ -230,15 +230,15 @@ impl Edge {
             let broker = BrokerAddress::parse(&external.url, external.user.clone(), password.clone())
                 .map_err(|e| anyhow::anyhow!(e))?;
             let store = Arc::new(ChunkStore::open(images)?);
-            let chunks = tern_bridge::ChunkClient::start(tern_bridge::ChunkClientConfig {
+            let config = tern_bridge::ChunkClientConfig {
                 fleet: fleet.clone(),
-                host: broker.host.clone(),
-                port: broker.port,
+                brokers: vec![external.url.clone()],
+                client_id: "tern-chunks".to_owned(),
                 user: broker.user.clone(),
                 password,
-                client_id: "tern-chunks".to_owned(),
-                store: store.clone(),
-            });
+                ca: None,
+            };
+            let chunks = tern_bridge::ChunkClient::start(config, store.clone())?;
             return Ok(Self { bridge: None, broker, store, _chunks: Some(chunks) });
         }
         tern_bridge::abort_on_broker_panic();

@@ -73,7 +73,7 @@ pub(crate) async fn run(
         end = session.queue.closed() => end,
         end = uplink.run(&mut reader, patience(connect.keep_alive, shared.limits.keep_alive_seconds)) => end,
         end = downlink(&mut broker_read, &session.queue, &upstream, &awaited) => end,
-        end = to_client(shared, &session.queue, &mut writer) => end,
+        end = to_client(shared, &session, &mut writer) => end,
         error = to_broker.run(&upstream) => {
             tracing::debug!(%error, "the embedded broker closed a connection");
             End::Broker
@@ -156,15 +156,18 @@ async fn downlink(
 }
 
 /// Writes the queue to the client, and packs whenever nothing else waits.
-async fn to_client(shared: &Arc<Shared>, queue: &WriteQueue, writer: &mut Writer) -> End {
+async fn to_client(shared: &Arc<Shared>, session: &Session, writer: &mut Writer) -> End {
     let stall = Duration::from_secs(shared.limits.write_stall_seconds.into());
     loop {
-        let bytes = match queue.next(PACKS_AT_ONCE).await {
+        let bytes = match session.queue.next(PACKS_AT_ONCE).await {
             Next::Bytes(bytes) => bytes,
             Next::Packs(jobs) => read_packs(shared, jobs).await,
         };
         if let Err(end) = write_all(writer, &bytes, stall).await {
             return end;
+        }
+        if !matches!(session.client, Client::Service(_)) {
+            shared.counters.wrote(bytes.len());
         }
     }
 }

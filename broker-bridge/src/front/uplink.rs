@@ -83,6 +83,7 @@ impl<'a> Uplink<'a> {
             if let Some((packets, bytes)) = &mut self.rate {
                 let now = clock::now();
                 let length = u32::try_from(reader.last_length()).unwrap_or(u32::MAX);
+                self.shared.counters.took(reader.last_length());
                 let wait = packets.take(1, now).max(bytes.take(length, now));
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
