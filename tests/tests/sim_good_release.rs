@@ -19,6 +19,7 @@ fn twenty_devices_take_a_good_release() {
     sim.expect("the rollout completes", |s| s.status(&rollout) == Some(Status::Completed), 12 * HOUR);
 
     sim.run_for(5 * MINUTE);
+    std::fs::write("/tmp/sim.log", sim.log.join("\n")).ok();
     assert_eq!(sim.settled_on(rc), 20);
     assert_eq!(sim.rollout(&rollout).phases.len(), 3);
     sim.finish();
