@@ -294,7 +294,13 @@ impl Agent {
             if since.epoch == self.durable.epoch { since.uptime.saturating_add(wait) } else { now.uptime }
         };
         match &self.durable.state {
-            State::Idle { not_before: Some(since) } => at = at.min(until(*since, timing.deferral)),
+            State::Idle { not_before: Some(since) } => {
+                let over = until(*since, timing.deferral);
+                // With nothing on offer the deferral stays when it is over, and is no reason to wake.
+                if over > now.uptime {
+                    at = at.min(over);
+                }
+            }
             State::Retry { since, wait, .. } => at = at.min(until(*since, *wait)),
             State::Updating { step: UpdatingStep::Announce { since }, .. } => {
                 at = at.min(until(*since, timing.started_timeout));
