@@ -320,7 +320,8 @@ impl Agent {
     }
 
     fn came_up(&mut self, facts: BootFacts, now: Now) {
-        if facts.boot_id != self.durable.boot_id {
+        let rebooted = facts.boot_id != self.durable.boot_id;
+        if rebooted {
             self.durable.boot_id.clone_from(&facts.boot_id);
             self.durable.epoch += 1;
             self.saved = false;
@@ -331,7 +332,7 @@ impl Agent {
             self.saved = false;
         }
         self.listen();
-        let event = Event::Booted { slot: facts.slot, armed: facts.armed };
+        let event = Event::Booted { slot: facts.slot, armed: facts.armed, rebooted };
         self.boot = Some(facts);
         self.step(&event, now);
         self.evaluate(now);
