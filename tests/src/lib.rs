@@ -1,1 +1,8 @@
-//! (being laid)
+//! What tests share: a deterministic simulation of devices, broker and controller.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`sim`] | virtual clock, simulated network and disks around the real cores; seed in, event log out |
+#![forbid(unsafe_code)]
+
+pub mod sim;

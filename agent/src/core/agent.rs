@@ -294,7 +294,13 @@ impl Agent {
             if since.epoch == self.durable.epoch { since.uptime.saturating_add(wait) } else { now.uptime }
         };
         match &self.durable.state {
-            State::Idle { not_before: Some(since) } => at = at.min(until(*since, timing.deferral)),
+            State::Idle { not_before: Some(since) } => {
+                let over = until(*since, timing.deferral);
+                // With nothing on offer the deferral stays when it is over, and is no reason to wake.
+                if over > now.uptime {
+                    at = at.min(over);
+                }
+            }
             State::Retry { since, wait, .. } => at = at.min(until(*since, *wait)),
             State::Updating { step: UpdatingStep::Announce { since }, .. } => {
                 at = at.min(until(*since, timing.started_timeout));
@@ -314,7 +320,8 @@ impl Agent {
     }
 
     fn came_up(&mut self, facts: BootFacts, now: Now) {
-        if facts.boot_id != self.durable.boot_id {
+        let rebooted = facts.boot_id != self.durable.boot_id;
+        if rebooted {
             self.durable.boot_id.clone_from(&facts.boot_id);
             self.durable.epoch += 1;
             self.saved = false;
@@ -325,7 +332,7 @@ impl Agent {
             self.saved = false;
         }
         self.listen();
-        let event = Event::Booted { slot: facts.slot, armed: facts.armed };
+        let event = Event::Booted { slot: facts.slot, armed: facts.armed, rebooted };
         self.boot = Some(facts);
         self.step(&event, now);
         self.evaluate(now);

@@ -129,7 +129,7 @@ impl Agent {
             }
         }
         if self.exchange.greeted {
-            self.send_waiting();
+            self.send_waiting(now);
             self.attend_ask(now);
         }
     }
@@ -185,9 +185,13 @@ impl Agent {
     }
 
     /// Sends every waiting report that was not sent yet in this connection, in order.
-    fn send_waiting(&mut self) {
+    fn send_waiting(&mut self, now: Now) {
         let from = self.exchange.sent_below;
         let waiting: Vec<_> = self.durable.outbox.pending().filter(|p| p.n >= from).cloned().collect();
+        if !waiting.is_empty() && self.exchange.resend_at == u64::MAX {
+            // Everything before was acknowledged, so nothing was due; these may be lost like any other.
+            self.exchange.resend_at = now.uptime + self.exchange.resend.step();
+        }
         for pending in waiting {
             self.exchange.sent_below = pending.n + 1;
             if !matches!(pending.kind, ReportKind::Hello(_)) {

@@ -202,9 +202,11 @@ fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &T
     let next = match (step, event) {
         // Which slot came up decides everything, whatever was owed.
         (_, E::Booted { slot, .. }) if *slot == work.slot => return trial(work, at),
-        (step @ (S::Arm | S::Reboot), E::Booted { armed, .. }) => {
+        // Only the agent's process is new: the boot is still to come.
+        (S::Arm | S::Reboot, E::Booted { armed: true, rebooted: false, .. }) => S::Reboot,
+        (step @ (S::Arm | S::Reboot), E::Booted { armed, rebooted, .. }) => {
             // Not armed and not tried: the power went before the record was written. The answer is stale by now.
-            if step == S::Arm && !armed {
+            if !armed && (step == S::Arm || !rebooted) {
                 return announce(work, at);
             }
             let reason = "the boot loader did not bring up the trial slot";

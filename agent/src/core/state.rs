@@ -233,6 +233,8 @@ pub enum Event {
         slot: SlotName,
         /// Whether the boot record still holds a trial.
         armed: bool,
+        /// The operating system booted; otherwise only the agent's process is new.
+        rebooted: bool,
     },
     /// Every probe passed.
     ProbesPassed,

@@ -38,11 +38,6 @@ impl Received {
         self.ranges.last().map_or(self.low.saturating_sub(1), |(_, to)| *to)
     }
 
-    /// Counts everything up to `counter` as received.
-    pub fn raise(&mut self, counter: u64) {
-        self.forget_below(counter + 1);
-    }
-
     fn forget_below(&mut self, low: u64) {
         if low <= self.low {
             return;

@@ -100,9 +100,10 @@ impl Service {
             .values()
             .filter(|d| d.registry.product == rollout.product && models.contains(&d.registry.model))
             .filter(|d| phase::covers(&rollout.plan, &covered, &d.registry))
-            .filter(|d| {
-                let ended = d.attempts.get(id).is_some_and(|a| a.outcome.is_some());
-                !ended && d.running < rollout.rc
+            .filter(|d| match d.attempts.get(id) {
+                // A trial says hello from the new release too; only its outcome ends it.
+                Some(attempt) => attempt.outcome.is_none() && d.running <= rollout.rc,
+                None => d.running < rollout.rc,
             })
             .count();
         if open > 0 {

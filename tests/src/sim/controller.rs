@@ -1,0 +1,310 @@
+//! The real service around a ledger in memory, with the operator's offline keys beside it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use p256::SecretKey;
+use p256::ecdsa::SigningKey;
+use tern_controller::core::fact::{Entry, Fact, SignedFile};
+use tern_controller::core::fleet::Fleet;
+use tern_controller::core::service::{Input, Lives, OnlineKeys, Output, Service, Step};
+use tern_protocol::bundle::File;
+use tern_protocol::digest::Digest;
+use tern_protocol::id::{DeviceId, FleetId, ModelId, ProductId};
+use tern_protocol::mac::{Direction, PairSecret, epoch_of};
+use tern_protocol::message::{Answer, AnswerKind, Nonce, Report};
+use tern_protocol::offer::Artifact;
+use tern_protocol::topic::Topic;
+use tern_protocol::tuf::build::{self, DelegatedKeys, Keys, Named, RootKeys};
+use tern_protocol::tuf::content::{ArtifactContent, TargetsContent, point_hex};
+use tern_protocol::tuf::key::{P256Signer, PublicKey, SignError};
+use tern_protocol::tuf::{Role, Signer, sign};
+
+use super::clock::{EPOCH, Rng};
+
+/// Number of the telemetry key.
+const KID: u32 = 1;
+/// Offline files outlive every simulation.
+const EXPIRES: u64 = EPOCH / 1000 + 10 * 365 * 24 * 3600;
+
+/// Returns a key for one purpose.
+pub fn secret_key(seed: u64, purpose: &str) -> SecretKey {
+    let mut rng = Rng::of(seed, purpose);
+    loop {
+        // Almost every 32 bytes are a key.
+        if let Ok(key) = SecretKey::from_slice(&rng.seed()) {
+            return key;
+        }
+    }
+}
+
+fn signer(seed: u64, purpose: &str) -> P256Signer {
+    P256Signer::new(SigningKey::from(secret_key(seed, purpose)))
+}
+
+/// A key that can be out of order, like a token that was pulled.
+struct Token {
+    signer: P256Signer,
+    pulled: Arc<AtomicBool>,
+}
+
+impl Signer for Token {
+    fn public(&self) -> PublicKey {
+        self.signer.public()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        if self.pulled.load(Ordering::Relaxed) {
+            let source = std::io::Error::other("the token was pulled").into();
+            return Err(SignError::Signer { key: self.public().id(), source });
+        }
+        self.signer.sign(message)
+    }
+}
+
+/// The controller and its operator.
+pub struct Controller {
+    seed: u64,
+    fleet: FleetId,
+    product: ProductId,
+    rng: Rng,
+    service: Option<Service>,
+    halt_pulled: Arc<AtomicBool>,
+    secrets: BTreeMap<DeviceId, PairSecret>,
+    releases: Vec<(Named, ArtifactContent)>,
+    release_version: u32,
+    /// Every fact, in order.
+    pub ledger: Vec<Entry>,
+    /// Steps of the service so far.
+    pub steps: u64,
+    /// Steps in which a release was killed.
+    pub killed: BTreeMap<u64, u64>,
+    /// Steps in which a nonce was answered.
+    pub answers: BTreeMap<[u8; 16], u64>,
+    /// Deliberately wrong: from a kill on, answers name no versions and nothing is published.
+    pub forgets_kills: bool,
+}
+
+impl Controller {
+    /// Starts a service without facts.
+    pub fn new(seed: u64, fleet: FleetId, product: ProductId) -> Self {
+        let mut controller = Self {
+            seed,
+            fleet,
+            product,
+            rng: Rng::of(seed, "controller"),
+            service: None,
+            halt_pulled: Arc::default(),
+            secrets: BTreeMap::new(),
+            releases: Vec::new(),
+            release_version: 1,
+            ledger: Vec::new(),
+            steps: 0,
+            killed: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            forgets_kills: false,
+        };
+        controller.start();
+        controller
+    }
+
+    /// Returns the offline files of a new product: root, targets, and a release file without releases.
+    pub fn offline_files(&self) -> Vec<SignedFile> {
+        let key = |purpose: &str| Keys::one(signer(self.seed, purpose).public());
+        let root_keys = RootKeys {
+            root: key("root"),
+            timestamp: key("timestamp"),
+            snapshot: key("snapshot"),
+            targets: key("targets"),
+        };
+        let delegated =
+            DelegatedKeys { release: key("release"), rollout: key("rollout"), halt: key("halt") };
+        let telemetry = point_hex(&secret_key(self.seed, "telemetry").public_key());
+        let content = TargetsContent { telemetry: BTreeMap::from([(KID, telemetry)]), time: None };
+        let targets = build::targets(1, EXPIRES, &self.product, &delegated, &content);
+        [
+            (Role::Root, build::root(1, EXPIRES, &root_keys), "root"),
+            (Role::Targets, targets, "targets"),
+            (Role::Release, build::release(1, EXPIRES, &[]), "release"),
+        ]
+        .into_iter()
+        .map(|(role, value, purpose)| {
+            let bytes = sign::sign(value, &[&signer(self.seed, purpose)]).expect("our own files sign");
+            SignedFile::new(role, &bytes).expect("metadata is text")
+        })
+        .collect()
+    }
+
+    /// Signs a release file that names one artifact more.
+    pub fn sign_release(&mut self, rc: u64, floor: u64, models: &[ModelId], artifact: &Artifact) -> String {
+        let content = ArtifactContent {
+            rc,
+            version: format!("{rc}.0.0"),
+            component: artifact.component.clone(),
+            models: models.to_vec(),
+            min_from: 0,
+            floor,
+            root: artifact.root,
+        };
+        let path = build::path(&self.product, rc, &artifact.component);
+        self.releases.push((Named { path, length: artifact.length, sha256: artifact.sha256 }, content));
+        self.release_version += 1;
+        let value = build::release(self.release_version, EXPIRES, &self.releases);
+        let bytes = sign::sign(value, &[&signer(self.seed, "release")]).expect("our own files sign");
+        String::from_utf8(bytes).expect("metadata is text")
+    }
+
+    /// Returns what devices are provisioned with.
+    pub fn factory_trust(&self) -> Vec<File> {
+        self.offline_files().iter().filter(|f| f.role != Role::Release).map(File::from).collect()
+    }
+
+    /// Pulls the token that signs kills, or puts it back.
+    pub fn pull_halt_token(&self, pulled: bool) {
+        self.halt_pulled.store(pulled, Ordering::Relaxed);
+    }
+
+    /// Agrees with a device's telemetry key, to look into sealed messages.
+    pub fn meet(&mut self, device: &DeviceId, telemetry: &p256::PublicKey) {
+        let secret = PairSecret::agree(&secret_key(self.seed, "telemetry"), telemetry);
+        self.secrets.insert(device.clone(), secret);
+    }
+
+    /// Opens a device's report.
+    pub fn open_report(&self, device: &DeviceId, payload: &[u8]) -> Option<Report> {
+        let body = self.open(device, Direction::Up, payload)?;
+        serde_json::from_slice(&body).ok()
+    }
+
+    /// Opens an answer to a device.
+    pub fn open_answer(&self, device: &DeviceId, payload: &[u8]) -> Option<Answer> {
+        let body = self.open(device, Direction::Down, payload)?;
+        serde_json::from_slice(&body).ok()
+    }
+
+    fn open(&self, device: &DeviceId, direction: Direction, payload: &[u8]) -> Option<Vec<u8>> {
+        let secret = self.secrets.get(device)?;
+        secret.key(direction, &self.fleet, device, KID, epoch_of(payload)?).open(payload).ok()
+    }
+
+    /// Tells whether the service runs.
+    pub fn is_up(&self) -> bool {
+        self.service.is_some()
+    }
+
+    /// Returns what the ledger adds up to.
+    pub fn fleet(&self) -> Fleet {
+        let mut fleet = Fleet::new(self.fleet.clone());
+        self.ledger.iter().for_each(|entry| fleet.apply(entry.at, &entry.fact));
+        fleet
+    }
+
+    /// Returns the running service's view of the fleet.
+    pub fn live(&self) -> Option<&Fleet> {
+        self.service.as_ref().map(Service::fleet)
+    }
+
+    /// Ends the service's process.
+    pub fn stop(&mut self) {
+        self.service = None;
+    }
+
+    /// Starts a service from the ledger; the caller says that the broker is up.
+    pub fn start(&mut self) {
+        let token = |role: &str, pulled: Arc<AtomicBool>| -> Box<dyn Signer + Send + Sync> {
+            Box::new(Token { signer: signer(self.seed, role), pulled })
+        };
+        let keys = OnlineKeys {
+            rollout: token("rollout", Arc::default()),
+            halt: token("halt", self.halt_pulled.clone()),
+            snapshot: token("snapshot", Arc::default()),
+            timestamp: token("timestamp", Arc::default()),
+            telemetry: secret_key(self.seed, "telemetry"),
+            kid: KID,
+        };
+        let keys = BTreeMap::from([(self.product.clone(), keys)]);
+        let seed = self.rng.seed();
+        self.service = Some(Service::new(self.fleet(), keys, Lives::default(), seed));
+    }
+
+    /// Hands in one thing that happened. Facts are in the ledger when this returns, outputs are not out yet.
+    pub fn handle(&mut self, input: Input, now: u64) -> Step {
+        let Some(service) = &mut self.service else { return Step::default() };
+        let mut step = service.handle(vec![input], EPOCH + now);
+        self.steps += 1;
+        for fact in &step.facts {
+            if let Fact::Killed { rollout, .. } = fact
+                && let Some(rollout) = service.fleet().rollouts.get(rollout)
+            {
+                self.killed.entry(rollout.rc).or_insert(self.steps);
+            }
+            self.ledger.push(Entry { at: EPOCH + now, fact: fact.clone() });
+        }
+        if self.forgets_kills && !self.killed.is_empty() {
+            step.outputs = step.outputs.into_iter().filter_map(|o| self.forgetful(o)).collect();
+        }
+        for output in &step.outputs {
+            if let Output::Publish { topic: Topic::DeviceIn(device), payload } = output
+                && let Some(Answer { kind: AnswerKind::Answer { nonce: Nonce(nonce), .. }, .. }) =
+                    self.open_answer(device, payload)
+            {
+                self.answers.insert(nonce, self.steps);
+            }
+        }
+        step
+    }
+
+    fn forgetful(&self, output: Output) -> Option<Output> {
+        let Output::Publish { topic, payload } = output else { return Some(output) };
+        if topic.is_retained() {
+            return None;
+        }
+        let Topic::DeviceIn(device) = &topic else { return Some(Output::Publish { topic, payload }) };
+        let Some(mut answer) = self.open_answer(device, &payload) else {
+            return Some(Output::Publish { topic, payload });
+        };
+        if let AnswerKind::Answer { rollout, halt, .. } = &mut answer.kind {
+            (*rollout, *halt) = (0, 0);
+        }
+        let secret = self.secrets.get(device)?;
+        let key = secret.key(Direction::Down, &self.fleet, device, KID, answer.e);
+        Some(Output::Publish { payload: key.seal(&answer), topic })
+    }
+
+    /// Returns a short name of a step's facts, for the log.
+    pub fn say(fact: &Fact) -> String {
+        match fact {
+            Fact::Reported { device, e, n, report, .. } => {
+                let word = report.word();
+                match report {
+                    tern_protocol::message::ReportKind::Outcome { outcome, .. } => {
+                        format!("reported {device} e{e} n{n} {word} {outcome}")
+                    }
+                    _ => format!("reported {device} e{e} n{n} {word}"),
+                }
+            }
+            Fact::Granted { device, epoch, counter } => format!("granted {device} e{epoch} above {counter}"),
+            Fact::Enrolled { device, .. } => format!("enrolled {device}"),
+            Fact::PhaseOpened { rollout, phase, devices, because, .. } => {
+                format!("phase {phase} of {rollout} opened for {devices}: {because}")
+            }
+            Fact::Paused { rollout, because } => format!("paused {rollout}: {because}"),
+            Fact::Resumed { rollout, .. } => format!("resumed {rollout}"),
+            Fact::Killed { rollout, because } => format!("killed {rollout}: {because}"),
+            Fact::Completed { rollout, because } => format!("completed {rollout}: {because}"),
+            Fact::RolloutStarted { rollout, rc, .. } => format!("started {rollout} of release {rc}"),
+            Fact::ReleasePublished { rc, .. } => format!("release {rc} published"),
+            Fact::Signed { files, .. } => {
+                let files: Vec<String> = files
+                    .iter()
+                    .map(|f| format!("{} {}", f.role.name(), Digest::of(f.text.as_bytes()).short() >> 40))
+                    .collect();
+                format!("signed {}", files.join(", "))
+            }
+            Fact::ServiceStarted { .. } => "service started".to_owned(),
+            Fact::ProductAdded { product, .. } => format!("product {product} added"),
+            Fact::DevicesAdded { devices } => format!("{} devices added", devices.len()),
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! One device: the real agent core on a simulated disk, with a power switch.
+
+use std::collections::BTreeSet;
+
+use p256::ecdsa::SigningKey;
+use p256::ecdsa::signature::Signer as _;
+use p256::elliptic_curve::sec1::ToEncodedPoint as _;
+use tern_agent::core::SlotName;
+use tern_agent::core::agent::{Agent, BootFacts, Done, Input, Job, Keys, Output, Settings};
+use tern_agent::core::durable::Durable;
+use tern_agent::core::timing::Now;
+use tern_protocol::id::DeviceId;
+use tern_protocol::mac::PairSecret;
+use tern_protocol::message::Registry;
+use tern_protocol::state::StateName;
+use tern_protocol::topic::Topic;
+use tern_protocol::tuf::Trusted;
+
+use super::clock::{EPOCH, SECOND};
+use super::controller::secret_key;
+use super::disk::{Disk, Label};
+use super::invariants::Watched;
+use super::{Broken, Event, Sim, Trial};
+
+/// Bytes of a slot.
+const CAPACITY: u64 = 64 << 20;
+
+/// A device's keys in memory.
+#[derive(Clone)]
+pub struct DeviceKeys {
+    identity: SigningKey,
+    telemetry: p256::SecretKey,
+}
+
+impl DeviceKeys {
+    /// Makes the keys of one device.
+    pub fn new(seed: u64, device: &DeviceId) -> Self {
+        Self {
+            identity: SigningKey::from(secret_key(seed, &format!("{device} identity"))),
+            telemetry: secret_key(seed, &format!("{device} telemetry")),
+        }
+    }
+
+    /// Returns the telemetry key's public half.
+    pub fn telemetry_key(&self) -> p256::PublicKey {
+        self.telemetry.public_key()
+    }
+}
+
+impl Keys for DeviceKeys {
+    fn identity(&self) -> Vec<u8> {
+        self.identity.verifying_key().to_encoded_point(false).as_bytes().to_vec()
+    }
+
+    fn telemetry(&self) -> Vec<u8> {
+        self.telemetry.public_key().to_encoded_point(false).as_bytes().to_vec()
+    }
+
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let signature: p256::ecdsa::Signature = self.identity.sign(message);
+        signature.to_der().as_bytes().to_vec()
+    }
+
+    fn agree(&self, peer: &p256::PublicKey) -> PairSecret {
+        PairSecret::agree(&self.telemetry, peer)
+    }
+}
+
+/// One device.
+pub struct Device {
+    /// Its name.
+    pub id: DeviceId,
+    /// What it is.
+    pub registry: Registry,
+    /// What survives a power cut.
+    pub disk: Disk,
+    /// What the harness saw of it.
+    pub watched: Watched,
+    pub(super) keys: DeviceKeys,
+    pub(super) agent: Option<Agent>,
+    /// Cut off by the scenario.
+    pub(super) offline: bool,
+    pub(super) link: bool,
+    /// Deliveries of an earlier connection are lost with it.
+    pub(super) connection: u64,
+    /// Jobs and wakes of an earlier process are lost with it.
+    pub(super) process: u64,
+    pub(super) subscriptions: BTreeSet<String>,
+    pub(super) last_down: u64,
+    pub(super) last_up: u64,
+    running: SlotName,
+    boots: u64,
+    booted_at: u64,
+    wake: u64,
+    job: Option<(u64, Job)>,
+}
+
+impl Device {
+    pub(super) fn new(id: DeviceId, registry: Registry, keys: DeviceKeys, disk: Disk) -> Self {
+        Self {
+            id,
+            registry,
+            disk,
+            watched: Watched::default(),
+            keys,
+            agent: None,
+            offline: false,
+            link: false,
+            connection: 0,
+            process: 0,
+            subscriptions: BTreeSet::new(),
+            last_down: 0,
+            last_up: 0,
+            running: SlotName::A,
+            boots: 0,
+            booted_at: 0,
+            wake: 0,
+            job: None,
+        }
+    }
+
+    /// Returns the agent, if its process runs.
+    pub fn agent(&self) -> Option<&Agent> {
+        self.agent.as_ref()
+    }
+
+    /// Returns the state of the update machine; `None` while the device is off.
+    pub fn state(&self) -> Option<StateName> {
+        self.agent.as_ref().map(|agent| agent.durable().state.name())
+    }
+
+    /// Returns the slot that runs or ran last.
+    pub fn running(&self) -> SlotName {
+        self.running
+    }
+
+    /// Returns the counter of the release in the running slot, by its label.
+    pub fn running_rc(&self) -> u64 {
+        self.disk.slot(self.running).label.as_ref().map_or(0, |label| label.rc)
+    }
+
+    /// Tells whether the boot record holds a trial.
+    pub fn is_armed(&self) -> bool {
+        self.disk.record.trial.is_some()
+    }
+}
+
+impl Sim {
+    /// Cuts the power; it comes back after a while.
+    pub fn power_cut(&mut self, d: usize) {
+        self.note(|sim| format!("{} power cut", sim.devices[d].id));
+        self.power_off(d);
+        let device = &mut self.devices[d];
+        device.disk.power_cut(&mut self.rng);
+        let back = self.queue.now() + 2 * SECOND + self.rng.below(20 * SECOND);
+        self.plan_power_on(d, back);
+    }
+
+    pub(super) fn plan_power_on(&mut self, d: usize, at: u64) {
+        let process = self.devices[d].process;
+        self.queue.plan(at, Event::PowerOn { d, process });
+    }
+
+    fn power_off(&mut self, d: usize) {
+        let device = &mut self.devices[d];
+        device.agent = None;
+        device.job = None;
+        device.link = false;
+        device.process += 1;
+        device.connection += 1;
+    }
+
+    pub(super) fn power_on(&mut self, d: usize) {
+        let device = &mut self.devices[d];
+        device.running = device.disk.boot();
+        device.boots += 1;
+        device.booted_at = self.queue.now();
+        self.note(|sim| {
+            let device = &sim.devices[d];
+            format!("{} boots slot {} with release {}", device.id, device.running, device.running_rc())
+        });
+        self.check_boot(d);
+        let device = &self.devices[d];
+        let on_trial = device.disk.record.trial.is_some_and(|(slot, _)| slot == device.running);
+        if on_trial && self.trial_of(d) == Trial::Looping {
+            // The new system never gets as far as the agent.
+            self.plan_power_cut(d, 5 * SECOND);
+            return;
+        }
+        self.start_agent(d);
+    }
+
+    pub(super) fn plan_power_cut(&mut self, d: usize, wait: u64) {
+        let process = self.devices[d].process;
+        self.queue.plan(self.queue.now() + wait, Event::PowerCut { d, process });
+    }
+
+    /// Ends the agent's process and starts another; the system stays up.
+    pub fn agent_restart(&mut self, d: usize) {
+        if self.devices[d].agent.is_none() {
+            return;
+        }
+        self.note(|sim| format!("{} agent restarts", sim.devices[d].id));
+        let device = &mut self.devices[d];
+        device.agent = None;
+        device.job = None;
+        device.link = false;
+        device.process += 1;
+        device.connection += 1;
+        self.start_agent(d);
+    }
+
+    fn start_agent(&mut self, d: usize) {
+        let seed = self.rng.seed();
+        let device = &mut self.devices[d];
+        let durable: Durable = match &device.disk.journal {
+            Some(bytes) => serde_json::from_slice(bytes).expect("the journal reads as it was written"),
+            None => Durable::default(),
+        };
+        let trust = Trusted::restore(&device.disk.trust).expect("trust reads as it was written");
+        let settings = Settings {
+            fleet: self.fleet.clone(),
+            device: device.id.clone(),
+            registry: device.registry.clone(),
+            component: "rootfs".to_owned(),
+            version: "sim".to_owned(),
+            timing: self.config.timing.clone(),
+        };
+        let running = device.disk.slot(device.running).label.clone();
+        let spare = device.disk.slot(device.running.other());
+        let inactive = (!spare.bad).then(|| spare.label.as_ref().and_then(|l| l.artifact.clone())).flatten();
+        let facts = BootFacts {
+            slot: device.running,
+            boot_id: format!("{}-{}", device.id, device.boots),
+            armed: device.disk.record.trial.is_some(),
+            running: running.as_ref().map_or(0, |label| label.rc),
+            running_version: running.map(|label| label.version).unwrap_or_default(),
+            capacity: CAPACITY,
+            inactive,
+        };
+        device.agent = Some(Agent::new(settings, Box::new(device.keys.clone()), durable, trust, seed));
+        device.watched.came_up();
+        self.plan_connect(d);
+        self.hand_in(d, Input::Up(facts));
+    }
+
+    pub(super) fn plan_connect(&mut self, d: usize) {
+        let process = self.devices[d].process;
+        let wait = 200 + self.rng.below(3 * SECOND);
+        self.queue.plan(self.queue.now() + wait, Event::Connect { d, process });
+    }
+
+    pub(super) fn connect(&mut self, d: usize) {
+        let mute = self.trial_of(d) == Trial::Mute && self.devices[d].running_rc() > 0;
+        let device = &mut self.devices[d];
+        if device.link || device.offline || self.partitioned || mute {
+            return;
+        }
+        device.link = true;
+        device.connection += 1;
+        self.note(|sim| format!("{} connects", sim.devices[d].id));
+        let topics: Vec<String> = self.devices[d].subscriptions.iter().cloned().collect();
+        self.send_retained(d, &topics);
+        self.hand_in(d, Input::LinkUp);
+    }
+
+    /// Breaks the connection; the device comes back by itself unless it is cut off.
+    pub fn disconnect(&mut self, d: usize) {
+        let device = &mut self.devices[d];
+        if !device.link {
+            return;
+        }
+        device.link = false;
+        device.connection += 1;
+        self.note(|sim| format!("{} loses its connection", sim.devices[d].id));
+        self.hand_in(d, Input::LinkDown);
+        self.plan_connect(d);
+    }
+
+    pub(super) fn hand_in(&mut self, d: usize, input: Input) {
+        let now = self.queue.now();
+        let answer = match &input {
+            Input::Message { topic: Topic::DeviceIn(_), payload } => Some(payload.clone()),
+            _ => None,
+        };
+        let device = &mut self.devices[d];
+        let Some(agent) = &mut device.agent else { return };
+        let at = Now { uptime: now - device.booted_at, wall: (EPOCH + now) / 1000 };
+        let before = agent.durable().state.name();
+        let armed_before = super::invariants::is_arming(agent);
+        let outputs = agent.handle(input, at);
+        let after = agent.durable().state.name();
+        let answered = !armed_before && super::invariants::is_arming(agent);
+        if before != after {
+            self.note(|sim| format!("{} {before} -> {after}", sim.devices[d].id));
+        }
+        self.watch_answer(d, answer.as_deref(), answered);
+        if self.carry_out(d, outputs) {
+            self.plan_wake(d);
+            self.check_device(d);
+        }
+    }
+
+    fn plan_wake(&mut self, d: usize) {
+        let device = &mut self.devices[d];
+        let Some(agent) = &device.agent else { return };
+        let uptime = self.queue.now() - device.booted_at;
+        let at = agent.wake_at(Now { uptime, wall: (EPOCH + self.queue.now()) / 1000 });
+        device.wake += 1;
+        let (token, process) = (device.wake, device.process);
+        if at < u64::MAX {
+            let at = device.booted_at.saturating_add(at);
+            self.queue.plan(at, Event::Wake { d, process, token });
+        }
+    }
+
+    pub(super) fn wake(&mut self, d: usize, token: u64) {
+        if self.devices[d].wake == token {
+            self.watch_wake(d);
+            self.hand_in(d, Input::Time);
+        }
+    }
+
+    /// Carries outputs out in order; false when the power was cut in between.
+    fn carry_out(&mut self, d: usize, outputs: Vec<Output>) -> bool {
+        let process = self.devices[d].process;
+        for output in outputs {
+            if self.cut_here(d) {
+                return false;
+            }
+            self.carry_out_one(d, output);
+            if self.devices[d].process != process {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn carry_out_one(&mut self, d: usize, output: Output) {
+        match output {
+            Output::SaveTrust(files) => self.devices[d].disk.trust = files,
+            Output::SaveJournal => self.save_journal(d),
+            Output::Listen(topics) => {
+                let keys: BTreeSet<String> = topics.iter().map(|t| t.render(&self.fleet)).collect();
+                let device = &mut self.devices[d];
+                let new: Vec<String> = keys.difference(&device.subscriptions).cloned().collect();
+                device.subscriptions = keys;
+                if self.devices[d].link {
+                    self.send_retained(d, &new);
+                }
+            }
+            Output::ListenAgain => {
+                if self.devices[d].link {
+                    let topics: Vec<String> = self.devices[d].subscriptions.iter().cloned().collect();
+                    self.send_retained(d, &topics);
+                }
+            }
+            Output::Publish { topic, payload } => self.send_up(d, topic, payload),
+            Output::Write { slot, offset, bytes } => {
+                let offset = usize::try_from(offset).expect("a slot fits into memory");
+                self.check_write(d, slot);
+                self.devices[d].disk.slot_mut(slot).write(offset, bytes);
+            }
+            Output::Start { job, work } => self.start_job(d, job, work),
+        }
+    }
+
+    fn save_journal(&mut self, d: usize) {
+        let device = &mut self.devices[d];
+        let Some(agent) = &device.agent else { return };
+        let durable = agent.durable().clone();
+        if self.config.broken != Some(Broken::JournalNeverSaved) {
+            device.disk.journal = Some(serde_json::to_vec(&durable).expect("a journal serialises"));
+        }
+        self.watch_saved(d, &durable);
+    }
+
+    fn start_job(&mut self, d: usize, number: u64, work: Job) {
+        // The job before it is over when the new one begins: it came to its end unheard, or never began.
+        if let Some((_, old)) = self.devices[d].job.take()
+            && old != Job::Reboot
+            && self.rng.chance(0.5)
+        {
+            self.perform(d, &old);
+        }
+        let time = match work {
+            Job::MarkBad(_) | Job::Arm { .. } | Job::Disarm | Job::Confirm(_) => 10,
+            Job::Sync(..) => 20,
+            Job::Hash { .. } => 50,
+            Job::RunHooks | Job::UndoHooks => 500,
+            Job::Probe => 2 * SECOND,
+            Job::Reboot => SECOND,
+        };
+        let wait = time + self.rng.below(time);
+        let device = &mut self.devices[d];
+        device.job = Some((number, work));
+        let process = device.process;
+        self.queue.plan(self.queue.now() + wait, Event::JobEnds { d, process, number });
+    }
+
+    pub(super) fn job_ends(&mut self, d: usize, number: u64) {
+        let device = &mut self.devices[d];
+        let Some((_, work)) = device.job.take_if(|(job, _)| *job == number) else { return };
+        if self.cut_here(d) {
+            return;
+        }
+        let result = self.perform(d, &work);
+        let Some(result) = result else { return };
+        if !self.cut_here(d) {
+            self.hand_in(d, Input::Done { job: number, result });
+        }
+    }
+
+    /// Does the work; `None` when the device went down with it.
+    fn perform(&mut self, d: usize, work: &Job) -> Option<Done> {
+        let sick = self.trial_of(d) == Trial::Sick && self.devices[d].running_rc() > 0;
+        match work {
+            Job::MarkBad(slot) => {
+                self.check_write(d, *slot);
+                let slot = self.devices[d].disk.slot_mut(*slot);
+                slot.bad = true;
+                slot.label = None;
+            }
+            Job::Sync(slot, _) => self.devices[d].disk.slot_mut(*slot).sync(),
+            Job::Hash { slot, artifact, rc, version } => {
+                let skipped = self.config.broken == Some(Broken::SlotNeverReadBack);
+                let slot = self.devices[d].disk.slot_mut(*slot);
+                slot.sync();
+                if !skipped && !slot.matches(artifact) {
+                    return Some(Done::Mismatch);
+                }
+                let artifact = Some(artifact.clone());
+                slot.label = Some(Label { rc: *rc, version: version.clone(), artifact });
+                slot.bad = false;
+            }
+            Job::RunHooks if self.hook_refusals > 0 => {
+                self.hook_refusals -= 1;
+                return Some(Done::NotNow("the operator of the site said not now".to_owned()));
+            }
+            Job::RunHooks | Job::UndoHooks => {}
+            Job::Arm { slot, rc } => {
+                self.check_arm(d, *rc);
+                let disk = &mut self.devices[d].disk;
+                if self.config.broken == Some(Broken::NoTrial) {
+                    disk.record.active = *slot;
+                } else {
+                    disk.arm(*slot);
+                }
+            }
+            Job::Disarm => self.devices[d].disk.record.trial = None,
+            Job::Reboot => {
+                self.note(|sim| format!("{} reboots", sim.devices[d].id));
+                self.power_off(d);
+                self.devices[d].disk.slots.iter_mut().for_each(super::disk::Slot::sync);
+                self.plan_power_on(d, self.queue.now() + 5 * SECOND);
+                return None;
+            }
+            Job::Probe if sick => return Some(Done::Failed("the modem does not register".to_owned())),
+            Job::Probe => {}
+            Job::Confirm(slot) => {
+                let disk = &mut self.devices[d].disk;
+                disk.record.active = *slot;
+                disk.record.trial = None;
+                self.watch_confirmed(d, *slot);
+            }
+        }
+        self.check_device(d);
+        Some(Done::Ok)
+    }
+}

@@ -1,0 +1,288 @@
+//! What must hold after every event, whatever the network, the power and the operator do.
+//!
+//! Device: it can always boot something it once confirmed; it never runs bytes it has not verified; it never
+//! claims a release it does not run; its version floor never falls. Fleet: a device that was answered later than
+//! a kill arms no such release; no acknowledged report is lost or counted twice. And nobody spins.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tern_agent::core::SlotName;
+use tern_agent::core::agent::Agent;
+use tern_agent::core::durable::Durable;
+use tern_agent::core::state::{State, UpdatingStep};
+use tern_controller::core::fact::Fact;
+use tern_controller::core::rollout::counts::Counts;
+use tern_protocol::id::RolloutId;
+use tern_protocol::message::{AnswerKind, ReportKind};
+use tern_protocol::state::{Outcome, StateName};
+
+use super::Sim;
+
+/// Wakes in one virtual second that no honest timer needs.
+const WAKES_MAX: u32 = 200;
+
+/// What the harness saw of one device.
+#[derive(Debug, Default)]
+pub struct Watched {
+    /// The image that each slot held when it was confirmed.
+    confirmed: BTreeMap<SlotName, usize>,
+    floor: u64,
+    /// Every report that the journal ever promised to deliver, hellos aside.
+    pub(super) created: BTreeMap<u64, ReportKind>,
+    waiting: BTreeSet<u64>,
+    /// Step of the controller whose answer let the device arm.
+    answered: Option<u64>,
+    wakes: (u64, u32),
+}
+
+impl Watched {
+    pub(super) fn came_up(&mut self) {
+        // Reports that were never saved died with the process, and so did what they would have reported.
+        self.waiting.clear();
+    }
+}
+
+/// Tells whether the agent has decided to arm and not yet heard that it is done.
+pub(super) fn is_arming(agent: &Agent) -> bool {
+    matches!(agent.durable().state, State::Updating { step: UpdatingStep::Arm, .. })
+}
+
+fn waiting(durable: &Durable) -> BTreeSet<u64> {
+    let lasting = |p: &&tern_agent::core::outbox::Pending| !matches!(p.kind, ReportKind::Hello(_));
+    durable.outbox.pending().filter(lasting).map(|p| p.n).collect()
+}
+
+impl Sim {
+    pub(super) fn violated(&mut self, what: String) {
+        self.note(|_| format!("VIOLATED: {what}"));
+        self.violations.push(format!("t={} {what}", self.queue.now()));
+    }
+
+    pub(super) fn watch_provisioned(&mut self, d: usize) {
+        self.devices[d].watched.confirmed.insert(SlotName::A, 0);
+    }
+
+    pub(super) fn watch_confirmed(&mut self, d: usize, slot: SlotName) {
+        match self.image_in(d, slot) {
+            Some(image) => {
+                self.devices[d].watched.confirmed.insert(slot, image);
+            }
+            None => {
+                let id = self.devices[d].id.clone();
+                self.violated(format!("{id} confirmed slot {slot}, which holds no known image"));
+            }
+        }
+    }
+
+    /// Returns the image that a slot holds byte for byte, if it is one that was ever signed.
+    fn image_in(&self, d: usize, slot: SlotName) -> Option<usize> {
+        let slot = self.devices[d].disk.slot(slot);
+        self.images.iter().rposition(|image| slot.holds(&image.bytes))
+    }
+
+    fn running_release(&self, d: usize) -> Option<u64> {
+        self.image_in(d, self.devices[d].running()).map(|image| self.images[image].rc)
+    }
+
+    pub(super) fn check_boot(&mut self, d: usize) {
+        let slot = self.devices[d].running();
+        if self.image_in(d, slot).is_none() {
+            let id = self.devices[d].id.clone();
+            self.violated(format!("{id} runs bytes in slot {slot} that nobody signed"));
+        }
+        self.check_device(d);
+    }
+
+    pub(super) fn check_write(&mut self, d: usize, slot: SlotName) {
+        let device = &self.devices[d];
+        if slot == device.disk.record.active || slot == device.running() {
+            let id = device.id.clone();
+            self.violated(format!("{id} writes into slot {slot}, which it needs to boot"));
+        }
+        self.devices[d].watched.confirmed.remove(&slot);
+    }
+
+    pub(super) fn check_device(&mut self, d: usize) {
+        let device = &self.devices[d];
+        let id = device.id.clone();
+        let active = device.disk.record.active;
+        let confirmed = device.watched.confirmed.get(&active).copied();
+        let bootable = confirmed.is_some_and(|image| device.disk.slot(active).holds(&self.images[image].bytes));
+        let floor = device.agent().map(|agent| agent.durable().floor);
+        if !bootable {
+            self.violated(format!("{id} falls back to slot {active}, which it never confirmed as it is now"));
+        }
+        if let Some(floor) = floor {
+            if floor < self.devices[d].watched.floor {
+                self.violated(format!("{id} lowered its version floor to {floor}"));
+            }
+            self.devices[d].watched.floor = floor;
+        }
+    }
+
+    pub(super) fn check_arm(&mut self, d: usize, rc: u64) {
+        let id = self.devices[d].id.clone();
+        match (self.devices[d].watched.answered, self.controller.killed.get(&rc)) {
+            (None, _) => self.violated(format!("{id} arms release {rc} without an answer")),
+            (Some(answered), Some(killed)) if answered >= *killed => {
+                self.violated(format!("{id} arms release {rc}, answered after the kill"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Called after every input: which answer let the device arm, and what acks made it forget.
+    pub(super) fn watch_answer(&mut self, d: usize, payload: Option<&[u8]>, answered: bool) {
+        let id = self.devices[d].id.clone();
+        let answer = payload.and_then(|payload| self.controller.open_answer(&id, payload));
+        if answered {
+            let step = answer.as_ref().and_then(|answer| match &answer.kind {
+                AnswerKind::Answer { nonce, .. } => self.controller.answers.get(&nonce.0).copied(),
+                _ => None,
+            });
+            self.devices[d].watched.answered = step;
+        }
+        let Some(agent) = &self.devices[d].agent else { return };
+        let now = waiting(agent.durable());
+        let before = std::mem::replace(&mut self.devices[d].watched.waiting, now);
+        let device = &self.devices[d];
+        for n in before.difference(&device.watched.waiting).copied().collect::<Vec<_>>() {
+            if !self.reported.contains_key(&(id.clone(), n)) {
+                self.violated(format!("{id} may forget report {n}, which is not in the ledger"));
+            }
+        }
+    }
+
+    pub(super) fn watch_saved(&mut self, d: usize, durable: &Durable) {
+        let mut claims = Vec::new();
+        let created = &mut self.devices[d].watched.created;
+        for pending in durable.outbox.pending() {
+            if matches!(pending.kind, ReportKind::Hello(_)) || created.contains_key(&pending.n) {
+                continue;
+            }
+            created.insert(pending.n, pending.kind.clone());
+            if let ReportKind::Outcome { outcome: Outcome::Success, attempt, .. } = &pending.kind {
+                claims.push(attempt.rc);
+            }
+        }
+        for rc in claims {
+            self.check_claim(d, rc);
+        }
+    }
+
+    pub(super) fn watch_published(&mut self, d: usize, payload: &[u8]) {
+        let id = self.devices[d].id.clone();
+        if let Some(report) = self.controller.open_report(&id, payload)
+            && let ReportKind::Hello(hello) = report.kind
+        {
+            self.check_claim(d, hello.running);
+        }
+    }
+
+    fn check_claim(&mut self, d: usize, rc: u64) {
+        let running = self.running_release(d);
+        if running != Some(rc) {
+            let id = self.devices[d].id.clone();
+            self.violated(format!("{id} claims release {rc}, runs {running:?}"));
+        }
+    }
+
+    pub(super) fn watch_wake(&mut self, d: usize) {
+        let second = self.queue.now() / 1000;
+        let wakes = &mut self.devices[d].watched.wakes;
+        *wakes = if wakes.0 == second { (second, wakes.1 + 1) } else { (second, 1) };
+        if wakes.1 == WAKES_MAX {
+            let id = self.devices[d].id.clone();
+            self.violated(format!("{id} spins: {WAKES_MAX} wakes within a second"));
+        }
+    }
+
+    pub(super) fn watch_fact(&mut self, fact: &Fact) {
+        let Fact::Reported { device, n, report, .. } = fact else { return };
+        if matches!(report, ReportKind::Hello(_)) {
+            return;
+        }
+        if self.reported.insert((device.clone(), *n), report.clone()).is_some() {
+            self.violated(format!("report {n} of {device} is in the ledger twice"));
+        }
+        let created = self.devices.iter().find(|d| d.id == *device).and_then(|d| d.watched.created.get(n));
+        if created != Some(report) {
+            self.violated(format!("report {n} of {device} is not what the device's journal holds: {report:?}"));
+        }
+    }
+
+    /// Tells whether no device has a report left that was not acknowledged.
+    pub fn is_drained(&self) -> bool {
+        self.devices.iter().all(|device| {
+            device.agent().is_some_and(|agent| {
+                device.watched.created.keys().all(|n| self.reported.contains_key(&(device.id.clone(), *n)))
+                    && waiting(agent.durable()).is_empty()
+            })
+        })
+    }
+
+    /// Returns the counters that a rollout must have: every device's reports in the order of their numbers.
+    pub fn truth(&self, rollout: &RolloutId) -> Counts {
+        let mut counts = Counts::default();
+        for device in &self.devices {
+            let (mut started, mut ended) = (false, false);
+            for report in device.watched.created.values() {
+                if ended || report.attempt().is_none_or(|attempt| attempt.rollout != *rollout) {
+                    continue;
+                }
+                let begins = matches!(
+                    report,
+                    ReportKind::Started { .. } | ReportKind::Transition { to: StateName::VerifyPost, .. }
+                );
+                if begins && !started {
+                    started = true;
+                    counts.started += 1;
+                }
+                let ReportKind::Outcome { outcome, .. } = report else { continue };
+                let counted = u64::from(started);
+                match outcome {
+                    Outcome::Success => counts.good += counted,
+                    Outcome::Failed | Outcome::RolledBack => counts.bad += counted,
+                    Outcome::Unreachable => counts.unreachable += counted,
+                    Outcome::Recalled => counts.recalled += counted,
+                    Outcome::Deferred => counts.deferred += counted,
+                }
+                if *outcome == Outcome::Deferred {
+                    started = false;
+                } else {
+                    ended = true;
+                }
+            }
+        }
+        counts
+    }
+
+    /// Compares the controller's counters with the devices' own stories; all reports must have arrived. Rollouts
+    /// that were resumed are left out: their counters begin anew on purpose.
+    pub fn check_counts(&mut self) {
+        if !self.is_drained() {
+            self.violated("reports are still on their way".to_owned());
+        }
+        let fleet = self.controller.fleet();
+        let resumed: BTreeSet<&RolloutId> = self
+            .controller
+            .ledger
+            .iter()
+            .filter_map(|entry| match &entry.fact {
+                Fact::Resumed { rollout, .. } => Some(rollout),
+                _ => None,
+            })
+            .collect();
+        let mut wrong = Vec::new();
+        for rollout in fleet.rollouts.values().filter(|r| !resumed.contains(&r.id)) {
+            let (counted, truth) = (rollout.total(), self.truth(&rollout.id));
+            if counted != truth {
+                wrong.push(format!("{} counts {counted:?}, the devices say {truth:?}", rollout.id));
+            }
+        }
+        if self.controller.live().is_some_and(|live| *live != fleet) {
+            wrong.push("the running service differs from its ledger".to_owned());
+        }
+        wrong.into_iter().for_each(|what| self.violated(what));
+    }
+}

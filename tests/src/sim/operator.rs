@@ -1,0 +1,283 @@
+//! What scenarios do to the world: build it, publish, start, kill, cut off, look.
+
+use std::time::Duration;
+
+use tern_controller::core::fact::DeviceEntry;
+use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
+use tern_controller::core::rollout::policy::PhaseRule;
+use tern_controller::core::rollout::record::{Rollout, Status};
+use tern_controller::core::service::{Command, Input, Refusal, Reply};
+use tern_protocol::chunk::{RootHasher, root};
+use tern_protocol::digest::Digest;
+use tern_protocol::id::{DeviceId, ModelId, RolloutId};
+use tern_protocol::message::Registry;
+use tern_protocol::offer::Artifact;
+use tern_protocol::state::{Outcome, StateName};
+
+use super::broker::Broker;
+use super::clock::{Queue, Rng, SECOND};
+use super::controller::Controller;
+use super::device::{Device, DeviceKeys};
+use super::disk::Disk;
+use super::{Broken, Event, Fault, Image, Sim, SimConfig, Trial};
+
+fn name<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().ok().expect("the harness uses valid names")
+}
+
+/// Returns a plan whose phases end after `soak` seconds without a bad device.
+pub fn plan(reaches: &[Reach], soak: u64) -> Plan {
+    let rule = PhaseRule { gate: None, soak: Duration::from_secs(soak) };
+    let phases = reaches.iter().map(|reach| Phase { reach: *reach, rule: rule.clone() }).collect();
+    Plan { phases, ..Plan::default() }
+}
+
+impl Sim {
+    /// Builds a fleet of factory-fresh devices, registered and switched on within ten seconds.
+    pub fn new(seed: u64, config: SimConfig) -> Self {
+        let (fleet, product) = (name("acme"), name("ap"));
+        let factory = Rng::of(seed, "factory").bytes(config.image);
+        let mut sim = Self {
+            devices: Vec::new(),
+            controller: Controller::new(seed, name("acme"), name("ap")),
+            log: Vec::new(),
+            violations: Vec::new(),
+            effects: 0,
+            hook_refusals: 0,
+            queue: Queue::default(),
+            rng: Rng::of(seed, "devices"),
+            network_rng: Rng::of(seed, "network"),
+            fault_rng: Rng::of(seed, "faults"),
+            seed,
+            fleet,
+            product,
+            broker: Broker::default(),
+            images: vec![Image { rc: 0, bytes: factory, artifact: None }],
+            trials: Default::default(),
+            reported: Default::default(),
+            partitioned: false,
+            lose_outputs: false,
+            config,
+        };
+        sim.controller.forgets_kills = sim.config.broken == Some(Broken::KillsForgotten);
+        let files = sim.controller.offline_files();
+        let product = sim.product.clone();
+        sim.must(Command::AddProduct { product, files });
+        sim.register_devices();
+        sim.serve(Input::BrokerUp);
+        sim.queue.plan(SECOND, Event::Tick);
+        sim.plan_faults();
+        sim
+    }
+
+    fn register_devices(&mut self) {
+        let trust = self.controller.factory_trust();
+        let mut entries = Vec::new();
+        for d in 0..self.config.devices {
+            let id: DeviceId = name(&format!("d{d}"));
+            let keys = DeviceKeys::new(self.seed, &id);
+            let registry = Registry {
+                product: self.product.clone(),
+                model: name(self.config.models[d % self.config.models.len()]),
+                carrier: name("none"),
+                region: name("eu"),
+            };
+            self.controller.meet(&id, &keys.telemetry_key());
+            let identity = hex::encode(tern_agent::core::agent::Keys::identity(&keys));
+            entries.push(DeviceEntry { device: id.clone(), identity, registry: registry.clone() });
+            let disk = Disk::new(&self.images[0].bytes, trust.clone());
+            self.devices.push(Device::new(id, registry, keys, disk));
+            self.watch_provisioned(d);
+            let at = self.rng.below(10 * SECOND);
+            self.plan_power_on(d, at);
+        }
+        self.must(Command::AddDevices { devices: entries });
+    }
+
+    fn plan_faults(&mut self) {
+        for d in 0..self.config.devices {
+            self.plan_fault(Fault::PowerCut(d));
+            self.plan_fault(Fault::AgentRestart(d));
+            self.plan_fault(Fault::Disconnect(d));
+        }
+        self.plan_fault(Fault::ServiceRestart);
+    }
+
+    /// Runs an operator's command.
+    pub fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
+        let input = Input::Command { id: 0, command: Box::new(command) };
+        let step = self.controller.handle(input, self.queue.now());
+        self.let_out(step).expect("a running service replies to every command")
+    }
+
+    /// Runs a command that cannot be refused.
+    pub fn must(&mut self, command: Command) {
+        if let Err(refusal) = self.command(command) {
+            self.violated(format!("a command was refused: {refusal}"));
+        }
+    }
+
+    /// Builds, signs and publishes the next release; returns its counter.
+    pub fn publish(&mut self, trial: Trial) -> u64 {
+        let length = self.config.image;
+        self.publish_image(trial, length, 0)
+    }
+
+    /// The same with an image of `length` bytes, which raises the version floor to `floor`.
+    pub fn publish_image(&mut self, trial: Trial, length: usize, floor: u64) -> u64 {
+        let rc = self.images.last().map_or(0, |image| image.rc) + 1;
+        let bytes = Rng::of(self.seed, &format!("release {rc}")).bytes(length);
+        let mut hasher = RootHasher::default();
+        hasher.update(&bytes);
+        let artifact = Artifact {
+            component: "rootfs".to_owned(),
+            length: bytes.len() as u64,
+            sha256: Digest::of(&bytes),
+            root: root(&hasher.finish()),
+        };
+        let models: Vec<ModelId> = self.config.models.iter().map(|m| name(m)).collect();
+        let file = self.controller.sign_release(rc, floor, &models, &artifact);
+        self.broker.serve(artifact.root, bytes.clone());
+        self.images.push(Image { rc, bytes, artifact: Some(artifact) });
+        self.trials.insert((rc, None), trial);
+        let product = self.product.clone();
+        self.must(Command::PublishRelease { product, file });
+        rc
+    }
+
+    /// Says how a release behaves on one device.
+    pub fn on_device(&mut self, d: usize, rc: u64, trial: Trial) {
+        self.trials.insert((rc, Some(d)), trial);
+    }
+
+    pub(super) fn trial_of(&self, d: usize) -> Trial {
+        let rc = self.devices[d].running_rc();
+        let own = self.trials.get(&(rc, Some(d)));
+        own.or(self.trials.get(&(rc, None))).copied().unwrap_or_default()
+    }
+
+    /// Starts a rollout, named after its release.
+    pub fn start(&mut self, rc: u64, plan: Plan) -> RolloutId {
+        let rollout: RolloutId = name(&format!("r{rc}"));
+        let (product, id) = (self.product.clone(), rollout.clone());
+        self.must(Command::Start { rollout: id, product, rc, attempt: 1, plan });
+        rollout
+    }
+
+    /// Takes a release back by hand.
+    pub fn kill(&mut self, rollout: &RolloutId) {
+        self.must(Command::Kill { rollout: rollout.clone(), reason: "the test says so".to_owned() });
+    }
+
+    /// Cuts a device off, or lets it back.
+    pub fn set_offline(&mut self, d: usize, offline: bool) {
+        self.devices[d].offline = offline;
+        if offline {
+            self.disconnect(d);
+        } else {
+            self.plan_connect(d);
+        }
+    }
+
+    /// Cuts everybody off, or lets everybody back.
+    pub fn partition_all(&mut self, partitioned: bool) {
+        self.partitioned = partitioned;
+        for d in 0..self.devices.len() {
+            if partitioned {
+                self.disconnect(d);
+            } else {
+                self.plan_connect(d);
+            }
+        }
+    }
+
+    /// Ends the service; it is back after a few seconds.
+    pub fn service_restart(&mut self) {
+        if !self.controller.is_up() {
+            return;
+        }
+        self.note(|_| "the service goes down".to_owned());
+        self.controller.stop();
+        self.queue.plan(self.queue.now() + 5 * SECOND, Event::ServiceUp);
+    }
+
+    /// Ends the service with its next step in the ledger and nothing of it sent.
+    pub fn service_dies_before_sending(&mut self) {
+        self.lose_outputs = true;
+    }
+
+    /// Has the broker forget every retained message of the product.
+    pub fn broker_forgets(&mut self) {
+        let keys: Vec<String> = self.broker.topics().map(str::to_owned).collect();
+        keys.iter().for_each(|key| self.broker.forget(key));
+    }
+
+    /// Damages one byte of a device's inactive slot.
+    pub fn rot(&mut self, d: usize, at: usize) {
+        let spare = self.devices[d].running().other();
+        self.devices[d].disk.slot_mut(spare).rot(at);
+    }
+
+    /// Returns a rollout as the ledger tells it.
+    pub fn rollout(&self, id: &RolloutId) -> Rollout {
+        let live = self.controller.live().and_then(|fleet| fleet.rollouts.get(id)).cloned();
+        live.or_else(|| self.controller.fleet().rollouts.remove(id)).expect("the rollout was started")
+    }
+
+    /// Returns where a rollout stands; while the service is down, where it stood last is not asked.
+    pub fn status(&self, id: &RolloutId) -> Option<Status> {
+        self.controller.live()?.rollouts.get(id).map(|rollout| rollout.status)
+    }
+
+    /// Returns what the controller holds to be the outcome of a device in a rollout.
+    pub fn outcome(&self, d: usize, id: &RolloutId) -> Option<Outcome> {
+        let fleet = self.controller.live()?;
+        fleet.devices.get(&self.devices[d].id)?.attempts.get(id)?.outcome
+    }
+
+    /// Returns how many devices run a release as their confirmed one.
+    pub fn settled_on(&self, rc: u64) -> usize {
+        let settled = |d: &&Device| d.running_rc() == rc && !d.is_armed() && d.agent().is_some();
+        self.devices.iter().filter(settled).count()
+    }
+
+    /// Tells whether a device is up and has nothing left to do.
+    pub fn is_at_rest(&self, d: usize) -> bool {
+        matches!(self.devices[d].state(), Some(StateName::Idle | StateName::Failed))
+            && !self.devices[d].is_armed()
+    }
+
+    /// Tells whether every device is up, has nothing left to do and was heard out.
+    pub fn is_quiet(&self) -> bool {
+        (0..self.devices.len()).all(|d| self.is_at_rest(d)) && self.is_drained()
+    }
+
+    /// Panics with the end of the log if anything was violated.
+    pub fn assert_sound(&self) {
+        if let Some(violation) = self.violations.first() {
+            panic!("seed {}: {violation}\n{}", self.seed, self.tail(60));
+        }
+    }
+
+    /// Returns the last lines of the log.
+    pub fn tail(&self, lines: usize) -> String {
+        self.log[self.log.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Panics with the end of the log unless `done` becomes true in time.
+    pub fn expect(&mut self, what: &str, done: impl Fn(&Sim) -> bool, at_most: u64) {
+        let came = self.run_until(done, at_most);
+        self.assert_sound();
+        assert!(came, "seed {}: {what} did not happen\n{}", self.seed, self.tail(80));
+    }
+
+    /// Ends a story: every report arrives, and the controller's counters are the devices' own.
+    pub fn finish(&mut self) {
+        self.expect("every report arrives", Sim::is_drained, 3 * super::clock::HOUR);
+        if !self.controller.is_up() {
+            self.service_up();
+        }
+        self.check_counts();
+        self.assert_sound();
+    }
+}
