@@ -2,7 +2,9 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`lab`] | real processes on loopback |
 //! | [`sim`] | virtual clock, simulated network and disks around the real cores; seed in, event log out |
 #![forbid(unsafe_code)]
 
+pub mod lab;
 pub mod sim;

@@ -10,7 +10,6 @@ use tern_protocol::topic::{Topic, UpKind};
 
 use super::{Acks, Fact, Service};
 use crate::core::fleet::device::Device;
-use crate::core::fleet::product::Product;
 
 /// Least time between two challenges to one device: junk must not make us talk.
 const CHALLENGE_PAUSE: u64 = 1000;
@@ -163,13 +162,10 @@ impl Service {
         for (id, epoch, nonce) in std::mem::take(&mut self.asks) {
             let Some(product) = self.fleet.devices.get(&id).map(|d| &d.registry.product) else { continue };
             if !self.kills_are_signed(product) {
-                continue;
-            }
-            let Some(product) = self.fleet.products.get(product) else { continue };
-            if !kills_are_signed(product) {
                 // No answer may name versions that do not know of a kill. The device asks again.
                 continue;
             }
+            let Some(product) = self.fleet.products.get(product) else { continue };
             let versions = product.versions();
             let time = self.now / 1000;
             let kind = AnswerKind::Answer { nonce, time, rollout: versions.rollout, halt: versions.halt };
@@ -208,12 +204,6 @@ impl Service {
         let (_, secret) = self.secrets.get(id)?;
         Some((secret.key(direction, &self.fleet.id, id, online.kid, epoch), online.kid))
     }
-}
-
-/// Tells whether the newest halt file names every release that the ledger has killed.
-fn kills_are_signed(product: &Product) -> bool {
-    let signed = product.halt_content().halted;
-    product.halted.iter().all(|rc| signed.contains(rc))
 }
 
 /// The kind of a hello as it stands in the payload.
