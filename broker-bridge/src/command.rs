@@ -174,14 +174,15 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
     let config = BridgeConfig::from_toml(&text).with_context(|| format!("in {}", path.display()))?;
+    // Before clients can connect, or a stop just after would be none.
+    let stop = stop_signal()?;
     let bridge = Bridge::start(config).await?;
     tokio::select! {
         reason = bridge.died() => {
             tracing::error!(reason, "ending with code {BROKER_DIED}, to be restarted");
             Ok(ExitCode::from(BROKER_DIED))
         }
-        stop = stopped() => {
-            stop?;
+        () = stop => {
             tracing::info!(stats = ?bridge.stats(), "stopping");
             bridge.stop().await;
             Ok(ExitCode::SUCCESS)
@@ -201,19 +202,23 @@ async fn serve_chunks(chunks: Chunks) -> anyhow::Result<ExitCode> {
         password: text.lines().next().unwrap_or_default().to_owned(),
         ca: chunks.ca,
     };
+    let stop = stop_signal()?;
     let client = ChunkClient::start(config, store)?;
-    stopped().await?;
+    stop.await;
     tracing::info!(stats = ?client.stats(), "stopping");
     client.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits until somebody wants the program to end.
-async fn stopped() -> anyhow::Result<()> {
+/// Returns what ends when somebody wants the program to end. Signals count from now on.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupt = tokio::signal::ctrl_c() => interrupt.context("could not listen for SIGINT"),
-    }
+    let mut interrupt = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

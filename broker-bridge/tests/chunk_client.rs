@@ -3,49 +3,18 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Client, hello, up};
+use common::{Client, external_broker, hello, up};
 use tern_bridge::front::frame::Connect;
 use tern_bridge::{ChunkClient, ChunkClientConfig, ChunkClientError, ChunkStore};
 use tern_protocol::bundle::{Bundle, File};
-use tern_protocol::limits::{CHUNK, MQTT_PACKET_MAX};
+use tern_protocol::limits::CHUNK;
 use tern_protocol::message::{Get, Pack, PackKind, Want};
 use tern_protocol::topic::UpKind;
 use tern_protocol::tuf::Role;
-
-/// A bare broker on loopback; any MQTT 3.1.1 broker would do.
-fn external_broker() -> SocketAddr {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server = rumqttd::ServerSettings {
-        name: "external".into(),
-        listen: address,
-        tls: None,
-        next_connection_delay_ms: 0,
-        connections: rumqttd::ConnectionSettings {
-            connection_timeout_ms: 5000,
-            max_payload_size: MQTT_PACKET_MAX,
-            max_inflight_count: 100,
-            auth: Some(HashMap::from([("service".into(), "right".into()), ("r-1".into(), "right".into())])),
-            external_auth: None,
-            dynamic_filters: true,
-        },
-    };
-    let router = rumqttd::RouterConfig {
-        max_connections: 100,
-        max_outgoing_packet_count: 200,
-        max_segment_size: 10 * 1024 * 1024,
-        max_segment_count: 4,
-        ..Default::default()
-    };
-    let v4 = Some(HashMap::from([("1".into(), server)]));
-    let config = rumqttd::Config { router, v4, ..Default::default() };
-    std::thread::spawn(move || drop(rumqttd::Broker::new(config).start()));
-    address
-}
 
 async fn connect(address: SocketAddr, user: &str) -> Client {
     loop {

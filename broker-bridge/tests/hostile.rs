@@ -5,13 +5,11 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{Client, all_is_well, bridge, bridge_with, hello, up};
-use tern_bridge::front::frame::{Connect, Packet};
-use tern_bridge::{Auth, FrontLimits, TlsFiles};
+use tern_bridge::FrontLimits;
+use tern_bridge::front::frame::Packet;
 use tern_protocol::topic::UpKind;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 
 /// 1: a client id that the broker rejects, twice, left a lock poisoned; so did its own "full".
 #[tokio::test(flavor = "multi_thread")]
@@ -136,31 +134,6 @@ async fn idle_connections_block_nobody_and_are_gone_after_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_tls_connection_blocks_no_other_and_a_certificate_opens_for_its_own_id() {
-    let pki = Pki::new();
-    let scene = bridge_with(|config| {
-        let tls = TlsFiles { certificate: pki.path("server.pem"), key: pki.path("server.key") };
-        config.listeners[0].auth = Auth::Certificate { tls, client_ca: pki.path("ca.pem") };
-    })
-    .await;
-    let _idle = TcpStream::connect(scene.address).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-
-    for (certificate, id, code) in [
-        (Some("r-1"), "r-1", Some(0)),
-        (Some("r-1"), "r-2", Some(2)),
-        (None, "r-1", Some(4)),
-        (Some("stranger"), "stranger", None),
-    ] {
-        let mut client = Client::over(pki.connect(scene.address, certificate).await);
-        assert_eq!(client.connect(hello(id)).await, code, "certificate {certificate:?}, id {id}");
-    }
-    let mut service = Client::over(pki.connect(scene.address, None).await);
-    let (user, password) = (Some("service".into()), Some(common::PASSWORD.into()));
-    assert_eq!(service.connect(Connect { user, password, ..hello("tern") }).await, Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn rubbish_ends_the_connection_that_sent_it_and_nothing_else() {
     let scene = bridge().await;
     for bytes in
@@ -177,69 +150,4 @@ async fn rubbish_ends_the_connection_that_sent_it_and_nothing_else() {
     }
 
     all_is_well(&scene).await;
-}
-
-/// An authority, its server, one device, and a device of an authority that nobody knows.
-struct Pki {
-    folder: tempfile::TempDir,
-    authority: rustls_pki_types::CertificateDer<'static>,
-}
-
-impl Pki {
-    fn new() -> Self {
-        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-        let params = |name: &str| {
-            let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
-            params.distinguished_name.push(DnType::CommonName, name);
-            params
-        };
-        let authority = || {
-            let mut params = params("authority");
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            let key = KeyPair::generate().unwrap();
-            (params.self_signed(&key).unwrap(), Issuer::new(params, key))
-        };
-        let (known, issuer) = authority();
-        let (_, stranger) = authority();
-        write("ca.pem", known.pem());
-        for (name, issuer) in [("server", &issuer), ("r-1", &issuer), ("stranger", &stranger)] {
-            let key = KeyPair::generate().unwrap();
-            write(&format!("{name}.pem"), params(name).signed_by(&key, issuer).unwrap().pem());
-            write(&format!("{name}.key"), key.serialize_pem());
-        }
-        Self { folder, authority: known.der().clone() }
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join(name)
-    }
-
-    async fn connect(
-        &self,
-        address: std::net::SocketAddr,
-        certificate: Option<&str>,
-    ) -> tokio_rustls::client::TlsStream<TcpStream> {
-        use rustls_pki_types::pem::PemObject as _;
-        use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.authority.clone()).unwrap();
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match certificate {
-            None => builder.with_no_client_auth(),
-            Some(name) => {
-                let chain = vec![CertificateDer::from_pem_file(self.path(&format!("{name}.pem"))).unwrap()];
-                let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key"))).unwrap();
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
-        };
-        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-        let stream = TcpStream::connect(address).await.unwrap();
-        connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
-    }
 }

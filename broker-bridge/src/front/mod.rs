@@ -38,7 +38,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use crate::broker::EmbeddedBroker;
 use crate::chunks::ChunkStore;
@@ -52,6 +51,7 @@ use identity::{Identify, Refusal};
 use reader::FrameReader;
 use session::{Reader, Writer};
 use sessions::Sessions;
+use tls::ListenerTls;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) struct Listener {
 /// How a listener lets clients in.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ListenerTls>>,
     identify: Identify,
 }
 
@@ -98,12 +98,13 @@ impl Gate {
         Ok(match auth {
             Auth::Open {} => Self { tls: None, identify: Identify::Open },
             Auth::Password { file, tls } => Self {
-                tls: tls.as_ref().map(|files| tls::acceptor(files, None)).transpose()?,
+                tls: tls.as_ref().map(|files| ListenerTls::open(files, None)).transpose()?.map(Arc::new),
                 identify: Identify::Password(Arc::new(Passwords::open(file)?)),
             },
-            Auth::Certificate { tls, client_ca } => {
-                Self { tls: Some(tls::acceptor(tls, Some(client_ca))?), identify: Identify::Certificate }
-            }
+            Auth::Certificate { tls, client_ca } => Self {
+                tls: Some(Arc::new(ListenerTls::open(tls, Some(client_ca))?)),
+                identify: Identify::Certificate,
+            },
         })
     }
 }
@@ -147,10 +148,17 @@ async fn connection(
     };
     shared.counters.accepted_connection();
     let name = client.to_string();
+    let is_service = matches!(client, Client::Service(_));
     tracing::debug!(client = name, %from, "connected");
     let end = session::run(&shared, client, connect, reader, writer).await;
     shared.counters.ended(end);
     match end {
+        queue::End::Overflow if is_service => {
+            tracing::error!(
+                client = name,
+                "the service was closed: it reads more slowly than the fleet reports"
+            );
+        }
         queue::End::Overflow => {
             tracing::warn!(client = name, "closed: it reads more slowly than messages come")
         }
@@ -170,8 +178,8 @@ async fn greet(
                 let (read, write) = stream.into_split();
                 (None, Box::new(read), Box::new(write))
             }
-            Some(acceptor) => {
-                let (stream, client) = tls::accept(acceptor, stream).await.ok()?;
+            Some(tls) => {
+                let (stream, client) = tls::accept(&tls.acceptor(), stream).await.ok()?;
                 let (read, write) = tokio::io::split(stream);
                 (client, Box::new(read), Box::new(write))
             }

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use rustls::crypto::ring::default_provider;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
@@ -50,10 +51,64 @@ pub enum TlsError {
     },
 }
 
+/// The TLS of one listener; made again when one of its files has changed, so that renewing a certificate
+/// disconnects nobody.
+#[derive(Debug)]
+pub(crate) struct ListenerTls {
+    files: TlsFiles,
+    client_ca: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+struct State {
+    changed: Vec<Option<SystemTime>>,
+    acceptor: TlsAcceptor,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("changed", &self.changed).finish_non_exhaustive()
+    }
+}
+
+impl ListenerTls {
+    /// Reads the files; with `client_ca`, clients may show a certificate of these authorities.
+    pub(crate) fn open(files: &TlsFiles, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let changed = changed(files, client_ca);
+        let acceptor = acceptor(files, client_ca)?;
+        let state = Mutex::new(State { changed, acceptor });
+        Ok(Self { files: files.clone(), client_ca: client_ca.map(Path::to_owned), state })
+    }
+
+    /// Returns the acceptor that the files describe now, or the last that they described well.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = changed(&self.files, self.client_ca.as_deref());
+        if now != state.changed {
+            match acceptor(&self.files, self.client_ca.as_deref()) {
+                Ok(acceptor) => *state = State { changed: now, acceptor },
+                // Key and certificate change one after the other: in between they do not fit.
+                Err(error) => {
+                    tracing::warn!(%error, "changed certificates cannot be used; the old ones stay")
+                }
+            }
+        }
+        state.acceptor.clone()
+    }
+}
+
+fn changed(files: &TlsFiles, client_ca: Option<&Path>) -> Vec<Option<SystemTime>> {
+    [files.certificate.as_path(), files.key.as_path()]
+        .into_iter()
+        .chain(client_ca)
+        .map(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok())
+        .collect()
+}
+
 /// Builds the acceptor of a listener; with `client_ca`, clients may show a certificate of these authorities.
 ///
 /// One without a certificate may still be the service, which proves itself by password.
-pub(crate) fn acceptor(files: &TlsFiles, client_ca: Option<&Path>) -> Result<TlsAcceptor, TlsError> {
+fn acceptor(files: &TlsFiles, client_ca: Option<&Path>) -> Result<TlsAcceptor, TlsError> {
     let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|source| TlsError::File { path: files.key.clone(), source })?;

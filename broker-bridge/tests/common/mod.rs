@@ -208,3 +208,36 @@ pub(crate) async fn all_is_well(scene: &Scene) {
     service.publish("ota/v1/acme/p/well/ts", b"tick", 1).await;
     assert_eq!(device.message().await.payload, b"tick");
 }
+
+/// A bare broker on loopback; any MQTT 3.1.1 broker would do.
+pub(crate) fn external_broker() -> SocketAddr {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = rumqttd::ServerSettings {
+        name: "external".into(),
+        listen: address,
+        tls: None,
+        next_connection_delay_ms: 0,
+        connections: rumqttd::ConnectionSettings {
+            connection_timeout_ms: 5000,
+            max_payload_size: tern_protocol::limits::MQTT_PACKET_MAX,
+            max_inflight_count: 100,
+            auth: Some(std::collections::HashMap::from([
+                ("service".into(), "right".into()),
+                ("r-1".into(), "right".into()),
+            ])),
+            external_auth: None,
+            dynamic_filters: true,
+        },
+    };
+    let router = rumqttd::RouterConfig {
+        max_connections: 100,
+        max_outgoing_packet_count: 200,
+        max_segment_size: 10 * 1024 * 1024,
+        max_segment_count: 4,
+        ..Default::default()
+    };
+    let v4 = Some(std::collections::HashMap::from([("1".into(), server)]));
+    let config = rumqttd::Config { router, v4, ..Default::default() };
+    std::thread::spawn(move || drop(rumqttd::Broker::new(config).start()));
+    address
+}
