@@ -7,12 +7,28 @@
 //! | [`state`] | the data folder, opened and folded |
 //! | [`ledger`] | the append-only, hash-chained record of everything that was decided or heard |
 //! | [`store`] | the state that the ledger adds up to; may be deleted and rebuilt |
+//! | [`broker_link`] | the service's own connection to the broker |
+//! | [`serve`] | the service as a process |
+//! | [`api`] | the HTTP API under `/v1` |
+//! | [`cli`] | the command line |
+//! | [`keys`] | keys and offline files |
+//! | [`release`] | release files: draft, sign |
+//! | [`demo`] | the whole story on one machine |
+//! | [`files`] | files that are there whole or not at all |
 //! | [`clock`] | the one place that asks what time it is |
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod broker_link;
+pub mod cli;
 pub mod clock;
 pub mod core;
+pub mod demo;
 pub mod engine;
+pub mod files;
+pub mod keys;
 pub mod ledger;
+pub mod release;
+pub mod serve;
 pub mod state;
 pub mod store;

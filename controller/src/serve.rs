@@ -19,10 +19,14 @@ use crate::api::{ApiState, Images};
 use crate::broker_link::{self, BrokerAddress};
 use crate::core::service::{Command, Lives, Service};
 use crate::engine::{self, Engine, EngineError, Works};
+use crate::cli::serve::ServeArgs;
 use crate::{keys, state};
 
 /// Exit code when the embedded broker has died: the supervisor starts the process again.
 pub const BROKER_DIED: u8 = 70;
+
+/// Name of a fleet that nobody has named.
+const DEFAULT_FLEET: &str = "fleet";
 
 /// How the service is to run; every key has a default. `deploy/tern.toml` shows them all.
 #[derive(Debug, Clone, Deserialize)]
@@ -74,6 +78,28 @@ impl Default for ServeConfig {
 }
 
 impl ServeConfig {
+    /// Makes a configuration of a file, if one is named, and of what the command line says beside it.
+    fn from_args(args: ServeArgs) -> anyhow::Result<Self> {
+        let mut config = match &args.config {
+            Some(path) => Self::load(path)?,
+            None => Self::default(),
+        };
+        if let Some(data) = args.data {
+            config.data = data;
+        }
+        if let Some(listen) = args.listen_api {
+            config.listen_api = listen;
+        }
+        if let Some(listen) = args.listen_mqtt {
+            config.listeners = vec![ListenerConfig { listen, auth: Auth::Open {} }];
+        }
+        if let Some(url) = args.broker {
+            let user = args.broker_user.unwrap_or_else(service_user);
+            config.broker = Some(ExternalBroker { url, user, password_file: args.broker_password_file });
+        }
+        Ok(config)
+    }
+
     /// Reads a configuration file.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
@@ -105,9 +131,39 @@ pub enum Ended {
     BrokerDied(String),
 }
 
+/// Runs the service as the command line asks.
+pub fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TERN_LOG")
+        // The broker calls every disconnect an error.
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,rumqttd=off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let config = ServeConfig::from_args(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    let ended = runtime.block_on(serve(config))?;
+    // Nothing that is left holds anything that must be kept.
+    runtime.shutdown_background();
+    match ended {
+        Ended::Stopped => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Ended::BrokerDied(reason) => {
+            tracing::error!(reason, "the embedded broker died; the supervisor is to start the service again");
+            std::process::exit(i32::from(BROKER_DIED));
+        }
+    }
+}
+
 /// Runs the service until it is stopped, or cannot keep its promises.
-pub async fn run(config: ServeConfig) -> anyhow::Result<Ended> {
-    let fleet = keys::fleet(&config.data)?;
+pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
+    let fleet = match keys::fleet(&config.data)? {
+        Some(fleet) => fleet,
+        // Nothing is set up yet; whoever runs `tern keys init` may still choose the name.
+        None => DEFAULT_FLEET.parse().context("the default fleet has a valid name")?,
+    };
     let opened = state::open(&config.data, &fleet)?;
     for note in &opened.notes {
         tracing::warn!("{note}");

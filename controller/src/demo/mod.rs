@@ -8,32 +8,12 @@ mod payload;
 mod story;
 mod tell;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use crate::cli::demo::DemoArgs;
 
 pub use payload::probe;
 
-/// What the demo is to do.
-#[derive(Debug, Clone)]
-pub struct DemoArgs {
-    /// Devices, 1 to 1000.
-    pub devices: u32,
-    /// Seed of everything that is drawn.
-    pub seed: u64,
-    /// Share of devices on which release 3 fails its health probe.
-    pub bad_rate: f64,
-    /// Folder to keep; a temporary one that is removed otherwise.
-    pub keep: Option<PathBuf>,
-    /// The user's own images for release 1 and 2.
-    pub image: Option<(PathBuf, PathBuf)>,
-    /// Seconds that stand for a day.
-    pub day: f64,
-    /// Print one JSON object as the last line, and nothing else on standard output.
-    pub json: bool,
-}
-
-/// Tells the story.
-pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+/// Tells the story; `false` if it ended with a stranded device.
+pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
     anyhow::ensure!((1..=1000).contains(&args.devices), "--devices takes 1 to 1000");
     anyhow::ensure!((0.0..=1.0).contains(&args.bad_rate), "--bad-rate takes a share between 0 and 1");
     anyhow::ensure!(args.day >= 0.1, "--day takes at least 0.1 seconds");
@@ -48,10 +28,12 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         let _left = std::fs::remove_dir_all(&folder);
     }
     let summary = result?;
-    Ok(if summary.stranded == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(summary.stranded == 0)
 }
 
 /// Runs one of the demo's agents: the same core and shell as on a device.
 pub fn agent(config: &std::path::Path) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TERN_LOG").unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     tern_agent::process::run_until_stopped(config)
 }

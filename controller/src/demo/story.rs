@@ -8,7 +8,6 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tern_protocol::state::Outcome;
 
-use super::DemoArgs;
 use super::fleet::{DemoDevice, Setting, describe};
 use super::payload::Images;
 use super::tell::Teller;
@@ -17,6 +16,7 @@ use crate::api::types::{
     AddDevices, AddedDevices, DeviceView, DoneBody, LedgerView, Preview, PublishRelease, RolloutView, ServiceStatus,
     StartRollout,
 };
+use crate::cli::demo::DemoArgs;
 use crate::clock;
 use crate::core::fact::DeviceEntry;
 use crate::core::rollout::plan::{Phase, Plan, Reach};
@@ -30,6 +30,8 @@ const PRODUCT: &str = "router";
 const MODEL: &str = "tr-100";
 /// How often the story looks at the service.
 const LOOK: Duration = Duration::from_millis(150);
+/// Seconds for which a release file is good.
+const RELEASE_LIFE: u64 = 180 * 24 * 3600;
 /// The longest that any part of the story may take.
 const PATIENCE: u64 = 300_000;
 
@@ -86,7 +88,8 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
         product: PRODUCT.parse()?,
         data: data.clone(),
         offline: offline.clone(),
-        days: 365,
+        days: None,
+        now: clock::now() / 1000,
     })?;
     teller.say("keys", "root, targets and release keys stay offline; the service holds the online ones");
     let mut service = ServiceProcess::start(&data)?;
@@ -200,22 +203,23 @@ fn publish(
     teller: &Teller,
 ) -> anyhow::Result<()> {
     let previous: crate::api::types::ReleaseFile = client.get(&format!("/v1/products/{PRODUCT}/release-file"))?;
-    let draft = release::create(&release::CreateOptions {
+    let previous = release::ReleaseDocument::read("the present release file", previous.release.as_bytes())?;
+    let new = release::NewRelease {
         product: PRODUCT.parse()?,
         rc,
         version: version.to_owned(),
-        models: vec![MODEL.parse()?],
-        image: image.to_owned(),
         component: "rootfs".to_owned(),
+        models: vec![MODEL.parse()?],
         min_from: 0,
         floor: 0,
-        previous: previous.release,
-        days: 180,
-    })?;
+        image: release::measure(image, |_| {})?,
+        expires: clock::now() / 1000 + RELEASE_LIFE,
+    };
+    let (draft, _) = release::draft(&previous, &new)?;
     let signer = keys::load_signer(&offline.join("release.pem"))?;
-    let signed = release::sign(&draft, &signer)?;
+    let signed = String::from_utf8(release::sign(&draft, &signer)?)?;
     std::fs::write(folder.join(format!("release-{rc}.json")), &signed)?;
-    client.put_image(image, &mut |_, _| {})?;
+    client.put_image(image, |_| {})?;
     let path = format!("/v1/products/{PRODUCT}/releases");
     let _views: serde_json::Value = client.post(&path, &PublishRelease { file: signed })?;
     let bytes = std::fs::metadata(image)?.len();
@@ -244,7 +248,10 @@ fn roll_out(
     loop {
         service.check()?;
         let view: RolloutView = client.get(&format!("/v1/rollouts/release-{rc}"))?;
-        for phase in view.phases.iter().filter(|p| p.open && p.phase > shown) {
+        for phase in view.phases.iter().filter(|p| p.open) {
+            if phase.phase <= shown {
+                continue;
+            }
             if phase.phase > 1 {
                 progress.end(&view.because);
                 progress = teller.progress(&format!("phase {}", phase.phase), phase.devices);

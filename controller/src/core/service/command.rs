@@ -5,7 +5,7 @@ use tern_protocol::bundle::File;
 use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
 use tern_protocol::position::Salt;
 use tern_protocol::tuf::content::EntryKind;
-use tern_protocol::tuf::{Role, Trusted};
+use tern_protocol::tuf::{Role, Trusted, peek};
 
 use super::{Fact, Service};
 use crate::core::fact::{DeviceEntry, SignedFile};
@@ -145,8 +145,11 @@ impl Service {
     fn add_product(&mut self, product: ProductId, files: Vec<SignedFile>) -> Outcome {
         let bytes: Vec<File> = files.iter().map(File::from).collect();
         let present = self.fleet.products.get(&product);
-        let unchanged = present.is_some_and(|p| files.iter().all(|f| p.files.get(&f.role) == Some(&f.text)));
-        if unchanged {
+        // The folder of a product holds what it was set up with; what was published since is newer.
+        let held = |role| present.and_then(|p| p.files.get(&role)).and_then(|text| peek(text.as_bytes()));
+        let newer = |f: &SignedFile| peek(f.text.as_bytes()) > held(f.role);
+        let files: Vec<SignedFile> = files.into_iter().filter(newer).collect();
+        if files.is_empty() {
             return Ok(Reply::Done { what: format!("product {product} is set up already") });
         }
         let trusted = match present {
