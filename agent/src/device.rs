@@ -89,6 +89,7 @@ impl Device {
             move |source| DeviceError::Io { path, source }
         };
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
+        std::fs::create_dir_all(&config.runtime_dir).map_err(io(&config.runtime_dir))?;
         let lock_path = config.data_dir.join("lock");
         let lock = std::fs::File::create(&lock_path).map_err(io(&lock_path))?;
         match lock.try_lock() {

@@ -75,7 +75,11 @@ struct ConfigPath {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("TERN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
     let result = match Arguments::parse().command {
         Command::Run(path) => tern_agent::process::run_until_stopped(&path.config),
         Command::Status { config, json } => status(&config.config, json),

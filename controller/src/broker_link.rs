@@ -58,7 +58,12 @@ impl BrokerAddress {
 }
 
 /// Keeps the connection for as long as the process lives.
-pub async fn run(fleet: FleetId, broker: BrokerAddress, engine: Engine, outgoing: mpsc::Receiver<(Topic, Vec<u8>)>) {
+pub async fn run(
+    fleet: FleetId,
+    broker: BrokerAddress,
+    engine: Engine,
+    outgoing: mpsc::Receiver<(Topic, Vec<u8>)>,
+) {
     let mut options = MqttOptions::new(broker.client.clone(), broker.host.clone(), broker.port);
     options.set_credentials(broker.user.clone(), broker.password.clone());
     options.set_clean_session(true);
@@ -91,7 +96,9 @@ pub async fn run(fleet: FleetId, broker: BrokerAddress, engine: Engine, outgoing
             }
             Ok(Event::Incoming(Packet::SubAck(ack))) => {
                 if ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) {
-                    tracing::error!("the broker refused a subscription of the service; check its access rules");
+                    tracing::error!(
+                        "the broker refused a subscription of the service; check its access rules"
+                    );
                 }
                 if engine.send(Message::BrokerUp).await.is_err() {
                     break;
@@ -101,7 +108,8 @@ pub async fn run(fleet: FleetId, broker: BrokerAddress, engine: Engine, outgoing
                 let Ok(topic) = Topic::parse(&fleet, &publish.topic) else { continue };
                 if publish.retain && matches!(topic, Topic::Up(..)) && !publish.payload.is_empty() {
                     // Devices never retain. A broker whose rules cannot forbid it is cleaned up after.
-                    if client.try_publish(publish.topic.clone(), QoS::AtLeastOnce, true, Vec::new()).is_err() {
+                    if client.try_publish(publish.topic.clone(), QoS::AtLeastOnce, true, Vec::new()).is_err()
+                    {
                         tracing::warn!(topic = publish.topic, "a retained uplink message stays for now");
                     }
                 }

@@ -17,9 +17,9 @@ use crate::api::routes::router;
 use crate::api::types::{StoredImage, WireBytes};
 use crate::api::{ApiState, Images};
 use crate::broker_link::{self, BrokerAddress};
+use crate::cli::serve::ServeArgs;
 use crate::core::service::{Command, Lives, Service};
 use crate::engine::{self, Engine, EngineError, Works};
-use crate::cli::serve::ServeArgs;
 use crate::{keys, state};
 
 /// Exit code when the embedded broker has died: the supervisor starts the process again.
@@ -104,8 +104,8 @@ impl ServeConfig {
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("could not read configuration {}", path.display()))?;
-        let config: Self =
-            toml::from_str(&text).with_context(|| format!("configuration {} is not valid", path.display()))?;
+        let config: Self = toml::from_str(&text)
+            .with_context(|| format!("configuration {} is not valid", path.display()))?;
         anyhow::ensure!((1..=86_400).contains(&config.heartbeat), "heartbeat must be 1 to 86400 seconds");
         Ok(config)
     }
@@ -136,7 +136,11 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TERN_LOG")
         // The broker calls every disconnect an error.
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,rumqttd=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
     let config = ServeConfig::from_args(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -221,7 +225,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     };
     let server = tokio::spawn(async move { axum::serve(api, router(api_state)).await });
     let mqtt = edge.bridge.as_ref().map(|b| b.addresses()).unwrap_or_default();
-    write_addresses(&config.data, &Addresses { api: api_address, mqtt: mqtt.clone(), pid: std::process::id() })?;
+    write_addresses(
+        &config.data,
+        &Addresses { api: api_address, mqtt: mqtt.clone(), pid: std::process::id() },
+    )?;
     tracing::info!(api = %api_address, mqtt = ?mqtt, fleet = %fleet, "the service is up");
 
     let ended = wait(&edge, engine_ended, &handle).await;

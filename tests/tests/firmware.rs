@@ -22,9 +22,17 @@ fn a_real_firmware_image_arrives_byte_for_byte_through_real_processes() {
 
     assert_eq!(view["total"]["good"], 3, "{view}");
     for device in &devices {
-        assert!(device.slot("b")[..source.len()] == source[..], "slot b of {} differs from the source", device.name);
+        assert!(
+            device.slot("b")[..source.len()] == source[..],
+            "slot b of {} differs from the source",
+            device.name
+        );
         let status = device.status();
-        assert_eq!((status["active"].as_str(), status["slots"]["b"]["holds"].as_u64()), (Some("b"), Some(2)), "{status}");
+        assert_eq!(
+            (status["active"].as_str(), status["slots"]["b"]["holds"].as_u64()),
+            (Some("b"), Some(2)),
+            "{status}"
+        );
     }
     let verified = lab.json(&["ledger", "verify", "--data", &lab.data().display().to_string()]);
     assert!(verified["frames"].as_u64() > Some(10), "{verified}");

@@ -17,6 +17,7 @@ use tern_protocol::chunk::{RootHasher, root};
 use tern_protocol::digest::Digest;
 use tern_protocol::message::Registry;
 
+use super::story::tail;
 use crate::core::fact::DeviceEntry;
 
 /// What the demo's devices have in common.
@@ -41,10 +42,16 @@ pub(super) struct DemoDevice {
 
 impl DemoDevice {
     /// Makes a device as its factory would: keys, first image, configuration.
-    pub(super) fn make(setting: &Setting<'_>, index: u32, image: &Path, label: &Image) -> anyhow::Result<(Self, DeviceEntry)> {
+    pub(super) fn make(
+        setting: &Setting<'_>,
+        index: u32,
+        image: &Path,
+        label: &Image,
+    ) -> anyhow::Result<(Self, DeviceEntry)> {
         let name = format!("dev-{index:03}");
         let folder = setting.folder.join("devices").join(&name);
         std::fs::create_dir_all(folder.join("data"))?;
+        std::fs::create_dir_all(folder.join("slots"))?;
         FileBoot::provision(&folder.join("slots"), image, label.clone())?;
         let identity = FileIdentity::open(&folder.join("data"))?;
         std::fs::write(folder.join("agent.toml"), configuration(setting, &name, &folder)?)?;
@@ -81,6 +88,18 @@ impl DemoDevice {
     /// Tells whether its agent still runs.
     pub(super) fn alive(&mut self) -> bool {
         self.process.as_mut().is_some_and(|p| matches!(p.try_wait(), Ok(None)))
+    }
+
+    /// Fails with the end of its log if its agent has ended.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        let alive = self.alive();
+        anyhow::ensure!(
+            alive,
+            "the agent of {} ended; its log: {}",
+            self.name,
+            tail(&self.folder.join("agent.log"))
+        );
+        Ok(())
     }
 
     /// Returns the release that its confirmed slot holds, read from its disk, after hashing the slot's bytes.
@@ -125,7 +144,11 @@ fn configuration(setting: &Setting<'_>, name: &str, folder: &Path) -> anyhow::Re
     writeln!(text, "root = {}", path(setting.root))?;
     writeln!(text, "[slots]\ndir = {}\ncapacity = {}", path(&folder.join("slots")), setting.capacity)?;
     writeln!(text, "[[probes]]\nname = \"payload\"\ndeadline = 30")?;
-    writeln!(text, "command = [{}, \"demo-probe\", \"--device\", \"{{device}}\", \"{{slot_path}}\"]", path(&program))?;
+    writeln!(
+        text,
+        "command = [{}, \"demo-probe\", \"--device\", \"{{device}}\", \"{{slot_path}}\"]",
+        path(&program)
+    )?;
     writeln!(text, "[timing]\nsoak = {:.3}", wait(900.0, 1.0))?;
     writeln!(text, "retry_base = {:.3}\nask_first = {:.3}", wait(30.0, 1.0), wait(60.0, 1.0))?;
     writeln!(text, "ask_max = {:.3}\nheartbeat = {:.3}", wait(600.0, 5.0), wait(21_600.0, 5.0))?;

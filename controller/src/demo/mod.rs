@@ -21,7 +21,11 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
         Some(folder) => (folder.clone(), false),
         None => (std::env::temp_dir().join(format!("tern-demo-{}", std::process::id())), true),
     };
-    anyhow::ensure!(!folder.join("service").exists(), "{} holds a demo already; choose another folder", folder.display());
+    anyhow::ensure!(
+        !folder.join("service").exists(),
+        "{} holds a demo already; choose another folder",
+        folder.display()
+    );
     let result = story::tell(args, &folder);
     if temporary {
         // The system cleans up what we could not.
@@ -34,6 +38,10 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
 /// Runs one of the demo's agents: the same core and shell as on a device.
 pub fn agent(config: &std::path::Path) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TERN_LOG").unwrap_or_default();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
     tern_agent::process::run_until_stopped(config)
 }

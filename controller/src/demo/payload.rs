@@ -25,7 +25,8 @@ pub(super) fn make(base: &Path, image: &Path, release: u64, bad: Option<(f64, u6
 /// The health probe of the demo's devices: runs the image if it is a program, then looks whether it is one of
 /// those that fail on this device. Exit code 0 is healthy.
 pub fn probe(image: &Path, device: &str) -> anyhow::Result<()> {
-    let mut file = std::fs::File::open(image).with_context(|| format!("could not open {}", image.display()))?;
+    let mut file =
+        std::fs::File::open(image).with_context(|| format!("could not open {}", image.display()))?;
     let mut magic = [0; 4];
     if file.read_exact(&mut magic).is_ok() && &magic == b"\x7fELF" {
         let status = Command::new(image).arg("--version").stdout(Stdio::null()).status();
@@ -73,8 +74,10 @@ impl Images {
         };
         match own {
             Some((old, new)) => {
-                std::fs::copy(old, &images.old).with_context(|| format!("could not copy {}", old.display()))?;
-                std::fs::copy(new, &images.new).with_context(|| format!("could not copy {}", new.display()))?;
+                std::fs::copy(old, &images.old)
+                    .with_context(|| format!("could not copy {}", old.display()))?;
+                std::fs::copy(new, &images.new)
+                    .with_context(|| format!("could not copy {}", new.display()))?;
             }
             None => {
                 std::fs::write(&images.old, "the factory's image: nothing to run yet\n")?;

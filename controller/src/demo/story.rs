@@ -13,8 +13,8 @@ use super::payload::Images;
 use super::tell::Teller;
 use crate::api::client::Client;
 use crate::api::types::{
-    AddDevices, AddedDevices, DeviceView, DoneBody, LedgerView, Preview, PublishRelease, RolloutView, ServiceStatus,
-    StartRollout,
+    AddDevices, AddedDevices, DeviceView, DoneBody, LedgerView, Preview, PublishRelease, RolloutView,
+    ServiceStatus, StartRollout,
 };
 use crate::cli::demo::DemoArgs;
 use crate::clock;
@@ -94,14 +94,17 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
     teller.say("keys", "root, targets and release keys stay offline; the service holds the online ones");
     let mut service = ServiceProcess::start(&data)?;
     let client = Client::new(&format!("http://{}", service.addresses.api));
-    teller.say("service", &format!("up on {}, broker on {}", service.addresses.api, service.addresses.mqtt[0]));
+    teller
+        .say("service", &format!("up on {}, broker on {}", service.addresses.api, service.addresses.mqtt[0]));
 
     let images = Images::make(folder, args.image.as_ref(), args.bad_rate, args.seed)?;
     let mut devices = make_devices(args, folder, &data, &images, &service, &client, &teller)?;
     for device in &mut devices {
         device.start()?;
     }
-    wait_for(&client, &mut service, "the agents to enrol", |status| status.enrolled >= u64::from(args.devices))?;
+    let all = u64::from(args.devices);
+    let enrolled = |status: &ServiceStatus| status.enrolled >= all;
+    wait_for(&client, &mut service, &mut devices, "the agents to enrol", enrolled)?;
     teller.say("fleet", &format!("{} agents are up and enrolled, each a process of its own", args.devices));
 
     let started = clock::now();
@@ -140,7 +143,8 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
 /// kill tests alone. A smaller fleet takes what it has, and the rules for tiny fleets.
 fn plan(args: &DemoArgs) -> Plan {
     let soak = Duration::from_secs_f64(args.day.max(1.0).round());
-    let step = |devices, gate| Phase { reach: Reach::Devices(devices), rule: PhaseRule { gate: Some(gate), soak } };
+    let step =
+        |devices, gate| Phase { reach: Reach::Devices(devices), rule: PhaseRule { gate: Some(gate), soak } };
     let last = Phase { reach: Reach::All, rule: PhaseRule { gate: None, soak } };
     let phases = match args.devices {
         200.. => vec![step(34, 0.10), step(64, 0.05), step(64, 0.05), last],
@@ -148,7 +152,10 @@ fn plan(args: &DemoArgs) -> Plan {
         33..98 => vec![step(32, 0.10), last],
         // Too few devices to prove anything: soak alone, and the kill tests.
         _ => {
-            let canary = Phase { reach: Reach::Devices(u64::from(args.devices.div_ceil(4))), rule: PhaseRule { gate: None, soak } };
+            let canary = Phase {
+                reach: Reach::Devices(u64::from(args.devices.div_ceil(4))),
+                rule: PhaseRule { gate: None, soak },
+            };
             vec![canary, last]
         }
     };
@@ -165,7 +172,8 @@ fn make_devices(
     teller: &Teller,
 ) -> anyhow::Result<Vec<DemoDevice>> {
     let label = describe(&images.old, 1, "1.0.0")?;
-    let largest = [&images.old, &images.new, &images.bad].into_iter().map(|p| std::fs::metadata(p).map(|m| m.len()));
+    let largest =
+        [&images.old, &images.new, &images.bad].into_iter().map(|p| std::fs::metadata(p).map(|m| m.len()));
     let largest = largest.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
     let root = data.join("products").join(PRODUCT).join("root.json");
     let broker = format!("mqtt://{}", service.addresses.mqtt[0]);
@@ -202,7 +210,8 @@ fn publish(
     image: &Path,
     teller: &Teller,
 ) -> anyhow::Result<()> {
-    let previous: crate::api::types::ReleaseFile = client.get(&format!("/v1/products/{PRODUCT}/release-file"))?;
+    let previous: crate::api::types::ReleaseFile =
+        client.get(&format!("/v1/products/{PRODUCT}/release-file"))?;
     let previous = release::ReleaseDocument::read("the present release file", previous.release.as_bytes())?;
     let new = release::NewRelease {
         product: PRODUCT.parse()?,
@@ -223,7 +232,10 @@ fn publish(
     let path = format!("/v1/products/{PRODUCT}/releases");
     let _views: serde_json::Value = client.post(&path, &PublishRelease { file: signed })?;
     let bytes = std::fs::metadata(image)?.len();
-    teller.say("release", &format!("{rc} ({version}) signed offline and published, {:.1} MB", bytes as f64 / 1e6));
+    teller.say(
+        "release",
+        &format!("{rc} ({version}) signed offline and published, {:.1} MB", bytes as f64 / 1e6),
+    );
     Ok(())
 }
 
@@ -234,8 +246,13 @@ fn roll_out(
     plan: Plan,
     teller: &Teller,
 ) -> anyhow::Result<RolloutView> {
-    let start =
-        StartRollout { rollout: Some(format!("release-{rc}").parse()?), product: PRODUCT.parse()?, rc, attempt: 1, plan };
+    let start = StartRollout {
+        rollout: Some(format!("release-{rc}").parse()?),
+        product: PRODUCT.parse()?,
+        rc,
+        attempt: 1,
+        plan,
+    };
     let preview: Preview = client.post("/v1/rollouts/preview", &start)?;
     for warning in &preview.warnings {
         teller.say("plan", warning);
@@ -260,7 +277,8 @@ fn roll_out(
         }
         if let Some(phase) = view.phases.get(view.phase.saturating_sub(1)) {
             let counts = &phase.counts;
-            let text = format!("{} started, {} good, {} bad", counts.started, counts.good, counts.confirmed_bad());
+            let text =
+                format!("{} started, {} good, {} bad", counts.started, counts.good, counts.confirmed_bad());
             progress.set(counts.good + counts.confirmed_bad() + counts.recalled, &text);
         }
         match view.status {
@@ -303,9 +321,19 @@ fn settle(
             .filter(|(state, _)| !matches!(state.to_string().as_str(), "idle" | "failed" | "success"))
             .map(|(_, count)| count)
             .sum();
-        progress.set(ended, &format!("{} rolled back, {} recalled", view.outcomes.get(&Outcome::RolledBack).unwrap_or(&0), total.recalled));
+        progress.set(
+            ended,
+            &format!(
+                "{} rolled back, {} recalled",
+                view.outcomes.get(&Outcome::RolledBack).unwrap_or(&0),
+                total.recalled
+            ),
+        );
         if total.pending() == 0 && open == 0 {
-            progress.end(&format!("all {} devices that tried release {} have come to an end", total.started, view.rc));
+            progress.end(&format!(
+                "all {} devices that tried release {} have come to an end",
+                total.started, view.rc
+            ));
             return Ok(view);
         }
         anyhow::ensure!(clock::now() - began < PATIENCE, "devices did not come back: {:?}", view.states);
@@ -327,7 +355,11 @@ fn tell_bad(client: &Client, devices: &[DemoDevice], view: &RolloutView) -> anyh
     };
     let outcome = |outcome| view.outcomes.get(&outcome).copied().unwrap_or(0);
     Ok(Bad {
-        verdict: if view.status == Status::Killed { "kill".to_owned() } else { format!("{:?}", view.status).to_lowercase() },
+        verdict: if view.status == Status::Killed {
+            "kill".to_owned()
+        } else {
+            format!("{:?}", view.status).to_lowercase()
+        },
         started: view.total.started,
         bad: view.total.bad,
         rolled_back: outcome(Outcome::RolledBack),
@@ -351,12 +383,14 @@ fn stranded(devices: &mut [DemoDevice], expected: u64) -> anyhow::Result<u64> {
 fn wait_for(
     client: &Client,
     service: &mut ServiceProcess,
+    devices: &mut [DemoDevice],
     what: &str,
     ready: impl Fn(&ServiceStatus) -> bool,
 ) -> anyhow::Result<()> {
     let began = clock::now();
     loop {
         service.check()?;
+        devices.iter_mut().try_for_each(DemoDevice::check)?;
         let status: ServiceStatus = client.get("/v1/status")?;
         if ready(&status) {
             return Ok(());
@@ -432,7 +466,7 @@ impl Drop for ServiceProcess {
     }
 }
 
-fn tail(log: &Path) -> String {
+pub(super) fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(5).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")

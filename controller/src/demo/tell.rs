@@ -44,8 +44,9 @@ impl Teller {
 
     pub(super) fn progress(&self, name: &str, total: u64) -> Progress {
         let bar = self.terminal.then(|| {
-            let style = ProgressStyle::with_template("\x1b[36m{prefix:>9}\x1b[0m  {bar:32} {pos:>3}/{len} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("\x1b[36m{prefix:>9}\x1b[0m  {bar:32} {pos:>3}/{len} {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::new(total.max(1)).with_style(style).with_prefix(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
@@ -74,7 +75,10 @@ impl Teller {
         row("release 3: never offered", bad.never_offered.to_string());
         row("kill heard by devices, p50 / p99", format!("{} / {} ms", bad.kill_ms_p50, bad.kill_ms_p99));
         row("stranded devices", summary.stranded.to_string());
-        row("payload / on the wire", format!("{} / {}", megabytes(summary.bytes_payload), megabytes(summary.bytes_wire)));
+        row(
+            "payload / on the wire",
+            format!("{} / {}", megabytes(summary.bytes_payload), megabytes(summary.bytes_wire)),
+        );
         let ledger = &summary.ledger;
         let verified = if ledger.verified { "verified" } else { "NOT VERIFIED" };
         row("ledger", format!("{} frames, {verified}", ledger.frames));

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::service::{Lab, MODEL, PRODUCT, text};
 use super::program;
+use super::service::{Lab, MODEL, PRODUCT, text};
 
 /// How a device is made.
 #[derive(Debug, Clone)]
@@ -94,10 +94,15 @@ impl LabDevice {
             line(format!("[[probes]]\nname = \"probe\"\ncommand = {probe:?}\ndeadline = 20"));
         }
         if let Some(hook) = &making.hook {
-            line(format!("[[hooks]]\nstep = \"pre-update\"\nname = \"hook\"\ncommand = {hook:?}\ndeadline = 60"));
+            line(format!(
+                "[[hooks]]\nstep = \"pre-update\"\nname = \"hook\"\ncommand = {hook:?}\ndeadline = 60"
+            ));
         }
         line(format!("[timing]\nsoak = {:.3}\n{}", making.soak, making.timing));
-        line("retry_base = 0.5\nask_first = 1.0\nask_max = 2.0\nget_repeat_first = 1.0\nget_repeat_max = 3.0".into());
+        line(
+            "retry_base = 0.5\nask_first = 1.0\nask_max = 2.0\nget_repeat_first = 1.0\nget_repeat_max = 3.0"
+                .into(),
+        );
         line("resend_first = 1.0\nretained_wait = 1.0\nheartbeat = 4.0\nreconnect_max = 1.0".into());
         std::fs::write(self.config(), out).expect("a configuration");
     }
@@ -109,7 +114,8 @@ impl LabDevice {
 
     fn agent(&self, arguments: &[&str]) -> (bool, String) {
         let mut command = Command::new(program("tern-agent"));
-        let output = command.args(arguments).arg("--config").arg(self.config()).output().expect("tern-agent starts");
+        let output =
+            command.args(arguments).arg("--config").arg(self.config()).output().expect("tern-agent starts");
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() { (true, out) } else { (false, out + &error) }

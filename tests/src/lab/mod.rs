@@ -12,8 +12,8 @@ mod images;
 mod programs;
 mod service;
 
-pub use images::{firmware, made};
 pub use device::{LabDevice, Making};
+pub use images::{firmware, made};
 pub use programs::{in_ci, program};
 pub use service::{Broker, Lab, MODEL, PRODUCT, Ran};
 

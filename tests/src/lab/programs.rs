@@ -17,7 +17,17 @@ pub fn program(name: &str) -> PathBuf {
     BUILT.call_once(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "-p", "tern-controller", "-p", "tern-agent", "-p", "tern-bridge", "--bins"]);
+        build.args([
+            "build",
+            "--quiet",
+            "-p",
+            "tern-controller",
+            "-p",
+            "tern-agent",
+            "-p",
+            "tern-bridge",
+            "--bins",
+        ]);
         if profile.ends_with("release") {
             build.arg("--release");
         }

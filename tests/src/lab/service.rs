@@ -64,8 +64,16 @@ impl Lab {
         let mut lab = Self { dir, api: String::new(), mqtt, broker, service: None };
         let (data, offline) = (lab.data(), lab.path("offline"));
         let ran = lab.run(&[
-            "keys", "init", "--fleet", "lab", "--product", PRODUCT,
-            "--data", &text(&data), "--offline", &text(&offline),
+            "keys",
+            "init",
+            "--fleet",
+            "lab",
+            "--product",
+            PRODUCT,
+            "--data",
+            &text(&data),
+            "--offline",
+            &text(&offline),
         ]);
         assert_eq!(ran.code, Some(0), "{ran:?}");
         lab.start_service();
@@ -169,8 +177,20 @@ impl Lab {
         let (rc_text, version) = (rc.to_string(), format!("{rc}.0.0"));
         let key = self.path("offline").join("release.pem");
         self.json(&[
-            "release", "create", "--product", PRODUCT, "--rc", &rc_text, "--version", &version, "--model", MODEL,
-            "--image", &text(image), "--out", &text(&draft),
+            "release",
+            "create",
+            "--product",
+            PRODUCT,
+            "--rc",
+            &rc_text,
+            "--version",
+            &version,
+            "--model",
+            MODEL,
+            "--image",
+            &text(image),
+            "--out",
+            &text(&draft),
         ]);
         self.json(&["release", "sign", &text(&draft), "--key", &text(&key), "--out", &text(&signed)]);
         self.json(&["release", "publish", &text(&signed), "--image", &text(image)]);
@@ -180,7 +200,18 @@ impl Lab {
     pub fn roll_out(&self, rc: u64, name: &str, phases: &str, soak: u64) {
         let (rc, soak) = (rc.to_string(), soak.to_string());
         self.json(&[
-            "rollout", "start", "--product", PRODUCT, "--rc", &rc, "--name", name, "--phases", phases, "--soak", &soak,
+            "rollout",
+            "start",
+            "--product",
+            PRODUCT,
+            "--rc",
+            &rc,
+            "--name",
+            name,
+            "--phases",
+            phases,
+            "--soak",
+            &soak,
             "--yes",
         ]);
     }
