@@ -7,12 +7,18 @@
 //! | [`state`] | the data folder, opened and folded |
 //! | [`ledger`] | the append-only, hash-chained record of everything that was decided or heard |
 //! | [`store`] | the state that the ledger adds up to; may be deleted and rebuilt |
+//! | [`keys`] | keys and offline files |
+//! | [`release`] | release files: draft, sign |
+//! | [`files`] | files that are there whole or not at all |
 //! | [`clock`] | the one place that asks what time it is |
 #![forbid(unsafe_code)]
 
 pub mod clock;
 pub mod core;
 pub mod engine;
+pub mod files;
+pub mod keys;
 pub mod ledger;
+pub mod release;
 pub mod state;
 pub mod store;

@@ -1,0 +1,134 @@
+//! Keys and offline files: made once with `tern keys init`, read by the service at its start.
+//!
+//! ```text
+//! <offline>/                        taken offline afterwards
+//!   root.pem targets.pem release.pem    sign root, targets and release
+//!   root.json targets.json              against which `release sign` checks what it signed
+//!   release.json                        what was signed here last
+//! <data>/
+//!   fleet                               the fleet's id
+//!   keys/<product>/{rollout,halt,snapshot,timestamp,telemetry}.pem
+//!   products/<product>/{root,targets,release}.json
+//! ```
+
+mod init;
+mod load;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tern_protocol::id::{FleetId, IdError, ProductId};
+use tern_protocol::tuf::Role;
+
+pub use init::{InitOptions, InitReport, init};
+pub use load::{fleet, load_online, load_signer, offline_files, products};
+
+/// Names of the keys that are taken offline.
+const OFFLINE: [&str; 3] = ["root", "targets", "release"];
+/// Names of the keys that the service holds.
+const ONLINE: [&str; 5] = ["rollout", "halt", "snapshot", "timestamp", "telemetry"];
+/// Files that `keys init` signs.
+const FILES: [Role; 3] = [Role::Targets, Role::Release, Role::Root];
+
+/// Says why keys could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// Something is there that must not be overwritten.
+    #[error("{} exists already and is not overwritten", .0.display())]
+    Exists(PathBuf),
+    /// The data folder belongs to another fleet.
+    #[error("the data folder {} belongs to fleet {found}, not to {wanted}", data.display())]
+    OtherFleet {
+        /// The data folder.
+        data: PathBuf,
+        /// Its fleet.
+        found: FleetId,
+        /// The fleet that was named.
+        wanted: FleetId,
+    },
+    /// A name in the data folder is no name.
+    #[error("could not read the name in {}", path.display())]
+    Name {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: IdError,
+    },
+    /// A file or folder could not be read or written.
+    #[error("could not {what} {}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is no P-256 key.
+    #[error("{} is not a P-256 private key in PEM (BEGIN PRIVATE KEY)", .0.display())]
+    NotAKey(PathBuf),
+    /// Others may read a private key.
+    #[error("{} can be read by others (mode {mode:o})", path.display())]
+    Open {
+        /// The key.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The telemetry key is not the one that targets names.
+    #[error("the telemetry key of product {0} is not one that its targets file names")]
+    Telemetry(ProductId),
+    /// A signed file does not read.
+    #[error("{} is not a signed file of its role", .0.display())]
+    File(PathBuf),
+    /// A file could not be signed.
+    #[error("could not sign {role}")]
+    Sign {
+        /// The role.
+        role: Role,
+        /// Why.
+        #[source]
+        source: tern_protocol::tuf::key::SignError,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+}
+
+impl KeysError {
+    /// Returns what to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Exists(_) => {
+                "choose other folders; after an interrupted `tern keys init` move what it left away first"
+                    .to_owned()
+            }
+            Self::OtherFleet { .. } => "one service serves one fleet: choose another --data".to_owned(),
+            Self::Name { .. } | Self::File(_) => "restore the data folder from a copy".to_owned(),
+            Self::Io { .. } => "check the path, its permissions and the room on the disk".to_owned(),
+            Self::NotAKey(_) => "name a key that `tern keys init` made".to_owned(),
+            Self::Open { path, .. } => format!("close it with `chmod 600 {}`", path.display()),
+            Self::Telemetry(_) => "restore the key from a copy, or sign new targets that name it".to_owned(),
+            Self::Sign { .. } => "check the key".to_owned(),
+            Self::Random(_) => "wait until the system has started, then try again".to_owned(),
+        }
+    }
+
+    fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+fn online_key(data: &Path, product: &ProductId, name: &str) -> PathBuf {
+    data.join("keys").join(product.as_str()).join(format!("{name}.pem"))
+}
+
+fn file(data: &Path, product: &ProductId, role: Role) -> PathBuf {
+    data.join("products").join(product.as_str()).join(format!("{role}.json"))
+}

@@ -1,0 +1,163 @@
+//! Signing a release file: what a person should see first, and what devices would say afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+use tern_protocol::digest::Digest;
+use tern_protocol::id::{ModelId, ProductId};
+use tern_protocol::tuf::content::{ReleaseContent, Targets, TargetsContent};
+use tern_protocol::tuf::metadata::Metadata;
+use tern_protocol::tuf::verify::{Authority, open};
+use tern_protocol::tuf::{Role, Signer, canonical};
+
+use super::{ReleaseDocument, ReleaseError};
+
+/// What a person should see before signing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The product.
+    pub product: ProductId,
+    /// Version of the file.
+    pub file_version: u32,
+    /// When it expires, as it stands there.
+    pub expires: String,
+    /// Every artifact that the signature would approve, the newest release first.
+    pub artifacts: Vec<Line>,
+    /// Releases that the file signed last named, and this one does not.
+    pub dropped: Vec<u64>,
+    /// Whether it was compared with a file signed earlier.
+    pub compared: bool,
+    /// Signatures that are on it.
+    pub signatures: usize,
+}
+
+/// One artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// Release.
+    pub rc: u64,
+    /// Version.
+    pub version: String,
+    /// Component.
+    pub component: String,
+    /// Models that may run it.
+    pub models: Vec<ModelId>,
+    /// Bytes.
+    pub length: u64,
+    /// SHA-256 of the image.
+    pub sha256: Option<Digest>,
+    /// Merkle root.
+    pub root: Digest,
+    /// Lowest running counter from which the step is supported.
+    pub min_from: u64,
+    /// Floor after confirming.
+    pub floor: u64,
+    /// Against the file signed last.
+    pub change: Change,
+}
+
+/// How an artifact compares with the file signed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Approved for the first time.
+    New,
+    /// Approved before, in the same words.
+    Same,
+    /// Nothing to compare with.
+    Unknown,
+}
+
+/// Compares a draft with the file that was signed last. A release that was approved before may leave, never
+/// change: whoever made the draft could otherwise slip other bytes under a number that nobody looks at any more.
+pub fn summarise(draft: &ReleaseDocument, last: Option<&ReleaseDocument>) -> Result<Summary, ReleaseError> {
+    let empty = || ReleaseError::NotARelease { what: "the draft".into(), why: "it names nothing".into() };
+    let product = draft.product()?.ok_or_else(empty)?;
+    let (meta, content) = (&draft.release.meta, &draft.release.content);
+    let counters = |document: &ReleaseDocument| -> BTreeSet<u64> {
+        document.release.content.values().map(|artifact| artifact.rc).collect()
+    };
+    let before = last.map(counters).unwrap_or_default();
+    let mut artifacts = Vec::new();
+    for (path, artifact) in content {
+        let target = &meta.targets[path];
+        let change = match last {
+            None => Change::Unknown,
+            Some(last) if before.contains(&artifact.rc) => {
+                if last.signed["targets"].get(path) != draft.signed["targets"].get(path) {
+                    return Err(ReleaseError::Tampered(artifact.rc));
+                }
+                Change::Same
+            }
+            Some(_) => Change::New,
+        };
+        artifacts.push(Line {
+            rc: artifact.rc,
+            version: artifact.version.clone(),
+            component: artifact.component.clone(),
+            models: artifact.models.clone(),
+            length: target.length,
+            sha256: target.sha256(),
+            root: artifact.root,
+            min_from: artifact.min_from,
+            floor: artifact.floor,
+            change,
+        });
+    }
+    artifacts.sort_by(|a, b| (b.rc, &a.component).cmp(&(a.rc, &b.component)));
+    let kept = counters(draft);
+    if let Some(last) = last {
+        // The same file once more is how a second person adds a signature.
+        let same = last.signed == draft.signed;
+        if !same && meta.version <= last.release.meta.version {
+            let last = last.release.meta.version;
+            return Err(ReleaseError::Version { found: meta.version, last });
+        }
+        let lost = before.intersection(&kept).find(|rc| part(last, **rc) != part(draft, **rc));
+        if let Some(rc) = lost {
+            return Err(ReleaseError::Tampered(*rc));
+        }
+    }
+    Ok(Summary {
+        product,
+        file_version: meta.version,
+        expires: draft.signed["expires"].as_str().unwrap_or_default().to_owned(),
+        artifacts,
+        dropped: before.difference(&kept).copied().collect(),
+        compared: last.is_some(),
+        signatures: draft.signatures,
+    })
+}
+
+/// Returns the artifacts of one release, by path.
+fn part(document: &ReleaseDocument, rc: u64) -> BTreeMap<&String, &Value> {
+    let of = |path: &&String| document.release.content[*path].rc == rc;
+    document.release.content.keys().filter(of).map(|path| (path, &document.signed["targets"][path])).collect()
+}
+
+/// Adds a signature to a draft, or to a file that others signed already.
+pub fn sign(draft: &[u8], key: &dyn Signer) -> Result<Vec<u8>, ReleaseError> {
+    let signed = tern_protocol::tuf::sign::add_signature(draft, key)?;
+    ReleaseDocument::read("the signed file", &signed)?;
+    Ok(signed)
+}
+
+/// Asks what a device with these targets would say to the signed file.
+pub fn check_authority(targets: &[u8], signed: &[u8]) -> Result<(), ReleaseError> {
+    let wrong = |why: String| ReleaseError::NotARelease { what: "targets.json".into(), why };
+    let file = canonical::read(targets).map_err(|e| wrong(e.to_string()))?;
+    let part = file.get("signed").ok_or_else(|| wrong("it has no signed part".into()))?;
+    let targets = Targets::<TargetsContent>::read(Role::Targets, part).map_err(|e| wrong(e.to_string()))?;
+    let authority = Authority::delegated(&targets.meta, Role::Release).map_err(ReleaseError::Refused)?;
+    let release: Targets<ReleaseContent> =
+        open(Role::Release, signed, authority).map_err(ReleaseError::Refused)?;
+    let delegations = targets.meta.delegations.as_ref();
+    let delegated = delegations.and_then(|delegations| delegations.to(Role::Release));
+    let outside =
+        release.content.keys().find(|path| !delegated.is_some_and(|delegated| delegated.covers(path)));
+    match outside {
+        Some(path) => Err(ReleaseError::Value(format!("the release key may not name {path:.80}"))),
+        None => Ok(()),
+    }
+}
