@@ -1,2 +1,7 @@
 //! `tern`: the operator's command line and the service.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tern_controller::cli::main()
+}

@@ -1,5 +1,63 @@
-//! The HTTP API under `/v1`: [`types`] are its request and response shapes, [`routes`] serves them.
+//! The HTTP API under `/v1`, meant for loopback: who reaches it is an operator.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`types`] | request and response shapes |
+//! | [`routes`] | which path does what |
+//! | [`client`] | the same from the command line's side |
+//! | `answer` | reading requests, writing errors |
+//! | `devices`, `releases`, `rollouts`, `ledger` | what the paths do |
+//! | `images` | taking in the bytes of an image |
+//! | `preview` | what an operator should know before starting |
+//! | `views` | from the fleet to the shapes |
+//! | `metrics` | the numbers that Prometheus reads |
 
+mod answer;
 pub mod client;
+mod devices;
+mod images;
+mod ledger;
+mod metrics;
+mod preview;
+mod releases;
+mod rollouts;
 pub mod routes;
 pub mod types;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tern_protocol::digest::Digest;
+
+use self::types::{StoredImage, WireBytes};
+use crate::engine::Engine;
+
+/// Where images are kept.
+pub trait Images: Send + Sync {
+    /// Takes in the image at `path`, which lies in [`Images::staging`]; the file may be moved or left.
+    fn add(&self, path: &Path) -> Result<StoredImage, String>;
+    /// Tells whether the image with this Merkle root is here.
+    fn has(&self, root: &Digest) -> bool;
+    /// Returns the folder into which uploads are written first.
+    fn staging(&self) -> PathBuf;
+}
+
+/// Returns what only the running service knows: bytes moved, and the addresses on which devices may connect.
+pub type Extras = Arc<dyn Fn() -> (WireBytes, Vec<String>) + Send + Sync>;
+
+/// What the API works on.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The engine.
+    pub engine: Engine,
+    /// The images.
+    pub images: Arc<dyn Images>,
+    /// What only the running service knows.
+    pub extras: Extras,
+    /// The data folder.
+    pub data_dir: PathBuf,
+}

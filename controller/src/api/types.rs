@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::digest::Digest;
-use tern_protocol::id::{DeviceId, ModelId, ProductId, RolloutId};
+use tern_protocol::id::{DeviceId, IdError, ModelId, ProductId, RolloutId};
 use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
 
-use crate::core::fact::DeviceEntry;
+use crate::core::fact::{DeviceEntry, Entry};
 use crate::core::fleet::device::Anomaly;
 use crate::core::rollout::counts::Counts;
 use crate::core::rollout::plan::Plan;
@@ -128,7 +128,7 @@ pub struct ArtifactView {
     pub stored: bool,
 }
 
-/// `GET /v1/products/{product}/files`: what the release file must continue.
+/// `GET /v1/products/{product}/release-file`: what the release file must continue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseFile {
     /// The present release file.
@@ -140,6 +140,13 @@ pub struct ReleaseFile {
 pub struct PublishRelease {
     /// The signed release file.
     pub file: String,
+}
+
+/// Answer to `POST /v1/products/{product}/releases`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The releases that the product now has.
+    pub releases: Vec<u64>,
 }
 
 /// Answer to `PUT /v1/images`.
@@ -170,6 +177,16 @@ pub struct StartRollout {
     /// Parameters.
     #[serde(default)]
     pub plan: Plan,
+}
+
+impl StartRollout {
+    /// Returns the name that was given, or `<product>-<rc>-<attempt>`.
+    pub fn name(&self) -> Result<RolloutId, IdError> {
+        match &self.rollout {
+            Some(name) => Ok(name.clone()),
+            None => format!("{}-{}-{}", self.product, self.rc, self.attempt).parse(),
+        }
+    }
 }
 
 fn one() -> u32 {
@@ -211,6 +228,33 @@ pub struct Kill {
 pub struct DoneBody {
     /// In words.
     pub done: String,
+}
+
+/// One line of `GET /v1/rollouts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutLine {
+    /// Name.
+    pub rollout: RolloutId,
+    /// Product.
+    pub product: ProductId,
+    /// Release.
+    pub rc: u64,
+    /// Attempt.
+    pub attempt: u32,
+    /// Where it stands.
+    pub status: Status,
+    /// Present phase, from 1.
+    pub phase: usize,
+    /// Phases of the plan.
+    pub phases: usize,
+    /// Counters over all phases.
+    pub total: Counts,
+    /// The last decision, with its numbers.
+    pub because: String,
+    /// Started, Unix ms.
+    pub started_at: u64,
+    /// Killed or completed, Unix ms.
+    pub ended_at: Option<u64>,
 }
 
 /// `GET /v1/rollouts/{rollout}`.
@@ -274,6 +318,26 @@ pub struct LedgerView {
     pub frames: u64,
     /// Hash of the last frame.
     pub head: Digest,
+}
+
+/// `GET /v1/ledger/frames?from=&limit=`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerPage {
+    /// The frames, in order.
+    pub frames: Vec<LedgerFrame>,
+    /// Where to go on, unless this is the end.
+    pub next: Option<u64>,
+}
+
+/// One frame of the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerFrame {
+    /// Its place.
+    pub seq: u64,
+    /// Its hash, which speaks for all before it.
+    pub hash: Digest,
+    /// What it says.
+    pub entry: Entry,
 }
 
 /// `GET /v1/status`.

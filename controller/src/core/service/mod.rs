@@ -17,6 +17,7 @@ mod verdicts;
 use std::collections::{BTreeMap, BTreeSet};
 
 use p256::SecretKey;
+use serde::{Deserialize, Serialize};
 use tern_protocol::id::{DeviceId, ProductId, RegionId, RolloutId};
 use tern_protocol::mac::PairSecret;
 use tern_protocol::message::Nonce;
@@ -27,7 +28,7 @@ use tern_protocol::tuf::Signer;
 use super::fact::{Entry, Fact, Millis};
 use super::fleet::Fleet;
 
-pub use command::{Command, Refusal, Reply};
+pub use command::{Command, PhasePreview, Refusal, RefusalKind, Reply};
 
 /// The keys that the service holds for one product.
 pub struct OnlineKeys {
@@ -150,7 +151,7 @@ pub struct Service {
 }
 
 /// What was refused and why, for the statistics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// Reports taken in.
     pub accepted: u64,

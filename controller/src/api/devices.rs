@@ -1,0 +1,58 @@
+//! Paths under `/v1/devices`.
+
+use std::ops::Bound;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use tern_protocol::id::{DeviceId, ProductId};
+
+use super::answer::{Answer, Body, Failure, Query, good, name};
+use super::routes::Shared;
+use super::types::{AddDevices, AddedDevices, DeviceLine, DeviceView};
+use super::views;
+use crate::core::service::{Command, Reply};
+
+/// Devices in one answer.
+const PAGE: usize = 10_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    product: Option<ProductId>,
+    after: Option<DeviceId>,
+    limit: Option<usize>,
+}
+
+/// Lists devices in the order of their names, those that come after `after`.
+pub(super) async fn list(State(state): State<Shared>, query: Query<Which>) -> Answer<Vec<DeviceLine>> {
+    let Which { product, after, limit } = query.0;
+    let limit = limit.unwrap_or(PAGE).min(PAGE);
+    let lines = move |service: &mut crate::core::service::Service, _: &_| {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let wanted = |d: &crate::core::fleet::device::Device| {
+            product.as_ref().is_none_or(|product| d.registry.product == *product)
+        };
+        let devices = service.fleet().devices.range((from, Bound::Unbounded));
+        devices.filter(|(_, d)| wanted(d)).take(limit).map(|(id, d)| views::device_line(id, d)).collect()
+    };
+    good(state.api.engine.query(lines).await?)
+}
+
+pub(super) async fn add(State(state): State<Shared>, body: Body<AddDevices>) -> Answer<AddedDevices> {
+    let command = Command::AddDevices { devices: body.0.devices };
+    match state.api.engine.command(command).await?? {
+        Reply::Devices { added, renewed } => good(AddedDevices { added, renewed }),
+        other => Err(Failure::internal(format!("the engine answered {other:?} to a list of devices"))),
+    }
+}
+
+pub(super) async fn show(State(state): State<Shared>, Path(id): Path<String>) -> Answer<DeviceView> {
+    let id: DeviceId = name(&id)?;
+    let missing = format!("no device {id}");
+    let view = move |service: &mut crate::core::service::Service, _: &_| {
+        service.fleet().devices.get(&id).map(|device| views::device(&id, device))
+    };
+    let view = state.api.engine.query(view).await?;
+    good(view.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, missing, "see `tern device list`"))?)
+}

@@ -1,0 +1,104 @@
+//! `PUT /v1/images`: the bytes of an image, streamed to a file before anybody looks at them.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use tern_protocol::limits::{CHUNK, CHUNKS_MAX};
+use tokio::io::AsyncWriteExt;
+
+use super::answer::{Answer, Failure, good};
+use super::routes::Shared;
+use super::types::StoredImage;
+
+/// The largest image.
+const IMAGE_MAX: u64 = CHUNK as u64 * CHUNKS_MAX as u64;
+/// How long a sender may say nothing.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+pub(super) async fn put(State(state): State<Shared>, request: Request) -> Answer<StoredImage> {
+    if announced(request.headers()).is_some_and(|length| length > IMAGE_MAX) {
+        return Err(too_large());
+    }
+    let Ok(_turn) = state.uploads.try_acquire() else {
+        let hint = "try again when another upload has ended";
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too many images at once", hint));
+    };
+    let staging = state.api.images.staging();
+    let staged = Staged::new(staging)?;
+    let mut file = tokio::fs::File::create_new(&staged.0).await.map_err(Failure::internal)?;
+    let mut body = request.into_body();
+    let mut length = 0u64;
+    while let Some(bytes) = next(&mut body).await? {
+        length += bytes.len() as u64;
+        if length > IMAGE_MAX {
+            return Err(too_large());
+        }
+        file.write_all(&bytes).await.map_err(Failure::internal)?;
+    }
+    if length == 0 {
+        let hint = "send the image's bytes as the body";
+        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "the image is empty", hint));
+    }
+    file.flush().await.map_err(Failure::internal)?;
+    drop(file);
+    let images = state.api.images.clone();
+    let added = tokio::task::spawn_blocking(move || images.add(&staged.0)).await;
+    good(added.map_err(Failure::internal)?.map_err(Failure::internal)?)
+}
+
+/// A file that goes away with the upload, unless the images took it.
+struct Staged(PathBuf);
+
+impl Staged {
+    fn new(folder: PathBuf) -> Result<Self, Failure> {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(Failure::internal)?;
+        Ok(Self(folder.join(format!("upload-{}.part", hex::encode(name)))))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Mostly it is gone already; what stays behind wastes space and nothing else.
+        if let Err(error) = std::fs::remove_file(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %self.0.display(), %error, "could not remove an upload");
+        }
+    }
+}
+
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Failure> {
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+        let frame = tokio::time::timeout(PAUSE_MAX, frame).await.map_err(|_| {
+            Failure::new(StatusCode::REQUEST_TIMEOUT, "the image stopped coming", "send it again")
+        })?;
+        let broken = |e: axum::Error| {
+            let error = format!("the image was cut short: {e}");
+            Failure::new(StatusCode::BAD_REQUEST, error, "send it again")
+        };
+        match frame.transpose().map_err(broken)? {
+            None => return Ok(None),
+            // Anything but data is a trailer, which says nothing here.
+            Some(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large() -> Failure {
+    let error = format!("the image is larger than {IMAGE_MAX} B");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, error, "split the release into components")
+}

@@ -1,0 +1,155 @@
+//! What an operator should know before starting: numbers first, then warnings.
+
+use tern_protocol::id::ModelId;
+
+use super::types::{PhasePreview, Preview, StartRollout};
+use crate::core::rollout::evidence::fewest_to_pass;
+use crate::core::rollout::phase;
+use crate::core::rollout::plan::{Plan, Reach};
+use crate::core::rollout::policy::TINY_FLEET;
+use crate::core::rollout::record::Status;
+use crate::core::service::{Refusal, Service};
+
+/// Gates that want more devices than this want too much of any fleet.
+const SEARCH: u64 = 1_000_000;
+
+/// Works out what a rollout would do, without starting it.
+pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Preview, Refusal> {
+    let phases = service.preview(&wanted.product, wanted.rc, &wanted.plan)?;
+    let fleet = service.fleet();
+    let product = fleet.products.get(&wanted.product);
+    let models: Vec<ModelId> =
+        product.map(|p| p.models_of(wanted.rc).into_iter().collect()).unwrap_or_default();
+    let covered = fleet.devices.values().filter(|d| {
+        d.registry.product == wanted.product && phase::covers(&wanted.plan, &models, &d.registry)
+    });
+    let (mut devices, mut ahead) = (0, 0);
+    for device in covered {
+        devices += 1;
+        ahead += u64::from(device.running >= wanted.rc);
+    }
+    let release = product.and_then(|p| p.releases().remove(&wanted.rc));
+    let bytes_each =
+        release.map_or(0, |release| release.artifacts.iter().map(|(named, _)| named.length).sum());
+    let mut warnings = warnings(&wanted.plan, &phases, devices);
+    if ahead > 0 {
+        warnings.push(format!("{ahead} of them run release {} or a later one already", wanted.rc));
+    }
+    if product.is_some_and(|p| p.halted.contains(&wanted.rc)) {
+        warnings.push(format!("release {} was halted and is dead for ever: it cannot start", wanted.rc));
+    }
+    let active = fleet
+        .rollouts
+        .values()
+        .filter(|r| r.product == wanted.product && matches!(r.status, Status::Running | Status::Paused));
+    for other in active {
+        warnings.push(format!("rollout {} of this product is active; regions may not overlap", other.id));
+    }
+    Ok(Preview { devices, bytes_each, phases, warnings })
+}
+
+/// Returns what the numbers alone say against a plan.
+fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if devices == 0 {
+        warnings.push("no registered device is covered: see `tern device list`".to_owned());
+        return warnings;
+    }
+    if devices < TINY_FLEET {
+        warnings.push(format!(
+            "{devices} devices are a tiny fleet (below {TINY_FLEET}): the first bad device among the first ten \
+             pauses, and a release is killed on weaker evidence"
+        ));
+    }
+    let last = phases.len();
+    let mut gated = false;
+    for (number, step) in (1..).zip(phases) {
+        if step.devices == 0 {
+            warnings.push(format!("phase {number} includes nobody: the phases before it took all devices"));
+            continue;
+        }
+        let Some(p_max) = step.phase.rule.gate else {
+            if number < last {
+                warnings.push(format!(
+                    "phase {number} has no gate: it widens after its soak, whatever is silent"
+                ));
+            }
+            continue;
+        };
+        gated = true;
+        let enough = fewest_to_pass(0, p_max, plan.policy.beta, SEARCH);
+        let limit = percent(p_max);
+        match enough {
+            Some(enough) if enough > step.devices => warnings.push(format!(
+                "phase {number} has {} devices, its gate at {limit} needs {enough} clean ones: it cannot pass \
+                 by itself, only with `tern rollout promote`",
+                step.devices
+            )),
+            None => warnings.push(format!("phase {number}: no number of devices passes a gate at {limit}")),
+            Some(_) => {}
+        }
+    }
+    if gated {
+        warnings.push(
+            "a gate is passed reliably only by a release that fails on less than a quarter of the gate's \
+             limit: choose each limit at least four times the failure rate that you are used to"
+                .to_owned(),
+        );
+    }
+    if !matches!(plan.phases.last().map(|phase| phase.reach), Some(Reach::All)) {
+        let included: u64 = phases.iter().map(|step| step.devices).sum();
+        warnings.push(format!(
+            "the last phase does not reach everybody: {} devices and all newcomers are never offered it, and \
+             the rollout never completes",
+            devices.saturating_sub(included)
+        ));
+    }
+    warnings
+}
+
+fn percent(rate: f64) -> String {
+    format!("{} %", (rate * 1e4).round() / 1e2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::rollout::plan::Phase;
+    use crate::core::rollout::policy::PhaseRule;
+
+    fn said(steps: &[(u64, Option<f64>, Reach)], devices: u64) -> String {
+        let phase = |(_, gate, reach): &(u64, Option<f64>, Reach)| Phase {
+            reach: *reach,
+            rule: PhaseRule { gate: *gate, ..PhaseRule::default() },
+        };
+        let plan = Plan { phases: steps.iter().map(phase).collect(), ..Plan::default() };
+        let previews: Vec<PhasePreview> = steps
+            .iter()
+            .map(|step| PhasePreview { phase: phase(step), devices: step.0, cohort_messages: 1 })
+            .collect();
+        warnings(&plan, &previews, devices).join("\n")
+    }
+
+    #[test]
+    fn a_gate_that_its_phase_is_too_small_for_is_named_with_the_number_that_it_needs() {
+        let small = said(&[(63, Some(0.05), Reach::Devices(63)), (937, None, Reach::All)], 1000);
+        let enough = said(&[(64, Some(0.05), Reach::Devices(64)), (936, None, Reach::All)], 1000);
+
+        assert!(small.contains("needs 64 clean ones"), "{small}");
+        assert!(!enough.contains("needs"), "{enough}");
+    }
+
+    #[test]
+    fn a_plan_that_leaves_somebody_out_or_a_tiny_fleet_is_named() {
+        let said = said(&[(100, Some(0.05), Reach::Devices(100))], 150);
+
+        assert!(said.contains("50 devices and all newcomers"), "{said}");
+        assert!(said.contains("tiny fleet"), "{said}");
+    }
+
+    #[test]
+    fn a_sound_plan_hears_only_the_rule_of_four() {
+        let said = said(&[(100, Some(0.05), Reach::Percent(10.0)), (900, None, Reach::All)], 1000);
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Paths under `/v1/rollouts`.
+
+use axum::extract::{Path, State};
+use tern_protocol::id::RolloutId;
+
+use super::answer::{Answer, Body, Failure, good, name};
+use super::routes::Shared;
+use super::types::{DoneBody, Kill, Preview, Promote, RolloutLine, RolloutView, StartRollout};
+use super::{preview as previews, views};
+use crate::core::service::{Command, Refusal, RefusalKind, Reply};
+
+pub(super) async fn list(State(state): State<Shared>) -> Answer<Vec<RolloutLine>> {
+    good(state.api.engine.query(|service, _| views::rollout_lines(service.fleet())).await?)
+}
+
+pub(super) async fn show(State(state): State<Shared>, Path(id): Path<String>) -> Answer<RolloutView> {
+    let id: RolloutId = name(&id)?;
+    good(state.api.engine.query(move |service, _| views::rollout(service, &id)).await??)
+}
+
+pub(super) async fn preview(State(state): State<Shared>, body: Body<StartRollout>) -> Answer<Preview> {
+    good(state.api.engine.query(move |service, _| previews::preview(service, &body.0)).await??)
+}
+
+/// Answers with the name, which the request may have left to us.
+pub(super) async fn start(State(state): State<Shared>, body: Body<StartRollout>) -> Answer<DoneBody> {
+    let rollout = body.0.name().map_err(|e| {
+        let hint = "give a shorter one with --name".to_owned();
+        Refusal { kind: RefusalKind::Invalid, what: e.to_string(), hint }
+    })?;
+    let StartRollout { product, rc, attempt, plan, .. } = body.0;
+    run(&state, Command::Start { rollout, product, rc, attempt, plan }).await
+}
+
+pub(super) async fn pause(State(state): State<Shared>, Path(id): Path<String>) -> Answer<DoneBody> {
+    run(&state, Command::Pause(name(&id)?)).await
+}
+
+pub(super) async fn resume(State(state): State<Shared>, Path(id): Path<String>) -> Answer<DoneBody> {
+    run(&state, Command::Resume(name(&id)?)).await
+}
+
+pub(super) async fn promote(
+    State(state): State<Shared>,
+    Path(id): Path<String>,
+    body: Body<Promote>,
+) -> Answer<DoneBody> {
+    run(&state, Command::Promote { rollout: name(&id)?, from_phase: body.0.from_phase }).await
+}
+
+pub(super) async fn kill(
+    State(state): State<Shared>,
+    Path(id): Path<String>,
+    body: Body<Kill>,
+) -> Answer<DoneBody> {
+    let reason = if body.0.reason.is_empty() { "no reason given".to_owned() } else { body.0.reason };
+    run(&state, Command::Kill { rollout: name(&id)?, reason }).await
+}
+
+async fn run(state: &Shared, command: Command) -> Answer<DoneBody> {
+    match state.api.engine.command(command).await?? {
+        Reply::Done { what } => good(DoneBody { done: what }),
+        other => Err(Failure::internal(format!("the engine answered {other:?} to a command on a rollout"))),
+    }
+}

@@ -1,0 +1,404 @@
+//! Stories of an operator: a real server on loopback, a real engine in a temporary data folder.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use p256::ecdsa::SigningKey;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tern_protocol::digest::Digest;
+use tern_protocol::id::ProductId;
+use tern_protocol::message::Registry;
+use tern_protocol::topic::Topic;
+use tern_protocol::tuf::content::point_hex;
+use tokio::sync::mpsc;
+
+use super::client::{Client, ClientError};
+use super::types::*;
+use super::{ApiState, Images, routes};
+use crate::clock;
+use crate::core::fact::{DeviceEntry, Fact};
+use crate::core::rollout::plan::{Phase, Plan, Reach};
+use crate::core::rollout::policy::PhaseRule;
+use crate::core::rollout::record::Status;
+use crate::core::service::{Command, Lives, Service};
+use crate::engine::{self, Engine, Works};
+use crate::keys::{self, InitOptions};
+use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
+use crate::state;
+
+/// Keeps what was uploaded in a folder, by root.
+struct Shelf {
+    staging: PathBuf,
+    roots: Mutex<Vec<Digest>>,
+}
+
+impl Images for Shelf {
+    fn add(&self, path: &Path) -> Result<StoredImage, String> {
+        let image = measure(path, |_| {}).map_err(|e| e.to_string())?;
+        self.roots.lock().unwrap().push(image.root);
+        Ok(StoredImage { length: image.length, sha256: image.sha256, root: image.root })
+    }
+    fn has(&self, root: &Digest) -> bool {
+        self.roots.lock().unwrap().contains(root)
+    }
+    fn staging(&self) -> PathBuf {
+        self.staging.clone()
+    }
+}
+
+struct World {
+    home: TempDir,
+    client: Client,
+    address: SocketAddr,
+    engine: Engine,
+    runtime: tokio::runtime::Runtime,
+    thread: Option<std::thread::JoinHandle<()>>,
+    options: InitOptions,
+    /// Topics that were published, in order.
+    published: Arc<Mutex<Vec<Topic>>>,
+}
+
+impl World {
+    fn new() -> Self {
+        let home = TempDir::new().unwrap();
+        let options = InitOptions {
+            fleet: "acme".parse().unwrap(),
+            product: "cam".parse().unwrap(),
+            data: home.path().join("data"),
+            offline: home.path().join("offline"),
+            days: None,
+            now: clock::now() / 1000,
+        };
+        keys::init(&options).unwrap();
+        let (data, product) = (&options.data, &options.product);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.unwrap();
+        let opened = state::open(data, &keys::fleet(data).unwrap().unwrap()).unwrap();
+        let online = BTreeMap::from([(product.clone(), keys::load_online(data, product).unwrap())]);
+        let (outgoing, mut drain) = mpsc::channel(1024);
+        let published = Arc::new(Mutex::new(Vec::new()));
+        let seen = published.clone();
+        runtime.spawn(async move {
+            while let Some((topic, _)) = drain.recv().await {
+                seen.lock().unwrap().push(topic);
+            }
+        });
+        let works = Works {
+            service: Service::new(opened.fleet, online, Lives::default(), [7; 32]),
+            ledger: opened.ledger,
+            store: opened.store,
+            term: opened.term,
+            outgoing,
+            checkpointed: opened.checkpointed,
+        };
+        let (engine, from) = engine::channel();
+        let thread = std::thread::spawn(move || engine::run(works, &from).unwrap());
+        let files = keys::offline_files(data, product).unwrap();
+        let add = Command::AddProduct { product: product.clone(), files };
+        runtime.block_on(engine.command(add)).unwrap().unwrap();
+
+        let staging = home.path().join("staging");
+        std::fs::create_dir(&staging).unwrap();
+        let api = ApiState {
+            engine: engine.clone(),
+            images: Arc::new(Shelf { staging, roots: Mutex::default() }),
+            extras: Arc::new(|| (WireBytes { packs: 42, down: 2, up: 1 }, vec!["127.0.0.1:1883".into()])),
+            data_dir: data.clone(),
+        };
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move { axum::serve(listener, routes::router(api)).await.unwrap() });
+        let client = Client::new(&format!("http://{address}"));
+        Self { home, client, address, engine, runtime, thread: Some(thread), options, published }
+    }
+
+    fn product(&self) -> &ProductId {
+        &self.options.product
+    }
+
+    fn add_devices(&self, count: u64) {
+        let devices = (0..count).map(|number| device(number, "b3")).collect();
+        let added: AddedDevices = self.client.post("/v1/devices", &AddDevices { devices }).unwrap();
+        assert_eq!(added.added as u64, count);
+    }
+
+    fn image(&self, rc: u64) -> PathBuf {
+        let path = self.home.path().join(format!("image-{rc}"));
+        std::fs::write(&path, vec![rc as u8; 200_000]).unwrap();
+        path
+    }
+
+    fn signed(&self, rc: u64) -> String {
+        let path = format!("/v1/products/{}/release-file", self.product());
+        let file: ReleaseFile = self.client.get(&path).unwrap();
+        let previous = ReleaseDocument::read("present", file.release.as_bytes()).unwrap();
+        let new = NewRelease {
+            product: self.product().clone(),
+            rc,
+            version: format!("1.{rc}"),
+            component: "rootfs".into(),
+            models: vec!["b3".parse().unwrap()],
+            min_from: 0,
+            floor: 0,
+            image: measure(&self.image(rc), |_| {}).unwrap(),
+            expires: clock::now() / 1000 + 86_400,
+        };
+        let (bytes, _) = draft(&previous, &new).unwrap();
+        let key = keys::load_signer(&self.options.offline.join("release.pem")).unwrap();
+        String::from_utf8(sign(&bytes, &key).unwrap()).unwrap()
+    }
+
+    fn publish(&self, rc: u64) -> Result<Published, ClientError> {
+        let path = format!("/v1/products/{}/releases", self.product());
+        self.client.post(&path, &PublishRelease { file: self.signed(rc) })
+    }
+
+    fn request(&self, rc: u64) -> StartRollout {
+        let phase = |reach, gate| Phase { reach, rule: PhaseRule { gate, ..PhaseRule::default() } };
+        let phases = vec![phase(Reach::Devices(34), Some(0.1)), phase(Reach::All, None)];
+        let plan = Plan { phases, ..Plan::default() };
+        StartRollout { rollout: None, product: self.product().clone(), rc, attempt: 1, plan }
+    }
+
+    fn command(&self, rollout: &str, verb: &str, body: Value) -> Result<DoneBody, ClientError> {
+        self.client.post(&format!("/v1/rollouts/{rollout}/{verb}"), &body)
+    }
+
+    fn rollout(&self, name: &str) -> RolloutView {
+        self.client.get(&format!("/v1/rollouts/{name}")).unwrap()
+    }
+
+    /// Speaks HTTP by hand, as a client that is not ours would.
+    fn raw(&self, request: &str) -> (u16, String) {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(self.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+        (status, body)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.engine.stop());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn device(number: u64, model: &str) -> DeviceEntry {
+    let mut secret = [1; 32];
+    secret[24..].copy_from_slice(&(number + 1).to_be_bytes());
+    let key = SigningKey::from_slice(&secret).unwrap();
+    DeviceEntry {
+        device: format!("cam-{number:04}").parse().unwrap(),
+        identity: point_hex(&p256::PublicKey::from(key.verifying_key())),
+        registry: Registry {
+            product: "cam".parse().unwrap(),
+            model: model.parse().unwrap(),
+            carrier: "none".parse().unwrap(),
+            region: "eu".parse().unwrap(),
+        },
+    }
+}
+
+/// Returns the status and the body of a refusal.
+fn refused<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> (u16, ErrorBody) {
+    match answer.unwrap_err() {
+        ClientError::Refused(body, status) => (status, body),
+        other => panic!("not a refusal: {other:?}"),
+    }
+}
+
+#[test]
+fn an_operator_publishes_previews_starts_pauses_resumes_and_kills() {
+    let world = World::new();
+    world.add_devices(100);
+
+    let (status, early) = refused(world.publish(1));
+    assert_eq!(status, 409);
+    assert!(early.error.contains("cam/1/rootfs") && early.hint.contains("--image"), "{early:?}");
+    let stored = world.client.put_image(&world.image(1), |_| {}).unwrap();
+    assert_eq!(stored.length, 200_000);
+    assert_eq!(std::fs::read_dir(world.home.path().join("staging")).unwrap().count(), 0);
+    assert_eq!(world.publish(1).unwrap().releases, vec![1]);
+
+    let preview: Preview = world.client.post("/v1/rollouts/preview", &world.request(1)).unwrap();
+    assert_eq!((preview.devices, preview.bytes_each), (100, 200_000));
+    assert_eq!(preview.phases.iter().map(|step| step.devices).collect::<Vec<_>>(), vec![34, 66]);
+    assert!(preview.warnings.iter().any(|warning| warning.contains("tiny fleet")), "{preview:?}");
+
+    let _done: DoneBody = world.client.post("/v1/rollouts", &world.request(1)).unwrap();
+    let view = world.rollout("cam-1-1");
+    assert_eq!((view.status, view.phase, view.covered), (Status::Running, 1, 100));
+    assert_eq!((view.phases[0].devices, view.phases[1].open), (34, false));
+    assert!(view.explanation.contains("no device has started"), "{}", view.explanation);
+
+    world.command("cam-1-1", "pause", json!({})).unwrap();
+    assert_eq!(world.rollout("cam-1-1").status, Status::Paused);
+    world.command("cam-1-1", "resume", json!({})).unwrap();
+    assert_eq!(world.rollout("cam-1-1").status, Status::Running);
+    let (status, _) = refused(world.command("cam-1-1", "promote", json!({"from_phase": 2})));
+    assert_eq!(status, 409);
+    world.command("cam-1-1", "promote", json!({"from_phase": 1})).unwrap();
+    assert_eq!(world.rollout("cam-1-1").phases[1].devices, 66);
+    world.command("cam-1-1", "kill", json!({"reason": "modems lose their SIM"})).unwrap();
+
+    let killed = world.rollout("cam-1-1");
+    assert_eq!(killed.status, Status::Killed);
+    assert!(killed.explanation.contains("modems lose their SIM"), "{}", killed.explanation);
+    let releases: Vec<ReleaseView> = world.client.get("/v1/products/cam/releases").unwrap();
+    assert!(releases[0].halted && releases[0].artifacts[0].stored);
+    let again = StartRollout { attempt: 2, ..world.request(1) };
+    assert_eq!(refused(world.client.post::<DoneBody>("/v1/rollouts", &again)).0, 409);
+    let lines: Vec<RolloutLine> = world.client.get("/v1/rollouts").unwrap();
+    assert_eq!((lines.len(), lines[0].phase, lines[0].phases), (1, 2, 2));
+    assert!(world.published.lock().unwrap().contains(&Topic::Head(world.product().clone())));
+}
+
+#[test]
+fn the_ledger_over_http_is_the_one_on_the_disk() {
+    let world = World::new();
+    world.add_devices(3);
+
+    let head: LedgerView = world.client.get("/v1/ledger").unwrap();
+    let mut facts = Vec::new();
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let page: LedgerPage = world.client.get(&format!("/v1/ledger/frames?from={from}&limit=2")).unwrap();
+        assert!(page.frames.len() <= 2);
+        next = page.next;
+        facts.extend(page.frames);
+    }
+
+    let report = crate::ledger::verify(&world.options.data.join("ledger")).unwrap();
+    assert_eq!((report.frames, report.head_hash), (head.frames, head.head));
+    assert_eq!(facts.last().map(|frame| (frame.seq + 1, frame.hash)), Some((head.frames, head.head)));
+    assert!(facts.iter().zip(0..).all(|(frame, seq)| frame.seq == seq));
+    assert!(
+        facts
+            .iter()
+            .any(|frame| matches!(&frame.entry.fact, Fact::DevicesAdded { devices } if devices.len() == 3))
+    );
+}
+
+#[test]
+fn devices_come_in_pages_and_one_by_one() {
+    let world = World::new();
+    world.add_devices(5);
+
+    let first: Vec<DeviceLine> = world.client.get("/v1/devices?limit=2").unwrap();
+    let rest: Vec<DeviceLine> =
+        world.client.get(&format!("/v1/devices?product=cam&after={}", first[1].device)).unwrap();
+    let others: Vec<DeviceLine> = world.client.get("/v1/devices?product=router").unwrap();
+    let one: DeviceView = world.client.get("/v1/devices/cam-0003").unwrap();
+
+    assert_eq!((first.len(), rest.len(), others.len()), (2, 3, 0));
+    assert_eq!((one.line.device.as_str(), one.line.enrolled), ("cam-0003", false));
+    let taken =
+        AddDevices { devices: vec![DeviceEntry { identity: device(9, "b3").identity, ..device(3, "b3") }] };
+    assert_eq!(refused(world.client.post::<AddedDevices>("/v1/devices", &taken)).0, 409);
+}
+
+#[test]
+fn every_error_is_json_with_a_hint() {
+    let world = World::new();
+    let statuses = [
+        refused(world.client.get::<Value>("/v1/nothing")),
+        refused(world.client.get::<Value>("/v1/devices/nobody")),
+        refused(world.client.get::<Value>("/v1/devices/no%20name")),
+        refused(world.client.get::<Value>("/v1/rollouts/nothing")),
+        refused(world.client.get::<Value>("/v1/products/other/releases")),
+        refused(world.client.get::<Value>("/v1/ledger/frames?limit=many")),
+        refused(world.client.get::<Value>("/v1/devices?lmit=1")),
+        refused(world.client.post::<Value>("/v1/status", &json!({}))),
+        refused(world.client.post::<Value>("/v1/rollouts", &json!({"product": "cam"}))),
+        refused(world.client.post::<Value>("/v1/rollouts", &json!({"product": "cam", "rc": 9}))),
+        refused(world.client.post::<Value>("/v1/rollouts/x/kill", &json!({"resaon": "typo"}))),
+        refused(world.client.post::<Value>("/v1/rollouts/x/kill", &json!({"reason": "x".repeat(300_000)}))),
+    ];
+
+    assert!(statuses.iter().all(|(_, body)| !body.error.is_empty() && !body.hint.is_empty()));
+    let codes: Vec<u16> = statuses.iter().map(|(status, _)| *status).collect();
+    assert_eq!(codes, vec![404, 404, 404, 404, 404, 422, 422, 405, 422, 404, 422, 413]);
+    let host = world.address;
+    let (status, body) = world.raw(&format!(
+        "POST /v1/rollouts HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 5\r\n\r\n{{\"a\":"
+    ));
+    assert_eq!(status, 422);
+    assert!(serde_json::from_str::<ErrorBody>(&body).is_ok(), "{body}");
+}
+
+#[test]
+fn a_web_page_in_the_operators_browser_cannot_kill() {
+    let world = World::new();
+    let host = world.address;
+    let kill = |headers: &str| {
+        world.raw(&format!(
+            "POST /v1/rollouts/x/kill HTTP/1.1\r\n{headers}\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+        ))
+    };
+
+    assert_eq!(kill(&format!("Host: {host}\r\nOrigin: http://evil.example")).0, 403);
+    assert_eq!(kill("Host: evil.example").0, 403);
+    // The control: without these marks the request gets as far as the rollout's name.
+    assert_eq!(kill(&format!("Host: {host}")).0, 404);
+}
+
+#[test]
+fn an_image_that_is_empty_too_large_or_cut_short_leaves_nothing_behind() {
+    let world = World::new();
+    let host = world.address;
+    let put = |length: u64, body: &str| {
+        world.raw(&format!(
+            "PUT /v1/images HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        ))
+    };
+
+    assert_eq!(put(0, "").0, 422);
+    assert_eq!(put((4 << 30) + 1, "").0, 413);
+    {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        write!(stream, "PUT /v1/images HTTP/1.1\r\nHost: {host}\r\nContent-Length: 900000\r\n\r\nabc")
+            .unwrap();
+    }
+    // A later upload succeeds, so the broken one holds no turn; its file goes with it.
+    assert_eq!(put(3, "abc").0, 200);
+    let staging = world.home.path().join("staging");
+    let gone = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::fs::read_dir(&staging).unwrap().count() == 0
+    });
+    assert!(gone, "a part of an upload stayed in {}", staging.display());
+}
+
+#[test]
+fn status_and_metrics_tell_the_same_numbers() {
+    let world = World::new();
+    world.add_devices(4);
+
+    let status: ServiceStatus = world.client.get("/v1/status").unwrap();
+    let host = world.address;
+    let (code, metrics) =
+        world.raw(&format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+
+    assert_eq!((status.fleet.as_str(), status.devices, status.wire.packs), ("acme", 4, 42));
+    assert_eq!(status.listeners, vec!["127.0.0.1:1883"]);
+    assert_eq!(code, 200);
+    assert!(metrics.contains("\ntern_devices 4\n"), "{metrics}");
+    let names = metrics.lines().filter(|line| line.starts_with("# TYPE")).count();
+    assert!((1..=25).contains(&names), "{names} metrics");
+    let (health, _) =
+        world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+    assert_eq!(health, 200);
+    world.runtime.block_on(world.engine.stop());
+    let (stopped, _) =
+        world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+    assert_eq!(stopped, 503);
+}

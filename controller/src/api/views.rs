@@ -1,0 +1,174 @@
+//! From the fleet to the shapes that the API answers with.
+
+use std::collections::BTreeMap;
+
+use tern_protocol::digest::Digest;
+use tern_protocol::id::{DeviceId, RolloutId};
+use tern_protocol::state::StateName;
+
+use super::types::{
+    ArtifactView, AttemptView, DeviceLine, DeviceView, LedgerView, PhaseView, ReleaseView, RolloutLine,
+    RolloutView, ServiceStatus, WireBytes,
+};
+use crate::core::fleet::Fleet;
+use crate::core::fleet::device::{AttemptRecord, Device};
+use crate::core::fleet::product::Release;
+use crate::core::rollout::counts::Counts;
+use crate::core::rollout::record::{Rollout, Status};
+use crate::core::service::{Refusal, Service};
+use crate::ledger::Ledger;
+
+pub(super) fn status(
+    service: &Service,
+    ledger: &Ledger,
+    wire: WireBytes,
+    listeners: Vec<String>,
+) -> ServiceStatus {
+    let fleet = service.fleet();
+    ServiceStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fleet: fleet.id.to_string(),
+        devices: fleet.devices.len() as u64,
+        enrolled: enrolled(fleet),
+        reports: fleet.reports,
+        counters: service.counters(),
+        ledger: self::ledger(ledger),
+        wire,
+        listeners,
+    }
+}
+
+pub(super) fn enrolled(fleet: &Fleet) -> u64 {
+    fleet.devices.values().filter(|d| d.telemetry.is_some()).count() as u64
+}
+
+pub(super) fn ledger(ledger: &Ledger) -> LedgerView {
+    LedgerView { frames: ledger.next(), head: ledger.head_hash() }
+}
+
+pub(super) fn device_line(id: &DeviceId, device: &Device) -> DeviceLine {
+    let latest = device.attempts.values().max_by_key(|attempt| attempt.changed_at);
+    DeviceLine {
+        device: id.clone(),
+        registry: device.registry.clone(),
+        running: device.running,
+        enrolled: device.telemetry.is_some(),
+        seen_at: device.seen_at,
+        state: latest.map(|attempt| attempt.state),
+    }
+}
+
+pub(super) fn device(id: &DeviceId, device: &Device) -> DeviceView {
+    let attempt = |record: &AttemptRecord| AttemptView {
+        attempt: record.attempt,
+        phase: record.phase + 1,
+        started_at: record.started_at,
+        state: record.state,
+        outcome: record.outcome,
+        reason: record.reason.clone(),
+        halted_at: record.halted_at,
+        halted_in: record.halted_in,
+    };
+    DeviceView {
+        line: device_line(id, device),
+        epoch: device.epoch,
+        floor: device.floor,
+        agent: device.agent.clone(),
+        attempts: device.attempts.iter().map(|(rollout, a)| (rollout.clone(), attempt(a))).collect(),
+        anomalies: device.anomalies.clone(),
+    }
+}
+
+pub(super) fn release(release: &Release, halted: bool, stored: impl Fn(&Digest) -> bool) -> ReleaseView {
+    let artifacts = release.artifacts.iter().map(|(named, content)| ArtifactView {
+        component: content.component.clone(),
+        models: content.models.clone(),
+        length: named.length,
+        sha256: named.sha256,
+        root: content.root,
+        stored: stored(&content.root),
+    });
+    ReleaseView { rc: release.rc, version: release.version.clone(), halted, artifacts: artifacts.collect() }
+}
+
+/// Lists rollouts, the newest first.
+pub(super) fn rollout_lines(fleet: &Fleet) -> Vec<RolloutLine> {
+    let line = |rollout: &Rollout| RolloutLine {
+        rollout: rollout.id.clone(),
+        product: rollout.product.clone(),
+        rc: rollout.rc,
+        attempt: rollout.attempt,
+        status: rollout.status,
+        phase: rollout.phases.len(),
+        phases: rollout.plan.phases.len(),
+        total: rollout.total(),
+        because: rollout.because.clone(),
+        started_at: rollout.started_at,
+        ended_at: rollout.ended_at,
+    };
+    let mut lines: Vec<RolloutLine> = fleet.rollouts.values().map(line).collect();
+    lines.sort_by_key(|line| (std::cmp::Reverse(line.started_at), line.rollout.clone()));
+    lines
+}
+
+pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, Refusal> {
+    let rollout = service.rollout(id)?;
+    let fleet = service.fleet();
+    let mut states: BTreeMap<StateName, u64> = BTreeMap::new();
+    let mut kill_ms = Vec::new();
+    let killed_at = rollout.ended_at.filter(|_| rollout.status == Status::Killed);
+    for attempt in fleet.devices.values().filter_map(|device| device.attempts.get(id)) {
+        *states.entry(attempt.state).or_default() += 1;
+        if let Some((halted, killed)) = attempt.halted_at.zip(killed_at) {
+            kill_ms.push(halted.saturating_sub(killed));
+        }
+    }
+    kill_ms.sort_unstable();
+    // Before its first phase there is nothing to judge: the service stopped between two frames.
+    let active = matches!(rollout.status, Status::Running | Status::Paused) && !rollout.phases.is_empty();
+    let verdict = active.then(|| service.judge(rollout));
+    let explanation = match &verdict {
+        Some(verdict) => verdict.explain(&format!("{id} rc {} phase {}", rollout.rc, rollout.phases.len())),
+        None => rollout.because.clone(),
+    };
+    let version = fleet
+        .products
+        .get(&rollout.product)
+        .and_then(|product| product.releases().remove(&rollout.rc))
+        .map_or_else(|| "no longer listed".to_owned(), |release| release.version);
+    Ok(RolloutView {
+        rollout: id.clone(),
+        product: rollout.product.clone(),
+        rc: rollout.rc,
+        version,
+        attempt: rollout.attempt,
+        status: rollout.status,
+        phase: rollout.phases.len(),
+        phases: phases(rollout),
+        covered: service.covered(rollout),
+        total: rollout.total(),
+        states,
+        kill_ms,
+        because: rollout.because.clone(),
+        explanation,
+        verdict,
+        started_at: rollout.started_at,
+        ended_at: rollout.ended_at,
+    })
+}
+
+fn phases(rollout: &Rollout) -> Vec<PhaseView> {
+    let view = |(index, step): (usize, &crate::core::rollout::plan::Phase)| {
+        let record = rollout.phases.get(index);
+        PhaseView {
+            phase: index + 1,
+            devices: record.map_or(0, |record| record.devices),
+            gate: step.rule.gate,
+            open: record.is_some(),
+            counts: record
+                .map(|record| record.counts.values().fold(Counts::default(), |a, b| a + *b))
+                .unwrap_or_default(),
+        }
+    };
+    rollout.plan.phases.iter().enumerate().map(view).collect()
+}

@@ -1,0 +1,103 @@
+//! Errors that say what to do next, and the exit codes.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use crate::api::client::ClientError;
+use crate::keys::KeysError;
+use crate::ledger::LedgerError;
+use crate::release::ReleaseError;
+
+/// How a command ended; the help of `tern` lists the codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    Done,
+    Failed,
+    Usage,
+    Paused,
+    Killed,
+    Unreachable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Paused => 3,
+            Exit::Killed => 4,
+            Exit::Unreachable => 5,
+        })
+    }
+}
+
+/// What went wrong, in one line, and what to do next.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: String,
+    pub(super) hint: String,
+    pub(super) exit: Exit,
+}
+
+impl Failure {
+    pub(super) fn new(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { error: error.into(), hint: hint.into(), exit: Exit::Failed }
+    }
+
+    /// The words were understood, what they say was not.
+    pub(super) fn usage(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(error, hint) }
+    }
+
+    fn of(error: &dyn Error, hint: String) -> Self {
+        Self::new(chain(error), hint)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit =
+            if matches!(error, ClientError::Unreachable { .. }) { Exit::Unreachable } else { Exit::Failed };
+        Self { exit, ..Self::of(&error, error.hint()) }
+    }
+}
+
+impl From<KeysError> for Failure {
+    fn from(error: KeysError) -> Self {
+        Self::of(&error, error.hint())
+    }
+}
+
+impl From<ReleaseError> for Failure {
+    fn from(error: ReleaseError) -> Self {
+        Self::of(&error, error.hint())
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        Self::of(&error, "keep the folder as it is, and look at it in a copy".to_owned())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::of(error.as_ref(), String::new())
+    }
+}
+
+/// Writes an error and its causes in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat the cause in their own words.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text.replace('\n', " ")
+}

@@ -1,0 +1,152 @@
+//! `tern ledger`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::failure::{Exit, Failure};
+use super::{Context, words};
+use crate::api::types::{LedgerFrame, LedgerPage};
+use crate::core::fact::{Entry, Fact};
+use crate::ledger::{Frame, Frames, verify};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Check every frame and how they are chained
+    #[command(
+        after_help = "Reads the folder and changes nothing; made for a copy. Compare the hash with one that was \
+                      written down elsewhere.\n\nExample:\n  cp -r ./tern-data/ledger /tmp/copy/ && tern ledger verify --data /tmp/copy"
+    )]
+    Verify {
+        /// Check the ledger in this data folder
+        #[arg(long, value_name = "DIR", default_value = "./tern-data")]
+        data: PathBuf,
+    },
+    /// Print frames, the service's or those of a folder
+    #[command(after_help = "Example:\n  tern ledger show --from 100 --limit 20")]
+    Show {
+        /// Begin with this frame
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        from: u64,
+        /// Print at most this many
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u64,
+        /// Read this data folder instead of asking the service
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+}
+
+pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Verify { data } => check(&data, context),
+        Verb::Show { from, limit, data: Some(data) } => {
+            let folder = folder(&data)?;
+            let frames = Frames::new(&folder, from, verify(&folder)?.frames)?;
+            for frame in frames.take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+                print(context, &read(frame?)?);
+            }
+            Ok(Exit::Done)
+        }
+        Verb::Show { from, limit, data: None } => {
+            let (mut next, mut left) = (Some(from), limit);
+            while let Some(from) = next.filter(|_| left > 0) {
+                let path = format!("/v1/ledger/frames?from={from}&limit={}", left.min(1000));
+                let page: LedgerPage = context.client.get(&path)?;
+                page.frames.iter().for_each(|frame| print(context, frame));
+                left = left.saturating_sub(page.frames.len() as u64);
+                next = page.next;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn folder(data: &Path) -> Result<PathBuf, Failure> {
+    let folder = data.join("ledger");
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let error = format!("there is no ledger in {}", data.display());
+    Err(Failure::new(error, "name the data folder with --data: the one that has the folder `ledger`"))
+}
+
+fn check(data: &Path, context: &Context) -> Result<Exit, Failure> {
+    let folder = folder(data)?;
+    let report = verify(&folder)?;
+    // Whole frames that say nothing would be as bad as broken ones.
+    for frame in Frames::new(&folder, 0, report.frames)? {
+        read(frame?)?;
+    }
+    let torn = report.torn.as_ref().map(|cut| json!({"file": cut.file, "at": cut.at, "bytes": cut.bytes}));
+    let value = json!({"frames": report.frames, "head": report.head_hash, "torn": torn});
+    context.out.result(&value, |_| {
+        let whole = format!("{} frames are whole and chained\nhead {}", report.frames, report.head_hash);
+        match &report.torn {
+            None => whole,
+            Some(cut) => format!(
+                "{whole}\n{} B after byte {} of {} are not whole; nothing in them was acknowledged",
+                cut.bytes,
+                cut.at,
+                cut.file.display()
+            ),
+        }
+    });
+    Ok(Exit::Done)
+}
+
+fn read(frame: Frame) -> Result<LedgerFrame, Failure> {
+    let entry: Entry = serde_json::from_slice(&frame.payload).map_err(|e| {
+        let error = format!("frame {} is not a fact that this version knows: {e}", frame.sequence);
+        Failure::new(error, "use the version of `tern` that wrote it, or a newer one")
+    })?;
+    Ok(LedgerFrame { seq: frame.sequence, hash: frame.hash, entry })
+}
+
+fn print(context: &Context, frame: &LedgerFrame) {
+    context.out.result(frame, |frame| {
+        let hash = frame.hash.to_string();
+        let said = said(&frame.entry.fact);
+        format!("{:>8}  {}  {}  {said}", frame.seq, &hash[..12], words::moment(frame.entry.at))
+    });
+}
+
+fn said(fact: &Fact) -> String {
+    match fact {
+        Fact::ServiceStarted { version } => format!("service {version} started"),
+        Fact::ProductAdded { product, .. } => format!("product {product} set up"),
+        Fact::DevicesAdded { devices } => format!("{} devices registered", devices.len()),
+        Fact::Enrolled { device, .. } => format!("device {device} enrolled"),
+        Fact::Granted { device, epoch, .. } => format!("device {device} was granted epoch {epoch}"),
+        Fact::Reported { device, n, report, .. } => match report.attempt() {
+            Some(attempt) => format!("device {device} report {n}: {} {}", attempt.rollout, detail(report)),
+            None => format!("device {device} report {n}: {}", report.word()),
+        },
+        Fact::ReleasePublished { product, rc, version } => {
+            format!("product {product} release {rc} ({version}) published")
+        }
+        Fact::Signed { product, files } => {
+            let roles: Vec<String> = files.iter().map(|file| file.role.to_string()).collect();
+            format!("product {product} signed {}", roles.join(", "))
+        }
+        Fact::RolloutStarted { rollout, rc, .. } => format!("rollout {rollout} of release {rc} started"),
+        Fact::PhaseOpened { rollout, phase, devices, because, .. } => {
+            format!("rollout {rollout} phase {} opened for {devices} devices: {because}", phase + 1)
+        }
+        Fact::Paused { rollout, because } => format!("rollout {rollout} paused: {because}"),
+        Fact::Resumed { rollout, because } => format!("rollout {rollout} resumed: {because}"),
+        Fact::Killed { rollout, because } => format!("rollout {rollout} killed: {because}"),
+        Fact::Completed { rollout, because } => format!("rollout {rollout} completed: {because}"),
+    }
+}
+
+fn detail(report: &tern_protocol::message::ReportKind) -> String {
+    use tern_protocol::message::ReportKind;
+    match report {
+        ReportKind::Transition { from, to, .. } => format!("{from} to {to}"),
+        ReportKind::Outcome { outcome, .. } => outcome.to_string(),
+        ReportKind::Halted { state, .. } => format!("halted in {state}"),
+        other => other.word().to_owned(),
+    }
+}

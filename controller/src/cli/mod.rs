@@ -1,0 +1,163 @@
+//! The command line: noun, verb.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`serve`], [`demo`] | arguments of the two commands that run something |
+//! | `keys`, `release`, `rollout`, `device`, `ledger` | the other nouns |
+//! | `phases` | the little language of `--phases` |
+//! | `plan` | from flags to a plan |
+//! | `watch` | following a rollout |
+//! | `words` | sizes, times and rates as people read them |
+//! | `failure` | errors that say what to do next |
+//! | `output` | the only place that prints |
+
+pub mod demo;
+mod device;
+mod failure;
+mod keys;
+mod ledger;
+mod output;
+mod phases;
+mod plan;
+mod release;
+mod rollout;
+pub mod serve;
+mod watch;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::failure::{Exit, Failure};
+use self::output::Output;
+use crate::api::client::Client;
+
+/// Where the service listens unless somebody says otherwise.
+const API: &str = "http://127.0.0.1:7880";
+
+const AFTER: &str = "\
+The usual way of a release:
+  tern keys init --fleet acme --product cam --data ./tern-data --offline /media/stick
+  tern serve --data ./tern-data
+  tern device add --file factory.jsonl
+  tern release create --product cam --rc 7 --version 2.4.1 --model b3 --image fw.img --out draft.json
+  tern release sign draft.json --key /media/stick/release.pem --out signed.json
+  tern release publish signed.json --image fw.img
+  tern rollout plan --product cam --rc 7 --phases '34@10%,64@5%,all'
+  tern rollout start --product cam --rc 7 --phases '34@10%,64@5%,all'
+  tern rollout watch cam-7-1
+
+Exit codes:
+  0  done; a watched rollout completed
+  1  failed; the last lines say why and what to do next
+  2  the command line was not understood
+  3  a watched rollout is paused
+  4  a watched rollout was killed
+  5  the service could not be reached";
+
+/// Push signed releases to fleets of devices, a canary first, and take bad ones back
+#[derive(Debug, Parser)]
+#[command(name = "tern", version, after_help = AFTER, arg_required_else_help = true)]
+struct Cli {
+    /// Talk to the service at this address [default: $TERN_API, or http://127.0.0.1:7880]
+    #[arg(long, global = true, value_name = "URL")]
+    api: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Make keys
+    #[command(subcommand)]
+    Keys(keys::Verb),
+    /// Create, sign, publish and look at releases
+    #[command(subcommand)]
+    Release(release::Verb),
+    /// Plan, start, watch and stop rollouts
+    #[command(subcommand)]
+    Rollout(rollout::Verb),
+    /// Register and look at devices
+    #[command(subcommand)]
+    Device(device::Verb),
+    /// Check and read the ledger
+    #[command(subcommand)]
+    Ledger(ledger::Verb),
+    /// Run the service
+    Serve(serve::Flags),
+    /// Show everything on this machine: a broker, a fleet, a bad release and its end
+    Demo(demo::Flags),
+}
+
+/// What a command gets.
+struct Context {
+    out: Output,
+    client: Client,
+}
+
+/// Runs the command line and returns the process's exit code.
+pub fn main() -> ExitCode {
+    // clap prints its own errors, and ends with code 2.
+    let cli = Cli::parse();
+    let api = cli.api.or_else(|| std::env::var("TERN_API").ok()).unwrap_or_else(|| API.to_owned());
+    let context = Context { out: Output::new(cli.json), client: Client::new(&api) };
+    match run(cli.noun, &context) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            context.out.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(noun: Noun, context: &Context) -> Result<Exit, Failure> {
+    match noun {
+        Noun::Keys(verb) => keys::run(verb, context),
+        Noun::Release(verb) => release::run(verb, context),
+        Noun::Rollout(verb) => rollout::run(verb, context),
+        Noun::Device(verb) => device::run(verb, context),
+        Noun::Ledger(verb) => ledger::run(verb, context),
+        Noun::Serve(flags) => Ok(crate::serve::run(flags.into()).map(|()| Exit::Done)?),
+        Noun::Demo(flags) => Ok(crate::demo::run(flags.args(context.out.json())).map(|()| Exit::Done)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_begins_with_a_capital_verb_and_has_no_full_stop() {
+        fn walk(command: &clap::Command) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty() && !about.ends_with('.'), "{}: {about:?}", command.get_name());
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty(), "{} {}", command.get_name(), argument.get_id());
+                assert!(!help.ends_with('.'), "{} {}: {help:?}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn the_examples_of_the_help_are_commands() {
+        let lines = AFTER.lines().map(str::trim).filter(|line| line.starts_with("tern "));
+        for line in lines {
+            let words = line.split_whitespace().map(|word| word.trim_matches('\''));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+}

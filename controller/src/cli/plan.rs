@@ -1,0 +1,189 @@
+//! From flags to a plan, and what a plan would do, in a table.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tern_protocol::id::{CarrierId, ModelId, ProductId, RegionId, RolloutId};
+
+use super::failure::Failure;
+use super::output::table;
+use super::{phases, words};
+use crate::api::types::{Preview, StartRollout};
+use crate::core::rollout::evidence::upper_bound;
+use crate::core::rollout::plan::{Phase, Plan};
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// Roll out a release of this product
+    #[arg(long)]
+    product: ProductId,
+    /// Roll out the release with this counter
+    #[arg(long, value_name = "N")]
+    rc: u64,
+    /// Name the rollout [default: <product>-<rc>-<attempt>]
+    #[arg(long)]
+    name: Option<RolloutId>,
+    /// Have devices that failed try again: give a higher number than before
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: u32,
+    /// Widen in these phases [default: 1%,10%,50%,all]
+    #[arg(long, long_help = phases::HELP)]
+    phases: Option<String>,
+    /// Read the whole plan from a file (.toml or .json); the other flags win
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Cover only this region; may be given several times
+    #[arg(long)]
+    region: Vec<RegionId>,
+    /// Cover only this hardware model; may be given several times
+    #[arg(long)]
+    model: Vec<ModelId>,
+    /// Cover only this carrier; may be given several times
+    #[arg(long)]
+    carrier: Vec<CarrierId>,
+    /// Watch every phase for at least this long [default: 86400]
+    #[arg(long, value_name = "SECONDS")]
+    soak: Option<u64>,
+    /// Spread the first requests of a phase's devices over this long
+    #[arg(long, value_name = "SECONDS")]
+    spread: Option<u32>,
+}
+
+impl Flags {
+    /// Builds the request.
+    pub(super) fn request(self) -> Result<StartRollout, Failure> {
+        let mut plan = self.plan.as_deref().map_or(Ok(Plan::default()), read)?;
+        if let Some(text) = &self.phases {
+            let hint = "see `tern rollout plan --help`";
+            plan.phases = phases::parse(text).map_err(|why| Failure::usage(why, hint))?;
+        }
+        if let Some(soak) = self.soak {
+            for phase in &mut plan.phases {
+                phase.rule.soak = Duration::from_secs(soak);
+            }
+        }
+        replace(&mut plan.regions, self.region);
+        replace(&mut plan.models, self.model);
+        replace(&mut plan.carriers, self.carrier);
+        plan.spread = self.spread.unwrap_or(plan.spread);
+        plan.check().map_err(|e| Failure::usage(e.to_string(), "correct the plan"))?;
+        let Self { product, rc, name, attempt, .. } = self;
+        Ok(StartRollout { rollout: name, product, rc, attempt, plan })
+    }
+}
+
+fn replace<T>(place: &mut Vec<T>, given: Vec<T>) {
+    if !given.is_empty() {
+        *place = given;
+    }
+}
+
+fn read(path: &Path) -> Result<Plan, Failure> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::new(format!("could not read {shown}: {e}"), "check the path"))?;
+    let json = path.extension().is_some_and(|extension| extension == "json");
+    let plan = if json {
+        serde_json::from_str(&text).map_err(|e| e.to_string())
+    } else {
+        toml::from_str(&text).map_err(|e| e.to_string())
+    };
+    plan.map_err(|why| Failure::usage(format!("{shown} is not a plan: {}", why.trim()), "correct the file"))
+}
+
+/// Shows what a plan would do.
+pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
+    let beta = request.plan.policy.beta;
+    let rows = (1..).zip(&preview.phases).map(|(number, step): (usize, _)| {
+        let Phase { reach, rule } = &step.phase;
+        let detects = match step.devices {
+            0 => "-".to_owned(),
+            n => format!("above {}", words::percent(upper_bound(n, 0, beta))),
+        };
+        [
+            number.to_string(),
+            phases::reach(*reach),
+            step.devices.to_string(),
+            rule.gate.map_or_else(|| "none".to_owned(), |gate| format!("< {}", words::percent(gate))),
+            words::seconds(rule.soak.as_secs()),
+            words::bytes(step.devices.saturating_mul(preview.bytes_each)),
+            step.cohort_messages.to_string(),
+            detects,
+        ]
+    });
+    let heading = ["phase", "reach", "devices", "gate", "soak", "data", "messages", "would notice failures"];
+    let soak = request.plan.phases.iter().map(|phase| phase.rule.soak.as_secs()).sum();
+    let data = preview.devices.saturating_mul(preview.bytes_each);
+    let mut text = format!(
+        "{} rc {}: {} devices, {} each, {} in all at most; {} at least\n\n{}\n",
+        request.product,
+        request.rc,
+        preview.devices,
+        words::bytes(preview.bytes_each),
+        words::bytes(data),
+        words::seconds(soak),
+        table(heading, rows)
+    );
+    text.push_str(&format!(
+        "\nThe last column: if every device of the phase is good, higher failure rates are ruled out with {} \
+         confidence.\n",
+        words::percent(1.0 - beta)
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::core::rollout::plan::Reach;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn request(words: &[&str]) -> Result<StartRollout, Failure> {
+        let all = ["x", "--product", "cam", "--rc", "7"].iter().chain(words);
+        Line::try_parse_from(all).map_err(|e| Failure::usage(e.to_string(), ""))?.flags.request()
+    }
+
+    #[test]
+    fn without_flags_the_plan_is_the_default_one() {
+        let request = request(&[]).unwrap();
+        assert_eq!(request.plan, Plan::default());
+        assert_eq!(request.name().unwrap().as_str(), "cam-7-1");
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_rest_of_the_file_stays() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let toml = dir.path().join("plan.toml");
+        let text = "spread = 60\nregions = ['eu']\n[policy]\nalpha = 0.01\n\
+                    [[phases]]\nreach = { devices = 5 }\ngate = 0.2\nsoak = 60\n[[phases]]\nreach = 'all'\n";
+        std::fs::write(&toml, text).unwrap();
+        let path = toml.to_str().unwrap();
+
+        let plan = request(&["--plan", path, "--region", "us", "--soak", "30"]).unwrap().plan;
+
+        assert_eq!(plan.regions, vec!["us".parse().unwrap()]);
+        assert_eq!((plan.spread, plan.policy.alpha), (60, 0.01));
+        assert_eq!(plan.phases[0].reach, Reach::Devices(5));
+        assert!(plan.phases.iter().all(|phase| phase.rule.soak == Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_plan_file_with_an_unknown_key_is_refused_by_name() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = dir.path().join("plan.json");
+        std::fs::write(&file, r#"{"spred": 60}"#).unwrap();
+
+        let refused = request(&["--plan", file.to_str().unwrap()]).unwrap_err();
+
+        assert!(refused.error.contains("spred"), "{}", refused.error);
+        assert!(request(&["--phases", "5@x"]).is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! `tern release`.
+
+mod create;
+mod publish;
+mod sign;
+
+use clap::Subcommand;
+use tern_protocol::id::ProductId;
+
+use super::failure::{Exit, Failure};
+use super::output::table;
+use super::{Context, words};
+use crate::api::types::ReleaseView;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Draft a release file: what was approved so far, and one release more
+    #[command(after_help = "Without --previous the service is asked for the present release file.\n\n\
+                      Example:\n  tern release create --product cam --rc 7 --version 2.4.1 --model b3 --image fw.img --out draft.json")]
+    Create(create::Flags),
+    /// Show what a draft approves, then sign it; needs no network
+    #[command(
+        after_help = "Beside the key it looks for targets.json, to check the signature as devices will, and for \
+                      release.json, what was signed last.\n\n\
+                      Example:\n  tern release sign draft.json --key /media/stick/release.pem --out signed.json"
+    )]
+    Sign(sign::Flags),
+    /// Hand a signed release file and its images to the service
+    #[command(after_help = "Example:\n  tern release publish signed.json --image fw.img")]
+    Publish(publish::Flags),
+    /// List the releases of a product, or of all
+    #[command(after_help = "Example:\n  tern release list --product cam")]
+    List {
+        /// Show only this product
+        #[arg(long)]
+        product: Option<ProductId>,
+    },
+    /// Show one release
+    #[command(after_help = "Example:\n  tern release show --product cam --rc 7")]
+    Show {
+        /// The product
+        #[arg(long)]
+        product: ProductId,
+        /// The release
+        #[arg(long, value_name = "N")]
+        rc: u64,
+    },
+}
+
+pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Create(flags) => create::run(flags, context),
+        Verb::Sign(flags) => sign::run(flags, context),
+        Verb::Publish(flags) => publish::run(flags, context),
+        Verb::List { product } => {
+            let products = match product {
+                Some(product) => vec![product],
+                None => context.client.get("/v1/products")?,
+            };
+            let mut found = std::collections::BTreeMap::new();
+            for product in products {
+                let releases = releases(context, &product)?;
+                found.insert(product, releases);
+            }
+            context.out.result(&found, list);
+            Ok(Exit::Done)
+        }
+        Verb::Show { product, rc } => {
+            let found = releases(context, &product)?.into_iter().find(|release| release.rc == rc);
+            let missing = || {
+                let hint = format!("see `tern release list --product {product}`");
+                Failure::new(format!("product {product} has no release {rc}"), hint)
+            };
+            context.out.result(&found.ok_or_else(missing)?, show);
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn releases(context: &Context, product: &ProductId) -> Result<Vec<ReleaseView>, Failure> {
+    Ok(context.client.get(&format!("/v1/products/{product}/releases"))?)
+}
+
+fn list(found: &std::collections::BTreeMap<ProductId, Vec<ReleaseView>>) -> String {
+    let rows = found.iter().flat_map(|(product, releases)| {
+        releases.iter().rev().map(move |release| {
+            let bytes: u64 = release.artifacts.iter().map(|artifact| artifact.length).sum();
+            let components: Vec<&str> = release.artifacts.iter().map(|a| a.component.as_str()).collect();
+            [
+                product.to_string(),
+                release.rc.to_string(),
+                release.version.clone(),
+                if release.halted { "halted" } else { "approved" }.to_owned(),
+                components.join(" "),
+                words::bytes(bytes),
+            ]
+        })
+    });
+    table(["product", "rc", "version", "status", "components", "size"], rows)
+}
+
+fn show(release: &ReleaseView) -> String {
+    let halted = if release.halted { ", halted for ever" } else { "" };
+    let mut text = format!("release {} ({}){halted}\n", release.rc, release.version);
+    for artifact in &release.artifacts {
+        let models: Vec<&str> = artifact.models.iter().map(|model| model.as_str()).collect();
+        text.push_str(&format!(
+            "  {}: {} for {}{}\n    sha256 {}\n    root   {}\n",
+            artifact.component,
+            words::bytes(artifact.length),
+            models.join(", "),
+            if artifact.stored { "" } else { "; its image is not stored" },
+            artifact.sha256,
+            artifact.root,
+        ));
+    }
+    text
+}

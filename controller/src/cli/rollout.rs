@@ -1,0 +1,194 @@
+//! `tern rollout`. Stopping never asks a question; widening does, where somebody can answer.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tern_protocol::id::RolloutId;
+
+use super::failure::{Exit, Failure};
+use super::output::table;
+use super::{Context, phases, plan, watch, words};
+use crate::api::types::{DoneBody, Kill, Preview, Promote, RolloutLine, RolloutView, StartRollout};
+use crate::core::rollout::record::Status;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Show what a rollout would do, without starting it
+    #[command(after_help = "Example:\n  tern rollout plan --product cam --rc 7 --phases '34@10%,64@5%,all'")]
+    Plan(Box<plan::Flags>),
+    /// Start a rollout with its first phase
+    #[command(
+        after_help = "Example:\n  tern rollout start --product cam --rc 7 --phases '34@10%,64@5%,all' --yes"
+    )]
+    Start {
+        #[command(flatten)]
+        plan: Box<plan::Flags>,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Follow a rollout until it is completed (exit code 0), paused (3) or killed (4)
+    #[command(after_help = "Example:\n  tern rollout watch cam-7-1 && echo everybody has it")]
+    Watch(watch::Flags),
+    /// Stop offering the release; devices that have it keep it
+    #[command(after_help = "Example:\n  tern rollout pause cam-7-1")]
+    Pause {
+        /// The rollout
+        rollout: RolloutId,
+    },
+    /// Go on with a paused rollout; its gate asks for fresh proof
+    #[command(after_help = "Example:\n  tern rollout resume cam-7-1")]
+    Resume {
+        /// The rollout
+        rollout: RolloutId,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Open the next phase without waiting for the gate
+    #[command(after_help = "Example:\n  tern rollout promote cam-7-1 --from-phase 1")]
+    Promote {
+        /// The rollout
+        rollout: RolloutId,
+        /// Promote only if it still is in this phase, from 1
+        #[arg(long, value_name = "N")]
+        from_phase: usize,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Take the release back, for ever
+    #[command(after_help = "Example:\n  tern rollout kill cam-7-1 --reason 'modems lose their SIM'")]
+    Kill {
+        /// The rollout
+        rollout: RolloutId,
+        /// Write this into the ledger
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Say in one line why the rollout stands where it stands
+    #[command(after_help = "Example:\n  tern rollout explain cam-7-1")]
+    Explain {
+        /// The rollout
+        rollout: RolloutId,
+    },
+    /// List rollouts, the newest first
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Asked {
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Plan(flags) => {
+            let request = flags.request()?;
+            let preview = preview(context, &request)?;
+            context.out.result(&preview, |preview| plan::text(&request, preview));
+            preview.warnings.iter().for_each(|warning| context.out.warning(warning));
+            Ok(Exit::Done)
+        }
+        Verb::Start { plan, asked } => start(plan.request()?, &asked, context),
+        Verb::Watch(flags) => watch::run(&flags, context),
+        Verb::Pause { rollout } => post(context, &rollout, "pause", &json!({})),
+        Verb::Resume { rollout, asked } => {
+            confirm(context, &asked, &format!("Offer the release of rollout {rollout} again?"))?;
+            post(context, &rollout, "resume", &json!({}))
+        }
+        Verb::Promote { rollout, from_phase, asked } => {
+            let view: RolloutView = context.client.get(&path(&rollout))?;
+            context.out.note(&view.explanation);
+            let next = from_phase + 1;
+            confirm(context, &asked, &format!("Open phase {next} of rollout {rollout} all the same?"))?;
+            post(context, &rollout, "promote", &Promote { from_phase })
+        }
+        Verb::Kill { rollout, reason } => post(context, &rollout, "kill", &Kill { reason }),
+        Verb::Explain { rollout } => {
+            let view: RolloutView = context.client.get(&path(&rollout))?;
+            context.out.result(&view, explained);
+            Ok(Exit::Done)
+        }
+        Verb::List => {
+            let lines: Vec<RolloutLine> = context.client.get("/v1/rollouts")?;
+            context.out.result(&lines, |lines| list(lines));
+            Ok(Exit::Done)
+        }
+    }
+}
+
+pub(super) fn path(rollout: &RolloutId) -> String {
+    format!("/v1/rollouts/{rollout}")
+}
+
+fn preview(context: &Context, request: &StartRollout) -> Result<Preview, Failure> {
+    Ok(context.client.post("/v1/rollouts/preview", request)?)
+}
+
+fn start(request: StartRollout, asked: &Asked, context: &Context) -> Result<Exit, Failure> {
+    let name = request.name().map_err(|e| Failure::usage(e.to_string(), "give a shorter one with --name"))?;
+    let preview = preview(context, &request)?;
+    context.out.note(&plan::text(&request, &preview));
+    preview.warnings.iter().for_each(|warning| context.out.warning(warning));
+    let first = preview.phases.first().map_or(0, |step| step.devices);
+    let reach = preview.phases.first().map(|step| phases::reach(step.phase.reach)).unwrap_or_default();
+    confirm(context, asked, &format!("Start rollout {name} with {first} devices ({reach})?"))?;
+    // What was shown under this name is what starts.
+    let request = StartRollout { rollout: Some(name.clone()), ..request };
+    let done: DoneBody = context.client.post("/v1/rollouts", &request)?;
+    let value = json!({"rollout": name, "done": done.done});
+    context.out.result(&value, |_| format!("{}\nfollow it with `tern rollout watch {name}`", done.done));
+    Ok(Exit::Done)
+}
+
+fn confirm(context: &Context, asked: &Asked, question: &str) -> Result<(), Failure> {
+    if context.out.confirmed(question, asked.yes) {
+        return Ok(());
+    }
+    Err(Failure::new("nothing was changed", "answer y, or give --yes"))
+}
+
+fn post(
+    context: &Context,
+    rollout: &RolloutId,
+    verb: &str,
+    body: &impl serde::Serialize,
+) -> Result<Exit, Failure> {
+    let done: DoneBody = context.client.post(&format!("{}/{verb}", path(rollout)), body)?;
+    context.out.result(&done, |done| done.done.clone());
+    Ok(Exit::Done)
+}
+
+pub(super) fn status(status: Status) -> &'static str {
+    match status {
+        Status::Running => "running",
+        Status::Paused => "paused",
+        Status::Killed => "killed",
+        Status::Completed => "completed",
+    }
+}
+
+/// One line; a paused rollout also says who or what paused it.
+fn explained(view: &RolloutView) -> String {
+    let status = status(view.status);
+    if view.status == Status::Paused {
+        return format!("{status}: {}; now: {}", view.because.trim_end_matches('.'), view.explanation);
+    }
+    format!("{status}: {}", view.explanation)
+}
+
+fn list(lines: &[RolloutLine]) -> String {
+    let rows = lines.iter().map(|line| {
+        [
+            line.rollout.to_string(),
+            line.rc.to_string(),
+            status(line.status).to_owned(),
+            format!("{}/{}", line.phase, line.phases),
+            line.total.started.to_string(),
+            line.total.good.to_string(),
+            line.total.confirmed_bad().to_string(),
+            words::moment(line.started_at),
+            line.because.clone(),
+        ]
+    });
+    table(["rollout", "rc", "status", "phase", "started", "good", "bad", "since", "because"], rows)
+}

@@ -1,0 +1,67 @@
+//! Arguments of `tern serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+const AFTER: &str = "\
+Without a configuration it brings everything along: a store in the data folder, a broker, and the API.
+
+Examples:
+  tern serve
+  tern serve --data /var/lib/tern --listen-mqtt 0.0.0.0:8883
+  tern serve --broker mqtt.example.net:8883 --broker-user tern --broker-password-file /run/secrets/mqtt";
+
+/// What `tern serve` was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeArgs {
+    /// Data folder.
+    pub data: PathBuf,
+    /// Where the API listens.
+    pub listen_api: SocketAddr,
+    /// Where the embedded broker listens.
+    pub listen_mqtt: SocketAddr,
+    /// An external broker instead of the embedded one.
+    pub broker: Option<String>,
+    /// User at that broker.
+    pub broker_user: Option<String>,
+    /// File that holds the password at that broker.
+    pub broker_password_file: Option<PathBuf>,
+    /// Configuration file.
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(super) struct Flags {
+    /// Keep everything in this folder
+    #[arg(long, value_name = "DIR", default_value = "./tern-data")]
+    data: PathBuf,
+    /// Serve the API and /metrics here; whoever reaches it is an operator
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7880")]
+    listen_api: SocketAddr,
+    /// Let devices connect to the embedded broker here
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1883")]
+    listen_mqtt: SocketAddr,
+    /// Use an external broker instead of the embedded one
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "listen_mqtt")]
+    broker: Option<String>,
+    /// Log in to the external broker as this user
+    #[arg(long, value_name = "USER", requires = "broker", requires = "broker_password_file")]
+    broker_user: Option<String>,
+    /// Read the password for the external broker from this file
+    #[arg(long, value_name = "FILE", requires = "broker_user")]
+    broker_password_file: Option<PathBuf>,
+    /// Read the configuration from this file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl From<Flags> for ServeArgs {
+    fn from(flags: Flags) -> Self {
+        let Flags { data, listen_api, listen_mqtt, broker, broker_user, broker_password_file, config } =
+            flags;
+        Self { data, listen_api, listen_mqtt, broker, broker_user, broker_password_file, config }
+    }
+}

@@ -1,0 +1,55 @@
+//! Sizes, times and rates as people read them.
+
+use tern_protocol::tuf::time;
+
+/// "64.0 MiB".
+pub(super) fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut value, mut unit) = (count as f64, 0);
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// "90 s", "45 min", "24 h", "7 d".
+pub(super) fn seconds(count: u64) -> String {
+    match count {
+        s if s < 120 => format!("{s} s"),
+        s if s < 2 * 3600 => format!("{} min", s / 60),
+        s if s < 72 * 3600 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
+/// Unix milliseconds as a date and time, UTC.
+pub(super) fn moment(ms: u64) -> String {
+    time::write(ms / 1000)
+}
+
+/// The same where there may be none.
+pub(super) fn maybe(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), moment)
+}
+
+/// "4.6 %".
+pub(super) fn percent(rate: f64) -> String {
+    let percent = rate * 100.0;
+    let text = if percent < 1.0 { format!("{percent:.2}") } else { format!("{percent:.1}") };
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text} %")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_at_a_glance() {
+        assert_eq!([bytes(0), bytes(1023), bytes(64 << 20)], ["0 B", "1023 B", "64.0 MiB"]);
+        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!([seconds(90), seconds(3600), seconds(86_400)], ["90 s", "60 min", "24 h"]);
+        assert_eq!([percent(0.05), percent(0.0034), percent(1.0)], ["5 %", "0.34 %", "100 %"]);
+    }
+}
