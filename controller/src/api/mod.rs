@@ -26,6 +26,8 @@ pub mod types;
 mod views;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};

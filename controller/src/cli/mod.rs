@@ -25,6 +25,9 @@ pub mod serve;
 mod watch;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -141,41 +144,5 @@ fn run(noun: Noun, context: &Context) -> Result<Exit, Failure> {
         }
         Noun::DemoAgent { config } => Ok(crate::demo::agent(&config).map(|()| Exit::Done)?),
         Noun::DemoProbe { device, image } => Ok(crate::demo::probe(&image, &device).map(|()| Exit::Done)?),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn help_begins_with_a_capital_verb_and_has_no_full_stop() {
-        fn walk(command: &clap::Command) {
-            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            assert!(!about.is_empty() && !about.ends_with('.'), "{}: {about:?}", command.get_name());
-            for argument in command.get_arguments() {
-                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-                assert!(!help.is_empty(), "{} {}", command.get_name(), argument.get_id());
-                assert!(!help.ends_with('.'), "{} {}: {help:?}", command.get_name(), argument.get_id());
-            }
-            command.get_subcommands().for_each(walk);
-        }
-        walk(&Cli::command());
-    }
-
-    #[test]
-    fn the_examples_of_the_help_are_commands() {
-        let lines = AFTER.lines().map(str::trim).filter(|line| line.starts_with("tern "));
-        for line in lines {
-            let words = line.split_whitespace().map(|word| word.trim_matches('\''));
-            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The only place that prints: results on stdout, everything else on stderr.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the output module")]
+#![expect(clippy::print_stderr, reason = "this is the output module")]
 
+use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use super::failure::Failure;
 /// Prints for people, or JSON for programs.
 pub(super) struct Output {
     json: bool,
+    /// Where results go.
+    results: RefCell<Box<dyn Write>>,
     /// Somebody looks at stdout.
     watched: bool,
     /// Somebody looks at stderr.
@@ -21,7 +24,18 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, watched: std::io::stdout().is_terminal(), attended: std::io::stderr().is_terminal() }
+        Self {
+            json,
+            results: RefCell::new(Box::new(std::io::stdout())),
+            watched: std::io::stdout().is_terminal(),
+            attended: std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// Prints results elsewhere, and asks nobody.
+    #[cfg(test)]
+    pub(super) fn into(json: bool, results: impl Write + 'static) -> Self {
+        Self { json, results: RefCell::new(Box::new(results)), watched: false, attended: false }
     }
 
     /// Tells whether programs read along.
@@ -45,7 +59,8 @@ impl Output {
 
     /// Prints one line, or several, on stdout. Whoever closes the pipe has read enough.
     pub(super) fn line(&self, text: &str) {
-        if writeln!(std::io::stdout(), "{text}").is_err() {
+        let mut results = self.results.borrow_mut();
+        if writeln!(results, "{text}").and_then(|()| results.flush()).is_err() {
             std::process::exit(0);
         }
     }

@@ -39,7 +39,7 @@ impl Home {
 
     fn new_release(&self, rc: u64) -> NewRelease {
         let image = self.dir.path().join("image");
-        std::fs::write(&image, vec![7; 100_000 + rc as usize]).unwrap();
+        std::fs::write(&image, vec![u8::try_from(rc).unwrap(); 100_000]).unwrap();
         NewRelease {
             product: self.options.product.clone(),
             rc,
