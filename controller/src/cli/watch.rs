@@ -107,13 +107,14 @@ impl Screen {
     fn show(&mut self, view: &RolloutView) {
         while self.bars.len() < view.phases.len() {
             let bar = self.all.insert(self.bars.len(), ProgressBar::new(0));
-            let style = "{prefix:10} {bar:32} {pos:>6}/{len:<6} {wide_msg}";
+            let style = "{prefix:8} {bar:20} {wide_msg}";
             bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
             self.bars.push(bar);
         }
         for (bar, phase) in self.bars.iter().zip(&view.phases) {
             bar.set_prefix(format!("phase {}", phase.phase));
-            bar.set_length(phase.devices);
+            // A bar of nothing is drawn full; a phase that is not open is not done.
+            bar.set_length(phase.devices.max(1));
             bar.set_position(resolved(phase));
             bar.set_message(beside(phase));
         }
@@ -121,8 +122,9 @@ impl Screen {
         self.words.tick();
     }
 
+    /// Takes the bars away; the last line says the same and stays.
     fn close(self) {
-        self.bars.iter().for_each(ProgressBar::abandon);
+        self.bars.iter().for_each(ProgressBar::finish_and_clear);
         self.words.finish_and_clear();
     }
 }
@@ -137,5 +139,12 @@ fn beside(phase: &PhaseView) -> String {
         return "not open".to_owned();
     }
     let counts = &phase.counts;
-    format!("good {} bad {} pending {}", counts.good, counts.confirmed_bad(), counts.pending())
+    format!(
+        "{} of {} started, good {} bad {} pending {}",
+        counts.started,
+        phase.devices,
+        counts.good,
+        counts.confirmed_bad(),
+        counts.pending()
+    )
 }
