@@ -185,6 +185,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     let lives = Lives { heartbeat: config.heartbeat, ..Lives::default() };
     let service = Service::new(opened.fleet, online, lives, seed);
 
+    let staging = config.data.join("staging");
+    std::fs::create_dir_all(&staging).with_context(|| format!("could not make {}", staging.display()))?;
     let api = TcpListener::bind(config.listen_api).await.with_context(|| {
         format!("could not listen for the API on {}; stop what uses it, or choose another address with --listen-api", config.listen_api)
     })?;
@@ -219,7 +221,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     let stats = edge.bridge.clone();
     let api_state = ApiState {
         engine: handle.clone(),
-        images: Arc::new(StoreImages { store: edge.store.clone(), staging: config.data.join("staging") }),
+        images: Arc::new(StoreImages { store: edge.store.clone(), staging }),
         extras: Arc::new(move || wire(stats.as_deref())),
         data_dir: config.data.clone(),
     };

@@ -13,8 +13,8 @@ use super::payload::Images;
 use super::tell::Teller;
 use crate::api::client::Client;
 use crate::api::types::{
-    AddDevices, AddedDevices, DeviceView, DoneBody, LedgerView, Preview, PublishRelease, RolloutView,
-    ServiceStatus, StartRollout,
+    AddDevices, AddedDevices, DeviceView, DoneBody, LedgerView, Preview, Promote, PublishRelease,
+    RolloutView, ServiceStatus, StartRollout,
 };
 use crate::cli::demo::DemoArgs;
 use crate::clock;
@@ -22,6 +22,7 @@ use crate::core::fact::DeviceEntry;
 use crate::core::rollout::plan::{Phase, Plan, Reach};
 use crate::core::rollout::policy::PhaseRule;
 use crate::core::rollout::record::Status;
+use crate::core::rollout::verdict::{HoldReason, Verdict};
 use crate::keys;
 use crate::release;
 use crate::serve::Addresses;
@@ -121,7 +122,7 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
 
     let status: ServiceStatus = client.get("/v1/status")?;
     let bad = tell_bad(&client, &devices, &bad)?;
-    let stranded = stranded(&mut devices, if bad.verdict == "kill" { 2 } else { 3 })?;
+    let stranded = stranded(&client, &mut devices)?;
     devices.iter_mut().for_each(DemoDevice::stop);
     let ledger: LedgerView = client.get("/v1/ledger")?;
     service.stop();
@@ -282,7 +283,17 @@ fn roll_out(
             progress.set(counts.good + counts.confirmed_bad() + counts.recalled, &text);
         }
         match view.status {
-            Status::Running => {}
+            Status::Running => {
+                let phase = view.phases.get(view.phase.saturating_sub(1));
+                let whole = phase.is_some_and(|p| p.devices > 0 && p.counts.good == p.devices);
+                if whole && matches!(view.verdict, Some(Verdict::Hold(HoldReason::Unproven { .. }))) {
+                    teller.say("verdict", &view.explanation);
+                    let promote = Promote { from_phase: view.phase };
+                    let done: DoneBody =
+                        client.post(&format!("/v1/rollouts/release-{rc}/promote"), &promote)?;
+                    teller.say("operator", &done.done);
+                }
+            }
             // A tiny fleet pauses at its first bad device. The demo plays the operator who has seen enough.
             Status::Paused => {
                 progress.end(&view.because);
@@ -370,10 +381,17 @@ fn tell_bad(client: &Client, devices: &[DemoDevice], view: &RolloutView) -> anyh
     })
 }
 
-/// Counts the devices that do not hold, confirmed and whole, the release that they should, or whose agent is gone.
-fn stranded(devices: &mut [DemoDevice], expected: u64) -> anyhow::Result<u64> {
+/// Counts the devices whose confirmed slot does not hold, whole, release 2, or release 3 where it was confirmed
+/// before the kill; and those whose agent is gone.
+fn stranded(client: &Client, devices: &mut [DemoDevice]) -> anyhow::Result<u64> {
     let mut stranded = 0;
     for device in devices {
+        let known: DeviceView = client.get(&format!("/v1/devices/{}", device.name))?;
+        let confirmed_bad = known
+            .attempts
+            .iter()
+            .any(|(id, a)| id.as_str() == "release-3" && a.outcome == Some(Outcome::Success));
+        let expected = if confirmed_bad { 3 } else { 2 };
         let held = device.confirmed()?;
         stranded += u64::from(held != Some(expected) || !device.alive());
     }
