@@ -247,11 +247,8 @@ impl Sim {
                     Outcome::Recalled => counts.recalled += counted,
                     Outcome::Deferred => counts.deferred += counted,
                 }
-                if *outcome == Outcome::Deferred {
-                    started = false;
-                } else {
-                    ended = true;
-                }
+                ended = started && *outcome != Outcome::Deferred;
+                started &= *outcome != Outcome::Deferred;
             }
         }
         counts
