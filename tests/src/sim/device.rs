@@ -448,6 +448,9 @@ impl Sim {
                 }
             }
             Job::Disarm => self.devices[d].disk.record.trial = None,
+            Job::Reboot if self.hold_reboots => {
+                return Some(Done::Failed("somebody holds the system up".to_owned()));
+            }
             Job::Reboot => {
                 self.note(|sim| format!("{} reboots", sim.devices[d].id));
                 self.power_off(d);

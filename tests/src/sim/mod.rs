@@ -169,6 +169,8 @@ pub struct Sim {
     pub effects: u64,
     /// Hooks say "not now" this many times more.
     pub hook_refusals: u32,
+    /// Devices that should boot do not get round to it.
+    pub hold_reboots: bool,
     queue: Queue<Event>,
     rng: Rng,
     network_rng: Rng,

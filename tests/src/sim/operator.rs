@@ -44,6 +44,7 @@ impl Sim {
             violations: Vec::new(),
             effects: 0,
             hook_refusals: 0,
+            hold_reboots: false,
             queue: Queue::default(),
             rng: Rng::of(seed, "devices"),
             network_rng: Rng::of(seed, "network"),

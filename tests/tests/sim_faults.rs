@@ -1,0 +1,83 @@
+//! Power, processes and networks fail at random, and everywhere once.
+
+use tern_controller::core::rollout::plan::Reach;
+use tern_controller::core::rollout::record::Status;
+use tern_tests::sim::broker::Network;
+use tern_tests::sim::clock::{HOUR, MINUTE};
+use tern_tests::sim::operator::plan;
+use tern_tests::sim::{Faults, Sim, SimConfig, Trial};
+
+const PHASES: [Reach; 3] = [Reach::Devices(2), Reach::Percent(50.0), Reach::All];
+
+#[test]
+fn a_restart_of_the_service_in_the_middle_loses_nothing() {
+    let mut sim = Sim::new(40, SimConfig { image: 5000, ..SimConfig::default() });
+    let rc = sim.publish(Trial::Healthy);
+    let rollout = sim.start(rc, plan(&PHASES, 1800));
+
+    for _ in 0..20 {
+        sim.run_for(7 * MINUTE);
+        sim.service_dies_before_sending();
+    }
+
+    sim.expect("the rollout completes", |s| s.status(&rollout) == Some(Status::Completed), 12 * HOUR);
+    sim.finish();
+    assert_eq!(sim.rollout(&rollout).total().good, 20);
+}
+
+fn under_fire(seed: u64, trial: Trial) -> Sim {
+    let mut config = SimConfig { devices: 6, image: 140_000, ..SimConfig::default() };
+    config.network = Network::bad();
+    config.faults = Faults {
+        until: 3 * HOUR,
+        power_cut: Some(40 * MINUTE),
+        agent_restart: Some(30 * MINUTE),
+        disconnect: Some(15 * MINUTE),
+        service_restart: Some(20 * MINUTE),
+    };
+    let mut sim = Sim::new(seed, config);
+    let rc = sim.publish(trial);
+    sim.start(rc, plan(&PHASES, 1800));
+    sim.run_for(3 * HOUR);
+    sim.expect("everybody comes to rest", Sim::is_quiet, 24 * HOUR);
+    sim
+}
+
+#[test]
+fn whatever_fails_the_devices_converge_and_every_promise_holds() {
+    for seed in 0..40 {
+        let mut sim = under_fire(1000 + seed, Trial::Healthy);
+        sim.finish();
+    }
+}
+
+#[test]
+fn whatever_fails_a_bad_release_strands_nobody() {
+    for seed in 0..20 {
+        let mut sim = under_fire(2000 + seed, Trial::Sick);
+        assert_eq!(sim.settled_on(0), 6, "seed {}\n{}", 2000 + seed, sim.tail(40));
+        sim.finish();
+    }
+}
+
+/// Runs one update of one device with the power cut at one effect; returns how many effects there were.
+fn update_with_a_cut_at(cut_at: Option<u64>) -> u64 {
+    let mut sim =
+        Sim::new(50, SimConfig { devices: 1, image: 70_000, cut_at, ..SimConfig::default() });
+    let rc = sim.publish(Trial::Healthy);
+    let rollout = sim.start(rc, plan(&[Reach::All], 600));
+    sim.expect("the rollout completes", |s| s.status(&rollout) == Some(Status::Completed), 12 * HOUR);
+    sim.expect("it comes to rest", Sim::is_quiet, HOUR);
+    assert_eq!(sim.settled_on(rc), 1, "cut at {cut_at:?}\n{}", sim.tail(60));
+    sim.finish();
+    sim.effects
+}
+
+#[test]
+fn a_power_cut_anywhere_never_strands_the_device() {
+    let effects = update_with_a_cut_at(None);
+    assert!(effects > 40, "{effects}");
+    for cut in 1..=effects {
+        update_with_a_cut_at(Some(cut));
+    }
+}
