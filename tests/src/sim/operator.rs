@@ -213,6 +213,13 @@ impl Sim {
         keys.iter().for_each(|key| self.broker.forget(key));
     }
 
+    /// Cuts the power of a device and takes its journal away; slots, boot record and signed files stay.
+    pub fn lose_journal(&mut self, d: usize) {
+        self.power_cut(d);
+        self.devices[d].disk.journal = None;
+        self.watch_journal_lost(d);
+    }
+
     /// Damages one byte of a device's inactive slot.
     pub fn rot(&mut self, d: usize, at: usize) {
         let spare = self.devices[d].running().other();
