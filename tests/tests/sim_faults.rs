@@ -43,12 +43,22 @@ fn under_fire(seed: u64, trial: Trial) -> Sim {
     sim
 }
 
-#[test]
-fn whatever_fails_the_devices_converge_and_every_promise_holds() {
-    for seed in 0..30 {
-        let mut sim = under_fire(1000 + seed, Trial::Healthy);
+fn converges_under_fire(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let mut sim = under_fire(seed, Trial::Healthy);
         sim.finish();
     }
+}
+
+// In two halves, because tests run side by side.
+#[test]
+fn whatever_fails_the_devices_converge_and_every_promise_holds() {
+    converges_under_fire(1000..1015);
+}
+
+#[test]
+fn whatever_fails_the_devices_converge_and_every_promise_holds_once_more() {
+    converges_under_fire(1015..1030);
 }
 
 #[test]
@@ -77,10 +87,48 @@ fn a_device_that_lost_its_journal_is_heard_again_and_takes_the_next_release() {
     sim.finish();
 }
 
+#[test]
+fn reports_that_waited_through_two_unheard_boots_are_counted_after_the_challenge() {
+    let mut sim = Sim::new(52, SimConfig { devices: 1, image: 400_000, ..SimConfig::default() });
+    sim.run_for(MINUTE);
+    let rc = sim.publish(Trial::Healthy);
+    let rollout = sim.start(rc, plan(&[Reach::All], 600));
+    let on_trial = |s: &Sim| s.devices[0].running_rc() == rc;
+    sim.expect("the trial boots", on_trial, HOUR);
+    sim.set_offline(0, true);
+    for _ in 0..2 {
+        sim.power_cut(0);
+        sim.run_for(MINUTE);
+    }
+    // The second boot used up the trial: what waits now says that the device went back.
+    sim.set_offline(0, false);
+
+    sim.expect("it comes to rest", Sim::is_quiet, 2 * HOUR);
+
+    assert!(sim.log.iter().any(|line| line.contains("granted")), "{}", sim.tail(60));
+    assert_eq!(sim.rollout(&rollout).total().bad, 1);
+    sim.finish();
+}
+
+#[test]
+fn an_agent_that_restarts_between_arming_and_booting_costs_nothing() {
+    let mut sim = Sim::new(53, SimConfig { devices: 1, image: 5000, ..SimConfig::default() });
+    let rc = sim.publish(Trial::Healthy);
+    let rollout = sim.start(rc, plan(&[Reach::All], 600));
+    sim.hold_reboots = true;
+    sim.expect("the device arms", |s| s.devices[0].is_armed(), HOUR);
+
+    sim.agent_restart(0);
+    sim.hold_reboots = false;
+
+    sim.expect("the rollout completes", |s| s.status(&rollout) == Some(Status::Completed), 12 * HOUR);
+    sim.finish();
+    assert_eq!(sim.rollout(&rollout).total().good, 1);
+}
+
 /// Runs one update of one device with the power cut at one effect; returns how many effects there were.
 fn update_with_a_cut_at(cut_at: Option<u64>) -> u64 {
-    let mut sim =
-        Sim::new(50, SimConfig { devices: 1, image: 70_000, cut_at, ..SimConfig::default() });
+    let mut sim = Sim::new(50, SimConfig { devices: 1, image: 70_000, cut_at, ..SimConfig::default() });
     let rc = sim.publish(Trial::Healthy);
     let rollout = sim.start(rc, plan(&[Reach::All], 600));
     sim.expect("the rollout completes", |s| s.status(&rollout) == Some(Status::Completed), 12 * HOUR);

@@ -118,8 +118,7 @@ impl Controller {
             snapshot: key("snapshot"),
             targets: key("targets"),
         };
-        let delegated =
-            DelegatedKeys { release: key("release"), rollout: key("rollout"), halt: key("halt") };
+        let delegated = DelegatedKeys { release: key("release"), rollout: key("rollout"), halt: key("halt") };
         let telemetry = point_hex(&secret_key(self.seed, "telemetry").public_key());
         let content = TargetsContent { telemetry: BTreeMap::from([(KID, telemetry)]), time: None };
         let targets = build::targets(1, EXPIRES, &self.product, &delegated, &content);

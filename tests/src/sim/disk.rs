@@ -56,7 +56,11 @@ impl Slot {
 
     /// Tells whether the slot begins with `image`.
     pub fn holds(&self, image: &[u8]) -> bool {
-        if self.unsynced.is_empty() { self.durable.starts_with(image) } else { self.read().starts_with(image) }
+        if self.unsynced.is_empty() {
+            self.durable.starts_with(image)
+        } else {
+            self.read().starts_with(image)
+        }
     }
 
     /// Writes without syncing.

@@ -107,7 +107,8 @@ impl Sim {
         let id = device.id.clone();
         let active = device.disk.record.active;
         let confirmed = device.watched.confirmed.get(&active).copied();
-        let bootable = confirmed.is_some_and(|image| device.disk.slot(active).holds(&self.images[image].bytes));
+        let bootable =
+            confirmed.is_some_and(|image| device.disk.slot(active).holds(&self.images[image].bytes));
         let floor = device.agent().map(|agent| agent.durable().floor);
         if !bootable {
             self.violated(format!("{id} falls back to slot {active}, which it never confirmed as it is now"));
@@ -225,7 +226,9 @@ impl Sim {
         }
         let created = self.devices.iter().find(|d| d.id == *device).and_then(|d| d.watched.created.get(n));
         if created != Some(report) {
-            self.violated(format!("report {n} of {device} is not what the device's journal holds: {report:?}"));
+            self.violated(format!(
+                "report {n} of {device} is not what the device's journal holds: {report:?}"
+            ));
         }
     }
 

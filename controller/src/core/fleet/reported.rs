@@ -98,7 +98,8 @@ impl Fleet {
                 // One that was overtaken by a later one is history.
                 if n > record.state_n {
                     if record.state != *from {
-                        anomalies.push(format!("went from {from} to {to}, was last seen in {}", record.state));
+                        anomalies
+                            .push(format!("went from {from} to {to}, was last seen in {}", record.state));
                     }
                     (record.state, record.state_n) = (*to, n);
                 }
