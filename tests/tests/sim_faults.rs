@@ -26,7 +26,7 @@ fn a_restart_of_the_service_in_the_middle_loses_nothing() {
     assert_eq!(sim.rollout(&rollout).total().good, 20);
 }
 
-fn under_fire(seed: u64, trial: Trial) -> Sim {
+fn battlefield(seed: u64) -> Sim {
     let mut config = SimConfig { devices: 4, image: 70_000, ..SimConfig::default() };
     config.network = Network::bad();
     config.faults = Faults {
@@ -36,7 +36,11 @@ fn under_fire(seed: u64, trial: Trial) -> Sim {
         disconnect: Some(15 * MINUTE),
         service_restart: Some(20 * MINUTE),
     };
-    let mut sim = Sim::new(seed, config);
+    Sim::new(seed, config)
+}
+
+fn under_fire(seed: u64, trial: Trial) -> Sim {
+    let mut sim = battlefield(seed);
     let rc = sim.publish(trial);
     sim.start(rc, plan(&PHASES, 1200));
     sim.run_for(2 * HOUR);
@@ -54,17 +58,17 @@ fn converges_under_fire(seeds: std::ops::Range<u64>) {
 // In two halves, because tests run side by side.
 #[test]
 fn whatever_fails_the_devices_converge_and_every_promise_holds() {
-    converges_under_fire(1000..1015);
+    converges_under_fire(1000..1012);
 }
 
 #[test]
 fn whatever_fails_the_devices_converge_and_every_promise_holds_once_more() {
-    converges_under_fire(1015..1030);
+    converges_under_fire(1012..1024);
 }
 
 #[test]
 fn whatever_fails_a_bad_release_strands_nobody() {
-    for seed in 0..20 {
+    for seed in 0..14 {
         let mut sim = under_fire(2000 + seed, Trial::Sick);
         assert_eq!(sim.settled_on(0), 4, "seed {}\n{}", 2000 + seed, sim.tail(40));
         sim.finish();
@@ -128,6 +132,37 @@ fn an_agent_that_restarts_between_arming_and_booting_costs_nothing() {
     sim.expect("the rollout completes", |s| s.status(&rollout) == Some(Status::Completed), 12 * HOUR);
     sim.finish();
     assert_eq!(sim.rollout(&rollout).total().good, 1);
+}
+
+fn a_kill_reaches_everybody(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let mut sim = battlefield(seed);
+        let rc = sim.publish(Trial::Healthy);
+        let rollout = sim.start(rc, plan(&[Reach::All], 1200));
+        // From the first downloads to the last soaks.
+        sim.run_for((seed % 14) * 90_000 + 20_000);
+        sim.expect("the service is up", |s| s.controller.is_up(), MINUTE);
+        sim.kill(&rollout);
+        sim.run_for(2 * HOUR);
+
+        sim.expect("everybody comes to rest", Sim::is_quiet, 24 * HOUR);
+
+        let trials = sim.devices.iter().filter(|d| d.is_armed()).count();
+        assert_eq!((trials, sim.settled_on(0) + sim.settled_on(rc)), (0, 4), "seed {seed}");
+        sim.finish();
+    }
+}
+
+#[test]
+fn whatever_fails_a_kill_at_any_moment_reaches_everybody() {
+    a_kill_reaches_everybody(3000..3014);
+}
+
+#[test]
+#[ignore = "minutes of simulation; run it after a change of a core, with --ignored"]
+fn a_long_campaign_finds_nothing() {
+    converges_under_fire(10_000..10_100);
+    a_kill_reaches_everybody(20_000..20_070);
 }
 
 /// Runs one update of one device with the power cut at one effect; returns how many effects there were.
