@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use tern_protocol::bundle::File;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::PairSecret;
-use tern_protocol::message::{Pack, Registry, ReportKind};
-use tern_protocol::offer::Artifact;
+use tern_protocol::message::{Pack, Registry, ReportKind, Versions};
+use tern_protocol::offer::{Artifact, Selection};
 use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::{Pool, Trusted};
 
@@ -198,6 +198,8 @@ pub struct Agent {
     pub(super) exchange: Exchange,
     pub(super) missing: Option<Missing>,
     pub(super) entropy: Entropy,
+    /// What the files of these versions offer to a device of this registry entry.
+    pub(super) selected: Option<(Versions, Registry, Option<Selection>)>,
     boot: Option<BootFacts>,
     download: Option<Download>,
     job: Option<(u64, Job)>,
@@ -229,6 +231,7 @@ impl Agent {
             exchange,
             missing: None,
             entropy: Entropy { seed, used: 0 },
+            selected: None,
             boot: None,
             download: None,
             job: None,

@@ -298,6 +298,10 @@ impl Agent {
     }
 
     fn challenged(&mut self, challenge: Nonce) {
+        // Challenges answer hellos, and ours was acknowledged: somebody repeats an old one of ours.
+        if self.exchange.greeted {
+            return;
+        }
         let counter = self.durable.outbox.highest();
         let input = challenge_signing_input(&self.settings.device, challenge, counter);
         let signature = hex::encode(self.keys.sign(&input));

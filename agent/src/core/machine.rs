@@ -7,6 +7,7 @@
 //!                                                        Idle    ↓                 ↓      Rollback
 //!                                                             Rollback ─────────→ Failed
 //! ```
+//! Hooks that said "not now" are retried by way of Verifying: the slot is read back and the release asked for again.
 //! [`State::after`] is the whole of it: facts in, the next state out, no I/O, no clock. [`State::owes`] says what
 //! the state still owes; the shell saves a state before it acts on it, so a restart only asks again.
 //!

@@ -3,7 +3,7 @@
 use tern_protocol::bundle::Bundle;
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::GET_WANTS_MAX;
-use tern_protocol::message::{Get, Want};
+use tern_protocol::message::{Get, Registry, Want};
 use tern_protocol::offer::{self, Selection, select};
 use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::Role;
@@ -159,9 +159,23 @@ impl Agent {
         }
     }
 
-    fn selection(&self) -> Option<Selection> {
+    /// Works out what the trusted files offer. Kept until they or the registry change: a position costs a thousand
+    /// hashes, and this is asked after every job.
+    fn selection(&mut self) -> Option<Selection> {
+        let (versions, registry) = (self.trust.versions(), self.registry());
+        if let Some((of, by, selection)) = &self.selected
+            && (*of, by) == (versions, registry)
+        {
+            return selection.clone();
+        }
+        let registry = registry.clone();
+        let selection = self.select(&registry);
+        self.selected = Some((versions, registry, selection.clone()));
+        selection
+    }
+
+    fn select(&self, registry: &Registry) -> Option<Selection> {
         let current = self.trust.current()?;
-        let registry = self.registry();
         let device = offer::Device {
             id: &self.settings.device,
             product: &registry.product,

@@ -155,10 +155,16 @@ impl Sim {
     }
 
     pub(super) fn watch_saved(&mut self, d: usize, durable: &Durable) {
-        let mut claims = Vec::new();
+        let (mut claims, mut again) = (Vec::new(), Vec::new());
         let created = &mut self.devices[d].watched.created;
         for pending in durable.outbox.pending() {
-            if matches!(pending.kind, ReportKind::Hello(_)) || created.contains_key(&pending.n) {
+            if matches!(pending.kind, ReportKind::Hello(_)) {
+                continue;
+            }
+            if let Some(kind) = created.get(&pending.n) {
+                if *kind != pending.kind {
+                    again.push(pending.n);
+                }
                 continue;
             }
             created.insert(pending.n, pending.kind.clone());
@@ -169,6 +175,18 @@ impl Sim {
         for rc in claims {
             self.check_claim(d, rc);
         }
+        for n in again {
+            let id = self.devices[d].id.clone();
+            self.violated(format!("{id} uses report number {n} twice"));
+        }
+    }
+
+    /// Forgets what a device promised: its journal is gone, and the number of its next report starts over.
+    pub(super) fn watch_journal_lost(&mut self, d: usize) {
+        let id = self.devices[d].id.clone();
+        let watched = &mut self.devices[d].watched;
+        watched.created.retain(|n, _| self.reported.contains_key(&(id.clone(), *n)));
+        watched.floor = 0;
     }
 
     pub(super) fn watch_published(&mut self, d: usize, payload: &[u8]) {
@@ -250,11 +268,8 @@ impl Sim {
                     Outcome::Recalled => counts.recalled += counted,
                     Outcome::Deferred => counts.deferred += counted,
                 }
-                if *outcome == Outcome::Deferred {
-                    started = false;
-                } else {
-                    ended = true;
-                }
+                ended = started && *outcome != Outcome::Deferred;
+                started &= *outcome != Outcome::Deferred;
             }
         }
         counts

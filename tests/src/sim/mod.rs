@@ -14,7 +14,8 @@
 //! | [`clock`] | virtual time and chance |
 //! | [`broker`] | retained messages, links, the chunk server |
 //! | [`disk`] | slots, boot record, boot loader, journal |
-//! | [`device`] | a device around the real agent core |
+//! | [`device`] | a device around the real agent core: power, processes, connections |
+//! | `jobs` | what a device does for its agent |
 //! | [`controller`] | the real service and the operator's keys |
 //! | [`invariants`] | what must always hold |
 //! | [`operator`] | what scenarios do to the world |
@@ -25,6 +26,7 @@ pub mod controller;
 pub mod device;
 pub mod disk;
 pub mod invariants;
+mod jobs;
 pub mod operator;
 
 use std::collections::BTreeMap;
@@ -41,6 +43,9 @@ use self::broker::{Broker, Network};
 use self::clock::{Queue, Rng, SECOND};
 use self::controller::Controller;
 use self::device::Device;
+
+/// How often the service looks at the time when nothing happens; judging costs more than anything it waits for.
+const TICK: u64 = 15 * SECOND;
 
 /// What a simulation begins with.
 #[derive(Debug, Clone)]
@@ -169,6 +174,8 @@ pub struct Sim {
     pub effects: u64,
     /// Hooks say "not now" this many times more.
     pub hook_refusals: u32,
+    /// Devices that should boot do not get round to it.
+    pub hold_reboots: bool,
     queue: Queue<Event>,
     rng: Rng,
     network_rng: Rng,
@@ -217,10 +224,8 @@ impl Sim {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::ToDevice { d, connection, topic, payload } => {
-                if self.devices[d].connection == connection && self.devices[d].link {
-                    self.hand_in(d, Input::Message { topic, payload });
-                }
+            Event::ToDevice { d, connection, topic, payload } if self.is_connected(d, connection) => {
+                self.hand_in(d, Input::Message { topic, payload });
             }
             Event::ToService { topic, payload } => self.serve(ServiceInput::Message { topic, payload }),
             Event::Wake { d, process, token } if self.devices[d].process == process => self.wake(d, token),
@@ -233,12 +238,16 @@ impl Sim {
             Event::ServiceUp => self.service_up(),
             Event::Tick => {
                 self.serve(ServiceInput::Time);
-                self.queue.plan(self.queue.now() + 5 * SECOND, Event::Tick);
+                self.queue.plan(self.queue.now() + TICK, Event::Tick);
             }
             Event::Fault(fault) => self.fault(fault),
-            // The process that this was meant for is gone.
+            // The process or the connection that this was meant for is gone.
             _ => {}
         }
+    }
+
+    fn is_connected(&self, d: usize, connection: u64) -> bool {
+        self.devices[d].link && self.devices[d].connection == connection
     }
 
     /// Writes a line into the log.

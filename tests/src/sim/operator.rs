@@ -44,6 +44,7 @@ impl Sim {
             violations: Vec::new(),
             effects: 0,
             hook_refusals: 0,
+            hold_reboots: false,
             queue: Queue::default(),
             rng: Rng::of(seed, "devices"),
             network_rng: Rng::of(seed, "network"),
@@ -210,6 +211,13 @@ impl Sim {
     pub fn broker_forgets(&mut self) {
         let keys: Vec<String> = self.broker.topics().map(str::to_owned).collect();
         keys.iter().for_each(|key| self.broker.forget(key));
+    }
+
+    /// Cuts the power of a device and takes its journal away; slots, boot record and signed files stay.
+    pub fn lose_journal(&mut self, d: usize) {
+        self.power_cut(d);
+        self.devices[d].disk.journal = None;
+        self.watch_journal_lost(d);
     }
 
     /// Damages one byte of a device's inactive slot.

@@ -8,6 +8,7 @@ use tern_protocol::message::{Registry, Versions};
 use tern_protocol::state::{Outcome, StateName};
 
 use super::received::Received;
+use super::tale::Tale;
 use crate::core::fact::Millis;
 
 /// Anomalies kept per device.
@@ -55,6 +56,12 @@ pub struct AttemptRecord {
     pub rank: u64,
     /// The state that it reported last.
     pub state: StateName,
+    /// Number of the report that said so.
+    #[serde(default)]
+    pub state_n: u64,
+    /// Its starts and ends in the order in which it made them.
+    #[serde(default)]
+    pub tale: Tale,
     /// The first outcome; it stands.
     pub outcome: Option<Outcome>,
     /// Why, in the device's words.

@@ -4,6 +4,7 @@ pub mod device;
 pub mod product;
 pub mod received;
 mod reported;
+pub mod tale;
 
 use std::collections::BTreeMap;
 

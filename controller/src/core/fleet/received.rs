@@ -19,6 +19,11 @@ impl Received {
         n < self.low || self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&n))
     }
 
+    /// Tells whether the device's outbox had moved past `n` already.
+    pub fn is_done_with(&self, n: u64) -> bool {
+        n < self.low
+    }
+
     /// Adds `n`; everything below `low` is no longer in the device's outbox and counts as done with.
     pub fn insert(&mut self, n: u64, low: u64) {
         if !self.contains(n) {

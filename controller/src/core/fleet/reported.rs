@@ -6,6 +6,7 @@ use tern_protocol::state::{Outcome, StateName};
 
 use super::Fleet;
 use super::device::AttemptRecord;
+use super::tale::{self, Tale};
 use crate::core::fact::Millis;
 
 impl Fleet {
@@ -32,11 +33,11 @@ impl Fleet {
             device.agent.clone_from(&hello.agent);
         }
         if let Some(attempt) = report.attempt() {
-            self.attempted(at, id, attempt, report);
+            self.attempted(at, id, attempt, (n, report));
         }
     }
 
-    fn attempted(&mut self, at: Millis, id: &DeviceId, attempt: &Attempt, report: &ReportKind) {
+    fn attempted(&mut self, at: Millis, id: &DeviceId, attempt: &Attempt, (n, report): (u64, &ReportKind)) {
         let (Some(device), Some(rollout)) =
             (self.devices.get_mut(id), self.rollouts.get_mut(&attempt.rollout))
         else {
@@ -67,6 +68,8 @@ impl Fleet {
             started_at: None,
             rank: 0,
             state: StateName::Idle,
+            state_n: 0,
+            tale: Tale::default(),
             outcome: None,
             reason: None,
             halted_at: None,
@@ -82,45 +85,42 @@ impl Fleet {
             // Another try of a device that was counted already: it keeps its phase and its first verdict.
             record.attempt = attempt.attempt;
             record.state = StateName::Idle;
+            if record.started_at.is_none() {
+                // It never started, so nothing of it was counted yet.
+                record.outcome = None;
+            }
         }
         record.changed_at = at;
+        let mut event = None;
         match report {
-            ReportKind::Started { .. } => {
-                if record.started_at.is_none() && record.outcome.is_none() {
-                    record.started_at = Some(at);
-                    record.rank = rollout.count_start(&model, record.phase);
-                }
-            }
+            ReportKind::Started { .. } => event = Some(tale::Event::Begun),
             ReportKind::Transition { from, to, .. } => {
-                if record.state != *from {
-                    anomalies.push(format!("went from {from} to {to}, was last seen in {}", record.state));
+                // One that was overtaken by a later one is history.
+                if n > record.state_n {
+                    if record.state != *from {
+                        anomalies
+                            .push(format!("went from {from} to {to}, was last seen in {}", record.state));
+                    }
+                    (record.state, record.state_n) = (*to, n);
                 }
-                record.state = *to;
                 // What runs on trial has started, whatever became of the report that says so.
-                if *to == StateName::VerifyPost && record.started_at.is_none() && record.outcome.is_none() {
-                    record.started_at = Some(at);
-                    record.rank = rollout.count_start(&model, record.phase);
+                if *to == StateName::VerifyPost {
+                    event = Some(tale::Event::Begun);
                 }
             }
             ReportKind::Outcome { outcome, reason, .. } => {
                 if record.outcome.is_some() {
                     anomalies.push(format!("a second outcome, {outcome}; the first stands"));
                 } else {
-                    let started = record.started_at.is_some();
-                    if started {
-                        rollout.count_outcome(&model, record.phase, record.rank, *outcome);
-                    }
                     record.reason.clone_from(reason);
-                    if *outcome == Outcome::Deferred {
-                        // The start is taken back; the device will start again.
-                        record.started_at = None;
-                    } else {
+                    if *outcome != Outcome::Deferred {
                         record.outcome = Some(*outcome);
                     }
                     if *outcome == Outcome::Success {
                         device.running = attempt.rc;
                     }
                 }
+                event = Some(tale::Event::Ended(*outcome));
             }
             ReportKind::Halted { state, .. } => {
                 record.halted_at.get_or_insert(at);
@@ -130,6 +130,19 @@ impl Fleet {
             | ReportKind::Ask { .. }
             | ReportKind::ControlStart { .. }
             | ReportKind::Health { .. } => {}
+        }
+        if let Some(event) = event {
+            let (before, after) = record.tale.tell(n, event);
+            for _ in before.started..after.started {
+                record.rank = rollout.count_start(&model, record.phase);
+            }
+            for _ in before.deferred..after.deferred {
+                rollout.count_outcome(&model, record.phase, record.rank, Outcome::Deferred);
+            }
+            if let (None, Some(outcome)) = (before.outcome, after.outcome) {
+                rollout.count_outcome(&model, record.phase, record.rank, outcome);
+            }
+            record.started_at = after.begun.then(|| record.started_at.unwrap_or(at));
         }
         for what in anomalies {
             device.anomaly(at, what);

@@ -65,11 +65,16 @@ impl Service {
     }
 
     pub(super) fn advance(&mut self, rollout: &Rollout, because: String) {
-        let next = rollout.phases.len();
-        if next >= rollout.plan.phases.len() {
-            return;
+        let mut rollout = rollout.clone();
+        while rollout.phases.len() < rollout.plan.phases.len() {
+            self.open_phase(&rollout, rollout.phases.len(), because.clone());
+            let Some(opened) = self.fleet.rollouts.get(&rollout.id) else { return };
+            // A phase that includes nobody new can prove nothing, and would wait for its first start for ever.
+            if opened.phases.last().is_none_or(|phase| phase.devices > 0) {
+                return;
+            }
+            rollout = opened.clone();
         }
-        self.open_phase(rollout, next, because);
     }
 
     pub(super) fn open_phase(&mut self, rollout: &Rollout, phase: usize, because: String) {

@@ -1,0 +1,202 @@
+//! Tests of the update machine as a value: every state against every event.
+
+mod kill;
+mod machine;
+mod table;
+
+use tern_protocol::chunk::ChunkSet;
+use tern_protocol::digest::Digest;
+use tern_protocol::message::Attempt;
+use tern_protocol::offer::{Artifact, Offer};
+use tern_protocol::state::Outcome;
+use tern_protocol::tuf::content::{Arm, EntryKind};
+
+use super::SlotName;
+use super::state::{Event, RetryTo, RollbackStep, State, Then, Tries, UpdatingStep, Work};
+use super::timing::{Stamp, Timing};
+
+/// The moment at which everything happens: the third boot, a minute in.
+const NOW: Stamp = Stamp { epoch: 3, uptime: 60_000 };
+/// Longer ago than any wait, in the same boot.
+const LONG: u64 = 100 * 24 * 3_600_000;
+
+fn offer(rc: u64, attempt: u32) -> Offer {
+    let digest = Digest::of(&rc.to_be_bytes());
+    Offer {
+        attempt: Attempt { rc, rollout: format!("r{rc}").parse().unwrap(), attempt },
+        kind: EntryKind::Update,
+        version: format!("{rc}.0"),
+        artifacts: vec![Artifact {
+            component: "rootfs".into(),
+            length: 3 * 65_536,
+            sha256: digest,
+            root: digest,
+        }],
+        models: vec!["B3".parse().unwrap()],
+        min_from: 0,
+        floor: 0,
+        arm: Arm::Acked,
+        spread: 0,
+    }
+}
+
+/// Release 2, from slot a into slot b.
+fn work() -> Work {
+    Work { offer: offer(2, 1), slot: SlotName::B, tries: Tries::default() }
+}
+
+fn chunks(numbers: &[u32]) -> ChunkSet {
+    let mut set = ChunkSet::default();
+    for number in numbers {
+        set.insert(*number);
+    }
+    set
+}
+
+fn updating(step: UpdatingStep) -> State {
+    State::Updating { work: work(), step }
+}
+
+fn rollback(step: RollbackStep) -> State {
+    let reason = "a probe failed".into();
+    State::Rollback { work: work(), outcome: Outcome::RolledBack, reason, step }
+}
+
+fn trial(probed: bool, heard: bool) -> State {
+    State::VerifyPost { work: work(), since: NOW, probed, heard }
+}
+
+/// Every state, with every step and flag that changes what may follow.
+fn states() -> Vec<State> {
+    let downloading = |marked, have: &[u32]| State::Downloading { work: work(), marked, have: chunks(have) };
+    let retry = |to| State::Retry { work: work(), to, since: NOW, wait: 30_000 };
+    let verifying = |hashed| State::Verifying { work: work(), hashed };
+    let pre = |undo| State::PreUpdating { work: work(), undo };
+    let fail = || Then::Fail("no space".into());
+    vec![
+        State::Idle { not_before: None },
+        State::Idle { not_before: Some(NOW) },
+        State::Checking { work: work() },
+        downloading(false, &[]),
+        downloading(true, &[0]),
+        verifying(false),
+        verifying(true),
+        pre(None),
+        pre(Some(Then::Retry)),
+        pre(Some(fail())),
+        pre(Some(Then::Recall)),
+        pre(Some(Then::Defer)),
+        updating(UpdatingStep::Announce { since: NOW }),
+        updating(UpdatingStep::Arm),
+        updating(UpdatingStep::Reboot),
+        updating(UpdatingStep::Disarm(fail())),
+        updating(UpdatingStep::Disarm(Then::Recall)),
+        updating(UpdatingStep::Undo(fail())),
+        updating(UpdatingStep::Undo(Then::Recall)),
+        updating(UpdatingStep::Undo(Then::Defer)),
+        trial(false, false),
+        trial(true, false),
+        trial(true, true),
+        State::Success { work: work() },
+        retry(RetryTo::Downloading),
+        retry(RetryTo::PreUpdating),
+        State::Failed { work: work(), reason: "no space".into() },
+        rollback(RollbackStep::Record),
+        rollback(RollbackStep::Reboot),
+        rollback(RollbackStep::Undo),
+    ]
+}
+
+/// Every event, with every fact in it that changes what follows. `Time` is tried twice: now, and long after.
+fn events() -> Vec<(&'static str, Event)> {
+    use Event as E;
+    let offered = |rc, attempt| E::Offered { offer: offer(rc, attempt), slot: SlotName::B };
+    let booted = |slot, armed, rebooted| E::Booted { slot, armed, rebooted };
+    let because = || "because".to_owned();
+    vec![
+        ("offered the same", offered(2, 1)),
+        ("offered attempt 2", offered(2, 2)),
+        ("offered release 3", offered(3, 1)),
+        ("withdrawn", E::Withdrawn),
+        ("halted", E::Halted),
+        ("eligible", E::Eligible { present: false }),
+        ("eligible, image present", E::Eligible { present: true }),
+        ("ineligible", E::Ineligible(because())),
+        ("postponed", E::Postponed(because())),
+        ("slot marked", E::SlotMarked),
+        ("written one", E::Written(vec![1])),
+        ("written the rest", E::Written(vec![1, 2])),
+        ("write failed", E::WriteFailed(because())),
+        ("hash matches", E::Hashed { matches: true }),
+        ("hash differs", E::Hashed { matches: false }),
+        ("answered", E::Answered),
+        ("hooks done", E::HooksDone),
+        ("hooks not now", E::HooksPostponed(because())),
+        ("hooks failed", E::HooksFailed(because())),
+        ("hooks undone", E::Undone),
+        ("armed", E::Armed),
+        ("arm failed", E::ArmFailed(because())),
+        ("disarmed in a", E::Disarmed { running: SlotName::A }),
+        ("disarmed in b", E::Disarmed { running: SlotName::B }),
+        ("agent up in a", booted(SlotName::A, false, false)),
+        ("agent up in a, armed", booted(SlotName::A, true, false)),
+        ("agent up in b, armed", booted(SlotName::B, true, false)),
+        ("booted a", booted(SlotName::A, false, true)),
+        ("booted a, armed", booted(SlotName::A, true, true)),
+        ("booted b, armed", booted(SlotName::B, true, true)),
+        ("booted b", booted(SlotName::B, false, true)),
+        ("probes passed", E::ProbesPassed),
+        ("probe failed", E::ProbeFailed(because())),
+        ("confirmed", E::Confirmed),
+        ("time", E::Time),
+    ]
+}
+
+/// Returns when an event happens: a boot opens an epoch.
+fn moment(event: &Event) -> Stamp {
+    match event {
+        Event::Booted { rebooted: true, .. } => Stamp { epoch: NOW.epoch + 1, uptime: 5000 },
+        _ => NOW,
+    }
+}
+
+fn after(state: State, event: &Event) -> State {
+    state.after(event, moment(event), &Timing::default())
+}
+
+fn later(state: State, event: &Event) -> State {
+    state.after(event, Stamp { epoch: NOW.epoch, uptime: LONG }, &Timing::default())
+}
+
+/// Writes a state in one line.
+fn show(state: &State) -> String {
+    let name = state.name();
+    match state {
+        State::Idle { not_before: None } => name.to_string(),
+        State::Idle { not_before: Some(_) } => format!("{name}, deferred"),
+        State::Checking { work } => format!("{name} release {}", work.offer.attempt.rc),
+        State::Success { .. } => name.to_string(),
+        State::Downloading { marked, have, .. } => {
+            format!("{name}, {}, {} of 3", if *marked { "marked" } else { "to be marked" }, have.len())
+        }
+        State::Verifying { hashed, .. } => {
+            format!("{name}, {}", if *hashed { "hashed" } else { "to be hashed" })
+        }
+        State::PreUpdating { undo: None, .. } => name.to_string(),
+        State::PreUpdating { undo: Some(then), .. } => format!("{name}, undo then {then:?}"),
+        State::Updating { step, .. } => match step {
+            UpdatingStep::Announce { .. } => format!("{name}, announce"),
+            step => format!("{name}, {step:?}"),
+        },
+        State::VerifyPost { probed, heard, .. } => {
+            let flag = |on: &bool, what| if *on { format!(", {what}") } else { String::new() };
+            format!("{name}{}{}", flag(probed, "probed"), flag(heard, "heard"))
+        }
+        State::Retry { work, to, .. } => {
+            let tries = work.tries.download + work.tries.hooks;
+            format!("{name} {to:?} (try {tries})")
+        }
+        State::Failed { reason, .. } => format!("{name}: {reason}"),
+        State::Rollback { outcome, step, reason, .. } => format!("{name}, {step:?}, {outcome}: {reason}"),
+    }
+}

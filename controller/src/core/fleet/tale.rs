@@ -1,0 +1,132 @@
+//! What a device's reports say about one rollout, in the order in which the device made them.
+//!
+//! Reports arrive in any order: a lost start comes after the outcome that it led to. The counters follow the tale,
+//! not the arrivals, so every order gives the same sums.
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::state::Outcome;
+
+/// Events kept; a device that defers for ever must not make its record grow.
+const EVENTS_MAX: usize = 32;
+
+/// The tale so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tale {
+    /// Ascending by report number, each number once.
+    events: Vec<(u64, Event)>,
+    /// Whether the start that stood before the oldest event still stands.
+    begun: bool,
+}
+
+/// What a report says about the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// It started, or is further than that.
+    Begun,
+    /// It ended; [`Outcome::Deferred`] takes the start back.
+    Ended(Outcome),
+}
+
+/// What a tale adds up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sum {
+    /// Starts.
+    pub started: u64,
+    /// Starts that were taken back.
+    pub deferred: u64,
+    /// A start stands: not taken back, whether or not it has ended.
+    pub begun: bool,
+    /// How it ended after its start. The first end of a started attempt stands.
+    pub outcome: Option<Outcome>,
+}
+
+impl Tale {
+    /// Puts in what report `n` says; returns the sums before and after.
+    pub fn tell(&mut self, n: u64, event: Event) -> (Sum, Sum) {
+        if self.events.len() >= EVENTS_MAX {
+            self.forget_oldest();
+        }
+        let before = self.sum();
+        if let Err(at) = self.events.binary_search_by_key(&n, |(number, _)| *number) {
+            self.events.insert(at, (n, event));
+        }
+        (before, self.sum())
+    }
+
+    /// Adds the tale up.
+    pub fn sum(&self) -> Sum {
+        let mut sum = Sum { begun: self.begun, ..Sum::default() };
+        for (_, event) in &self.events {
+            match event {
+                Event::Begun if !sum.begun => {
+                    sum.begun = true;
+                    sum.started += 1;
+                }
+                Event::Ended(Outcome::Deferred) if sum.begun => {
+                    sum.begun = false;
+                    sum.deferred += 1;
+                }
+                Event::Ended(outcome) if sum.begun && *outcome != Outcome::Deferred => {
+                    sum.outcome = Some(*outcome);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        sum
+    }
+
+    fn forget_oldest(&mut self) {
+        match self.events.remove(0) {
+            (_, Event::Begun) => self.begun = true,
+            (_, Event::Ended(Outcome::Deferred)) => self.begun = false,
+            // An end that counts closes the tale: it stays, and what follows it never counted.
+            (n, ended) if self.begun => self.events = vec![(n, ended)],
+            // The end of what never started says nothing.
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STORY: [Event; 7] = [
+        Event::Ended(Outcome::Failed),
+        Event::Begun,
+        Event::Begun,
+        Event::Ended(Outcome::Deferred),
+        Event::Begun,
+        Event::Ended(Outcome::RolledBack),
+        Event::Begun,
+    ];
+
+    proptest! {
+        #[test]
+        fn every_order_of_arrival_gives_the_same_sum(order in Just((0..STORY.len()).collect::<Vec<_>>()).prop_shuffle()) {
+            let mut tale = Tale::default();
+            for at in order {
+                tale.tell(at as u64, STORY[at]);
+            }
+            let outcome = Some(Outcome::RolledBack);
+            prop_assert_eq!(tale.sum(), Sum { started: 2, deferred: 1, begun: true, outcome });
+        }
+    }
+
+    #[test]
+    fn a_device_that_defers_for_ever_keeps_a_short_tale() {
+        let mut tale = Tale::default();
+        let (mut started, mut deferred) = (0, 0);
+        for n in 0..1000 {
+            let event = if n % 2 == 0 { Event::Begun } else { Event::Ended(Outcome::Deferred) };
+            let (before, after) = tale.tell(n, event);
+            started += after.started - before.started;
+            deferred += after.deferred - before.deferred;
+        }
+        assert_eq!((started, deferred), (500, 500));
+        assert!(tale.events.len() <= EVENTS_MAX);
+    }
+}

@@ -1,0 +1,161 @@
+//! What a device does for its agent: saves, publishes, writes, and the jobs that take their time.
+
+use std::collections::BTreeSet;
+
+use tern_agent::core::agent::{Done, Input, Job, Output};
+
+use super::clock::SECOND;
+use super::disk::{Label, Slot};
+use super::{Broken, Event, Sim, Trial};
+
+impl Sim {
+    /// Carries outputs out in order; false when the power was cut in between.
+    pub(super) fn carry_out(&mut self, d: usize, outputs: Vec<Output>) -> bool {
+        let process = self.devices[d].process;
+        for output in outputs {
+            if self.cut_here(d) {
+                return false;
+            }
+            self.carry_out_one(d, output);
+            if self.devices[d].process != process {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn carry_out_one(&mut self, d: usize, output: Output) {
+        match output {
+            Output::SaveTrust(files) => self.devices[d].disk.trust = files,
+            Output::SaveJournal => self.save_journal(d),
+            Output::Listen(topics) => {
+                let keys: BTreeSet<String> = topics.iter().map(|t| t.render(&self.fleet)).collect();
+                let device = &mut self.devices[d];
+                let new: Vec<String> = keys.difference(&device.subscriptions).cloned().collect();
+                device.subscriptions = keys;
+                if self.devices[d].link {
+                    self.send_retained(d, &new);
+                }
+            }
+            Output::ListenAgain => {
+                if self.devices[d].link {
+                    let topics: Vec<String> = self.devices[d].subscriptions.iter().cloned().collect();
+                    self.send_retained(d, &topics);
+                }
+            }
+            Output::Publish { topic, payload } => self.send_up(d, topic, payload),
+            Output::Write { slot, offset, bytes } => {
+                let offset = usize::try_from(offset).expect("a slot fits into memory");
+                self.check_write(d, slot);
+                self.devices[d].disk.slot_mut(slot).write(offset, bytes);
+            }
+            Output::Start { job, work } => self.start_job(d, job, work),
+        }
+    }
+
+    fn save_journal(&mut self, d: usize) {
+        let device = &mut self.devices[d];
+        let Some(agent) = &device.agent else { return };
+        let durable = agent.durable().clone();
+        if self.config.broken != Some(Broken::JournalNeverSaved) {
+            device.disk.journal = Some(serde_json::to_vec(&durable).expect("a journal serialises"));
+        }
+        self.watch_saved(d, &durable);
+    }
+
+    fn start_job(&mut self, d: usize, number: u64, work: Job) {
+        // The job before it is over when the new one begins: it came to its end unheard, or never began.
+        if let Some((_, old)) = self.devices[d].job.take()
+            && old != Job::Reboot
+            && self.rng.chance(0.5)
+        {
+            self.perform(d, &old);
+        }
+        let time = match work {
+            Job::MarkBad(_) | Job::Arm { .. } | Job::Disarm | Job::Confirm(_) => 10,
+            Job::Sync(..) => 20,
+            Job::Hash { .. } => 50,
+            Job::RunHooks | Job::UndoHooks => 500,
+            Job::Probe => 2 * SECOND,
+            Job::Reboot => SECOND,
+        };
+        let wait = time + self.rng.below(time);
+        let device = &mut self.devices[d];
+        device.job = Some((number, work));
+        let process = device.process;
+        self.queue.plan(self.queue.now() + wait, Event::JobEnds { d, process, number });
+    }
+
+    pub(super) fn job_ends(&mut self, d: usize, number: u64) {
+        let device = &mut self.devices[d];
+        let Some((_, work)) = device.job.take_if(|(job, _)| *job == number) else { return };
+        if self.cut_here(d) {
+            return;
+        }
+        let result = self.perform(d, &work);
+        let Some(result) = result else { return };
+        if !self.cut_here(d) {
+            self.hand_in(d, Input::Done { job: number, result });
+        }
+    }
+
+    /// Does the work; `None` when the device went down with it.
+    fn perform(&mut self, d: usize, work: &Job) -> Option<Done> {
+        let sick = self.trial_of(d) == Trial::Sick && self.devices[d].running_rc() > 0;
+        match work {
+            Job::MarkBad(slot) => {
+                self.check_write(d, *slot);
+                let slot = self.devices[d].disk.slot_mut(*slot);
+                slot.bad = true;
+                slot.label = None;
+            }
+            Job::Sync(slot, _) => self.devices[d].disk.slot_mut(*slot).sync(),
+            Job::Hash { slot, artifact, rc, version } => {
+                let skipped = self.config.broken == Some(Broken::SlotNeverReadBack);
+                let slot = self.devices[d].disk.slot_mut(*slot);
+                slot.sync();
+                if !skipped && !slot.matches(artifact) {
+                    return Some(Done::Mismatch);
+                }
+                let artifact = Some(artifact.clone());
+                slot.label = Some(Label { rc: *rc, version: version.clone(), artifact });
+                slot.bad = false;
+            }
+            Job::RunHooks if self.hook_refusals > 0 => {
+                self.hook_refusals -= 1;
+                return Some(Done::NotNow("the operator of the site said not now".to_owned()));
+            }
+            Job::RunHooks | Job::UndoHooks => {}
+            Job::Arm { slot, rc } => {
+                self.check_arm(d, *rc);
+                let disk = &mut self.devices[d].disk;
+                if self.config.broken == Some(Broken::NoTrial) {
+                    disk.record.active = *slot;
+                } else {
+                    disk.arm(*slot);
+                }
+            }
+            Job::Disarm => self.devices[d].disk.record.trial = None,
+            Job::Reboot if self.hold_reboots => {
+                return Some(Done::Failed("somebody holds the system up".to_owned()));
+            }
+            Job::Reboot => {
+                self.note(|sim| format!("{} reboots", sim.devices[d].id));
+                self.power_off(d);
+                self.devices[d].disk.slots.iter_mut().for_each(Slot::sync);
+                self.plan_power_on(d, self.queue.now() + 5 * SECOND);
+                return None;
+            }
+            Job::Probe if sick => return Some(Done::Failed("the modem does not register".to_owned())),
+            Job::Probe => {}
+            Job::Confirm(slot) => {
+                let disk = &mut self.devices[d].disk;
+                disk.record.active = *slot;
+                disk.record.trial = None;
+                self.watch_confirmed(d, *slot);
+            }
+        }
+        self.check_device(d);
+        Some(Done::Ok)
+    }
+}
