@@ -100,8 +100,7 @@ impl Shell {
                     return Ok(Ended::Rebooting);
                 }
             }
-            let now = self.now();
-            let wait = self.agent.wake_at(now).saturating_sub(now.uptime);
+            let wait = self.agent.wake_at().saturating_sub(self.now().uptime);
             // Uptime may stand still while a device sleeps, so look at it now and then.
             let wait = Duration::from_millis(wait).min(Duration::from_secs(60));
             let input = tokio::select! {

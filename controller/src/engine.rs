@@ -29,6 +29,9 @@ const CHECKPOINT: u64 = 20_000;
 /// Keys of one store batch; more of them cost the store memory out of proportion.
 const KEYS: usize = 900;
 
+/// A question about the state.
+pub type Query = Box<dyn FnOnce(&mut Service, &Ledger) + Send>;
+
 /// Something for the engine.
 pub enum Message {
     /// A message from the broker.
@@ -38,7 +41,7 @@ pub enum Message {
     /// An operator's command.
     Command(Box<Command>, oneshot::Sender<Result<Reply, Refusal>>),
     /// A question about the state.
-    Query(Box<dyn FnOnce(&mut Service, &Ledger) + Send>),
+    Query(Query),
     /// Write a checkpoint and end.
     Stop(oneshot::Sender<()>),
 }
@@ -176,7 +179,7 @@ pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError
             }
         }
         let now = clock::now();
-        if now.saturating_sub(ticked) >= TICK.as_millis() as u64 {
+        if u128::from(now.saturating_sub(ticked)) >= TICK.as_millis() {
             ticked = now;
             inputs.push(Input::Time);
         }
@@ -223,7 +226,8 @@ impl Works {
                     }
                 }
                 Output::Reply { id, result } => {
-                    let waiting = replies.get_mut(id as usize).and_then(Option::take);
+                    let place = usize::try_from(id).unwrap_or(usize::MAX);
+                    let waiting = replies.get_mut(place).and_then(Option::take);
                     if let Some(reply) = waiting {
                         // The operator may have hung up; the command is done all the same.
                         drop(reply.send(result));

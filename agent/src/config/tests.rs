@@ -157,7 +157,9 @@ fn the_core_has_the_same_defaults_and_a_deadline_of_the_devices_own() {
     assert_eq!(timing.core(1.0).connect_deadline, 42 * 60 * 1000);
     assert_eq!(timing.core(-1.0).connect_deadline, 28 * 60 * 1000);
     let scaled = load(&format!("{SMALLEST}[timing]\nscale = 0.01")).unwrap().timing;
-    assert_eq!(scaled.core(0.0), crate::core::timing::Timing::default().scaled(0.01));
+    let plain = crate::core::timing::Timing::default();
+    assert_eq!(scaled.core(0.0).soak, plain.soak / 100);
+    assert_eq!(scaled.core(0.0).ask_most, plain.ask_most / 100);
 }
 
 #[test]

@@ -206,6 +206,7 @@ pub struct Agent {
     jobs: u64,
     job_retry: Backoff,
     job_not_before: u64,
+    looked_at: Now,
     pub(super) out: Vec<Output>,
 }
 
@@ -238,6 +239,7 @@ impl Agent {
             jobs: 0,
             job_retry,
             job_not_before: 0,
+            looked_at: Now::default(),
             out: Vec::new(),
         }
     }
@@ -264,6 +266,7 @@ impl Agent {
 
     /// Takes something that happened and returns what to do, in order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Output> {
+        self.looked_at = now;
         match input {
             Input::Up(facts) => self.came_up(facts, now),
             Input::LinkUp => self.link_up(now),
@@ -284,7 +287,10 @@ impl Agent {
     }
 
     /// Returns the uptime at which [`Input::Time`] should be handed in at the latest.
-    pub fn wake_at(&self, now: Now) -> u64 {
+    ///
+    /// Judged as of the last input, not as of the call: what came due in between was not looked at yet.
+    pub fn wake_at(&self) -> u64 {
+        let now = self.looked_at;
         let timing = &self.settings.timing;
         let mut at = self.exchange.due().min(self.trust_due());
         if let Some(download) = self.download.as_ref().filter(|_| self.exchange.is_up()) {
@@ -558,8 +564,8 @@ impl Agent {
     /// A device waits hash × spread before its first `get`, so that a wave does not ask all at once.
     fn spread(&self, seconds: u32) -> u64 {
         let hash = tern_protocol::digest::Digest::of(self.settings.device.as_str().as_bytes()).short();
-        let share = (hash >> 32) as f64 / f64::from(u32::MAX);
-        (f64::from(seconds) * 1000.0 * share) as u64
+        // The upper half of the hash as a fraction of 2³².
+        (u64::from(seconds) * 1000 * (hash >> 32)) >> 32
     }
 
     fn confirmed(&mut self) {

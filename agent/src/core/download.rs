@@ -98,7 +98,7 @@ impl Download {
             }
             Some(_) => return None,
             None => {
-                let outstanding = self.asked.len() as u32;
+                let outstanding = u32::try_from(self.asked.len()).unwrap_or(u32::MAX);
                 if outstanding > self.window / 2 {
                     return None;
                 }
@@ -122,7 +122,7 @@ impl Download {
     fn next_ranges(&mut self, most: u32) -> Option<Vec<(u32, u32)>> {
         let (index, leaves) = self.piece.as_ref()?;
         let first = index * tern_protocol::chunk::PIECE;
-        let end = first + leaves.len() as u32;
+        let end = first + u32::try_from(leaves.len()).unwrap_or(0);
         let mut ranges: Vec<(u32, u32)> = Vec::new();
         let mut left = most;
         for chunk in first..end {

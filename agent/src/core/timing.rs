@@ -92,32 +92,6 @@ impl Default for Timing {
     }
 }
 
-impl Timing {
-    /// Multiplies every wait by `factor`; counts stay.
-    pub fn scaled(&self, factor: f64) -> Self {
-        // A wait of zero would spin: a millisecond is the least.
-        let scale = |wait: u64| ((wait as f64 * factor).max(1.0)) as u64;
-        Self {
-            retry_first: scale(self.retry_first),
-            retry_most: scale(self.retry_most),
-            retry_tries: self.retry_tries,
-            ask_first: scale(self.ask_first),
-            ask_most: scale(self.ask_most),
-            answer_valid: scale(self.answer_valid),
-            started_timeout: scale(self.started_timeout),
-            soak: scale(self.soak),
-            connect_deadline: scale(self.connect_deadline),
-            get_first: scale(self.get_first),
-            get_most: scale(self.get_most),
-            retained_wait: scale(self.retained_wait),
-            heartbeat: scale(self.heartbeat),
-            resend_first: scale(self.resend_first),
-            deferral: scale(self.deferral),
-            window: self.window,
-        }
-    }
-}
-
 /// A wait that doubles from try to try up to a ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {

@@ -26,6 +26,10 @@ pub struct Entry {
 }
 
 /// What happened.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "facts are made one at a time and written, never kept by the thousand"
+)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "kebab-case")]
 pub enum Fact {

@@ -39,11 +39,10 @@ pub fn probe(image: &Path, device: &str) -> anyhow::Result<()> {
     file.read_to_end(&mut tail)?;
     let tail = String::from_utf8_lossy(&tail);
     let Some((_, mark)) = tail.rsplit_once(MARK) else { return Ok(()) };
-    let value = |key: &str| {
-        mark.split_whitespace().find_map(|word| word.strip_prefix(key)).and_then(|v| v.parse::<f64>().ok())
-    };
-    let (rate, seed) = (value("fails=").unwrap_or(0.0), value("seed=").unwrap_or(0.0));
-    anyhow::ensure!(!fails(device, rate, seed as u64), "the modem does not register with this release");
+    let value = |key: &str| mark.split_whitespace().find_map(|word| word.strip_prefix(key));
+    let rate = value("fails=").and_then(|v| v.parse().ok()).unwrap_or(0.0);
+    let seed = value("seed=").and_then(|v| v.parse().ok()).unwrap_or(0);
+    anyhow::ensure!(!fails(device, rate, seed), "the modem does not register with this release");
     Ok(())
 }
 

@@ -354,9 +354,9 @@ fn tell_bad(client: &Client, devices: &[DemoDevice], view: &RolloutView) -> anyh
     }
     let mut latencies = view.kill_ms.clone();
     latencies.sort_unstable();
-    let quantile = |q: f64| {
+    let percentile = |percent: usize| {
         let last = latencies.len().saturating_sub(1);
-        latencies.get((last as f64 * q).round() as usize).copied().unwrap_or(0)
+        latencies.get((last * percent).div_ceil(100)).copied().unwrap_or(0)
     };
     let outcome = |outcome| view.outcomes.get(&outcome).copied().unwrap_or(0);
     Ok(Bad {
@@ -370,8 +370,8 @@ fn tell_bad(client: &Client, devices: &[DemoDevice], view: &RolloutView) -> anyh
         rolled_back: outcome(Outcome::RolledBack),
         recalled: outcome(Outcome::Recalled),
         never_offered,
-        kill_ms_p50: quantile(0.5),
-        kill_ms_p99: quantile(0.99),
+        kill_ms_p50: percentile(50),
+        kill_ms_p99: percentile(99),
     })
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 use tern_protocol::bundle::File;
-use tern_protocol::tuf::{Role, Signer, Trusted};
+use tern_protocol::tuf::{Role, Trusted};
 
 use super::*;
 

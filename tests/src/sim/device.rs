@@ -304,8 +304,7 @@ impl Sim {
     fn plan_wake(&mut self, d: usize) {
         let device = &mut self.devices[d];
         let Some(agent) = &device.agent else { return };
-        let uptime = self.queue.now() - device.booted_at;
-        let at = agent.wake_at(Now { uptime, wall: (EPOCH + self.queue.now()) / 1000 });
+        let at = agent.wake_at();
         device.wake += 1;
         let (token, process) = (device.wake, device.process);
         if at < u64::MAX {

@@ -64,7 +64,7 @@ pub fn cuts(
     let wanted = match reach {
         Reach::All => return models.iter().map(|model| (model.clone(), Cut::ALL)).collect(),
         // Never a canary without devices.
-        Reach::Percent(percent) => ((total as f64 * percent / 100.0).ceil() as u64).max(1),
+        Reach::Percent(percent) => whole((total as f64 * percent / 100.0).ceil()).max(1),
         Reach::Devices(more) => included.saturating_add(more),
     }
     .min(total);
@@ -75,7 +75,7 @@ pub fn cuts(
     let shares = share(wanted, by_model.values().map(|positions| positions.len() as u64).collect());
     let mut cuts = before.clone();
     for ((model, positions), count) in by_model.into_iter().zip(shares) {
-        let cut = match positions.get(count as usize) {
+        let cut = match usize::try_from(count).ok().and_then(|count| positions.get(count)) {
             _ if count == 0 => Cut::NONE,
             Some(next) => Cut(next.0),
             None => positions.last().map_or(Cut::NONE, |last| Cut(last.0 + 1)),
@@ -84,6 +84,15 @@ pub fn cuts(
         *entry = (*entry).max(cut);
     }
     cuts
+}
+
+/// Returns a count that was worked out as a fraction; a plan's percentages keep it below the fleet's size.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounded just before, and never negative or beyond a fleet"
+)]
+fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 /// Shares `wanted` among groups in proportion to their sizes, by largest remainder, at least one each while it
@@ -95,7 +104,7 @@ fn share(wanted: u64, sizes: Vec<u64>) -> Vec<u64> {
     }
     let exact: Vec<f64> = sizes.iter().map(|size| wanted as f64 * *size as f64 / total as f64).collect();
     let mut shares: Vec<u64> =
-        exact.iter().zip(&sizes).map(|(e, size)| (e.floor() as u64).max(1).min(*size)).collect();
+        exact.iter().zip(&sizes).map(|(e, size)| whole(e.floor()).max(1).min(*size)).collect();
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by(|a, b| (exact[*b].fract()).total_cmp(&exact[*a].fract()).then(a.cmp(b)));
     while shares.iter().sum::<u64>() < wanted {

@@ -18,6 +18,7 @@ use crate::core::rollout::record::{Rollout, Status};
 const DEVICES_PER_FRAME: usize = 500;
 
 /// What an operator wants.
+#[expect(clippy::large_enum_variant, reason = "commands travel boxed, one at a time")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
@@ -173,7 +174,7 @@ impl Service {
                 return Err(refuse(RefusalKind::Conflict, what, hint));
             }
             let point = hex::decode(&entry.identity).ok();
-            if !point.is_some_and(|p| p256::PublicKey::from_sec1_bytes(&p).is_ok()) {
+            if point.is_none_or(|p| p256::PublicKey::from_sec1_bytes(&p).is_err()) {
                 let what =
                     format!("the identity of device {} is not a P-256 public key in hex", entry.device);
                 return Err(refuse(RefusalKind::Invalid, what, "print it with `tern-agent identity`"));
