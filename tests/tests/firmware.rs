@@ -67,8 +67,8 @@ fn a_chunk_that_was_changed_in_the_store_reaches_no_slot() {
 
 fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
     }
     files
