@@ -10,8 +10,8 @@
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
 //! | [`durable`] | what the journal keeps |
 //! | [`agent`] | the whole agent as one value: inputs in, outputs out |
-//! | [`exchange`] | epochs, hello, nonces, answers |
-//! | [`trust`] | signed files in, offers and kills out |
+//! | `exchange` | epochs, hello, nonces, answers |
+//! | `trust` | signed files in, offers and kills out |
 //!
 //! The same core runs on a device, in the fleet simulator and under the power-cut simulation.
 
