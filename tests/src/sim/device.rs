@@ -349,6 +349,8 @@ impl Sim {
                     self.send_retained(d, &new);
                 }
             }
+            // Only for a person who reads the log.
+            Output::Refused { .. } => {}
             Output::ListenAgain => {
                 if self.devices[d].link {
                     let topics: Vec<String> = self.devices[d].subscriptions.iter().cloned().collect();
