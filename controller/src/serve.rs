@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::routes::router;
-use crate::api::types::{StoredImage, WireBytes};
+use crate::api::types::{EdgeView, FrontCounters, StoredImage, WireBytes};
 use crate::api::{ApiState, Images};
 use crate::broker_link::{self, BrokerAddress};
 use crate::cli::serve::ServeArgs;
@@ -222,7 +222,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     let api_state = ApiState {
         engine: handle.clone(),
         images: Arc::new(StoreImages { store: edge.store.clone(), staging }),
-        extras: Arc::new(move || wire(stats.as_deref())),
+        extras: Arc::new(move || view(stats.as_deref())),
         data_dir: config.data.clone(),
     };
     let server = tokio::spawn(async move { axum::serve(api, router(api_state)).await });
@@ -338,11 +338,19 @@ fn is_plain(auth: &Auth) -> bool {
     matches!(auth, Auth::Open {} | Auth::Password { tls: None, .. })
 }
 
-fn wire(bridge: Option<&Bridge>) -> (WireBytes, Vec<String>) {
-    let Some(bridge) = bridge else { return (WireBytes::default(), Vec::new()) };
+fn view(bridge: Option<&Bridge>) -> EdgeView {
+    let Some(bridge) = bridge else { return EdgeView::default() };
     let stats = bridge.stats();
-    let bytes = WireBytes { packs: stats.pack_bytes, down: stats.bytes_down, up: stats.bytes_up };
-    (bytes, bridge.addresses().iter().map(ToString::to_string).collect())
+    EdgeView {
+        wire: WireBytes { packs: stats.pack_bytes, down: stats.bytes_down, up: stats.bytes_up },
+        front: FrontCounters {
+            refused_connections: stats.refused,
+            refused_messages: stats.denied_publishes,
+            refused_subscriptions: stats.denied_subscribes,
+            malformed: stats.malformed,
+        },
+        listeners: bridge.addresses().iter().map(ToString::to_string).collect(),
+    }
 }
 
 struct StoreImages {
