@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tern_bridge::{Auth, Bridge, BridgeConfig, ChunkStore, FrontLimits, ListenerConfig};
+use tern_bridge::{Auth, Bridge, BridgeConfig, BridgeError, ChunkStore, FrontLimits, ListenerConfig};
 use tern_protocol::digest::Digest;
 use tern_protocol::id::FleetId;
 use tokio::net::TcpListener;
@@ -314,7 +314,15 @@ impl Edge {
             chunk_dir: images,
             limits: config.limits,
         })
-        .await?;
+        .await;
+        let bridge = match bridge {
+            // The bridge knows the key of its configuration; most services were told on the command line.
+            Err(error @ BridgeError::Listen { .. }) => {
+                return Err(error)
+                    .context("the embedded broker has no address; choose one with --listen-mqtt");
+            }
+            other => other?,
+        };
         // The service comes in by the front like everybody else, on the first listener that takes plain
         // connections.
         let plain = config.listeners.iter().zip(bridge.addresses()).find(|(l, _)| is_plain(&l.auth));

@@ -27,6 +27,7 @@ pub struct ErrorBody {
 
 /// `POST /v1/devices`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AddDevices {
     /// The devices.
     pub devices: Vec<DeviceEntry>,
@@ -137,6 +138,7 @@ pub struct ReleaseFile {
 
 /// `POST /v1/products/{product}/releases`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PublishRelease {
     /// The signed release file.
     pub file: String,
