@@ -163,6 +163,15 @@ impl Shell {
                     let topics = topics.iter().map(|topic| topic.render(&self.config.fleet)).collect();
                     self.command(LinkCommand::Subscribe(topics)).await;
                 }
+                Output::Refused { role, error } => {
+                    // Most often a device that was provisioned with the root of another fleet: it will never update.
+                    tracing::warn!(
+                        %role,
+                        %error,
+                        "a signed file was refused; if this goes on, compare {} with the product's root.json",
+                        self.config.root.display()
+                    );
+                }
                 Output::ListenAgain => self.command(LinkCommand::Resubscribe).await,
                 Output::Publish { topic, payload } => self.publish(&topic, payload).await,
                 Output::Write { slot, offset, bytes } => self.device.write(slot, offset, &bytes),

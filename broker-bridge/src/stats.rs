@@ -17,6 +17,8 @@ pub struct BridgeStats {
     pub denied_publishes: u64,
     /// Filters that the policy refused.
     pub denied_subscribes: u64,
+    /// Requests that could not be read, and packets that break the protocol; the latter close the connection.
+    pub malformed: u64,
     /// Connections closed because the client read too slowly.
     pub overflows: u64,
     /// Requests for packs and files.
@@ -39,6 +41,7 @@ pub(crate) struct Counters {
     refused: AtomicU64,
     denied_publishes: AtomicU64,
     denied_subscribes: AtomicU64,
+    malformed: AtomicU64,
     overflows: AtomicU64,
     gets: AtomicU64,
     packs: AtomicU64,
@@ -69,6 +72,10 @@ impl Counters {
         add(&self.denied_subscribes, 1);
     }
 
+    pub(crate) fn malformed(&self) {
+        add(&self.malformed, 1);
+    }
+
     pub(crate) fn asked(&self) {
         add(&self.gets, 1);
     }
@@ -91,8 +98,10 @@ impl Counters {
     }
 
     pub(crate) fn ended(&self, end: End) {
-        if end == End::Overflow {
-            add(&self.overflows, 1);
+        match end {
+            End::Overflow => add(&self.overflows, 1),
+            End::Protocol => self.malformed(),
+            _ => {}
         }
     }
 
@@ -104,6 +113,7 @@ impl Counters {
             refused: read(&self.refused),
             denied_publishes: read(&self.denied_publishes),
             denied_subscribes: read(&self.denied_subscribes),
+            malformed: read(&self.malformed),
             overflows: read(&self.overflows),
             gets: read(&self.gets),
             packs: read(&self.packs),

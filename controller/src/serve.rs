@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tern_bridge::{Auth, Bridge, BridgeConfig, ChunkStore, FrontLimits, ListenerConfig};
+use tern_bridge::{Auth, Bridge, BridgeConfig, BridgeError, ChunkStore, FrontLimits, ListenerConfig};
 use tern_protocol::digest::Digest;
 use tern_protocol::id::FleetId;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::routes::router;
-use crate::api::types::{StoredImage, WireBytes};
+use crate::api::types::{EdgeView, FrontCounters, StoredImage, WireBytes};
 use crate::api::{ApiState, Images};
 use crate::broker_link::{self, BrokerAddress};
 use crate::cli::serve::ServeArgs;
@@ -222,7 +222,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     let api_state = ApiState {
         engine: handle.clone(),
         images: Arc::new(StoreImages { store: edge.store.clone(), staging }),
-        extras: Arc::new(move || wire(stats.as_deref())),
+        extras: Arc::new(move || view(stats.as_deref())),
         data_dir: config.data.clone(),
     };
     let server = tokio::spawn(async move { axum::serve(api, router(api_state)).await });
@@ -314,7 +314,15 @@ impl Edge {
             chunk_dir: images,
             limits: config.limits,
         })
-        .await?;
+        .await;
+        let bridge = match bridge {
+            // The bridge knows the key of its configuration; most services were told on the command line.
+            Err(error @ BridgeError::Listen { .. }) => {
+                return Err(error)
+                    .context("the embedded broker has no address; choose one with --listen-mqtt");
+            }
+            other => other?,
+        };
         // The service comes in by the front like everybody else, on the first listener that takes plain
         // connections.
         let plain = config.listeners.iter().zip(bridge.addresses()).find(|(l, _)| is_plain(&l.auth));
@@ -338,11 +346,19 @@ fn is_plain(auth: &Auth) -> bool {
     matches!(auth, Auth::Open {} | Auth::Password { tls: None, .. })
 }
 
-fn wire(bridge: Option<&Bridge>) -> (WireBytes, Vec<String>) {
-    let Some(bridge) = bridge else { return (WireBytes::default(), Vec::new()) };
+fn view(bridge: Option<&Bridge>) -> EdgeView {
+    let Some(bridge) = bridge else { return EdgeView::default() };
     let stats = bridge.stats();
-    let bytes = WireBytes { packs: stats.pack_bytes, down: stats.bytes_down, up: stats.bytes_up };
-    (bytes, bridge.addresses().iter().map(ToString::to_string).collect())
+    EdgeView {
+        wire: WireBytes { packs: stats.pack_bytes, down: stats.bytes_down, up: stats.bytes_up },
+        front: FrontCounters {
+            refused_connections: stats.refused,
+            refused_messages: stats.denied_publishes,
+            refused_subscriptions: stats.denied_subscribes,
+            malformed: stats.malformed,
+        },
+        listeners: bridge.addresses().iter().map(ToString::to_string).collect(),
+    }
 }
 
 struct StoreImages {

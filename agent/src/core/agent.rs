@@ -12,7 +12,7 @@ use tern_protocol::mac::PairSecret;
 use tern_protocol::message::{Pack, Registry, ReportKind, Versions};
 use tern_protocol::offer::{Artifact, Selection};
 use tern_protocol::topic::{Topic, UpKind};
-use tern_protocol::tuf::{Pool, Trusted};
+use tern_protocol::tuf::{Pool, Role, Trusted, TufError};
 
 use super::SlotName;
 use super::download::{Accepted, Download};
@@ -110,6 +110,13 @@ pub enum Output {
     Listen(Vec<Topic>),
     /// Subscribe again, so that retained messages come again.
     ListenAgain,
+    /// Somebody sent a signed file that is bad; it changed nothing. For the log.
+    Refused {
+        /// Its role.
+        role: Role,
+        /// Why.
+        error: TufError,
+    },
     /// Send.
     Publish {
         /// Where.

@@ -57,6 +57,8 @@ impl Agent {
             self.out.insert(0, Output::SaveTrust(self.trust.files()));
         }
         self.note_missing(refresh.missing, now);
+        let refused = refresh.refused.into_iter().map(|(role, error)| Output::Refused { role, error });
+        self.out.extend(refused);
         let held = self.trust.versions();
         if self.exchange.behind.is_some_and(|(rollout, halt)| rollout <= held.rollout && halt <= held.halt) {
             self.exchange.behind = None;

@@ -135,7 +135,10 @@ impl<'a> Uplink<'a> {
                 self.acknowledge(&message);
                 match get {
                     Ok(get) => self.answer(&device, &get),
-                    Err(error) => tracing::debug!(%client, %error, "a get cannot be read"),
+                    Err(error) => {
+                        shared.counters.malformed();
+                        tracing::debug!(%client, %error, "a get cannot be read");
+                    }
                 }
             }
             Some(Topic::DeviceIn(device) | Topic::DevicePack(device)) => {

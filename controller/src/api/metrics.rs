@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::types::WireBytes;
+use super::types::EdgeView;
 use super::views;
 use crate::core::rollout::record::{Rollout, Status};
 use crate::core::service::Service;
@@ -12,8 +12,9 @@ use crate::ledger::Ledger;
 const ROLLOUTS: usize = 20;
 
 /// Writes the text format, version 0.0.4.
-pub(super) fn text(service: &Service, ledger: &Ledger, wire: WireBytes) -> String {
+pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> String {
     let (fleet, counters) = (service.fleet(), service.counters());
+    let EdgeView { wire, front, .. } = edge;
     let mut page = Page::default();
     page.one("tern_devices", "gauge", "Registered devices", fleet.devices.len() as u64);
     page.one("tern_devices_enrolled", "gauge", "Devices whose key is known", views::enrolled(fleet));
@@ -28,6 +29,14 @@ pub(super) fn text(service: &Service, ledger: &Ledger, wire: WireBytes) -> Strin
     page.one("tern_wire_pack_bytes_total", "counter", "Payload of packs sent", wire.packs);
     page.one("tern_wire_down_bytes_total", "counter", "MQTT bytes to devices", wire.down);
     page.one("tern_wire_up_bytes_total", "counter", "MQTT bytes from devices", wire.up);
+    for (name, help, value) in [
+        ("tern_front_refused_connections_total", "Connections refused", front.refused_connections),
+        ("tern_front_refused_messages_total", "Messages refused by policy", front.refused_messages),
+        ("tern_front_refused_subscriptions_total", "Filters refused by policy", front.refused_subscriptions),
+        ("tern_front_malformed_total", "Requests and packets that could not be read", front.malformed),
+    ] {
+        page.one(name, "counter", help, value);
+    }
 
     let mut rollouts: Vec<&Rollout> = fleet.rollouts.values().collect();
     let active = |r: &Rollout| matches!(r.status, Status::Running | Status::Paused);

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use tern_protocol::digest::Digest;
 
-use self::types::{StoredImage, WireBytes};
+use self::types::{EdgeView, StoredImage};
 use crate::engine::Engine;
 
 /// Where images are kept.
@@ -49,7 +49,7 @@ pub trait Images: Send + Sync {
 }
 
 /// Returns what only the running service knows: bytes moved, and the addresses on which devices may connect.
-pub type Extras = Arc<dyn Fn() -> (WireBytes, Vec<String>) + Send + Sync>;
+pub type Extras = Arc<dyn Fn() -> EdgeView + Send + Sync>;
 
 /// What the API works on.
 #[derive(Clone)]

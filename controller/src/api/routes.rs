@@ -63,13 +63,13 @@ async fn health(State(state): State<Shared>) -> Result<&'static str, Failure> {
 }
 
 async fn status(State(state): State<Shared>) -> Answer<ServiceStatus> {
-    let (wire, listeners) = (state.api.extras)();
-    let view = move |service: &mut _, ledger: &_| views::status(service, ledger, wire, listeners);
+    let edge = (state.api.extras)();
+    let view = move |service: &mut _, ledger: &_| views::status(service, ledger, edge);
     good(state.api.engine.query(view).await?)
 }
 
 async fn scrape(State(state): State<Shared>) -> Result<impl IntoResponse, Failure> {
-    let (wire, _) = (state.api.extras)();
-    let text = state.api.engine.query(move |service, ledger| metrics::text(service, ledger, wire)).await?;
+    let edge = (state.api.extras)();
+    let text = state.api.engine.query(move |service, ledger| metrics::text(service, ledger, &edge)).await?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }

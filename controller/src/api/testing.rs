@@ -104,7 +104,11 @@ impl World {
         let api = ApiState {
             engine: engine.clone(),
             images: Arc::new(Shelf { staging, roots: Mutex::default() }),
-            extras: Arc::new(|| (WireBytes { packs: 42, down: 2, up: 1 }, vec!["127.0.0.1:1883".into()])),
+            extras: Arc::new(|| EdgeView {
+                wire: WireBytes { packs: 42, down: 2, up: 1 },
+                front: FrontCounters::default(),
+                listeners: vec!["127.0.0.1:1883".into()],
+            }),
             data_dir: data.clone(),
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();

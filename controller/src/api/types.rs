@@ -27,6 +27,7 @@ pub struct ErrorBody {
 
 /// `POST /v1/devices`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AddDevices {
     /// The devices.
     pub devices: Vec<DeviceEntry>,
@@ -137,6 +138,7 @@ pub struct ReleaseFile {
 
 /// `POST /v1/products/{product}/releases`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PublishRelease {
     /// The signed release file.
     pub file: String,
@@ -361,7 +363,33 @@ pub struct ServiceStatus {
     pub ledger: LedgerView,
     /// Bytes of packs sent by the embedded chunk server, and MQTT bytes to devices and from them.
     pub wire: WireBytes,
+    /// What the embedded front kept away from the broker.
+    pub front: FrontCounters,
     /// Addresses on which devices may connect to the embedded broker.
+    pub listeners: Vec<String>,
+}
+
+/// What the embedded front refused since the start; all zero with an external broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FrontCounters {
+    /// Connections that did not get past CONNECT.
+    pub refused_connections: u64,
+    /// Messages that the policy refused: wrong topic, retained, too large.
+    pub refused_messages: u64,
+    /// Subscriptions that the policy refused.
+    pub refused_subscriptions: u64,
+    /// Requests and packets that could not be read.
+    pub malformed: u64,
+}
+
+/// What only the running service knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EdgeView {
+    /// Bytes moved.
+    pub wire: WireBytes,
+    /// What was refused.
+    pub front: FrontCounters,
+    /// Addresses on which devices may connect.
     pub listeners: Vec<String>,
 }
 

@@ -7,8 +7,8 @@ use tern_protocol::id::{DeviceId, RolloutId};
 use tern_protocol::state::{Outcome, StateName};
 
 use super::types::{
-    ArtifactView, AttemptView, DeviceLine, DeviceView, LedgerView, PhaseView, ReleaseView, RolloutLine,
-    RolloutView, ServiceStatus, WireBytes,
+    ArtifactView, AttemptView, DeviceLine, DeviceView, EdgeView, LedgerView, PhaseView, ReleaseView,
+    RolloutLine, RolloutView, ServiceStatus,
 };
 use crate::core::fleet::Fleet;
 use crate::core::fleet::device::{AttemptRecord, Device};
@@ -18,12 +18,8 @@ use crate::core::rollout::record::{Rollout, Status};
 use crate::core::service::{Refusal, Service};
 use crate::ledger::Ledger;
 
-pub(super) fn status(
-    service: &Service,
-    ledger: &Ledger,
-    wire: WireBytes,
-    listeners: Vec<String>,
-) -> ServiceStatus {
+pub(super) fn status(service: &Service, ledger: &Ledger, edge: EdgeView) -> ServiceStatus {
+    let EdgeView { wire, front, listeners } = edge;
     let fleet = service.fleet();
     ServiceStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -34,6 +30,7 @@ pub(super) fn status(
         counters: service.counters(),
         ledger: self::ledger(ledger),
         wire,
+        front,
         listeners,
     }
 }

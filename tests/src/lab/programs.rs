@@ -12,8 +12,9 @@ static BUILT: Once = Once::new();
 /// When the workspace does not build.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a process has an executable");
-    // target/<profile>/deps/<test>
-    let profile = test.parent().and_then(|deps| deps.parent()).expect("tests live in target/<profile>/deps");
+    // target/<profile>/deps/<test>, or target/<profile>/<program>
+    let folder = test.parent().expect("an executable lies in a folder");
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     BUILT.call_once(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);

@@ -197,9 +197,13 @@ impl Service {
             let what = format!("release {} was halted and is dead for ever", halted.rc);
             return Err(refuse(RefusalKind::Conflict, what, "publish the same bytes under a new rc"));
         }
-        let files = self
-            .sign_step(&product, Some(file.into_bytes()), None, None)
-            .map_err(|e| refuse(RefusalKind::Invalid, e.to_string(), "sign it with `tern release sign`"))?;
+        let files = self.sign_step(&product, Some(file.into_bytes()), None, None).map_err(|e| {
+            refuse(
+                RefusalKind::Invalid,
+                e.to_string(),
+                "sign it with `tern release sign` and the release key of this product",
+            )
+        })?;
         self.record(Fact::Signed { product: product.clone(), files });
         for release in new {
             let (rc, version) = (release.rc, release.version.clone());
