@@ -123,8 +123,18 @@ impl LabDevice {
 
     /// Starts the agent.
     pub fn start(&mut self) {
+        self.start_program(&program("tern-agent"));
+    }
+
+    /// Returns the agent's process id; 0 when it was not started.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().map_or(0, Child::id)
+    }
+
+    /// Starts an agent of another build.
+    pub fn start_program(&mut self, executable: &Path) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log"));
-        let child = Command::new(program("tern-agent"))
+        let child = Command::new(executable)
             .arg("run")
             .arg("--config")
             .arg(self.config())

@@ -14,7 +14,7 @@ mod service;
 
 pub use device::{LabDevice, Making};
 pub use images::{firmware, made};
-pub use programs::{in_ci, program};
+pub use programs::{in_ci, program, program_in};
 pub use service::{Broker, Lab, MODEL, PRODUCT, Ran};
 
 use std::time::{Duration, Instant};

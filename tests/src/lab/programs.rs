@@ -40,6 +40,13 @@ pub fn program(name: &str) -> PathBuf {
     profile.join(name)
 }
 
+/// Returns the path of a program that was built with another profile, if it was.
+pub fn program_in(profile: &str, name: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let target = own.ancestors().find(|folder| folder.join(profile).is_dir())?;
+    Some(target.join(profile).join(name)).filter(|path| path.is_file())
+}
+
 /// Tells whether this is CI, where a missing package is a failure and not a reason to skip.
 pub fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| value != "false")

@@ -43,6 +43,7 @@ pub struct Lab {
     /// Where devices connect.
     pub mqtt: SocketAddr,
     broker: Broker,
+    config: Option<String>,
     service: Option<Child>,
 }
 
@@ -57,11 +58,20 @@ impl Lab {
         Self::start_with(Broker::Embedded)
     }
 
+    /// Sets up keys and starts a service with the embedded broker and this configuration.
+    pub fn start_configured(config: &str) -> Self {
+        Self::set_up(Broker::Embedded, Some(config.to_owned()))
+    }
+
     /// Sets up keys and starts a service.
     pub fn start_with(broker: Broker) -> Self {
+        Self::set_up(broker, None)
+    }
+
+    fn set_up(broker: Broker, config: Option<String>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mqtt = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut lab = Self { dir, api: String::new(), mqtt, broker, service: None };
+        let mut lab = Self { dir, api: String::new(), mqtt, broker, config, service: None };
         let (data, offline) = (lab.data(), lab.path("offline"));
         let ran = lab.run(&[
             "keys",
@@ -123,6 +133,11 @@ impl Lab {
                 command.arg("--broker").arg(format!("mqtt://127.0.0.1:{port}"));
                 command.args(["--broker-user", "service", "--broker-password-file"]).arg(password_file);
             }
+        }
+        if let Some(config) = &self.config {
+            let path = self.path("tern.toml");
+            std::fs::write(&path, config).expect("a configuration");
+            command.arg("--config").arg(path);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
@@ -227,6 +242,15 @@ impl Lab {
             let view = self.rollout(name);
             (view["status"] == status).then_some(view)
         })
+    }
+
+    /// Returns what the service says of itself.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn status(&self) -> Value {
+        let client = tern_controller::api::client::Client::new(&self.api);
+        client.get("/v1/status").expect("the service answers")
     }
 
     /// Returns a device as the API shows it.

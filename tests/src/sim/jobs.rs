@@ -27,6 +27,8 @@ impl Sim {
     fn carry_out_one(&mut self, d: usize, output: Output) {
         match output {
             Output::SaveTrust(files) => self.devices[d].disk.trust = files,
+            // Only for a person who reads the log.
+            Output::Refused { .. } => {}
             Output::SaveJournal => self.save_journal(d),
             Output::Listen(topics) => {
                 let keys: BTreeSet<String> = topics.iter().map(|t| t.render(&self.fleet)).collect();
