@@ -113,11 +113,9 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
     let good = roll_out(&client, &mut service, 2, plan(args), &teller)?;
     let seconds = (clock::now() - started) as f64 / 1000.0;
     anyhow::ensure!(good.status == Status::Completed, "release 2 was not completed: {}", good.because);
-    teller.say("done", &good.because);
 
     publish(&client, folder, &offline, 3, "3.0.0", &images.bad, &teller)?;
     let bad = roll_out(&client, &mut service, 3, plan(args), &teller)?;
-    teller.say("verdict", &bad.because);
     let bad = settle(&client, &mut service, &bad, &teller)?;
 
     let status: ServiceStatus = client.get("/v1/status")?;
@@ -249,8 +247,9 @@ fn roll_out(
         plan,
     };
     let preview: Preview = client.post("/v1/rollouts/preview", &start)?;
-    for warning in &preview.warnings {
-        teller.say("plan", warning);
+    // The plan is the same for both releases: say once what an operator should know of it.
+    if rc == 2 {
+        preview.warnings.iter().for_each(|warning| teller.say("plan", warning));
     }
     let _done: serde_json::Value = client.post("/v1/rollouts", &start)?;
     teller.say("rollout", &format!("of release {rc} starts, {} phases", preview.phases.len()));
