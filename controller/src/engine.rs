@@ -12,7 +12,7 @@ use tern_protocol::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
-use crate::core::fact::{Entry, Fact};
+use crate::core::fact::{Entry, Fact, Millis};
 use crate::core::fleet::Fleet;
 use crate::core::service::{Command, Input, Output, Refusal, Reply, Service};
 use crate::ledger::{Ledger, LedgerError};
@@ -148,7 +148,7 @@ pub fn channel() -> (Engine, Receiver<Message>) {
 pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError> {
     let mut dirty = Dirty::default();
     let started = Fact::ServiceStarted { version: env!("CARGO_PKG_VERSION").to_owned() };
-    works.write(&[started], &mut dirty)?;
+    works.write(&[started], clock::now(), &mut dirty)?;
     let mut ticked = clock::now();
     loop {
         let mut inputs = Vec::new();
@@ -209,7 +209,8 @@ impl Works {
             return Ok(());
         }
         let step = self.service.handle(inputs, clock::now());
-        self.write(&step.facts, dirty)?;
+        // The time at which the service applied them: a replay must come to the same state.
+        self.write(&step.facts, step.at, dirty)?;
         for note in step.notes {
             tracing::info!("{note}");
         }
@@ -234,11 +235,10 @@ impl Works {
         Ok(())
     }
 
-    fn write(&mut self, facts: &[Fact], dirty: &mut Dirty) -> Result<(), EngineError> {
+    fn write(&mut self, facts: &[Fact], at: Millis, dirty: &mut Dirty) -> Result<(), EngineError> {
         if facts.is_empty() {
             return Ok(());
         }
-        let at = clock::now();
         let frames = facts
             .iter()
             .map(|fact| serde_json::to_vec(&Entry { at, fact: fact.clone() }))

@@ -367,8 +367,13 @@ struct StoreImages {
 }
 
 impl Images for StoreImages {
-    fn add(&self, path: &Path) -> Result<StoredImage, String> {
-        let info = self.store.add_file(path).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    fn add(&self, path: &Path) -> std::io::Result<StoredImage> {
+        let info = self.store.add_file(path).map_err(|error| {
+            let error = anyhow::Error::from(error);
+            let cause = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+            let kind = cause.map_or(std::io::ErrorKind::Other, std::io::Error::kind);
+            std::io::Error::new(kind, format!("{error:#}"))
+        })?;
         Ok(StoredImage { length: info.length, sha256: info.sha256, root: info.root })
     }
 
