@@ -92,6 +92,7 @@ impl World {
             term: opened.term,
             outgoing,
             checkpointed: opened.checkpointed,
+            changed: opened.changed,
         };
         let (engine, from) = engine::channel();
         let thread = std::thread::spawn(move || engine::run(works, &from).unwrap());
