@@ -21,6 +21,9 @@ use crate::slot::{Image, SlotError, SlotLabel, Slots};
 
 /// Boots that a trial gets: one power cycle inside the soak does not roll back.
 const TRIES: u8 = 2;
+/// Bytes kept for each copy of journal and trusted files: a slot that fills the disk must not keep the agent from
+/// saying so. Both are a few KiB as a rule.
+const RECORD_ROOM: usize = 64 * 1024;
 
 /// A signed file as the trust record keeps it: metadata is JSON text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,8 +106,12 @@ impl Device {
         let booted = boot.booted()?;
         let slots = FileSlots::open(&config.slots.dir, config.slots.capacity, booted.slot)?;
         let open = |what, source| DeviceError::Record { what, source };
-        let journal = RecordFile::open(&config.data_dir, "journal").map_err(|e| open("journal", e))?;
-        let trust = RecordFile::open(&config.data_dir, "trust").map_err(|e| open("trust record", e))?;
+        let journal = RecordFile::open(&config.data_dir, "journal")
+            .map_err(|e| open("journal", e))?
+            .with_room(RECORD_ROOM);
+        let trust = RecordFile::open(&config.data_dir, "trust")
+            .map_err(|e| open("trust record", e))?
+            .with_room(RECORD_ROOM);
         let slots = Arc::new(Mutex::new(slots));
         Ok(Self { boot, slots, journal, trust, booted, write_failed: None, _lock: lock })
     }
@@ -112,7 +119,11 @@ impl Device {
     /// Reads the journal; a damaged one is said and begun anew, because a device that does nothing helps nobody.
     pub fn load_journal(&self) -> Result<Durable, DeviceError> {
         match self.journal.load() {
-            Ok(durable) => Ok(durable.unwrap_or_default()),
+            Ok(durable) => {
+                let durable = durable.unwrap_or_default();
+                reserved("journal", self.journal.reserve(|| durable.clone()));
+                Ok(durable)
+            }
             Err(error @ RecordError::Corrupt { .. }) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -131,7 +142,10 @@ impl Device {
     /// Reads the trusted files, or starts from the provisioned root.
     pub fn load_trust(&self, root: &Path) -> Result<Trusted, DeviceError> {
         let stored = match self.trust.load() {
-            Ok(stored) => stored.unwrap_or_default(),
+            Ok(stored) => {
+                reserved("trusted files", self.trust.reserve(Vec::new));
+                stored.unwrap_or_default()
+            }
             Err(error @ RecordError::Corrupt { .. }) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the trusted files are damaged");
                 self.trust
@@ -284,6 +298,14 @@ impl Device {
 
     fn slots(&self) -> MutexGuard<'_, FileSlots> {
         lock(&self.slots)
+    }
+}
+
+/// Without room the agent may still get by; whoever looks for the reason later finds it here.
+fn reserved(what: &'static str, result: Result<(), RecordError>) {
+    if let Err(error) = result {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "could not reserve room for the {what}; free room on the disk of data_dir");
     }
 }
 

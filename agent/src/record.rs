@@ -5,8 +5,8 @@
 //! ```
 //! The checksum covers everything else, and the 24 bytes of the header are the same in every format, so an older
 //! program can tell damage from a newer format. `save` writes the copy that is *not* the newest valid one, in
-//! place: whatever a power cut leaves of it, the other copy stands. Overwriting needs no new blocks, so a full
-//! disk cannot stop a journal, and no directory entry changes. Only the first write of a copy goes through a
+//! place: whatever a power cut leaves of it, the other copy stands. Overwriting needs no new blocks while a value
+//! fits the room that was reserved for it, so a full disk cannot stop a journal, and no directory entry changes. Only the first write of a copy goes through a
 //! temporary file and a rename: a copy that exists under its name was whole once, so one that is not is damage,
 //! never an interrupted first save.
 
@@ -72,6 +72,8 @@ pub enum RecordError {
 pub struct RecordFile<T> {
     folder: PathBuf,
     name: String,
+    /// Bytes that each copy keeps on the disk, whatever its value needs now.
+    room: usize,
     value: PhantomData<fn() -> T>,
 }
 
@@ -87,7 +89,24 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
     /// Names the record `name` in `folder`, which must exist.
     pub fn open(folder: &Path, name: &str) -> Result<Self, RecordError> {
         fs::metadata(folder).map_err(|source| io_error("open folder", folder, source))?;
-        Ok(Self { folder: folder.to_owned(), name: name.to_owned(), value: PhantomData })
+        Ok(Self { folder: folder.to_owned(), name: name.to_owned(), room: 0, value: PhantomData })
+    }
+
+    /// Has each copy that is made from here on take at least `room` bytes.
+    pub fn with_room(self, room: usize) -> Self {
+        Self { room, ..self }
+    }
+
+    /// Makes both copies, so that their room is taken before the disk is full; saves `first` if nothing is there.
+    pub fn reserve(&self, first: impl FnOnce() -> T) -> Result<(), RecordError> {
+        if self.path(0).exists() && self.path(1).exists() {
+            return Ok(());
+        }
+        let value = self.load()?.unwrap_or_else(first);
+        while !(self.path(0).exists() && self.path(1).exists()) {
+            self.save(&value)?;
+        }
+        Ok(())
     }
 
     /// Returns the newest whole copy, or `None` if nothing was ever saved.
@@ -164,8 +183,13 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
         let path = self.path(index);
         let json = serde_json::to_vec(value)
             .map_err(|source| RecordError::Content { path: path.clone(), source })?;
-        let bytes = encode(generation, &json)?;
-        if path.exists() { overwrite(&path, &bytes) } else { create(&self.folder, &path, &bytes, 0o644) }
+        let mut bytes = encode(generation, &json)?;
+        if path.exists() {
+            return overwrite(&path, &bytes, self.room);
+        }
+        // Written, not left out: a hole takes no room.
+        bytes.resize(bytes.len().max(self.room), 0);
+        create(&self.folder, &path, &bytes, 0o644)
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -203,13 +227,17 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), RecordError> {
         .map_err(|source| io_error("sync folder", folder, source))
 }
 
-fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+fn overwrite(path: &Path, bytes: &[u8], room: usize) -> Result<(), RecordError> {
     OpenOptions::new()
         .write(true)
         .open(path)
         .and_then(|file| {
             file.write_all_at(bytes, 0)?;
-            file.set_len(bytes.len() as u64)?;
+            // A copy of an earlier version may have less room than is wanted now; it gets no hole instead.
+            let most = bytes.len().max(room) as u64;
+            if file.metadata()?.len() > most {
+                file.set_len(most)?;
+            }
             file.sync_all()
         })
         .map_err(|source| io_error("write", path, source))

@@ -12,7 +12,7 @@ use tern_protocol::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
-use crate::core::fact::{Entry, Fact};
+use crate::core::fact::{Entry, Fact, Millis};
 use crate::core::fleet::Fleet;
 use crate::core::service::{Command, Input, Output, Refusal, Reply, Service};
 use crate::ledger::{Ledger, LedgerError};
@@ -139,6 +139,8 @@ pub struct Works {
     pub outgoing: mpsc::Sender<(Topic, Vec<u8>)>,
     /// First frame that the checkpoint does not have.
     pub checkpointed: u64,
+    /// What the frames from there on have changed.
+    pub changed: Changed,
 }
 
 /// Returns the sending end and the receiving end for [`run`].
@@ -149,9 +151,9 @@ pub fn channel() -> (Engine, Receiver<Message>) {
 
 /// Runs until it is stopped or cannot keep its promise any more.
 pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError> {
-    let mut dirty = Dirty::default();
+    let mut changed = std::mem::take(&mut works.changed);
     let started = Fact::ServiceStarted { version: env!("CARGO_PKG_VERSION").to_owned() };
-    works.write(&[started], &mut dirty)?;
+    works.write(&[started], clock::now(), &mut changed)?;
     let mut ticked = clock::now();
     loop {
         let mut inputs = Vec::new();
@@ -161,7 +163,7 @@ pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError
         let mut next = match from.recv_timeout(TICK) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return works.checkpoint(&mut dirty),
+            Err(RecvTimeoutError::Disconnected) => return works.checkpoint(&mut changed),
         };
         while let Some(message) = next.take() {
             match message {
@@ -183,15 +185,15 @@ pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError
             ticked = now;
             inputs.push(Input::Time);
         }
-        works.step(inputs, &mut replies, &mut dirty)?;
+        works.step(inputs, &mut replies, &mut changed)?;
         for query in queries {
             query(&mut works.service, &works.ledger);
         }
         if works.ledger.synced() >= works.checkpointed + CHECKPOINT {
-            works.checkpoint(&mut dirty)?;
+            works.checkpoint(&mut changed)?;
         }
         if let Some(done) = stop {
-            works.checkpoint(&mut dirty)?;
+            works.checkpoint(&mut changed)?;
             // Whoever asked may have gone away.
             let _gone = done.send(());
             return Ok(());
@@ -206,13 +208,14 @@ impl Works {
         &mut self,
         inputs: Vec<Input>,
         replies: &mut [Waiting],
-        dirty: &mut Dirty,
+        changed: &mut Changed,
     ) -> Result<(), EngineError> {
         if inputs.is_empty() {
             return Ok(());
         }
         let step = self.service.handle(inputs, clock::now());
-        self.write(&step.facts, dirty)?;
+        // The time at which the service applied them: a replay must come to the same state.
+        self.write(&step.facts, step.at, changed)?;
         for note in step.notes {
             tracing::info!("{note}");
         }
@@ -238,11 +241,10 @@ impl Works {
         Ok(())
     }
 
-    fn write(&mut self, facts: &[Fact], dirty: &mut Dirty) -> Result<(), EngineError> {
+    fn write(&mut self, facts: &[Fact], at: Millis, changed: &mut Changed) -> Result<(), EngineError> {
         if facts.is_empty() {
             return Ok(());
         }
-        let at = clock::now();
         let frames = facts
             .iter()
             .map(|fact| serde_json::to_vec(&Entry { at, fact: fact.clone() }))
@@ -250,17 +252,17 @@ impl Works {
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
         self.ledger.append(&frames)?;
         self.ledger.sync()?;
-        facts.iter().for_each(|fact| dirty.note(fact));
+        facts.iter().for_each(|fact| changed.note(fact));
         Ok(())
     }
 
     /// Writes what changed since the last checkpoint, so that a start need not read the whole ledger.
-    fn checkpoint(&mut self, dirty: &mut Dirty) -> Result<(), EngineError> {
+    fn checkpoint(&mut self, changed: &mut Changed) -> Result<(), EngineError> {
         let end = self.ledger.synced();
         if end <= self.checkpointed {
             return Ok(());
         }
-        let mut puts = dirty.values(self.service.fleet())?;
+        let mut puts = changed.values(self.service.fleet())?;
         // Devices and counters must move together. Where one batch is too small for that, a mark says so, and a
         // start that finds it rebuilds the store from the ledger.
         let single = puts.len() <= KEYS;
@@ -277,21 +279,23 @@ impl Works {
         }
         self.store.checkpoint()?;
         self.checkpointed = end;
-        *dirty = Dirty::default();
+        *changed = Changed::default();
         Ok(())
     }
 }
 
-/// What changed since the last checkpoint.
+/// What changed since the last checkpoint, before this start too: a checkpoint that says that it has a frame must
+/// have what the frame did.
 #[derive(Debug, Default)]
-struct Dirty {
+pub struct Changed {
     devices: BTreeSet<DeviceId>,
     rollouts: BTreeSet<RolloutId>,
     products: BTreeSet<ProductId>,
 }
 
-impl Dirty {
-    fn note(&mut self, fact: &Fact) {
+impl Changed {
+    /// Notes what a fact has changed.
+    pub fn note(&mut self, fact: &Fact) {
         match fact {
             Fact::ServiceStarted { .. } => {}
             Fact::ProductAdded { product, .. }

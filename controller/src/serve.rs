@@ -168,7 +168,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         // Nothing is set up yet; whoever runs `tern keys init` may still choose the name.
         None => DEFAULT_FLEET.parse().context("the default fleet has a valid name")?,
     };
-    let opened = state::open(&config.data, &fleet)?;
+    let opened = state::open(&config.data, &fleet)
+        .with_context(|| format!("could not open the data folder {}", config.data.display()))?;
     for note in &opened.notes {
         tracing::warn!("{note}");
     }
@@ -203,6 +204,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         term: opened.term,
         outgoing,
         checkpointed: opened.checkpointed,
+        changed: opened.changed,
     };
     let (gone, engine_ended) = oneshot::channel::<Result<(), EngineError>>();
     let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
@@ -367,8 +369,13 @@ struct StoreImages {
 }
 
 impl Images for StoreImages {
-    fn add(&self, path: &Path) -> Result<StoredImage, String> {
-        let info = self.store.add_file(path).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    fn add(&self, path: &Path) -> std::io::Result<StoredImage> {
+        let info = self.store.add_file(path).map_err(|error| {
+            let error = anyhow::Error::from(error);
+            let cause = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+            let kind = cause.map_or(std::io::ErrorKind::Other, std::io::Error::kind);
+            std::io::Error::new(kind, format!("{error:#}"))
+        })?;
         Ok(StoredImage { length: info.length, sha256: info.sha256, root: info.root })
     }
 

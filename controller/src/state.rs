@@ -14,6 +14,7 @@ use tern_protocol::id::FleetId;
 
 use crate::core::fact::Entry;
 use crate::core::fleet::Fleet;
+use crate::engine::Changed;
 use crate::ledger::{Ledger, LedgerError};
 use crate::store::sled::SledStore;
 use crate::store::{Key, Meta, Page, Prefix, Store, StoreError};
@@ -75,6 +76,8 @@ pub struct Opened {
     pub term: u64,
     /// First frame that the checkpoint does not have.
     pub checkpointed: u64,
+    /// What the frames from there on have changed.
+    pub changed: Changed,
     /// What an operator should hear about the opening.
     pub notes: Vec<String>,
 }
@@ -120,16 +123,18 @@ pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
         Err(error) => return Err(error.into()),
     };
     let checkpointed = store.recovered().applied_seq.map_or(0, |applied| applied + 1);
+    let mut changed = Changed::default();
     for frame in ledger.frames(checkpointed)? {
         let frame = frame?;
         let entry: Entry = serde_json::from_slice(&frame.payload)
             .map_err(|source| OpenError::Fact { sequence: frame.sequence, source })?;
         state.apply(entry.at, &entry.fact);
+        changed.note(&entry.fact);
     }
     let term = ledger.term().max(store.recovered().term) + 1;
     ledger.begin_term(term)?;
     store.fence(term)?;
-    Ok(Opened { fleet: state, ledger, store, term, checkpointed, notes })
+    Ok(Opened { fleet: state, ledger, store, term, checkpointed, changed, notes })
 }
 
 /// Reads the checkpoint; none if its writing was cut short.

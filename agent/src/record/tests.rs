@@ -155,3 +155,21 @@ fn a_value_above_the_ceiling_is_refused_before_a_copy_is_touched() {
     assert!(matches!(result, Err(RecordError::TooLarge { .. })));
     assert_eq!(record(&folder).load().unwrap().unwrap(), "one");
 }
+
+#[test]
+fn room_that_was_reserved_is_kept_whatever_is_saved_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = record(&folder).with_room(4096);
+
+    record.reserve(|| "first".to_owned()).unwrap();
+
+    assert_eq!(record.load().unwrap().as_deref(), Some("first"));
+    for value in ["short", &"long".repeat(700), "short again"] {
+        record.save(&value.to_owned()).unwrap();
+        assert_eq!(record.load().unwrap().as_deref(), Some(value));
+        let lengths: Vec<usize> = files(&folder).iter().map(|(_, bytes)| bytes.len()).collect();
+        assert_eq!(lengths, [4096, 4096]);
+    }
+    record.reserve(|| "never".to_owned()).unwrap();
+    assert_eq!(record.load().unwrap().as_deref(), Some("short again"));
+}

@@ -1,5 +1,6 @@
 //! `PUT /v1/images`: the bytes of an image, streamed to a file before anybody looks at them.
 
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub(super) async fn put(State(state): State<Shared>, request: Request) -> Answer
     };
     let staging = state.api.images.staging();
     let staged = Staged::new(staging)?;
-    let mut file = tokio::fs::File::create_new(&staged.0).await.map_err(Failure::internal)?;
+    let mut file = tokio::fs::File::create_new(&staged.0).await.map_err(not_stored)?;
     let mut body = request.into_body();
     let mut length = 0u64;
     while let Some(bytes) = next(&mut body).await? {
@@ -37,17 +38,28 @@ pub(super) async fn put(State(state): State<Shared>, request: Request) -> Answer
         if length > IMAGE_MAX {
             return Err(too_large());
         }
-        file.write_all(&bytes).await.map_err(Failure::internal)?;
+        file.write_all(&bytes).await.map_err(not_stored)?;
     }
     if length == 0 {
         let hint = "send the image's bytes as the body";
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "the image is empty", hint));
     }
-    file.flush().await.map_err(Failure::internal)?;
+    file.flush().await.map_err(not_stored)?;
     drop(file);
     let images = state.api.images.clone();
     let added = tokio::task::spawn_blocking(move || images.add(&staged.0)).await;
-    good(added.map_err(Failure::internal)?.map_err(Failure::internal)?)
+    good(added.map_err(Failure::internal)?.map_err(not_stored)?)
+}
+
+/// A full disk is for the operator to mend; anything else is for the log.
+fn not_stored(error: io::Error) -> Failure {
+    let text = format!("could not store the image: {error}");
+    tracing::warn!("{text}");
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        let hint = "free room on the disk of the service's data folder, then send the image again";
+        return Failure::new(StatusCode::INSUFFICIENT_STORAGE, text, hint);
+    }
+    Failure::internal(text)
 }
 
 /// A file that goes away with the upload, unless the images took it.

@@ -30,6 +30,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ use crate::engine::Engine;
 /// Where images are kept.
 pub trait Images: Send + Sync {
     /// Takes in the image at `path`, which lies in [`Images::staging`]; the file may be moved or left.
-    fn add(&self, path: &Path) -> Result<StoredImage, String>;
+    fn add(&self, path: &Path) -> io::Result<StoredImage>;
     /// Tells whether the image with this Merkle root is here.
     fn has(&self, root: &Digest) -> bool;
     /// Returns the folder into which uploads are written first.

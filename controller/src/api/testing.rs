@@ -35,8 +35,8 @@ struct Shelf {
 }
 
 impl Images for Shelf {
-    fn add(&self, path: &Path) -> Result<StoredImage, String> {
-        let image = measure(path, |_| {}).map_err(|e| e.to_string())?;
+    fn add(&self, path: &Path) -> std::io::Result<StoredImage> {
+        let image = measure(path, |_| {}).map_err(std::io::Error::other)?;
         self.roots.lock().unwrap().push(image.root);
         Ok(StoredImage { length: image.length, sha256: image.sha256, root: image.root })
     }
@@ -92,6 +92,7 @@ impl World {
             term: opened.term,
             outgoing,
             checkpointed: opened.checkpointed,
+            changed: opened.changed,
         };
         let (engine, from) = engine::channel();
         let thread = std::thread::spawn(move || engine::run(works, &from).unwrap());

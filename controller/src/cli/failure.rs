@@ -83,7 +83,11 @@ impl From<LedgerError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::of(error.as_ref(), String::new())
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        let full = causes.any(|cause| cause.kind() == std::io::ErrorKind::StorageFull);
+        let hint =
+            if full { "free room on that disk, then start again; what was acknowledged is safe" } else { "" };
+        Self::of(error.as_ref(), hint.to_owned())
     }
 }
 

@@ -70,11 +70,23 @@ impl LabDevice {
 
     /// Registers the device at the service.
     pub fn register(&self, lab: &Lab) {
+        let list = self.dir.join("factory.json");
+        std::fs::write(&list, self.identity().to_string()).expect("a factory list");
+        lab.json(&["device", "add", "--file", &text(&list)]);
+    }
+
+    /// Returns the device's line for the factory list.
+    pub fn identity(&self) -> Value {
         let (ok, line) = self.agent(&["identity"]);
         assert!(ok, "{line}");
-        let list = self.dir.join("factory.json");
-        std::fs::write(&list, line).expect("a factory list");
-        lab.json(&["device", "add", "--file", &text(&list)]);
+        serde_json::from_str(&line).expect("a factory line is JSON")
+    }
+
+    /// Returns the command that runs the agent.
+    pub fn run_command(&self) -> Command {
+        let mut command = Command::new(program("tern-agent"));
+        command.arg("run").arg("--config").arg(self.config()).env("TERN_LOG", "debug,rumqttc=info");
+        command
     }
 
     /// Writes the configuration.

@@ -1,8 +1,11 @@
 //! The built executables: built once per test process, by the same cargo, into the same folder.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Once;
+use std::time::Duration;
+
+use super::wait;
 
 static BUILT: Once = Once::new();
 
@@ -50,4 +53,50 @@ pub fn program_in(profile: &str, name: &str) -> Option<PathBuf> {
 /// Tells whether this is CI, where a missing package is a failure and not a reason to skip.
 pub fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| value != "false")
+}
+
+/// What a program that has ended gave.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code; none if it was killed.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs a program that must end by itself.
+///
+/// # Panics
+/// When it does not: it is killed, and the test has failed.
+pub fn ends(command: &mut Command) -> Ran {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = |name| std::fs::File::create(dir.path().join(name)).expect("a file for what it says");
+    let read = |name| {
+        String::from_utf8_lossy(&std::fs::read(dir.path().join(name)).unwrap_or_default()).into_owned()
+    };
+    let mut child = Ended(
+        command
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"))
+            .spawn()
+            .expect("the program starts"),
+    );
+    let code = wait(&format!("the end of {command:?}"), Duration::from_secs(30), || {
+        child.0.try_wait().expect("a child can be asked").map(|status| status.code())
+    });
+    Ran { code, out: read("out"), err: read("err") }
+}
+
+/// A child that does not outlive the test that waits for it.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Mostly it has ended already.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }

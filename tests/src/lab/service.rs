@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{program, wait};
+use super::{Ran, program, wait, wait_telling};
 
 /// Which broker the service uses.
 #[derive(Debug, Clone)]
@@ -21,17 +21,6 @@ pub enum Broker {
         /// File with the password of user `service`.
         password_file: PathBuf,
     },
-}
-
-/// What a command line gave.
-#[derive(Debug)]
-pub struct Ran {
-    /// Exit code; none if it was killed.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub out: String,
-    /// Standard error.
-    pub err: String,
 }
 
 /// A service in a folder of its own.
@@ -69,11 +58,24 @@ impl Lab {
     }
 
     fn set_up(broker: Broker, config: Option<String>) -> Self {
+        let mut lab = Self::bare(broker);
+        lab.config = config;
+        lab.make_keys();
+        lab.start_service();
+        lab
+    }
+
+    /// Makes an empty folder and nothing else yet.
+    pub fn bare(broker: Broker) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mqtt = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut lab = Self { dir, api: String::new(), mqtt, broker, config, service: None };
-        let (data, offline) = (lab.data(), lab.path("offline"));
-        let ran = lab.run(&[
+        Self { dir, api: String::new(), mqtt, broker, config: None, service: None }
+    }
+
+    /// Makes the keys of the fleet, into the data folder and into `offline`.
+    pub fn make_keys(&self) {
+        let (data, offline) = (self.data(), self.path("offline"));
+        let ran = self.run(&[
             "keys",
             "init",
             "--fleet",
@@ -86,8 +88,6 @@ impl Lab {
             &text(&offline),
         ]);
         assert_eq!(ran.code, Some(0), "{ran:?}");
-        lab.start_service();
-        lab
     }
 
     /// Returns a path in the laboratory's folder.
@@ -141,6 +141,25 @@ impl Lab {
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
+    }
+
+    /// Waits until the service has ended by itself and returns its exit code.
+    pub fn wait_for_end(&mut self, most: Duration) -> Option<i32> {
+        let code = wait("the service to end", most, || {
+            let child = self.service.as_mut().expect("a service was started");
+            child.try_wait().expect("a child can be asked").map(|status| status.code())
+        });
+        self.service = None;
+        code
+    }
+
+    /// Stops the service as its supervisor would; it writes a checkpoint.
+    pub fn stop_service(&mut self) {
+        let pid = self.service_pid().expect("a service runs").to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(sent.success(), "the service is gone already");
+        let code = self.wait_for_end(Duration::from_secs(30));
+        assert_eq!(code, Some(0), "{}", self.log());
     }
 
     /// Returns the service's process id.
@@ -238,19 +257,72 @@ impl Lab {
 
     /// Waits until a rollout has this status.
     pub fn wait_for_status(&self, name: &str, status: &str, most: Duration) -> Value {
-        wait(&format!("rollout {name} to be {status}"), most, || {
+        let what = format!("rollout {name} to be {status}");
+        // Why it waits is what the reader of a failed test wants to know.
+        let tell = || format!("{what}: {}", self.rollout(name));
+        wait_telling(tell, most, || {
             let view = self.rollout(name);
             (view["status"] == status).then_some(view)
         })
     }
 
-    /// Returns what the service says of itself.
+    /// Returns everything that a restart must not change: devices, releases, and rollouts with their counts.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// When the service does not answer.
+    pub fn memory(&self) -> Value {
+        let mut devices = self.json(&["device", "list"]);
+        for device in devices.as_array_mut().expect("a list") {
+            // Every connection moves it.
+            device.as_object_mut().expect("an object").remove("seen_at");
+        }
+        let rollouts = self.json(&["rollout", "list"]);
+        let names: Vec<String> = rollouts
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|line| line["rollout"].as_str().expect("a name").to_owned())
+            .collect();
+        let views: Vec<Value> = names.iter().map(|name| self.rollout(name)).collect();
+        let (_, releases) = self.http("GET", &format!("/v1/products/{PRODUCT}/releases"), None);
+        serde_json::json!({"devices": devices, "rollouts": views, "releases": releases})
+    }
+
+    /// Returns `/v1/status`.
     pub fn status(&self) -> Value {
-        let client = tern_controller::api::client::Client::new(&self.api);
-        client.get("/v1/status").expect("the service answers")
+        let (code, body) = self.http("GET", "/v1/status", None);
+        assert_eq!(code, 200, "{body}");
+        body
+    }
+
+    /// Sends a request and returns status and body.
+    ///
+    /// # Panics
+    /// When the answer is not HTTP with JSON inside.
+    pub fn http(&self, method: &str, path: &str, body: Option<&[u8]>) -> (u16, Value) {
+        use std::io::{Read as _, Write as _};
+        let host = self.api.trim_start_matches("http://");
+        let mut stream = std::net::TcpStream::connect(host).expect("the API listens");
+        let body = body.unwrap_or_default();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        // The service may answer before it has read everything.
+        let _early = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        let mut answer = Vec::new();
+        let _reset = stream.read_to_end(&mut answer);
+        let text = String::from_utf8_lossy(&answer);
+        let code = text.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let body = text.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok());
+        (code.expect("a status"), body.unwrap_or_else(|| panic!("{method} {path}: {text}")))
+    }
+
+    /// Checks the ledger and returns the number of its frames.
+    pub fn verified_frames(&self) -> u64 {
+        let verified = self.json(&["ledger", "verify", "--data", &text(&self.data())]);
+        assert_eq!(verified["torn"], Value::Null, "{verified}");
+        verified["frames"].as_u64().expect("a number")
     }
 
     /// Returns a device as the API shows it.

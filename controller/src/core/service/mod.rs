@@ -119,6 +119,8 @@ pub enum Output {
 /// What one step gave.
 #[derive(Debug, Default)]
 pub struct Step {
+    /// When the facts were applied; their entries in the ledger carry it, so that a replay comes to the same state.
+    pub at: Millis,
     /// For the ledger, in order; to be synced before any output leaves.
     pub facts: Vec<Fact>,
     /// To send then, in order.
@@ -236,7 +238,7 @@ impl Service {
         self.decide();
         self.reconcile();
         self.acknowledge();
-        std::mem::take(&mut self.step)
+        Step { at: self.now, ..std::mem::take(&mut self.step) }
     }
 
     /// Records a fact and folds it in.
