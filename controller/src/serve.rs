@@ -395,3 +395,27 @@ fn write_addresses(data: &Path, addresses: &Addresses) -> anyhow::Result<()> {
         .and_then(|()| std::fs::rename(&part, &path))
         .with_context(|| format!("could not write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_configuration_loads_and_shows_the_defaults() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tern.toml");
+
+        let sample = ServeConfig::load(&path).unwrap();
+
+        let defaults = ServeConfig::default();
+        assert_eq!(sample.listen_api, defaults.listen_api);
+        assert_eq!(sample.heartbeat, defaults.heartbeat);
+        assert_eq!(sample.limits, defaults.limits);
+        assert_eq!(sample.listeners[0].listen, defaults.listeners[0].listen);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = toml::from_str::<ServeConfig>("heartbeet = 5").unwrap_err();
+        assert!(error.to_string().contains("heartbeet"), "{error}");
+    }
+}

@@ -100,6 +100,7 @@ pub(super) fn run(load: &Arc<Load>, device: &LoadDevice) -> std::io::Result<()> 
     let topic = |kind| Topic::Up(device.id.clone(), kind).render(&load.fleet);
     let own = Topic::DeviceIn(device.id.clone()).render(&load.fleet);
     let mut client = Client::connect(load.address, device.id.as_str(), None, vec![(own, 0)])?;
+    client.patience(std::time::Duration::from_secs(5))?;
     let secret = PairSecret::agree(&device.telemetry, &load.controller);
     let key = secret.key(Direction::Up, &load.fleet, &device.id, 1, load.epoch);
     let (report_topic, mut id) = (topic(UpKind::Report), 0u16);
@@ -113,10 +114,11 @@ pub(super) fn run(load: &Arc<Load>, device: &LoadDevice) -> std::io::Result<()> 
     let mut low = n;
     if load.ranges {
         send(&mut client, &topic(UpKind::Enrol), device.enrol(&load.fleet));
-        send(&mut client, &report_topic, seal(&key, load.epoch, n, low, device.hello()));
-    } else {
-        send(&mut client, &report_topic, seal(&key, load.epoch, n, low, device.hello()));
+        client.flush()?;
+        // A broker may deliver two topics in either order, and this device does not repeat itself.
+        std::thread::sleep(std::time::Duration::from_secs(1));
     }
+    send(&mut client, &report_topic, seal(&key, load.epoch, n, low, device.hello()));
     n += 1;
     let mut waiting = 1u64;
     let mut states = [StateName::Downloading, StateName::Retry].into_iter().cycle();

@@ -25,7 +25,6 @@ impl Client {
     ) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut client = Self { stream, buffer: Vec::new(), out: Vec::new() };
         let connect = Connect {
             level: 4,
@@ -44,6 +43,11 @@ impl Client {
                 return Ok(client);
             }
         }
+    }
+
+    /// Gives up reading after `most`.
+    pub(super) fn patience(&self, most: Duration) -> std::io::Result<()> {
+        self.stream.set_read_timeout(Some(most))
     }
 
     /// Writes what has gathered.

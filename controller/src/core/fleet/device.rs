@@ -54,6 +54,9 @@ pub struct AttemptRecord {
     pub started_at: Option<Millis>,
     /// It was the how-many-th of its model to start.
     pub rank: u64,
+    /// The series of the rollout in which it started.
+    #[serde(default)]
+    pub series: u32,
     /// The state that it reported last.
     pub state: StateName,
     /// Number of the report that said so.

@@ -111,6 +111,7 @@ impl Fleet {
                     status: Status::Running,
                     phases: Vec::new(),
                     models,
+                    series: 0,
                     first: BTreeMap::new(),
                     first_bad: BTreeMap::new(),
                     started_at: at,
@@ -125,10 +126,8 @@ impl Fleet {
             Fact::Paused { rollout, because } => self.set_status(at, rollout, Status::Paused, because),
             Fact::Resumed { rollout, because } => {
                 self.set_status(at, rollout, Status::Running, because);
-                // A new series: the gate asks for fresh proof.
-                if let Some(phase) = self.rollouts.get_mut(rollout).and_then(|r| r.phases.last_mut()) {
-                    phase.opened_at = at;
-                    phase.counts.clear();
+                if let Some(record) = self.rollouts.get_mut(rollout) {
+                    record.resume(at);
                 }
             }
             Fact::Killed { rollout, because } => {
@@ -160,7 +159,14 @@ impl Fleet {
         }
         record.because = because.to_owned();
         let counts = BTreeMap::new();
-        record.phases.push(PhaseRecord { cuts, devices, opened_at: at, counts, acknowledged: false });
+        record.phases.push(PhaseRecord {
+            cuts,
+            devices,
+            opened_at: at,
+            counts,
+            judged: BTreeMap::new(),
+            acknowledged: false,
+        });
     }
 
     fn set_status(&mut self, at: Millis, rollout: &RolloutId, status: Status, because: &str) {

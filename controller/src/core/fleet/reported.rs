@@ -67,6 +67,7 @@ impl Fleet {
             phase,
             started_at: None,
             rank: 0,
+            series: 0,
             state: StateName::Idle,
             state_n: 0,
             tale: Tale::default(),
@@ -135,12 +136,15 @@ impl Fleet {
             let (before, after) = record.tale.tell(n, event);
             for _ in before.started..after.started {
                 record.rank = rollout.count_start(&model, record.phase);
+                record.series = rollout.series;
             }
             for _ in before.deferred..after.deferred {
-                rollout.count_outcome(&model, record.phase, record.rank, Outcome::Deferred);
+                let place = (record.series, record.rank);
+                rollout.count_outcome(&model, record.phase, place, Outcome::Deferred);
             }
             if let (None, Some(outcome)) = (before.outcome, after.outcome) {
-                rollout.count_outcome(&model, record.phase, record.rank, outcome);
+                let place = (record.series, record.rank);
+                rollout.count_outcome(&model, record.phase, place, outcome);
             }
             record.started_at = after.begun.then(|| record.started_at.unwrap_or(at));
         }

@@ -40,6 +40,9 @@ pub struct PhaseRecord {
     pub opened_at: Millis,
     /// What its own devices did, by model.
     pub counts: BTreeMap<ModelId, Counts>,
+    /// The part of it that the present series judges: devices that started since the last resumption.
+    #[serde(default)]
+    pub judged: BTreeMap<ModelId, Counts>,
     /// An operator took it upon themselves to widen without proof.
     pub acknowledged: bool,
 }
@@ -67,7 +70,10 @@ pub struct Rollout {
     pub phases: Vec<PhaseRecord>,
     /// Models that the release is for.
     pub models: BTreeSet<ModelId>,
-    /// Starts so far, by model.
+    /// Raised by every resumption: counters, hard stop and budget start over.
+    #[serde(default)]
+    pub series: u32,
+    /// Starts in this series, by model.
     pub first: BTreeMap<ModelId, u64>,
     /// Bad ones among the first.
     pub first_bad: BTreeMap<ModelId, u64>,
@@ -127,38 +133,59 @@ impl Rollout {
 
     /// Counts a device's start in the phase that included it; returns that it is the how-many-th of its model.
     pub fn count_start(&mut self, model: &ModelId, phase: usize) -> u64 {
-        self.counts_of(model, phase).started += 1;
+        let series = self.series;
+        self.count(model, phase, series, |counts| counts.started += 1);
         let rank = self.first.entry(model.clone()).or_default();
         *rank += 1;
         *rank
     }
 
-    /// Counts a device's outcome. `rank`: it was this many-th of its model to start.
-    pub fn count_outcome(&mut self, model: &ModelId, phase: usize, rank: u64, outcome: Outcome) {
+    /// Counts a device's outcome. It was the `rank`-th of its model to start, in `series`.
+    pub fn count_outcome(
+        &mut self,
+        model: &ModelId,
+        phase: usize,
+        (series, rank): (u32, u64),
+        outcome: Outcome,
+    ) {
         let looked_at = self.plan.policy.hard_stop.map_or(0, |stop| stop.first);
         let bad = matches!(outcome, Outcome::Failed | Outcome::RolledBack);
-        if bad && rank <= looked_at {
+        if bad && series == self.series && rank <= looked_at {
             *self.first_bad.entry(model.clone()).or_default() += 1;
         }
-        let counts = self.counts_of(model, phase);
-        match outcome {
+        self.count(model, phase, series, |counts| match outcome {
             Outcome::Success => counts.good += 1,
             Outcome::Failed | Outcome::RolledBack => counts.bad += 1,
             Outcome::Unreachable => counts.unreachable += 1,
             Outcome::Recalled => counts.recalled += 1,
             Outcome::Deferred => counts.deferred += 1,
+        });
+    }
+
+    /// Counts for people, and for the present series if the device started in it.
+    fn count(&mut self, model: &ModelId, phase: usize, series: u32, add: impl Fn(&mut Counts)) {
+        let last = self.phases.len().saturating_sub(1);
+        let phase = &mut self.phases[phase.min(last)];
+        add(phase.counts.entry(model.clone()).or_default());
+        if series == self.series {
+            add(phase.judged.entry(model.clone()).or_default());
         }
     }
 
-    fn counts_of(&mut self, model: &ModelId, phase: usize) -> &mut Counts {
-        let last = self.phases.len().saturating_sub(1);
-        let phase = &mut self.phases[phase.min(last)];
-        phase.counts.entry(model.clone()).or_default()
+    /// Begins a new series: what was counted stays for people to see, and is judged no more.
+    pub fn resume(&mut self, at: Millis) {
+        self.series += 1;
+        self.first.clear();
+        self.first_bad.clear();
+        self.phases.iter_mut().for_each(|phase| phase.judged.clear());
+        if let Some(phase) = self.phases.last_mut() {
+            phase.opened_at = at;
+        }
     }
 
-    /// Returns the counters of one model over all phases.
-    pub fn total_of(&self, model: &ModelId) -> Counts {
-        self.phases.iter().filter_map(|phase| phase.counts.get(model)).fold(Counts::default(), |a, b| a + *b)
+    /// Returns what the present series judges of one model, over all phases.
+    fn judged_of(&self, model: &ModelId) -> Counts {
+        self.phases.iter().filter_map(|phase| phase.judged.get(model)).fold(Counts::default(), |a, b| a + *b)
     }
 
     /// Returns the counters of all models over all phases.
@@ -172,7 +199,7 @@ impl Rollout {
         let phase = self.phase();
         let rule = &self.plan.phases[phase.min(self.plan.phases.len() - 1)].rule;
         let record = &self.phases[phase];
-        let models: BTreeSet<&ModelId> = self.phases.iter().flat_map(|p| p.counts.keys()).collect();
+        let models: BTreeSet<&ModelId> = self.phases.iter().flat_map(|p| p.judged.keys()).collect();
         let common = Observed {
             fleet,
             strata: models.len() as u64,
@@ -183,9 +210,9 @@ impl Rollout {
         };
         for model in models {
             let observed = Observed {
-                total: self.total_of(model),
+                total: self.judged_of(model),
                 first_bad: self.first_bad.get(model).copied().unwrap_or(0),
-                fresh: record.counts.get(model).copied().unwrap_or_default(),
+                fresh: record.judged.get(model).copied().unwrap_or_default(),
                 ..common.clone()
             };
             let verdict = judge(&self.plan.policy, rule, &observed);
@@ -193,9 +220,60 @@ impl Rollout {
                 return verdict;
             }
         }
-        let fresh = record.counts.values().fold(Counts::default(), |a, b| a + *b);
+        let fresh = record.judged.values().fold(Counts::default(), |a, b| a + *b);
         // The tests above have spent the budget; here only the gate speaks.
         let observed = Observed { fresh, ..common };
         judge(&self.plan.policy, rule, &observed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rollout() -> Rollout {
+        let model: ModelId = "m".parse().unwrap();
+        Rollout {
+            id: "r".parse().unwrap(),
+            product: "p".parse().unwrap(),
+            rc: 2,
+            kind: EntryKind::Update,
+            attempt: 1,
+            salt: Salt([0; 16]),
+            plan: Plan::default(),
+            status: Status::Running,
+            phases: vec![PhaseRecord {
+                cuts: BTreeMap::from([(model.clone(), Cut(1))]),
+                devices: 100,
+                opened_at: 0,
+                counts: BTreeMap::new(),
+                judged: BTreeMap::new(),
+                acknowledged: false,
+            }],
+            models: BTreeSet::from([model]),
+            series: 0,
+            first: BTreeMap::new(),
+            first_bad: BTreeMap::new(),
+            started_at: 0,
+            ended_at: None,
+            because: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_resumed_rollout_is_not_judged_by_what_was_before_and_forgets_nothing() {
+        let model: ModelId = "m".parse().unwrap();
+        let mut rollout = rollout();
+        let ranks: Vec<u64> = (0..10).map(|_| rollout.count_start(&model, 0)).collect();
+        for rank in &ranks[..5] {
+            rollout.count_outcome(&model, 0, (0, *rank), Outcome::RolledBack);
+        }
+        assert!(matches!(rollout.judge(1000, 1), Verdict::Kill(_)));
+
+        rollout.resume(5);
+        rollout.count_outcome(&model, 0, (0, ranks[9]), Outcome::RolledBack);
+
+        assert!(matches!(rollout.judge(1000, 6), Verdict::Hold(_)));
+        assert_eq!((rollout.total().started, rollout.total().bad), (10, 6));
     }
 }

@@ -395,6 +395,7 @@ fn preview(
         status: Status::Running,
         phases: Vec::new(),
         models,
+        series: 0,
         first: Default::default(),
         first_bad: Default::default(),
         started_at: now,
