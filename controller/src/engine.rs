@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock;
 use crate::core::fact::{Entry, Fact, Millis};
 use crate::core::fleet::Fleet;
+use crate::core::rollout::record::Status;
 use crate::core::service::{Command, Input, Output, Refusal, Reply, Service};
 use crate::ledger::{Ledger, LedgerError};
 use crate::store::{Batch, Key, Meta, Store, StoreError};
@@ -334,7 +335,11 @@ impl Changed {
                 values.push((Key::Rollout(id.clone()), serde_json::to_vec(rollout)?));
             }
         }
-        for id in &self.products {
+        // A kill is of a rollout, and its product keeps the release dead.
+        let killed = self.rollouts.iter().filter_map(|id| fleet.rollouts.get(id));
+        let killed =
+            killed.filter(|rollout| rollout.status == Status::Killed).map(|rollout| &rollout.product);
+        for id in self.products.iter().chain(killed).collect::<BTreeSet<_>>() {
             if let Some(product) = fleet.products.get(id) {
                 values.push((Key::Product(id.clone()), serde_json::to_vec(product)?));
             }

@@ -299,7 +299,7 @@ impl Edge {
             let store = Arc::new(ChunkStore::open(images)?);
             let config = tern_bridge::ChunkClientConfig {
                 fleet: fleet.clone(),
-                brokers: vec![external.url.clone()],
+                brokers: vec![format!("{}:{}", broker.host, broker.port)],
                 client_id: "tern-chunks".to_owned(),
                 user: broker.user.clone(),
                 password,

@@ -1,4 +1,5 @@
 //! Damaged and full disks get a clear error and lose nothing that was acknowledged.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

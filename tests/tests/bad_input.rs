@@ -1,4 +1,5 @@
 //! Bad input gets a clear error and loses nothing: configurations, keys, files, requests, ports.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -166,7 +166,8 @@ fn options_for(config: &ChunkClientConfig, broker: &str) -> Result<MqttOptions, 
     let bad = || ChunkClientError::Address(broker.to_owned());
     let (host, port) = broker.rsplit_once(':').ok_or_else(bad)?;
     let port = port.parse().map_err(|_| bad())?;
-    if host.is_empty() {
+    // A scheme would be looked up as a part of the name, again and again.
+    if host.is_empty() || host.contains('/') {
         return Err(bad());
     }
     let mut options = MqttOptions::new(&config.client_id, host, port);

@@ -61,12 +61,12 @@ impl MqttClient {
         self.send(&Packet::Publish(publish));
     }
 
-    /// Subscribes and returns the broker's codes; messages that come in between are put into `heard`.
+    /// Subscribes at quality of service 0 and returns the broker's codes; messages that come in between are put into `heard`.
     ///
     /// # Panics
     /// When no answer comes.
     pub fn subscribe(&mut self, filters: &[&str], heard: &mut Vec<Publish>) -> Vec<u8> {
-        let filters = filters.iter().map(|filter| ((*filter).to_owned(), 1)).collect();
+        let filters = filters.iter().map(|filter| ((*filter).to_owned(), 0)).collect();
         self.send(&Packet::Subscribe { id: 7, filters });
         loop {
             match self.next(PATIENCE) {
