@@ -205,3 +205,20 @@ fn nobody_is_answered_between_a_kill_and_its_signature() {
     assert_eq!(sim.settled_on(0), 8);
     sim.finish();
 }
+
+#[test]
+fn a_device_that_gave_up_on_a_bad_release_begins_the_next_one_without_an_anomaly() {
+    let mut sim = Sim::new(34, one_device(34));
+    let bad = sim.publish(Trial::Sick);
+    let rollout = sim.start(bad, plan(&[Reach::All], 1800));
+    sim.expect("the device gives up", |s| s.devices[0].state() == Some(StateName::Failed), 6 * HOUR);
+    sim.kill(&rollout);
+
+    let good = sim.publish(Trial::Healthy);
+    sim.start(good, plan(&[Reach::All], 1800));
+
+    sim.expect("it runs the next", |s| s.settled_on(good) == 1 && s.is_quiet(), 6 * HOUR);
+    let device = &sim.controller.fleet().devices[&sim.devices[0].id];
+    assert_eq!(device.anomalies, []);
+    sim.finish();
+}

@@ -8,19 +8,28 @@
 //! | `programs` | the built executables |
 //! | `service` | a service with its data folder, and the command line against it |
 //! | `device` | a device's folder, configuration and agent process |
+//! | `bridge` | the bridge as a process of its own |
+//! | `records` | what is true of a device, read from its disk |
+//! | `ledger` | what devices said, read from the ledger's files |
 
+mod bridge;
 mod client;
 mod device;
 mod disk;
 mod images;
+mod ledger;
 mod programs;
+mod records;
 mod service;
 
+pub use bridge::LabBridge;
 pub use client::MqttClient;
 pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;
 pub use images::{firmware, made};
+pub use ledger::{Heard, Part, Sum};
 pub use programs::{Ran, ends, in_ci, program, program_in};
+pub use records::Records;
 pub use service::{Broker, Lab, MODEL, PRODUCT};
 
 use std::time::{Duration, Instant};
@@ -54,4 +63,21 @@ pub fn wait_telling<T>(
         std::thread::sleep(LOOK);
     }
     panic!("waited {most:?} for {}", what())
+}
+
+/// Measures how long something real took.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts.
+    #[expect(clippy::disallowed_methods, reason = "the laboratory's clock")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Returns the time since the start.
+    pub fn read(&self) -> Duration {
+        self.0.elapsed()
+    }
 }

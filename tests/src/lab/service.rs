@@ -181,13 +181,19 @@ impl Lab {
         std::fs::read_to_string(self.path("service.log")).unwrap_or_default()
     }
 
-    /// Runs `tern` with these arguments against this service.
-    pub fn run(&self, arguments: &[&str]) -> Ran {
+    /// Returns the command that runs `tern` with these arguments against this service.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("tern"));
         if !self.api.is_empty() {
             command.env("TERN_API", &self.api);
         }
-        let output = command.args(arguments).stdin(Stdio::null()).output().expect("tern starts");
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `tern` with these arguments against this service.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().expect("tern starts");
         Ran {
             code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -77,7 +77,8 @@ impl Fleet {
             halted_in: None,
             changed_at: at,
         };
-        if !device.attempts.contains_key(&attempt.rollout) {
+        let mut first = !device.attempts.contains_key(&attempt.rollout);
+        if first {
             device.attempts.insert(attempt.rollout.clone(), fresh(first_phase()));
         }
         let mut anomalies = Vec::new();
@@ -86,6 +87,7 @@ impl Fleet {
             // Another try of a device that was counted already: it keeps its phase and its first verdict.
             record.attempt = attempt.attempt;
             record.state = StateName::Idle;
+            first = true;
             if record.started_at.is_none() {
                 // It never started, so nothing of it was counted yet.
                 record.outcome = None;
@@ -98,7 +100,9 @@ impl Fleet {
             ReportKind::Transition { from, to, .. } => {
                 // One that was overtaken by a later one is history.
                 if n > record.state_n {
-                    if record.state != *from {
+                    // A device that gave up on something older begins from there.
+                    let begins = first && (*from, *to) == (StateName::Failed, StateName::Checking);
+                    if record.state != *from && !begins {
                         anomalies
                             .push(format!("went from {from} to {to}, was last seen in {}", record.state));
                     }

@@ -1,0 +1,92 @@
+//! The bridge as a process of its own: the devices' broker, which can die without the service.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::service::text;
+use super::{Broker, program, wait};
+
+const PASSWORD: &str = "the-service-of-the-laboratory";
+
+/// A bridge in a folder of its own.
+pub struct LabBridge {
+    dir: tempfile::TempDir,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl LabBridge {
+    /// Chooses a port and a password; the bridge starts when the folder of images is known.
+    pub fn prepare() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        // Taken and given back: the bridge must find it again after every restart, so it cannot be 0.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let port = free.expect("a free port").port();
+        std::fs::write(dir.path().join("password"), PASSWORD).expect("a password file");
+        Self { dir, port, process: None }
+    }
+
+    /// Returns how a service finds it.
+    pub fn broker(&self) -> Broker {
+        Broker::External { port: self.port, password_file: self.dir.path().join("password") }
+    }
+
+    /// Writes the configuration of a bridge that serves the images in `chunks`.
+    pub fn configure(&self, chunks: &Path) {
+        let lines = [
+            "fleet = \"lab\"".to_owned(),
+            format!("service_password = {PASSWORD:?}"),
+            format!("chunk_dir = {:?}", text(chunks)),
+            format!("[[listeners]]\nlisten = \"127.0.0.1:{}\"\nauth.mode = \"open\"\n", self.port),
+        ];
+        std::fs::write(self.config(), lines.join("\n")).expect("a configuration");
+    }
+
+    /// Starts the process and waits until it takes connections.
+    pub fn start(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log());
+        let child = Command::new(program("tern-bridge"))
+            .arg("run")
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a log file"))
+            .spawn();
+        self.process = Some(child.expect("tern-bridge starts"));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        wait("the bridge", Duration::from_secs(30), || TcpStream::connect(address).ok());
+    }
+
+    /// Kills the process as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            // It may have ended by itself; either way it is gone after this.
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("bridge.toml")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("bridge.log")
+    }
+}
+
+impl Drop for LabBridge {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(15).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            let text = format!("the bridge's log ends:\n{}\n", tail.join("\n"));
+            let _shown = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+        }
+    }
+}
