@@ -2,6 +2,7 @@
 
 mod command;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
                 // The embedded broker reports every disconnect as an error.
                 .unwrap_or_else(|_| "info,rumqttd=off".into()),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     tern_bridge::abort_on_broker_panic();

@@ -39,6 +39,8 @@ pub struct Heard {
     pub reports: BTreeMap<(String, u64), ReportKind>,
     /// Numbers that are in the ledger more than once.
     pub doubled: Vec<(String, u64)>,
+    /// By device: reports that arrived after a later one, as happens when nobody was there to hear them first.
+    pub overtaken: BTreeMap<String, u64>,
     /// By rollout and device.
     pub parts: BTreeMap<String, BTreeMap<String, Part>>,
 }
@@ -73,6 +75,10 @@ impl Heard {
                 ReportKind::Outcome { outcome, .. } => part.outcome = part.outcome.or(Some(*outcome)),
                 _ => {}
             }
+        }
+        let later = self.reports.range((device.to_owned(), n + 1)..).next();
+        if later.is_some_and(|((other, _), _)| other == device) {
+            *self.overtaken.entry(device.to_owned()).or_default() += 1;
         }
         if self.reports.insert((device.to_owned(), n), report).is_some() {
             self.doubled.push((device.to_owned(), n));

@@ -26,7 +26,8 @@ impl Records {
         Self::in_folders(&device.dir.join("data"), &device.dir.join("slots"))
     }
 
-    fn in_folders(data: &Path, slots: &Path) -> Self {
+    /// Opens the records in a device's data and slots folders.
+    pub fn in_folders(data: &Path, slots: &Path) -> Self {
         Self {
             journal: RecordFile::open(data, "journal").expect("a data folder"),
             boot: RecordFile::open(slots, "boot").expect("a slots folder"),
@@ -48,8 +49,7 @@ impl Records {
     /// Tells whether the saved signed files speak of this rollout.
     pub fn trusts(&self, rollout: &str) -> bool {
         let speaks = |path: &PathBuf| {
-            let bytes = std::fs::read(path).unwrap_or_default();
-            bytes.windows(rollout.len()).any(|part| part == rollout.as_bytes())
+            String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).contains(rollout)
         };
         self.trust.iter().any(speaks)
     }

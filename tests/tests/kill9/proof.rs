@@ -42,12 +42,11 @@ pub(crate) fn check(world: &mut World, rollout: &str) {
     assert_eq!(counted, heard.sum(rollout), "the service counts other than its ledger: {view}");
     for (device, journal) in journals.iter().enumerate() {
         let name = &world.devices[device].name;
-        let anomalies = &world.lab.device(name)["anomalies"];
-        assert_eq!(
-            anomalies,
-            &serde_json::json!([]),
-            "{name} seems to have skipped or contradicted the machine"
-        );
+        // A gap that a late report filled afterwards stays on the screen; one that nothing filled is a lost report.
+        let anomalies = world.lab.device(name)["anomalies"].clone();
+        let noted = anomalies.as_array().map_or(0, Vec::len) as u64;
+        let overtaken = heard.overtaken.get(name).copied().unwrap_or_default();
+        assert!(noted <= overtaken, "{name} has {overtaken} reports that were overtaken, but {anomalies}");
         let part = heard.parts.get(rollout).and_then(|parts| parts.get(name)).copied().unwrap_or_default();
         let runs = world.records[device].confirmed() == Some(world.rc);
         assert_eq!(part.outcome == Some(Outcome::Success), runs, "{name} runs it: {runs}; reported {part:?}");

@@ -187,10 +187,15 @@ fn kill_agent(world: &mut World, device: usize, plan: &Plan) -> Kill {
 
 /// Kills the service at a seeded moment of its work on `rollout kill`.
 fn kill_while_killing(world: &mut World, plan: &Plan, rng: &mut Rng) -> Option<Kill> {
-    wait("a first bad device", CONVERGE, || {
+    let status = wait("a first bad device", CONVERGE, || {
         world.look();
-        (world.lab.rollout(&plan.rollout)["status"] == "paused").then_some(())
+        let status = world.lab.rollout(&plan.rollout)["status"].clone();
+        (status != "running").then_some(status)
     });
+    if status != "paused" {
+        // So many failed at once that the service was faster than any operator.
+        return None;
+    }
     let mut command = world.lab.command(&["rollout", "kill", &plan.rollout]);
     let quiet = std::process::Stdio::null;
     let mut child = command.stdout(quiet()).stderr(quiet()).spawn().expect("tern starts");

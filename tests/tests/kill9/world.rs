@@ -17,10 +17,11 @@ const MARK: &str = "fails-on:";
 
 /// Everything that runs, and what was seen of it.
 pub(crate) struct World {
-    pub(crate) lab: Lab,
-    pub(crate) bridge: LabBridge,
     pub(crate) devices: Vec<LabDevice>,
     pub(crate) records: Vec<Records>,
+    pub(crate) bridge: LabBridge,
+    /// Behind those whose logs lie in its folder, which goes with it.
+    pub(crate) lab: Lab,
     pub(crate) heard: Heard,
     /// Digest of every published image.
     pub(crate) images: BTreeMap<u64, Digest>,
