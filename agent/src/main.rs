@@ -16,7 +16,10 @@ use tern_agent::identity::FileIdentity;
 use tern_agent::record::RecordFile;
 use tern_agent::slot::Image;
 use tern_protocol::chunk::{RootHasher, root};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Keeps one device on the release that its fleet has approved
 #[derive(Parser)]
@@ -74,12 +77,11 @@ struct ConfigPath {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("TERN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
-        .init();
+    // TERN_LOG is a level, or targets with levels: "debug", "info,tern_agent=debug".
+    let asked = std::env::var("TERN_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(log.with_filter(filter)).init();
     let result = match Arguments::parse().command {
         Command::Run(path) => tern_agent::process::run_until_stopped(&path.config),
         Command::Status { config, json } => status(&config.config, json),

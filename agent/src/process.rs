@@ -11,6 +11,8 @@ use crate::run::{Ended, run};
 /// Runs the agent until somebody stops it. When the device boots, this process ends and a new one with the same
 /// arguments takes its place; it learns from the boot record and the slots alone what has come up.
 pub fn run_until_stopped(config: &Path) -> anyhow::Result<()> {
+    // Asked now: once the file was replaced, the system no longer says where it was.
+    let program = std::env::current_exe();
     let config = Config::load(config)?;
     let ended = {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -30,7 +32,7 @@ pub fn run_until_stopped(config: &Path) -> anyhow::Result<()> {
             // An updated agent may have replaced the file; the path is what a boot would start.
             let mut arguments = std::env::args_os();
             let name = arguments.next().context("a process has a name")?;
-            let program = std::env::current_exe().unwrap_or_else(|_| name.into());
+            let program = program.unwrap_or_else(|_| name.into());
             let error = std::process::Command::new(program).args(arguments).exec();
             Err(error).context("could not start the agent after the boot")
         }

@@ -198,6 +198,13 @@ mod tests {
         assert_eq!(body, br#"{"e":4,"text":"hi"}"#);
     }
 
+    /// The vector of docs/protocol.md; never change it.
+    #[test]
+    fn a_message_is_sealed_as_it_always_was() {
+        let sealed = key(&keys().0, Direction::Up, "d1", 4).seal(&Body { e: 4, text: "hi" });
+        assert_eq!(sealed, br#"{"e":4,"text":"hi","m":"bEyATWGdPOw3pwGpdGln9A"}"#);
+    }
+
     #[test]
     fn another_direction_device_epoch_or_byte_does_not_open() {
         let (device, controller) = keys();

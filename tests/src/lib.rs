@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`bench`] | benchmarks of whole processes |
+//! | [`mod@bench`] | benchmarks of whole processes |
 //! | [`lab`] | real processes on loopback |
 //! | [`sim`] | virtual clock, simulated network and disks around the real cores; seed in, event log out |
 #![forbid(unsafe_code)]

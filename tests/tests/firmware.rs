@@ -1,4 +1,5 @@
 //! Real input: a firmware image that nobody here wrote, through real separate processes.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::time::Duration;
 

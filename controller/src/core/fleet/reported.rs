@@ -1,6 +1,7 @@
 //! What one report changes: the device's machine as the cloud sees it, and the counters.
 
 use tern_protocol::id::DeviceId;
+use tern_protocol::limits::OUTBOX_MAX;
 use tern_protocol::message::{Attempt, ReportKind};
 use tern_protocol::state::{Outcome, StateName};
 
@@ -8,6 +9,7 @@ use super::Fleet;
 use super::device::AttemptRecord;
 use super::tale::{self, Tale};
 use crate::core::fact::Millis;
+use crate::core::rollout::phase;
 
 impl Fleet {
     pub(super) fn reported(
@@ -22,6 +24,8 @@ impl Fleet {
         if device.received.contains(n) {
             return;
         }
+        // Numbers that nobody recorded (asks) lie in between, so only what still waits in the outbox is looked for.
+        let whole = n - low.min(n) <= OUTBOX_MAX as u64 && (low..n).all(|m| device.received.contains(m));
         device.received.insert(n, low);
         device.epoch = device.epoch.max(e);
         device.seen_at = Some(at);
@@ -33,11 +37,18 @@ impl Fleet {
             device.agent.clone_from(&hello.agent);
         }
         if let Some(attempt) = report.attempt() {
-            self.attempted(at, id, attempt, (n, report));
+            self.attempted(at, id, attempt, (n, whole, report));
         }
     }
 
-    fn attempted(&mut self, at: Millis, id: &DeviceId, attempt: &Attempt, (n, report): (u64, &ReportKind)) {
+    /// `whole`: nothing that the device said before is still on its way.
+    fn attempted(
+        &mut self,
+        at: Millis,
+        id: &DeviceId,
+        attempt: &Attempt,
+        (n, whole, report): (u64, bool, &ReportKind),
+    ) {
         let (Some(device), Some(rollout)) =
             (self.devices.get_mut(id), self.rollouts.get_mut(&attempt.rollout))
         else {
@@ -51,6 +62,17 @@ impl Fleet {
                 at,
                 format!("{} names release {} of {}", report.word(), attempt.rc, attempt.rollout),
             );
+            return;
+        }
+        let covered: Vec<_> = rollout.models.iter().cloned().collect();
+        let position = self.shuffles.of(&rollout.id, rollout.salt).position(id);
+        let included = device.registry.product == rollout.product
+            && phase::covers(&rollout.plan, &covered, &device.registry)
+            && rollout.cuts().get(&device.registry.model).is_some_and(|cut| cut.includes(position));
+        // A vote belongs to who was offered the release: nobody else may stop it, or speak for it.
+        if !included && !device.attempts.contains_key(&attempt.rollout) {
+            device
+                .anomaly(at, format!("{} about {}, which never included it", report.word(), attempt.rollout));
             return;
         }
         let model = device.registry.model.clone();
@@ -102,7 +124,7 @@ impl Fleet {
                 if n > record.state_n {
                     // A device that gave up on something older begins from there.
                     let begins = first && (*from, *to) == (StateName::Failed, StateName::Checking);
-                    if record.state != *from && !begins {
+                    if whole && record.state != *from && !begins {
                         anomalies
                             .push(format!("went from {from} to {to}, was last seen in {}", record.state));
                     }

@@ -234,9 +234,10 @@ impl Service {
                 && matches!(r.status, Status::Running | Status::Paused)
                 && regions_meet(&r.plan.regions, &plan.regions)
         });
+        let overlap = overlap.filter(|r| !has_settled(r));
         if let Some(other) = overlap {
             let what = format!("rollout {} is active in the same regions", other.id);
-            let hint = format!("wait for it, or stop it with `tern rollout kill {}`", other.id);
+            let hint = format!("see what it waits for with `tern rollout explain {}`, or stop it", other.id);
             return Err(refuse(RefusalKind::Conflict, what, hint));
         }
         let salt = Salt(self.random().0);
@@ -245,11 +246,36 @@ impl Service {
             let what = format!("no registered device of product {product} is covered by the plan");
             return Err(refuse(RefusalKind::Invalid, what, "see `tern device list`"));
         }
+        self.supersede(&id, &product, &plan);
         let kind = EntryKind::Update;
         self.record(Fact::RolloutStarted { rollout: id.clone(), product, rc, kind, attempt, salt, plan });
         let rollout = self.fleet.rollouts.get(&id).cloned().expect("it was recorded just now");
         self.open_phase(&rollout, 0, "started by the operator".to_owned());
         Ok(Reply::Done { what: format!("rollout {id} started") })
+    }
+
+    /// A rollout that reaches everybody and has nobody on the way waits only for devices that are away; it must
+    /// not hold up what comes after it. It stays as the base, and those devices take whatever is newest.
+    fn supersede(&mut self, by: &RolloutId, product: &ProductId, plan: &Plan) {
+        let settled: Vec<(RolloutId, String)> = self
+            .fleet
+            .rollouts
+            .values()
+            .filter(|r| r.product == *product && r.status == Status::Running && has_settled(r))
+            .filter(|r| regions_meet(&r.plan.regions, &plan.regions))
+            .map(|r| {
+                let (good, covered) = (r.total().good, self.covered(r));
+                let rc = r.rc;
+                (
+                    r.id.clone(),
+                    format!("COMPLETE: {good} of {covered} devices on release {rc}; superseded by {by}"),
+                )
+            })
+            .collect();
+        for (rollout, because) in settled {
+            self.note(format!("rollout {rollout}: {because}"));
+            self.record(Fact::Completed { rollout, because });
+        }
     }
 
     fn pause(&mut self, id: &RolloutId) -> Outcome {
@@ -280,6 +306,9 @@ impl Service {
 
     fn promote(&mut self, id: &RolloutId, from_phase: usize) -> Outcome {
         let rollout = self.rollout(id)?.clone();
+        if matches!(rollout.status, Status::Killed | Status::Completed) {
+            return Err(ended(id, rollout.status));
+        }
         if rollout.status != Status::Running {
             let hint = format!("resume it first with `tern rollout resume {id}`");
             let what = format!("rollout {id} is not running");
@@ -402,6 +431,11 @@ fn preview(
         ended_at: None,
         because: String::new(),
     }
+}
+
+/// Tells whether a rollout reaches everybody and nobody is on the way.
+fn has_settled(rollout: &Rollout) -> bool {
+    rollout.status == Status::Running && rollout.reaches_all() && rollout.total().pending() == 0
 }
 
 fn regions_meet(a: &[RegionId], b: &[RegionId]) -> bool {

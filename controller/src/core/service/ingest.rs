@@ -75,6 +75,11 @@ impl Service {
             self.counters.forged += 1;
             return;
         }
+        // A device counts up from 1 for its life: no honest number is anywhere near.
+        if e > NUMBER_MAX || report.n > NUMBER_MAX || report.low > report.n {
+            self.counters.malformed += 1;
+            return;
+        }
         // Its outbox had moved past this number already: an old hello that somebody repeats, or a device that
         // lost its journal and would be acknowledged for numbers that nobody counts.
         let forgetful = self.fleet.devices.get(id).is_some_and(|d| d.received.is_done_with(report.n));
@@ -208,6 +213,9 @@ impl Service {
         Some((secret.key(direction, &self.fleet.id, id, online.kid, epoch), online.kid))
     }
 }
+
+/// Epochs and report numbers above this are nonsense; sums of two of them cannot overflow.
+const NUMBER_MAX: u64 = 1 << 53;
 
 /// The kind of a hello as it stands in the payload.
 const HELLO: &[u8] = br#""t":"hello""#;

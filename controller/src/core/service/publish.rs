@@ -259,7 +259,8 @@ impl Service {
     pub(super) fn recall_cohorts(&mut self) {
         let rollouts: Vec<Rollout> = self.fleet.rollouts.values().cloned().collect();
         for rollout in rollouts {
-            if rollout.status == Status::Running && !rollout.reaches_all() && !rollout.phases.is_empty() {
+            let holds = matches!(rollout.status, Status::Running | Status::Paused);
+            if holds && !rollout.reaches_all() && !rollout.phases.is_empty() {
                 let included = self.included_cohorts(&rollout);
                 self.cohorts.insert((rollout.product.clone(), rollout.id.clone()), included);
             }
