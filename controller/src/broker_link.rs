@@ -89,7 +89,9 @@ pub async fn run(
                     uplink_filter(&fleet, UpKind::Presence),
                     site_filter(&fleet),
                 ];
-                let filters = filters.map(|path| SubscribeFilter { path, qos: QoS::AtLeastOnce });
+                // A PUBACK of ours would prove nothing to a device: it repeats a report until the controller itself
+                // has acknowledged it. So the broker need not wait for us message by message.
+                let filters = filters.map(|path| SubscribeFilter { path, qos: QoS::AtMostOnce });
                 if client.try_subscribe_many(filters).is_err() {
                     tracing::warn!("could not subscribe: the queue is full");
                 }

@@ -12,7 +12,7 @@ use tern_protocol::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
-use crate::core::fact::{Entry, Fact, Millis};
+use crate::core::fact::{EntryRef, Fact, Millis};
 use crate::core::fleet::Fleet;
 use crate::core::rollout::record::Status;
 use crate::core::service::{Command, Input, Output, Refusal, Reply, Service};
@@ -27,6 +27,8 @@ const BATCH: usize = 2048;
 const TICK: Duration = Duration::from_millis(200);
 /// Frames between two checkpoints.
 const CHECKPOINT: u64 = 20_000;
+/// Room to begin with for a fact as JSON; a report has about 200 bytes.
+const FACT_BYTES: usize = 256;
 /// Keys of one store batch; more of them cost the store memory out of proportion.
 const KEYS: usize = 900;
 
@@ -246,11 +248,14 @@ impl Works {
         if facts.is_empty() {
             return Ok(());
         }
-        let frames = facts
-            .iter()
-            .map(|fact| serde_json::to_vec(&Entry { at, fact: fact.clone() }))
-            .collect::<Result<Vec<_>, _>>()?;
-        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        let mut bytes = Vec::with_capacity(facts.len() * FACT_BYTES);
+        let mut ends = Vec::with_capacity(facts.len());
+        for fact in facts {
+            serde_json::to_writer(&mut bytes, &EntryRef { at, fact })?;
+            ends.push(bytes.len());
+        }
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let frames: Vec<&[u8]> = starts.zip(&ends).map(|(start, end)| &bytes[start..*end]).collect();
         self.ledger.append(&frames)?;
         self.ledger.sync()?;
         facts.iter().for_each(|fact| changed.note(fact));
@@ -309,8 +314,13 @@ impl Changed {
                 self.devices.insert(device.clone());
             }
             Fact::Reported { device, report, .. } => {
-                self.devices.insert(device.clone());
-                self.rollouts.extend(report.attempt().map(|a| a.rollout.clone()));
+                // Most are noted already, and a set looks only after its key was copied.
+                if !self.devices.contains(device) {
+                    self.devices.insert(device.clone());
+                }
+                if let Some(attempt) = report.attempt().filter(|a| !self.rollouts.contains(&a.rollout)) {
+                    self.rollouts.insert(attempt.rollout.clone());
+                }
             }
             Fact::RolloutStarted { rollout, .. }
             | Fact::PhaseOpened { rollout, .. }

@@ -25,6 +25,16 @@ pub struct Entry {
     pub fact: Fact,
 }
 
+/// An [`Entry`] for writing.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct EntryRef<'a> {
+    /// When the service took it in.
+    pub at: Millis,
+    /// What happened.
+    #[serde(flatten)]
+    pub fact: &'a Fact,
+}
+
 /// What happened.
 #[expect(
     clippy::large_enum_variant,

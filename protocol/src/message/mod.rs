@@ -6,6 +6,7 @@
 
 mod answer;
 mod enrol;
+mod flat;
 mod get;
 mod pack;
 mod report;

@@ -11,6 +11,7 @@ use crate::state::{Outcome, StateName};
 
 /// A report. `n` counts for the device's life; (device, n) is its identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "super::flat::FlatReport")]
 pub struct Report {
     /// Epoch of the key that sealed it; changes when it is sent again after a boot.
     pub e: u64,

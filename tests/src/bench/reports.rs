@@ -35,13 +35,13 @@ pub struct Side {
 pub struct Reports {
     /// Devices, each with 16 reports on the way.
     pub devices: u32,
-    /// Rounds of each side, in turn.
-    pub rounds: Vec<(Side, Side)>,
-    /// Median over the rounds of service / echo.
-    pub ratio: f64,
+    /// Rounds of each side, in turn: the service, an echo that subscribes at QoS 1, one at QoS 0 as the service does.
+    pub rounds: Vec<[Side; 3]>,
+    /// Median over the rounds of service / echo, for either echo.
+    pub ratios: [f64; 2],
 }
 
-/// Measures: service and echo in turn, `rounds` times for `seconds` each.
+/// Measures: the service and the two echoes in turn, `rounds` times for `seconds` each.
 pub fn reports(devices: u32, rounds: u64, seconds: u64) -> Reports {
     let lab = Lab::start_configured(LIMITS);
     let load: Vec<LoadDevice> = (0..devices).map(LoadDevice::new).collect();
@@ -55,18 +55,24 @@ pub fn reports(devices: u32, rounds: u64, seconds: u64) -> Reports {
     // The evidence is weighed at every batch.
     lab.roll_out(2, "r2", "50%,all", 86_400);
     let load: Arc<Vec<LoadDevice>> = Arc::new(load);
-    let bridge = Echo::start();
+    let echoes = [Echo::start(1), Echo::start(0)];
+    let controller = controller(&lab);
     let mut results = Vec::new();
     for round in 1..=rounds {
-        let service =
-            side(&load, lab.mqtt, "lab", round, true, seconds, &controller(&lab), &[lab.service_pid()]);
-        let echo =
-            side(&load, bridge.address, "lab", round, false, seconds, &controller(&lab), &bridge.pids());
-        results.push((service, echo));
+        let service = side(&load, lab.mqtt, "lab", round, true, seconds, &controller, &[lab.service_pid()]);
+        let [at_1, at_0] = echoes
+            .each_ref()
+            .map(|echo| side(&load, echo.address, "lab", round, false, seconds, &controller, &echo.pids()));
+        results.push([service, at_1, at_0]);
     }
-    let mut ratios: Vec<f64> = results.iter().map(|(s, e)| s.per_second / e.per_second).collect();
-    ratios.sort_by(f64::total_cmp);
-    Reports { devices, rounds: results, ratio: ratios[ratios.len() / 2] }
+    let ratios = [1, 2].map(|echo| median(results.iter().map(|r| r[0].per_second / r[echo].per_second)));
+    Reports { devices, rounds: results, ratios }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Returns the controller's telemetry key from the product's targets.
@@ -130,7 +136,7 @@ struct Echo {
 }
 
 impl Echo {
-    fn start() -> Self {
+    fn start(qos: u8) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -151,7 +157,7 @@ impl Echo {
         let bridge = spawn(Command::new(program("tern-bridge")).arg("run").arg("--config").arg(&config));
         wait("the bridge", Duration::from_secs(20), || std::net::TcpStream::connect(address).ok());
         let own = std::env::current_exe().expect("a process has an executable");
-        let echo = spawn(Command::new(own).arg("echo").arg(address.to_string()));
+        let echo = spawn(Command::new(own).arg("echo").arg(address.to_string()).arg(qos.to_string()));
         std::thread::sleep(Duration::from_secs(1));
         Self { _dir: dir, bridge, echo, address }
     }
@@ -175,10 +181,10 @@ fn free_port() -> u16 {
     socket.local_addr().expect("an address").port()
 }
 
-/// Answers every report with one PUBLISH of 60 B: what the fastest subscriber could do.
-pub fn echo(address: SocketAddr) -> std::io::Result<()> {
+/// Answers every report with one PUBLISH of 60 B: what the fastest subscriber at `qos` could do.
+pub fn echo(address: SocketAddr, qos: u8) -> std::io::Result<()> {
     let fleet: FleetId = "lab".parse().expect("a valid name");
-    let filters = vec![(uplink_filter(&fleet, UpKind::Report), 1)];
+    let filters = vec![(uplink_filter(&fleet, UpKind::Report), qos)];
     let mut client = Client::connect(address, "echo", Some(("service", PASSWORD)), filters)?;
     let mut id = 0u16;
     loop {

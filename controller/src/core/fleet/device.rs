@@ -77,6 +77,27 @@ pub struct AttemptRecord {
     pub changed_at: Millis,
 }
 
+impl AttemptRecord {
+    /// Begins, before the first report is told.
+    pub(super) fn fresh(attempt: u32, phase: usize, at: Millis) -> Self {
+        Self {
+            attempt,
+            phase,
+            started_at: None,
+            rank: 0,
+            series: 0,
+            state: StateName::Idle,
+            state_n: 0,
+            tale: Tale::default(),
+            outcome: None,
+            reason: None,
+            halted_at: None,
+            halted_in: None,
+            changed_at: at,
+        }
+    }
+}
+
 /// A report that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anomaly {

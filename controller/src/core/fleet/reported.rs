@@ -7,9 +7,8 @@ use tern_protocol::state::{Outcome, StateName};
 
 use super::Fleet;
 use super::device::AttemptRecord;
-use super::tale::{self, Tale};
+use super::tale;
 use crate::core::fact::Millis;
-use crate::core::rollout::phase;
 
 impl Fleet {
     pub(super) fn reported(
@@ -64,45 +63,18 @@ impl Fleet {
             );
             return;
         }
-        let covered: Vec<_> = rollout.models.iter().cloned().collect();
-        let position = self.shuffles.of(&rollout.id, rollout.salt).position(id);
-        let included = device.registry.product == rollout.product
-            && phase::covers(&rollout.plan, &covered, &device.registry)
-            && rollout.cuts().get(&device.registry.model).is_some_and(|cut| cut.includes(position));
-        // A vote belongs to who was offered the release: nobody else may stop it, or speak for it.
-        if !included && !device.attempts.contains_key(&attempt.rollout) {
-            device
-                .anomaly(at, format!("{} about {}, which never included it", report.word(), attempt.rollout));
-            return;
-        }
-        let model = device.registry.model.clone();
-        let shuffles = &mut self.shuffles;
-        let mut first_phase = || {
-            let position = shuffles.of(&rollout.id, rollout.salt).position(id);
-            let included = |phase: &super::super::rollout::record::PhaseRecord| {
-                phase.cuts.get(&model).is_some_and(|cut| cut.includes(position))
+        let mut first = false;
+        if !device.attempts.contains_key(&attempt.rollout) {
+            // A vote belongs to who was offered the release: nobody else may stop it, or speak for it.
+            let position = self.shuffles.of(&rollout.id, rollout.salt).position(id);
+            let Some(phase) = rollout.phase_of(&device.registry, position) else {
+                let what = format!("{} about {}, which never included it", report.word(), attempt.rollout);
+                return device.anomaly(at, what);
             };
-            rollout.phases.iter().position(included).unwrap_or(rollout.phases.len() - 1)
-        };
-        let fresh = |phase| AttemptRecord {
-            attempt: attempt.attempt,
-            phase,
-            started_at: None,
-            rank: 0,
-            series: 0,
-            state: StateName::Idle,
-            state_n: 0,
-            tale: Tale::default(),
-            outcome: None,
-            reason: None,
-            halted_at: None,
-            halted_in: None,
-            changed_at: at,
-        };
-        let mut first = !device.attempts.contains_key(&attempt.rollout);
-        if first {
-            device.attempts.insert(attempt.rollout.clone(), fresh(first_phase()));
+            device.attempts.insert(attempt.rollout.clone(), AttemptRecord::fresh(attempt.attempt, phase, at));
+            first = true;
         }
+        let model = &device.registry.model;
         let mut anomalies = Vec::new();
         let Some(record) = device.attempts.get_mut(&attempt.rollout) else { return };
         if attempt.attempt > record.attempt {
@@ -161,16 +133,16 @@ impl Fleet {
         if let Some(event) = event {
             let (before, after) = record.tale.tell(n, event);
             for _ in before.started..after.started {
-                record.rank = rollout.count_start(&model, record.phase);
+                record.rank = rollout.count_start(model, record.phase);
                 record.series = rollout.series;
             }
             for _ in before.deferred..after.deferred {
                 let place = (record.series, record.rank);
-                rollout.count_outcome(&model, record.phase, place, Outcome::Deferred);
+                rollout.count_outcome(model, record.phase, place, Outcome::Deferred);
             }
             if let (None, Some(outcome)) = (before.outcome, after.outcome) {
                 let place = (record.series, record.rank);
-                rollout.count_outcome(&model, record.phase, place, outcome);
+                rollout.count_outcome(model, record.phase, place, outcome);
             }
             record.started_at = after.begun.then(|| record.started_at.unwrap_or(at));
         }

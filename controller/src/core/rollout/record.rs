@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ModelId, ProductId, RolloutId};
-use tern_protocol::position::{Cut, Salt};
+use tern_protocol::message::Registry;
+use tern_protocol::position::{Cut, Position, Salt};
 use tern_protocol::state::Outcome;
 use tern_protocol::tuf::content::{Arm, Entry, EntryKind};
 
 use super::counts::Counts;
 use super::gate::{Observed, judge};
+use super::phase;
 use super::plan::Plan;
 use super::verdict::Verdict;
 use crate::core::fact::Millis;
@@ -94,6 +96,18 @@ impl Rollout {
     /// Returns how far it has widened.
     pub fn cuts(&self) -> BTreeMap<ModelId, Cut> {
         self.phases.last().map(|phase| phase.cuts.clone()).unwrap_or_default()
+    }
+
+    /// Returns the phase that first included a device at `position`; `None` if none has yet.
+    pub fn phase_of(&self, registry: &Registry, position: Position) -> Option<usize> {
+        let models: Vec<_> = self.models.iter().cloned().collect();
+        let covered = registry.product == self.product && phase::covers(&self.plan, &models, registry);
+        let includes =
+            |phase: &PhaseRecord| phase.cuts.get(&registry.model).is_some_and(|cut| cut.includes(position));
+        if !covered || !self.phases.last().is_some_and(includes) {
+            return None;
+        }
+        self.phases.iter().position(includes)
     }
 
     /// Tells whether the present phase includes everybody whom the plan covers, newcomers as well.

@@ -2,12 +2,13 @@
 
 use tern_protocol::id::DeviceId;
 use tern_protocol::limits::{ENROL_MAX, REPORT_MAX};
-use tern_protocol::mac::{Direction, MacKey, PairSecret, epoch_of};
+use tern_protocol::mac::{Direction, MacKey, epoch_of};
 use tern_protocol::message::{
     Answer, AnswerKind, Enrol, Hello, Report, ReportKind, challenge_signing_input, enrol_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
 
+use super::keys::DeviceKeys;
 use super::{Acks, Fact, Service};
 use crate::core::fleet::device::Device;
 
@@ -64,9 +65,9 @@ impl Service {
             return;
         };
         let expected = e == device.epoch || e == device.epoch + 1;
-        let is_hello = payload.windows(HELLO.len()).any(|w| w == HELLO);
+        let is_hello = || payload.windows(HELLO.len()).any(|w| w == HELLO);
         // Anything but a hello of another epoch is dropped before a key is derived.
-        if e == 0 || (!expected && !is_hello) {
+        if e == 0 || (!expected && !is_hello()) {
             self.counters.forged += 1;
             return;
         }
@@ -106,7 +107,10 @@ impl Service {
 
     fn counted(&mut self, id: &DeviceId, report: Report) {
         let Some(device) = self.fleet.devices.get(id) else { return };
-        let acks = self.acks.entry(id.clone()).or_default();
+        if !self.acks.contains_key(id) {
+            self.acks.insert(id.clone(), Acks::default());
+        }
+        let Some(acks) = self.acks.get_mut(id) else { return };
         acks.epoch = report.e;
         acks.numbers.push(report.n);
         acks.registry |= matches!(report.kind, ReportKind::Hello(_));
@@ -121,7 +125,9 @@ impl Service {
             }
         }
         self.counters.accepted += 1;
-        if let Some(attempt) = report.kind.attempt() {
+        if let Some(attempt) = report.kind.attempt()
+            && !self.touched.contains(&attempt.rollout)
+        {
             self.touched.insert(attempt.rollout.clone());
         }
         let Report { e, n, low, kind, .. } = report;
@@ -198,19 +204,17 @@ impl Service {
         report
     }
 
-    /// Derives a device's key; the curve operation is done once per telemetry key.
-    fn key(&mut self, id: &DeviceId, direction: Direction, epoch: u64) -> Option<(MacKey, u32)> {
+    /// Returns a device's key and the number of the controller's own.
+    fn key(&mut self, id: &DeviceId, direction: Direction, epoch: u64) -> Option<(&MacKey, u32)> {
         let device = self.fleet.devices.get(id)?;
-        let telemetry = device.telemetry.clone()?;
+        let telemetry = device.telemetry.as_deref()?;
         let online = self.keys.get(&device.registry.product)?;
-        let known = self.secrets.get(id).filter(|(of, _)| *of == telemetry);
-        if known.is_none() {
-            let peer = p256::PublicKey::from_sec1_bytes(&hex::decode(&telemetry).ok()?).ok()?;
-            let secret = PairSecret::agree(&online.telemetry, &peer);
-            self.secrets.insert(id.clone(), (telemetry, secret));
+        if self.secrets.get(id).is_none_or(|known| !known.is_of(telemetry, online.kid)) {
+            let fresh = DeviceKeys::agree(telemetry, &online.telemetry, online.kid)?;
+            self.secrets.insert(id.clone(), fresh);
         }
-        let (_, secret) = self.secrets.get(id)?;
-        Some((secret.key(direction, &self.fleet.id, id, online.kid, epoch), online.kid))
+        let keys = self.secrets.get_mut(id)?;
+        Some((keys.key(direction, &self.fleet.id, id, epoch), online.kid))
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod command;
 mod ingest;
+mod keys;
 mod publish;
 mod verdicts;
 
@@ -19,13 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use p256::SecretKey;
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{DeviceId, ProductId, RegionId, RolloutId};
-use tern_protocol::mac::PairSecret;
 use tern_protocol::message::Nonce;
 use tern_protocol::position::Cohort;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::Signer;
 
-use super::fact::{Entry, Fact, Millis};
+use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
 
 pub use command::{Command, PhasePreview, Refusal, RefusalKind, Reply};
@@ -134,7 +134,7 @@ pub struct Service {
     fleet: Fleet,
     keys: BTreeMap<ProductId, OnlineKeys>,
     lives: Lives,
-    secrets: BTreeMap<DeviceId, (String, PairSecret)>,
+    secrets: BTreeMap<DeviceId, keys::DeviceKeys>,
     challenges: BTreeMap<DeviceId, (Nonce, Millis)>,
     seed: [u8; 32],
     drawn: u64,
@@ -250,11 +250,6 @@ impl Service {
         }
         self.fleet.apply(self.now, &fact);
         self.step.facts.push(fact);
-    }
-
-    /// Returns an entry for the ledger.
-    pub fn entry(at: Millis, fact: Fact) -> Entry {
-        Entry { at, fact }
     }
 
     fn note(&mut self, text: String) {

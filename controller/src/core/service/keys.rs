@@ -1,0 +1,51 @@
+//! The keys shared with one device, worked out as seldom as possible.
+
+use p256::SecretKey;
+use tern_protocol::id::{DeviceId, FleetId};
+use tern_protocol::mac::{Direction, MacKey, PairSecret};
+
+/// What the service and one device share.
+pub(super) struct DeviceKeys {
+    /// The device's telemetry key, hex, as the fleet holds it.
+    telemetry: String,
+    /// Number of the controller's telemetry key.
+    kid: u32,
+    secret: PairSecret,
+    /// The key used last in each direction, with its epoch: a device stays in one for as long as it is up.
+    up: Option<(u64, MacKey)>,
+    down: Option<(u64, MacKey)>,
+}
+
+impl DeviceKeys {
+    /// Does the curve operation; `None` if `telemetry` is no key.
+    pub(super) fn agree(telemetry: &str, own: &SecretKey, kid: u32) -> Option<Self> {
+        let peer = p256::PublicKey::from_sec1_bytes(&hex::decode(telemetry).ok()?).ok()?;
+        let secret = PairSecret::agree(own, &peer);
+        Some(Self { telemetry: telemetry.to_owned(), kid, secret, up: None, down: None })
+    }
+
+    /// Tells whether these are still the keys of both sides.
+    pub(super) fn is_of(&self, telemetry: &str, kid: u32) -> bool {
+        self.telemetry == telemetry && self.kid == kid
+    }
+
+    /// Returns the key of one direction and epoch.
+    pub(super) fn key(
+        &mut self,
+        direction: Direction,
+        fleet: &FleetId,
+        device: &DeviceId,
+        epoch: u64,
+    ) -> &MacKey {
+        let place = match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        };
+        if place.as_ref().is_some_and(|(of, _)| *of != epoch) {
+            *place = None;
+        }
+        let derive = || (epoch, self.secret.key(direction, fleet, device, self.kid, epoch));
+        let (_, key) = place.get_or_insert_with(derive);
+        key
+    }
+}
