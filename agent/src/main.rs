@@ -21,6 +21,9 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+#[cfg(all(no_unwind_tables, not(panic = "abort")))]
+compile_error!("a build for size leaves the unwind tables out (build.rs), so it must abort on a panic");
+
 /// Keeps one device on the release that its fleet has approved
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
