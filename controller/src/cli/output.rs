@@ -79,6 +79,12 @@ impl Output {
 
     /// Prints why it failed and what to do next.
     pub(super) fn failure(&self, failure: &Failure) {
+        if self.json {
+            // On standard error: a script that reads standard output gets an answer there or nothing.
+            let (error, hint) = (&failure.error, &failure.hint);
+            eprintln!("{}", serde_json::json!({"error": error, "hint": hint}));
+            return;
+        }
         eprintln!("{} {}", self.coloured("error:", "31"), failure.error);
         if !failure.hint.is_empty() {
             eprintln!("{} {}", self.coloured("hint:", "36"), failure.hint);
