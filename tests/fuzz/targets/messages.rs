@@ -1,0 +1,39 @@
+//! Messages that are not signed files, as anybody at the broker may send them.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use tern_protocol::id::FleetId;
+use tern_protocol::mac::epoch_of;
+use tern_protocol::message::{Answer, Enrol, Get, Presence, Report, SiteStatus};
+use tern_protocol::topic::Topic;
+
+static FLEET: LazyLock<FleetId> = LazyLock::new(|| "acme".parse().expect("a valid name"));
+
+/// Reads as `T`; what was read must read the same after it was written.
+fn reads<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    let Ok(message) = serde_json::from_slice::<T>(bytes) else { return };
+    let text = serde_json::to_vec(&message).expect("our own messages serialise");
+    assert_eq!(serde_json::from_slice::<T>(&text).expect("what we write we read"), message);
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    reads::<Report>(bytes);
+    reads::<Answer>(bytes);
+    reads::<Enrol>(bytes);
+    reads::<Presence>(bytes);
+    reads::<SiteStatus>(bytes);
+    if let Ok(get) = Get::read(bytes) {
+        assert_eq!(Get::read(&get.write()).expect("what we write we read"), get);
+    }
+    if let Some(epoch) = epoch_of(bytes) {
+        assert!(bytes.starts_with(format!("{{\"e\":{epoch},").as_bytes()) || bytes.starts_with(b"{\"e\":0"));
+    }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(topic) = Topic::parse(&FLEET, text)
+    {
+        // Two spellings of one topic would pass a policy as one and be delivered as the other.
+        assert_eq!(topic.render(&FLEET), text);
+    }
+});
