@@ -11,14 +11,13 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::key::{KeyId, PublicKey};
-use super::{Role, TufError, time};
+use super::{Role, RoleName, TufError, time};
 use crate::digest::Digest;
-use crate::limits::DELEGATIONS_MAX;
 
 /// What every role's signed part has.
 pub trait Metadata: Sized {
     /// Reads the signed part of `role`'s file.
-    fn read(role: Role, signed: &Value) -> Result<Self, TufError>;
+    fn read(role: impl Into<RoleName>, signed: &Value) -> Result<Self, TufError>;
     /// Returns the version.
     fn version(&self) -> u32;
     /// Returns when it expires, in unix seconds.
@@ -75,10 +74,14 @@ pub struct RootMeta {
     pub keys: BTreeMap<KeyId, PublicKey>,
     /// Keys of each top-level role.
     pub roles: BTreeMap<String, RoleKeys>,
+    /// Whether files are published under names that carry their version or hash.
+    #[serde(default)]
+    pub consistent_snapshot: bool,
 }
 
 impl Metadata for RootMeta {
-    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+    fn read(role: impl Into<RoleName>, signed: &Value) -> Result<Self, TufError> {
+        let role = &role.into();
         let root: Self = read(role, signed)?;
         for name in [Role::Root, Role::Timestamp, Role::Snapshot, Role::Targets] {
             let keys = root.roles.get(name.name());
@@ -112,16 +115,20 @@ impl MetaFile {
     /// known here matches nothing: better no file than an unchecked one.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         self.length.is_none_or(|length| length == bytes.len() as u64)
-            && self.hashes.iter().flatten().all(|(kind, hex_digits)| {
-                let found = match kind.as_str() {
-                    "sha256" => hex::encode(Sha256::digest(bytes)),
-                    "sha384" => hex::encode(Sha384::digest(bytes)),
-                    "sha512" => hex::encode(Sha512::digest(bytes)),
-                    _ => return false,
-                };
-                found == *hex_digits
-            })
+            && self.hashes.iter().all(|hashes| all_match(hashes, bytes))
     }
+}
+
+fn all_match(hashes: &BTreeMap<String, String>, bytes: &[u8]) -> bool {
+    hashes.iter().all(|(kind, hex_digits)| {
+        let found = match kind.as_str() {
+            "sha256" => hex::encode(Sha256::digest(bytes)),
+            "sha384" => hex::encode(Sha384::digest(bytes)),
+            "sha512" => hex::encode(Sha512::digest(bytes)),
+            _ => return false,
+        };
+        found == *hex_digits
+    })
 }
 
 /// Timestamp: names the newest snapshot.
@@ -138,7 +145,8 @@ pub struct TimestampMeta {
 }
 
 impl Metadata for TimestampMeta {
-    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+    fn read(role: impl Into<RoleName>, signed: &Value) -> Result<Self, TufError> {
+        let role = &role.into();
         #[derive(Deserialize)]
         struct Raw {
             version: u32,
@@ -171,7 +179,7 @@ impl Metadata for TimestampMeta {
     }
 }
 
-/// Snapshot: names the newest version of targets, release, rollout and halt.
+/// Snapshot: names the newest version of targets and of every delegated role.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SnapshotMeta {
     /// Version.
@@ -185,21 +193,20 @@ pub struct SnapshotMeta {
 
 impl SnapshotMeta {
     /// Returns what it says about `role`'s file.
-    pub fn of(&self, role: Role) -> Option<&MetaFile> {
-        self.meta.get(&format!("{role}.json"))
+    pub fn of(&self, role: impl Into<RoleName>) -> Option<&MetaFile> {
+        self.meta.get(&format!("{}.json", role.into().as_str()))
     }
 }
 
 impl Metadata for SnapshotMeta {
-    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+    fn read(role: impl Into<RoleName>, signed: &Value) -> Result<Self, TufError> {
+        let role = &role.into();
         let snapshot: Self = read(role, signed)?;
         for file in snapshot.meta.values() {
             check_version(role, file.version)?;
         }
-        for named in [Role::Targets, Role::Release, Role::Rollout, Role::Halt] {
-            if snapshot.of(named).is_none() {
-                return Err(TufError::malformed(role, format_args!("it does not name {named}.json")));
-            }
+        if snapshot.of(Role::Targets).is_none() {
+            return Err(TufError::malformed(role, "it does not name targets.json"));
         }
         Ok(snapshot)
     }
@@ -244,6 +251,11 @@ impl Target {
     pub fn sha256(&self) -> Option<Digest> {
         self.hashes.get("sha256")?.parse().ok()
     }
+
+    /// Tells whether `bytes` are this target: its length, and every hash; there must be one (TUF 1.0 section 5.7.3).
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        self.length == bytes.len() as u64 && !self.hashes.is_empty() && all_match(&self.hashes, bytes)
+    }
 }
 
 /// To whom targets delegates.
@@ -266,6 +278,12 @@ pub struct DelegatedRole {
     /// Patterns of the paths that it may name.
     #[serde(default)]
     pub paths: Vec<String>,
+    /// Instead of patterns: how the SHA-256 of the paths that it may name begins, in hex.
+    #[serde(default)]
+    pub path_hash_prefixes: Vec<String>,
+    /// Whether nobody else is asked about a path that it may name.
+    #[serde(default)]
+    pub terminating: bool,
 }
 
 impl Delegations {
@@ -276,8 +294,23 @@ impl Delegations {
 }
 
 impl DelegatedRole {
+    fn check(&self) -> Result<(), &'static str> {
+        if ["root", "timestamp", "snapshot", "targets"].contains(&self.name.as_str()) {
+            return Err("it delegates to a top-level role");
+        }
+        // TUF 1.0 section 4.5: only one of the two may be specified.
+        if !self.paths.is_empty() && !self.path_hash_prefixes.is_empty() {
+            return Err("a delegation with both paths and path_hash_prefixes");
+        }
+        self.keys.check()
+    }
+
     /// Tells whether the role may name `path`: `*` and `?` match within one part, as TUF 1.0 section 4.5 says.
     pub fn covers(&self, path: &str) -> bool {
+        if !self.path_hash_prefixes.is_empty() {
+            let hash = hex::encode(Sha256::digest(path.as_bytes()));
+            return self.path_hash_prefixes.iter().any(|prefix| hash.starts_with(prefix.as_str()));
+        }
         self.paths.iter().any(|pattern| {
             pattern.split('/').count() == path.split('/').count()
                 && pattern
@@ -316,16 +349,16 @@ fn part_matches(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 impl Metadata for TargetsMeta {
-    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+    fn read(role: impl Into<RoleName>, signed: &Value) -> Result<Self, TufError> {
+        let role = &role.into();
         let targets: Self = read(role, signed)?;
         if let Some(delegations) = &targets.delegations {
             let names: BTreeSet<_> = delegations.roles.iter().map(|delegated| &delegated.name).collect();
-            if names.len() != delegations.roles.len() || names.len() > DELEGATIONS_MAX {
-                let why = format!("it delegates to a role twice, or to more than {DELEGATIONS_MAX}");
-                return Err(TufError::malformed(role, why));
+            if names.len() != delegations.roles.len() {
+                return Err(TufError::malformed(role, "it delegates to a role twice"));
             }
             for delegated in &delegations.roles {
-                delegated.keys.check().map_err(|why| TufError::malformed(role, why))?;
+                delegated.check().map_err(|why| TufError::malformed(role, why))?;
             }
         }
         Ok(targets)
@@ -339,7 +372,7 @@ impl Metadata for TargetsMeta {
 }
 
 /// Reads a signed part after checking what all have in common.
-fn read<T: DeserializeOwned>(role: Role, signed: &Value) -> Result<T, TufError> {
+fn read<T: DeserializeOwned>(role: &RoleName, signed: &Value) -> Result<T, TufError> {
     let text = |field: &str| signed.get(field).and_then(Value::as_str).unwrap_or_default();
     if text("_type") != role.kind() {
         return Err(TufError::malformed(role, format_args!("its type is {:?}", text("_type"))));
@@ -354,7 +387,7 @@ fn read<T: DeserializeOwned>(role: Role, signed: &Value) -> Result<T, TufError> 
     T::deserialize(signed).map_err(|e| TufError::malformed(role, e))
 }
 
-fn check_version(role: Role, version: u32) -> Result<(), TufError> {
+fn check_version(role: &RoleName, version: u32) -> Result<(), TufError> {
     if version == 0 { Err(TufError::malformed(role, "it names a version 0")) } else { Ok(()) }
 }
 
@@ -373,6 +406,8 @@ mod tests {
             name: "release".into(),
             keys: RoleKeys { keyids: vec![], threshold: 1 },
             paths: vec![pattern.into()],
+            path_hash_prefixes: vec![],
+            terminating: false,
         };
         for (pattern, path, covered) in [
             ("cam/*/*", "cam/7/rootfs", true),

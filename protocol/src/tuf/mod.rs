@@ -28,4 +28,4 @@ pub use client::{Current, Pool, Trusted};
 pub use error::TufError;
 pub use key::Signer;
 pub use metadata::peek;
-pub use role::Role;
+pub use role::{Role, RoleName, quote};

@@ -9,14 +9,18 @@
 //! A step that was accepted stays accepted, whatever the next one says. Expiry is asked about once, when a file
 //! is accepted: a device that starts after a long night keeps what it had and installs nothing new.
 
+mod checks;
 mod pool;
+mod server;
 #[cfg(test)]
 pub(crate) mod tests;
 mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use checks::open_next_root;
 pub use pool::Pool;
+pub use server::{BoxError, Client, ClientError, Refreshed, Source, Store};
 
 use super::content::{HaltContent, ReleaseContent, RolloutContent, Targets, TargetsContent};
 use super::metadata::{MetaFile, Metadata, RootMeta, SnapshotMeta, TimestampMeta, peek};
