@@ -16,6 +16,7 @@ pub mod build;
 pub mod canonical;
 pub mod client;
 pub mod content;
+mod delegation;
 mod error;
 pub mod key;
 pub mod metadata;
