@@ -239,7 +239,7 @@ mod tests {
     fn a_key_of_another_kind_verifies_nothing() {
         let signature = signer(1).sign(b"message").unwrap();
         let mut value = serde_json::to_value(signer(1).public()).unwrap();
-        value["scheme"] = "ed25519".into();
+        value["scheme"] = "ecdsa-sha2-nistp384".into();
         let key: PublicKey = serde_json::from_value(value).unwrap();
         assert!(key.point().is_none() && !key.verifies(b"message", &signature));
     }

@@ -175,6 +175,13 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_text_is_the_name_of_the_role() {
+        assert_eq!(RoleName::delegated("targets"), RoleName::from(Role::Targets));
+        assert_eq!(Role::ALL.map(|role| RoleName::from(role).kind()), Role::ALL.map(Role::kind));
+        assert_eq!(RoleName::delegated("other").kind(), "targets");
+    }
+
+    #[test]
     fn a_foreign_name_is_shown_short_and_without_control_characters() {
         let shown = RoleName::delegated(&format!("\n{}", "x".repeat(1000))).to_string();
 

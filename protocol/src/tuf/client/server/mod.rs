@@ -10,6 +10,8 @@
 
 mod lookup;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 pub use lookup::Refreshed;
 pub use ports::{BoxError, Source, Store};

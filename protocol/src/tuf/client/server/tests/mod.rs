@@ -1,0 +1,7 @@
+//! Stories about a client that asks a server.
+
+mod look_ups;
+mod refreshes;
+mod refusals;
+mod server;
+mod world;
