@@ -9,7 +9,7 @@
 //! | [`build`] | unsigned metadata, for the controller |
 //! | [`sign`] | unsigned metadata in, a file out |
 //! | [`verify`] | one file against the keys that its parent names |
-//! | [`client`] | the workflow: many files, in any order, against what is trusted |
+//! | [`client`] | the workflow: files that arrive in any order, or a server that is asked |
 //! | [`time`] | `expires` to and from unix seconds |
 
 pub mod build;

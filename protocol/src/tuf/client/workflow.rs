@@ -120,15 +120,12 @@ impl Run<'_> {
     }
 
     fn root_is_fresh(&mut self) -> bool {
-        let fresh = self.checks().root_is_fresh();
-        if let Err(expired) = fresh {
-            self.newer_root = true;
-            if !self.pool.is_empty() || self.done.changed.contains(&Role::Root) {
-                self.refuse(Role::Root, expired);
-            }
-            return false;
+        let Err(expired) = self.checks().root_is_fresh() else { return true };
+        self.newer_root = true;
+        if !self.pool.is_empty() || self.done.changed.contains(&Role::Root) {
+            self.refuse(Role::Root, expired);
         }
-        true
+        false
     }
 
     /// 5.4 Update the timestamp role.
@@ -157,11 +154,12 @@ impl Run<'_> {
         let held = self.trusted.timestamp.as_ref().map(|held| &held.meta);
         let meta = self.checks().timestamp(bytes, held)?;
         // Ours: devices without a clock take their time from here, and a stolen online key must not push it on.
-        let (time, version) = meta.as_ref().map_or((None, 0), |meta| (meta.time, meta.version));
-        match time.filter(|time| *time > self.trusted.root.meta.expires) {
-            Some(time) => Err(TufError::FromTheFuture { version, time }),
-            None => Ok(meta),
+        if let Some(TimestampMeta { version, time: Some(time), .. }) = meta
+            && time > self.trusted.root.meta.expires
+        {
+            return Err(TufError::FromTheFuture { version, time });
         }
+        Ok(meta)
     }
 
     /// 5.5 Update the snapshot role.
