@@ -1,5 +1,6 @@
 //! Stories about a client that asks a server.
 
+mod agreement;
 mod look_ups;
 mod refreshes;
 mod refusals;
