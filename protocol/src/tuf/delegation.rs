@@ -64,25 +64,23 @@ impl DelegatedRole {
         }
         self.paths.iter().any(|pattern| {
             pattern.split('/').count() == path.split('/').count()
-                && pattern
-                    .split('/')
-                    .zip(path.split('/'))
-                    .all(|(p, t)| part_matches(p.as_bytes(), t.as_bytes()))
+                && pattern.split('/').zip(path.split('/')).all(|(pattern, text)| part_matches(pattern, text))
         })
     }
 }
 
 /// Matches without recursion: a pattern is somebody else's, and must not cost more than its length × the path's.
-fn part_matches(pattern: &[u8], text: &[u8]) -> bool {
+fn part_matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {
-            Some(b'*') => {
+            Some('*') => {
                 star = Some((p, t));
                 p += 1;
             }
-            Some(b) if *b == b'?' || *b == text[t] => {
+            Some(c) if *c == '?' || *c == text[t] => {
                 p += 1;
                 t += 1;
             }
@@ -96,22 +94,27 @@ fn part_matches(pattern: &[u8], text: &[u8]) -> bool {
             },
         }
     }
-    pattern[p..].iter().all(|b| *b == b'*')
+    pattern[p..].iter().all(|c| *c == '*')
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_pattern_stays_within_its_part_of_the_path() {
-        let role = |pattern: &str| DelegatedRole {
+    fn over(pattern: &str) -> DelegatedRole {
+        DelegatedRole {
             name: "release".into(),
             keys: RoleKeys { keyids: vec![], threshold: 1 },
             paths: vec![pattern.into()],
             path_hash_prefixes: vec![],
             terminating: false,
-        };
+        }
+    }
+
+    #[test]
+    fn a_pattern_stays_within_its_part_of_the_path() {
         for (pattern, path, covered) in [
             ("cam/*/*", "cam/7/rootfs", true),
             ("cam/*/*", "cam/7/rootfs/x", false),
@@ -121,8 +124,29 @@ mod tests {
             ("c?m/*-1/r*f*s", "cam/7-1/rootfs", true),
             ("c?m/*-1/r*f*s", "cam/7-2/rootfs", false),
             ("cam/7/", "cam/7/", true),
+            ("c?m", "c\u{fc}m", true),
+            ("cam", "CAM", false),
         ] {
-            assert_eq!(role(pattern).covers(path), covered, "{pattern} {path}");
+            assert_eq!(over(pattern).covers(path), covered, "{pattern} {path}");
+        }
+    }
+
+    /// What the specification says, with recursion and without haste.
+    fn defined(pattern: &[u8], path: &[u8]) -> bool {
+        let within = path.first().is_some_and(|b| *b != b'/');
+        match pattern.split_first() {
+            None => path.is_empty(),
+            Some((b'*', rest)) => defined(rest, path) || (within && defined(pattern, &path[1..])),
+            Some((b'?', rest)) => within && defined(rest, &path[1..]),
+            Some((b, rest)) => path.first() == Some(b) && defined(rest, &path[1..]),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn any_pattern_means_what_the_specification_says(pattern in "[ab*?/]{0,7}", path in "[ab/]{0,7}") {
+            prop_assert_eq!(over(&pattern).covers(&path), defined(pattern.as_bytes(), path.as_bytes()));
         }
     }
 }
