@@ -46,11 +46,11 @@ impl<'a> Refreshed<'a> {
                 to_visit.clear();
             }
             // 5.6.7.1 A role that was visited is not visited again, so that cycles end; nor are more than a
-            // number of roles that the client chooses.
+            // number of roles that the client chooses (beside targets).
             if visited.contains(&name) {
                 continue;
             }
-            if visited.len() >= self.client.limits.visited {
+            if read.len() > self.client.limits.visited {
                 let (path, ceiling) = (path.chars().take(80).collect(), self.client.limits.visited);
                 return Err(ClientError::TooManyRoles { path, ceiling });
             }
