@@ -332,6 +332,9 @@ mod tests {
         assert!(named("sha256", hex::encode(Sha256::digest(b"abc"))).matches(b"abc"));
         assert!(named("sha512", hex::encode(Sha512::digest(b"abc"))).matches(b"abc"));
         assert!(!named("sha256", hex::encode(Sha256::digest(b"abc"))).matches(b"abd"));
+        assert!(named("sha384", hex::encode(Sha384::digest(b"abc"))).matches(b"abc"));
+        assert!(!named("sha384", hex::encode(Sha384::digest(b"abc"))).matches(b"abd"));
+        assert!(!named("sha512", hex::encode(Sha512::digest(b"abc"))).matches(b"abd"));
         assert!(!named("md5", "900150983cd24fb0d6963f7d28e17f72".into()).matches(b"abc"));
         assert!(!MetaFile { version: 1, length: Some(4), hashes: None }.matches(b"abc"));
     }

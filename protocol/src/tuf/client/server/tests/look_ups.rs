@@ -296,7 +296,7 @@ fn a_delegation_of_nothing_leads_nowhere() {
 }
 
 #[test]
-fn a_target_without_a_hash_of_a_known_kind_matches_nothing() {
+fn a_target_has_the_length_and_every_hash_that_its_role_names_and_there_is_one() {
     let server = Server::default().with("targets", &[("file", "content")], &[]);
     let with = |hashes: Value| {
         let mut value = server.value("targets");
@@ -312,4 +312,8 @@ fn a_target_without_a_hash_of_a_known_kind_matches_nothing() {
     assert!(!with(json!({"sha256": sha256, "sha512": sha256})).matches(b"content"));
     assert!(!with(json!({"sha256": sha256, "crc": "0"})).matches(b"content"));
     assert!(!with(json!({})).matches(b"content"));
+    let mut longer = with(json!({"sha256": sha256}));
+    assert!(longer.matches(b"content"));
+    longer.length += 1;
+    assert!(!longer.matches(b"content"));
 }
