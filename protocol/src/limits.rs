@@ -68,3 +68,44 @@ pub const OUTBOX_MAX: usize = 256;
 pub const COUNTER_BLOCK: u64 = 256;
 /// Text that a device may put into a report as a reason.
 pub const REASON_MAX: usize = 512;
+
+/// What a TUF client takes from a repository: lengths in bytes, and how far it follows.
+///
+/// A value, for a client at a desk may afford more than a device; the checks are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TufLimits {
+    /// Root metadata file.
+    pub root: usize,
+    /// Timestamp metadata file.
+    pub timestamp: usize,
+    /// Snapshot metadata file.
+    pub snapshot: usize,
+    /// Metadata file of targets, or of a delegated role.
+    pub targets: usize,
+    /// Roots that one refresh walks through.
+    pub roots: u32,
+    /// Delegated roles that one look-up visits.
+    pub visited: usize,
+}
+
+impl TufLimits {
+    /// A device's.
+    pub const DEVICE: Self = Self {
+        root: ROOT_MAX,
+        timestamp: TIMESTAMP_MAX,
+        snapshot: SNAPSHOT_MAX,
+        targets: ROLE_MAX,
+        roots: ROOT_CHAIN_MAX,
+        visited: DELEGATIONS_MAX,
+    };
+
+    /// Returns the largest file whose `_type` is `kind`.
+    pub fn of_kind(&self, kind: &str) -> usize {
+        match kind {
+            "root" => self.root,
+            "timestamp" => self.timestamp,
+            "snapshot" => self.snapshot,
+            _ => self.targets,
+        }
+    }
+}

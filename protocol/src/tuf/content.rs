@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::metadata::{Metadata, TargetsMeta};
-use super::{Role, TufError};
+use super::{RoleName, TufError};
 use crate::digest::Digest;
 use crate::id::{CarrierId, DeviceId, ModelId, RegionId, RolloutId};
-use crate::limits::{ARTIFACTS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX};
+use crate::limits::{ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX};
 use crate::position::{Cut, Position, Salt};
 
 /// One artifact of a release: the `custom` of a target in the release role. The target's path is
@@ -171,8 +171,13 @@ pub trait Content: Sized {
 }
 
 impl<C: Content> Metadata for Targets<C> {
-    fn read(role: Role, signed: &Value) -> Result<Self, TufError> {
+    fn read(role: impl Into<RoleName>, signed: &Value) -> Result<Self, TufError> {
+        let role = &role.into();
         let meta = TargetsMeta::read(role, signed)?;
+        if meta.delegations.as_ref().is_some_and(|delegations| delegations.roles.len() > DELEGATIONS_MAX) {
+            let why = format!("it delegates to more than {DELEGATIONS_MAX} roles");
+            return Err(TufError::malformed(role, why));
+        }
         let content = C::of(&meta).map_err(|why| TufError::malformed(role, why))?;
         Ok(Self { meta, content })
     }

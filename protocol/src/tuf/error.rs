@@ -1,6 +1,6 @@
 //! Why a file is not accepted.
 
-use super::Role;
+use super::RoleName;
 
 /// Says why a metadata file is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -9,7 +9,7 @@ pub enum TufError {
     #[error("{role} of {length} B is above the ceiling of {ceiling} B")]
     TooLarge {
         /// The role.
-        role: Role,
+        role: RoleName,
         /// Its length.
         length: usize,
         /// The most that its role may have.
@@ -19,7 +19,7 @@ pub enum TufError {
     #[error("{role} is not usable metadata: {why}")]
     Malformed {
         /// The role.
-        role: Role,
+        role: RoleName,
         /// What is wrong.
         why: String,
     },
@@ -27,7 +27,7 @@ pub enum TufError {
     #[error("{role} is signed by {valid} of its keys, {threshold} are needed")]
     Threshold {
         /// The role.
-        role: Role,
+        role: RoleName,
         /// Distinct keys with a valid signature.
         valid: u32,
         /// Keys needed.
@@ -37,7 +37,7 @@ pub enum TufError {
     #[error("{role} has version {found} where {wanted} is named")]
     Version {
         /// The role.
-        role: Role,
+        role: RoleName,
         /// Version found.
         found: u32,
         /// Version named.
@@ -47,7 +47,7 @@ pub enum TufError {
     #[error("{role} takes {what} back from version {held} to {offered}")]
     Rollback {
         /// The role whose file is refused.
-        role: Role,
+        role: RoleName,
         /// What would be taken back.
         what: String,
         /// Version held.
@@ -59,7 +59,7 @@ pub enum TufError {
     #[error("{role} version {version} expired at {expires} (unix seconds)")]
     Expired {
         /// The role.
-        role: Role,
+        role: RoleName,
         /// Its version.
         version: u32,
         /// When it expired.
@@ -69,13 +69,13 @@ pub enum TufError {
     #[error("{role} version {version} is not the file that its parent names")]
     Mismatch {
         /// The role.
-        role: Role,
+        role: RoleName,
         /// Its version.
         version: u32,
     },
-    /// `targets` does not delegate to this role.
-    #[error("targets does not delegate to {0}")]
-    NotDelegated(Role),
+    /// Its parent does not delegate to this role.
+    #[error("nobody delegates to {0}")]
+    NotDelegated(RoleName),
     /// A timestamp that claims to be issued after root expires: a stolen key pushes clocks forward.
     #[error("timestamp version {version} claims to be issued at {time}, after root expires")]
     FromTheFuture {
@@ -90,8 +90,8 @@ pub enum TufError {
 }
 
 impl TufError {
-    pub(super) fn malformed(role: Role, why: impl ToString) -> Self {
+    pub(super) fn malformed(role: impl Into<RoleName>, why: impl ToString) -> Self {
         // The text may quote the file, which somebody else chose the length of.
-        Self::Malformed { role, why: why.to_string().chars().take(200).collect() }
+        Self::Malformed { role: role.into(), why: why.to_string().chars().take(200).collect() }
     }
 }

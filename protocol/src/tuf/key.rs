@@ -1,7 +1,11 @@
 //! Keys as metadata names them, and what signs.
 //!
 //! Keytype `ecdsa`, scheme `ecdsa-sha2-nistp256`: P-256, SHA-256, the public key as PEM SPKI, the signature as
-//! DER. A key of another kind is read and kept, and never verifies anything.
+//! DER. A key of another kind is read and kept, and never verifies anything, unless the feature `foreign-keys`
+//! adds those of other repositories.
+
+#[cfg(feature = "foreign-keys")]
+mod foreign;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -92,10 +96,46 @@ impl PublicKey {
 
     /// Tells whether `signature` (DER) over `message` was made by this key.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        let Some((key, signature)) = self.point().zip(Signature::from_der(signature).ok()) else {
-            return false;
-        };
-        key.verify(message, &signature).is_ok()
+        self.verifier().is_some_and(|verifier| verifier.verifies(message, signature))
+    }
+
+    /// Returns what verifies for this key, or `None` for a kind that this build does not verify with.
+    pub(super) fn verifier(&self) -> Option<Verifier> {
+        let verifier = self.point().map(Verifier::P256);
+        #[cfg(feature = "foreign-keys")]
+        let verifier = verifier.or_else(|| {
+            foreign::ForeignKey::read(&self.keytype, &self.scheme, self.pem()).map(Verifier::Foreign)
+        });
+        verifier
+    }
+}
+
+/// A key that was parsed and can verify.
+#[derive(Debug)]
+pub(super) enum Verifier {
+    P256(VerifyingKey),
+    #[cfg(feature = "foreign-keys")]
+    Foreign(foreign::ForeignKey),
+}
+
+impl Verifier {
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::P256(key) => {
+                Signature::from_der(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok())
+            }
+            #[cfg(feature = "foreign-keys")]
+            Self::Foreign(key) => key.verifies(message, signature),
+        }
+    }
+
+    /// Returns bytes that are equal for equal keys, however each is written in metadata.
+    pub(super) fn identity(&self) -> Vec<u8> {
+        match self {
+            Self::P256(key) => key.to_encoded_point(true).as_bytes().to_vec(),
+            #[cfg(feature = "foreign-keys")]
+            Self::Foreign(key) => key.identity(),
+        }
     }
 }
 
@@ -199,7 +239,7 @@ mod tests {
     fn a_key_of_another_kind_verifies_nothing() {
         let signature = signer(1).sign(b"message").unwrap();
         let mut value = serde_json::to_value(signer(1).public()).unwrap();
-        value["scheme"] = "ed25519".into();
+        value["scheme"] = "ecdsa-sha2-nistp384".into();
         let key: PublicKey = serde_json::from_value(value).unwrap();
         assert!(key.point().is_none() && !key.verifies(b"message", &signature));
     }

@@ -9,13 +9,14 @@
 //! | [`build`] | unsigned metadata, for the controller |
 //! | [`sign`] | unsigned metadata in, a file out |
 //! | [`verify`] | one file against the keys that its parent names |
-//! | [`client`] | the workflow: many files, in any order, against what is trusted |
+//! | [`client`] | the workflow: files that arrive in any order, or a server that is asked |
 //! | [`time`] | `expires` to and from unix seconds |
 
 pub mod build;
 pub mod canonical;
 pub mod client;
 pub mod content;
+mod delegation;
 mod error;
 pub mod key;
 pub mod metadata;
@@ -28,4 +29,4 @@ pub use client::{Current, Pool, Trusted};
 pub use error::TufError;
 pub use key::Signer;
 pub use metadata::peek;
-pub use role::Role;
+pub use role::{Role, RoleName, quote};

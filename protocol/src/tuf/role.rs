@@ -1,10 +1,11 @@
-//! The seven roles of a product's repository.
+//! The seven roles of a product's repository, and the names of roles of any repository.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{ROLE_MAX, ROOT_MAX, SNAPSHOT_MAX, TIMESTAMP_MAX};
+use crate::limits::TufLimits;
 
 /// A role: who may say what (docs/security.md, "Roles").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,17 +85,106 @@ impl Role {
 
     /// Returns the largest file that this role may have, in bytes.
     pub fn ceiling(self) -> usize {
-        match self {
-            Self::Root => ROOT_MAX,
-            Self::Timestamp => TIMESTAMP_MAX,
-            Self::Snapshot => SNAPSHOT_MAX,
-            _ => ROLE_MAX,
-        }
+        TufLimits::DEVICE.of_kind(self.kind())
     }
 }
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// Characters of a role's name that an error repeats.
+const SHOWN_MAX: usize = 80;
+
+/// The name of a role of any repository. Delegated names are somebody else's text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoleName(Cow<'static, str>);
+
+impl RoleName {
+    /// Wraps the name of a delegated role.
+    pub fn delegated(name: &str) -> Self {
+        Self(Cow::Owned(name.to_owned()))
+    }
+
+    /// Returns the name as it stands in metadata.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the `_type` that the role's metadata carries.
+    pub fn kind(&self) -> &'static str {
+        Role::from_name(&self.0).map_or("targets", Role::kind)
+    }
+
+    /// Returns the name as one part of a URL or of a path: all but letters, digits, `_`, `.`, `-` and `~` becomes
+    /// `%XX`, so no name leaves its folder.
+    pub fn quoted(&self) -> String {
+        quote(&self.0)
+    }
+}
+
+impl From<Role> for RoleName {
+    fn from(role: Role) -> Self {
+        Self(Cow::Borrowed(role.name()))
+    }
+}
+
+impl From<&RoleName> for RoleName {
+    fn from(name: &RoleName) -> Self {
+        name.clone()
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.0.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+        f.pad(&shown)
+    }
+}
+
+/// Writes `text` as one part of a URL (RFC 3986: everything but the unreserved characters as `%XX`).
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"_.-~".contains(&byte) {
+            quoted.push(char::from(byte));
+        } else {
+            quoted.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_name_is_one_part_of_a_path() {
+        for (name, quoted) in [
+            ("release", "release"),
+            ("../up", "..%2Fup"),
+            ("?#", "%3F%23"),
+            ("a b%", "a%20b%25"),
+            ("ü", "%C3%BC"),
+        ] {
+            assert_eq!(RoleName::delegated(name).quoted(), quoted);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_text_is_the_name_of_the_role() {
+        assert_eq!(RoleName::delegated("targets"), RoleName::from(Role::Targets));
+        assert_eq!(Role::ALL.map(|role| RoleName::from(role).kind()), Role::ALL.map(Role::kind));
+        assert_eq!(RoleName::delegated("other").kind(), "targets");
+    }
+
+    #[test]
+    fn a_foreign_name_is_shown_short_and_without_control_characters() {
+        let shown = RoleName::delegated(&format!("\n{}", "x".repeat(1000))).to_string();
+
+        assert!(shown.starts_with("\\n") && shown.len() < 100);
     }
 }

@@ -44,7 +44,7 @@ impl Draft {
         let ceiling = Role::ALL.into_iter().map(Role::ceiling).max().unwrap_or_default();
         if bytes.len() > ceiling {
             let length = bytes.len();
-            return Err(TufError::TooLarge { role: Role::Targets, length, ceiling }.into());
+            return Err(TufError::TooLarge { role: Role::Targets.into(), length, ceiling }.into());
         }
         let value = canonical::read(bytes).map_err(|e| refused(e.to_string()))?;
         let raw: Raw = serde_json::from_value(value).map_err(|e| refused(e.to_string()))?;
@@ -81,7 +81,12 @@ impl Draft {
         let bytes = serde_json::to_vec(&file).expect("JSON values always serialise");
         // A file above its ceiling would be refused by every device, so it is refused here.
         if bytes.len() > role.ceiling() {
-            return Err(TufError::TooLarge { role, length: bytes.len(), ceiling: role.ceiling() }.into());
+            return Err(TufError::TooLarge {
+                role: role.into(),
+                length: bytes.len(),
+                ceiling: role.ceiling(),
+            }
+            .into());
         }
         Ok(bytes)
     }

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use super::client::open_next_root;
 use super::key::{KeyId, PublicKey};
-use super::metadata::{Metadata, RoleKeys, RootMeta, TargetsMeta};
-use super::{Role, TufError, canonical};
-use crate::limits::SIGNATURES_MAX;
+use super::metadata::{DelegatedRole, Delegations, Metadata, RoleKeys, RootMeta, TargetsMeta};
+use super::{Role, RoleName, TufError, canonical};
+use crate::limits::{SIGNATURES_MAX, TufLimits};
 
 /// A file that was read and not verified.
 #[derive(Debug, Clone)]
 pub struct Unverified {
-    role: Role,
+    role: RoleName,
     signatures: BTreeMap<KeyId, String>,
     signed: Value,
     message: Vec<u8>,
@@ -27,42 +28,53 @@ pub struct Authority<'a> {
 }
 
 impl Unverified {
-    /// Reads a file of `role`: its ceiling first, then strictly as JSON.
+    /// Reads a file of `role`: its ceiling on a device first, then strictly as JSON.
     pub fn read(role: Role, bytes: &[u8]) -> Result<Self, TufError> {
+        Self::read_within(role, bytes, &TufLimits::DEVICE)
+    }
+
+    /// Reads a file of `role`, with ceilings of the caller's choice.
+    pub fn read_within(
+        role: impl Into<RoleName>,
+        bytes: &[u8],
+        limits: &TufLimits,
+    ) -> Result<Self, TufError> {
         #[derive(Deserialize)]
         struct Signature {
             keyid: KeyId,
             sig: String,
         }
-        if bytes.len() > role.ceiling() {
-            return Err(TufError::TooLarge { role, length: bytes.len(), ceiling: role.ceiling() });
+        let role = role.into();
+        let ceiling = limits.of_kind(role.kind());
+        if bytes.len() > ceiling {
+            return Err(TufError::TooLarge { role, length: bytes.len(), ceiling });
         }
-        let mut file = canonical::read(bytes).map_err(|e| TufError::malformed(role, e))?;
+        let mut file = canonical::read(bytes).map_err(|e| TufError::malformed(&role, e))?;
         let signed = file.get_mut("signed").map(Value::take).unwrap_or_default();
         if !signed.is_object() {
-            return Err(TufError::malformed(role, "it has no signed part"));
+            return Err(TufError::malformed(&role, "it has no signed part"));
         }
         let list = file.get_mut("signatures").map(Value::take).unwrap_or_default();
         if list.as_array().is_none_or(|list| list.len() > SIGNATURES_MAX) {
             let why = format!("its signatures are no list of at most {SIGNATURES_MAX}");
-            return Err(TufError::malformed(role, why));
+            return Err(TufError::malformed(&role, why));
         }
-        let list: Vec<Signature> = serde_json::from_value(list).map_err(|e| TufError::malformed(role, e))?;
+        let list: Vec<Signature> = serde_json::from_value(list).map_err(|e| TufError::malformed(&role, e))?;
         let mut signatures = BTreeMap::new();
         for Signature { keyid, sig } in list {
             // TUF 1.0 section 4.2.1: a key id may sign once.
             if signatures.contains_key(&keyid) {
-                return Err(TufError::malformed(role, format_args!("key id {keyid:.80} signs twice")));
+                return Err(TufError::malformed(&role, format_args!("key id {keyid:.80} signs twice")));
             }
             signatures.insert(keyid, sig);
         }
-        let message = canonical::write(&signed).map_err(|e| TufError::malformed(role, e))?;
+        let message = canonical::write(&signed).map_err(|e| TufError::malformed(&role, e))?;
         Ok(Self { role, signatures, signed, message })
     }
 
     /// Returns the contents without verifying anything: for a root, which names its own keys.
     pub(super) fn contents<T: Metadata>(&self) -> Result<T, TufError> {
-        T::read(self.role, &self.signed)
+        T::read(&self.role, &self.signed)
     }
 
     /// Verifies that a threshold of keys signed.
@@ -75,9 +87,9 @@ impl Unverified {
             let Some((key, sig)) = authority.keys.get(keyid).zip(self.signatures.get(keyid)) else {
                 continue;
             };
-            let Some((point, sig)) = key.point().zip(hex::decode(sig).ok()) else { continue };
-            if key.verifies(&self.message, &sig) {
-                signers.insert(point.to_encoded_point(true).as_bytes().to_vec());
+            let Some((verifier, sig)) = key.verifier().zip(hex::decode(sig).ok()) else { continue };
+            if verifier.verifies(&self.message, &sig) {
+                signers.insert(verifier.identity());
             }
         }
         let threshold = authority.role.threshold;
@@ -85,7 +97,7 @@ impl Unverified {
         if valid >= threshold {
             Ok(())
         } else {
-            Err(TufError::Threshold { role: self.role, valid, threshold })
+            Err(TufError::Threshold { role: self.role.clone(), valid, threshold })
         }
     }
 }
@@ -93,51 +105,57 @@ impl Unverified {
 impl<'a> Authority<'a> {
     /// Returns the keys that root names for a top-level role.
     pub fn top(root: &'a RootMeta, role: Role) -> Result<Self, TufError> {
-        let keys = root.roles.get(role.name()).ok_or(TufError::NotDelegated(role))?;
+        let keys = root.roles.get(role.name()).ok_or_else(|| TufError::NotDelegated(role.into()))?;
         Ok(Self { keys: &root.keys, role: keys })
     }
 
     /// Returns the keys that targets names for a role that it delegates to.
     pub fn delegated(targets: &'a TargetsMeta, role: Role) -> Result<Self, TufError> {
-        let delegations = targets.delegations.as_ref().ok_or(TufError::NotDelegated(role))?;
-        let delegated = delegations.to(role).ok_or(TufError::NotDelegated(role))?;
-        Ok(Self { keys: &delegations.keys, role: &delegated.keys })
+        let found = targets.delegations.as_ref().and_then(|delegations| {
+            let delegated = delegations.to(role)?;
+            Some(Self::by(delegations, delegated))
+        });
+        found.ok_or_else(|| TufError::NotDelegated(role.into()))
     }
 
-    /// Returns the distinct public keys, as compressed points.
-    pub(super) fn points(self) -> BTreeSet<Vec<u8>> {
-        let keys = self.role.keyids.iter().filter_map(|keyid| self.keys.get(keyid)?.point());
-        keys.map(|point| point.to_encoded_point(true).as_bytes().to_vec()).collect()
+    /// Returns the keys that one delegation names.
+    pub fn by(delegations: &'a Delegations, delegated: &'a DelegatedRole) -> Self {
+        Self { keys: &delegations.keys, role: &delegated.keys }
+    }
+
+    /// Returns what identifies the distinct public keys.
+    pub(super) fn identities(self) -> BTreeSet<Vec<u8>> {
+        let verifiers = self.role.keyids.iter().filter_map(|keyid| self.keys.get(keyid)?.verifier());
+        verifiers.map(|verifier| verifier.identity()).collect()
     }
 }
 
 /// Reads, verifies, and only then interprets a file.
 pub fn open<T: Metadata>(role: Role, bytes: &[u8], authority: Authority<'_>) -> Result<T, TufError> {
-    let file = Unverified::read(role, bytes)?;
+    open_within(role, bytes, authority, &TufLimits::DEVICE)
+}
+
+/// Reads, verifies, and only then interprets a file, with ceilings of the caller's choice.
+pub fn open_within<T: Metadata>(
+    role: impl Into<RoleName>,
+    bytes: &[u8],
+    authority: Authority<'_>,
+    limits: &TufLimits,
+) -> Result<T, TufError> {
+    let file = Unverified::read_within(role, bytes, limits)?;
     file.verify(authority)?;
     file.contents()
 }
 
 /// Opens a root by its own keys: the only file that can vouch for itself, and only where it was provisioned.
 pub fn open_root(bytes: &[u8]) -> Result<RootMeta, TufError> {
-    let file = Unverified::read(Role::Root, bytes)?;
-    let root: RootMeta = file.contents()?;
-    file.verify(Authority::top(&root, Role::Root)?)?;
-    Ok(root)
+    open_root_within(bytes, &TufLimits::DEVICE)
 }
 
-/// Opens the root that follows `current`.
-pub fn open_next_root(bytes: &[u8], current: &RootMeta) -> Result<RootMeta, TufError> {
-    let file = Unverified::read(Role::Root, bytes)?;
-    // 5.3.4 Check for an arbitrary software attack: version N+1 MUST have been signed by a threshold of keys
-    // specified in the trusted root (version N), and a threshold of keys specified in the new root (version N+1).
-    file.verify(Authority::top(current, Role::Root)?)?;
+/// Opens a root by its own keys, with ceilings of the caller's choice.
+pub fn open_root_within(bytes: &[u8], limits: &TufLimits) -> Result<RootMeta, TufError> {
+    let file = Unverified::read_within(Role::Root, bytes, limits)?;
     let root: RootMeta = file.contents()?;
     file.verify(Authority::top(&root, Role::Root)?)?;
-    // 5.3.5 Check for a rollback attack: the version number MUST be exactly N+1.
-    let wanted = current.version.saturating_add(1);
-    if root.version != wanted {
-        return Err(TufError::Version { role: Role::Root, found: root.version, wanted });
-    }
     Ok(root)
 }

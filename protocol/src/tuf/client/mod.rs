@@ -8,15 +8,25 @@
 //! ```
 //! A step that was accepted stays accepted, whatever the next one says. Expiry is asked about once, when a file
 //! is accepted: a device that starts after a long night keeps what it had and installs nothing new.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `checks` | what makes a file acceptable: the numbered checks of the specification, each once |
+//! | `workflow`, `pool` | the picture above: a product's seven roles, files in any order |
+//! | `server` | [`Client`]: any repository, roles by name, a server to ask |
 
+mod checks;
 mod pool;
+mod server;
 #[cfg(test)]
 pub(crate) mod tests;
 mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use checks::open_next_root;
 pub use pool::Pool;
+pub use server::{BoxError, Client, ClientError, Refreshed, Source, Store};
 
 use super::content::{HaltContent, ReleaseContent, RolloutContent, Targets, TargetsContent};
 use super::metadata::{MetaFile, Metadata, RootMeta, SnapshotMeta, TimestampMeta, peek};

@@ -38,7 +38,7 @@ impl Pool {
         let File { role, bytes } = file;
         if bytes.len() > role.ceiling() {
             let (length, ceiling) = (bytes.len(), role.ceiling());
-            return self.refuse(role, TufError::TooLarge { role, length, ceiling });
+            return self.refuse(role, TufError::TooLarge { role: role.into(), length, ceiling });
         }
         let Some(version) = peek(&bytes) else {
             return self.refuse(role, TufError::malformed(role, "it has no version"));

@@ -1,12 +1,13 @@
 //! The client workflow of TUF 1.0 section 5, run over a pool instead of a server.
 //!
 //! The specification downloads what a step needs; here a step takes what arrived, and what did not arrive is
-//! named as missing. The checks are the specification's, in its order, under its numbers.
+//! named as missing. What makes a file acceptable is in [`super::checks`].
 
+use super::checks::Checks;
 use super::{Held, Pool, Refresh, Trusted, named, version};
-use crate::limits::ROOT_CHAIN_MAX;
+use crate::limits::TufLimits;
 use crate::tuf::metadata::{MetaFile, Metadata, SnapshotMeta, TimestampMeta};
-use crate::tuf::verify::{Authority, open, open_next_root};
+use crate::tuf::verify::{Authority, Unverified, open};
 use crate::tuf::{Role, TufError};
 
 /// The roles whose files snapshot names.
@@ -76,25 +77,17 @@ impl Run<'_> {
         let mut changed = false;
         // 5.3.2 Let N denote the version of the trusted root. 5.3.3 Try version N+1, up to a number of files that
         // the client chooses. 5.3.9 Repeat.
-        for _ in 0..ROOT_CHAIN_MAX {
+        for _ in 0..TufLimits::DEVICE.roots {
             let next = self.trusted.root.meta.version.saturating_add(1);
             let found = self.pool.take(Role::Root, |offered| offered == next).into_iter().find_map(|file| {
-                // 5.3.4 and 5.3.5 are checked there. 5.3.6 The expiration of an intermediate root does not matter.
-                open_next_root(&file.bytes, &self.trusted.root.meta)
+                let checked = self.checks().next_root(&file.bytes);
+                checked
                     .map(|meta| Held { bytes: file.bytes, meta })
                     .map_err(|error| self.done.refused.push((Role::Root, error)))
                     .ok()
             });
             let Some(root) = found else { break };
-            // 5.3.11 If the timestamp and / or snapshot keys have been rotated, delete the trusted timestamp and
-            // snapshot. Rotated: a key was taken away. A key that was only added recovers nothing, so forgetting
-            // versions for it would only help who replays old files.
-            let lost = |role| {
-                let before = Authority::top(&self.trusted.root.meta, role).map(Authority::points);
-                let after = Authority::top(&root.meta, role).map(Authority::points);
-                !before.unwrap_or_default().is_subset(&after.unwrap_or_default())
-            };
-            if lost(Role::Timestamp) || lost(Role::Snapshot) {
+            if self.checks().rotates_online_keys(&root.meta) {
                 self.forget_timestamp();
                 self.forget_snapshot();
             }
@@ -127,24 +120,18 @@ impl Run<'_> {
     }
 
     fn root_is_fresh(&mut self) -> bool {
-        // 5.3.10 Check for a freeze attack: the latest known time MUST be lower than the expiration of the trusted
-        // root. Nothing is accepted under an expired root; what was accepted before stays.
-        let root = &self.trusted.root.meta;
-        let fresh = self.now < root.expires;
-        if !fresh {
-            self.newer_root = true;
-            if !self.pool.is_empty() || self.done.changed.contains(&Role::Root) {
-                let (version, expires) = (root.version, root.expires);
-                self.refuse(Role::Root, TufError::Expired { role: Role::Root, version, expires });
-            }
+        let Err(expired) = self.checks().root_is_fresh() else { return true };
+        self.newer_root = true;
+        if !self.pool.is_empty() || self.done.changed.contains(&Role::Root) {
+            self.refuse(Role::Root, expired);
         }
-        fresh
+        false
     }
 
     /// 5.4 Update the timestamp role.
     fn timestamp(&mut self) {
-        // 5.4.3.1 The version of the new timestamp MUST be higher than the trusted one's. Lower ones are old
-        // retained messages, an equal one brings nothing: neither is an attack by itself.
+        // 5.4.3.1, before the check itself: lower ones are old retained messages, an equal one brings nothing;
+        // neither is an attack by itself.
         let held = version(self.trusted.timestamp.as_ref());
         for file in self.pool.take(Role::Timestamp, |offered| offered > held) {
             // The highest comes first: once one is accepted, the rest is old, whoever signed it.
@@ -152,33 +139,26 @@ impl Run<'_> {
                 break;
             }
             match self.check_timestamp(&file.bytes) {
-                Ok(meta) => {
+                Ok(Some(meta)) => {
                     // 5.4.5 Persist: by the caller.
                     self.trusted.timestamp = Some(Held { bytes: file.bytes, meta });
                     self.note(Role::Timestamp);
                 }
+                Ok(None) => {}
                 Err(error) => self.reject(file, error),
             }
         }
     }
 
-    fn check_timestamp(&self, bytes: &[u8]) -> Result<TimestampMeta, TufError> {
-        // 5.4.2 Check for an arbitrary software attack: signed by a threshold of keys named by the trusted root.
-        let authority = Authority::top(&self.trusted.root.meta, Role::Timestamp)?;
-        let meta: TimestampMeta = open(Role::Timestamp, bytes, authority)?;
-        // 5.4.3.2 The version of the snapshot in the new timestamp MUST be no lower than in the trusted one.
-        if let Some(held) = &self.trusted.timestamp {
-            let (held, offered) = (held.meta.snapshot.version, meta.snapshot.version);
-            if offered < held {
-                return Err(rollback(Role::Timestamp, Role::Snapshot.name(), held, offered));
-            }
-        }
+    fn check_timestamp(&self, bytes: &[u8]) -> Result<Option<TimestampMeta>, TufError> {
+        let held = self.trusted.timestamp.as_ref().map(|held| &held.meta);
+        let meta = self.checks().timestamp(bytes, held)?;
         // Ours: devices without a clock take their time from here, and a stolen online key must not push it on.
-        if let Some(time) = meta.time.filter(|time| *time > self.trusted.root.meta.expires) {
-            return Err(TufError::FromTheFuture { version: meta.version, time });
+        if let Some(TimestampMeta { version, time: Some(time), .. }) = meta
+            && time > self.trusted.root.meta.expires
+        {
+            return Err(TufError::FromTheFuture { version, time });
         }
-        // 5.4.4 Check for a freeze attack.
-        self.check_fresh(Role::Timestamp, &meta)?;
         Ok(meta)
     }
 
@@ -189,32 +169,28 @@ impl Run<'_> {
         if self.trusted.snapshot.as_ref().is_some_and(|held| held.is(&named)) {
             return;
         }
-        if let Some(held) = self.accept(Role::Snapshot, &named, Self::check_snapshot) {
+        let check = |run: &Self, bytes: &[u8]| {
+            let held = run.trusted.snapshot.as_ref().map(|held| &held.meta);
+            let meta = run.checks().snapshot(bytes, &named, held)?;
+            // Ours: a product's repository has these roles, and a file that hides one hides a kill.
+            match NAMED.into_iter().find(|role| meta.of(*role).is_none()) {
+                Some(hidden) => {
+                    Err(TufError::malformed(Role::Snapshot, format_args!("it does not name {hidden}.json")))
+                }
+                None => Ok(meta),
+            }
+        };
+        if let Some(held) = self.accept(Role::Snapshot, &named, check) {
             self.trusted.snapshot = Some(held);
         }
-    }
-
-    fn check_snapshot(&self, bytes: &[u8]) -> Result<SnapshotMeta, TufError> {
-        // 5.5.3 Check for an arbitrary software attack.
-        let authority = Authority::top(&self.trusted.root.meta, Role::Snapshot)?;
-        let meta: SnapshotMeta = open(Role::Snapshot, bytes, authority)?;
-        // 5.5.5 Check for a rollback attack: every file that the trusted snapshot names MUST be named by the new
-        // one, with a version no lower.
-        for (name, held) in self.trusted.snapshot.iter().flat_map(|held| &held.meta.meta) {
-            let offered = meta.meta.get(name).map_or(0, |file| file.version);
-            if offered < held.version {
-                return Err(rollback(Role::Snapshot, name, held.version, offered));
-            }
-        }
-        Ok(meta)
     }
 
     /// 5.6 Update the targets role.
     fn targets(&mut self) {
         let Some(wanted) = self.wanted(Role::Targets) else { return };
         let check = |run: &Self, bytes: &[u8]| {
-            // 5.6.3 Check for an arbitrary software attack.
-            open(Role::Targets, bytes, Authority::top(&run.trusted.root.meta, Role::Targets)?)
+            let authority = Authority::top(&run.trusted.root.meta, Role::Targets)?;
+            run.checks().targets(&Role::Targets.into(), bytes, &wanted, authority)
         };
         let Some(held) = self.accept(Role::Targets, &wanted, check) else { return };
         self.trusted.targets = Some(held);
@@ -228,7 +204,7 @@ impl Run<'_> {
         let Some(targets) = &self.trusted.targets else { return };
         let vouches = |role: Role, bytes: &[u8]| {
             let authority = Authority::delegated(&targets.meta.meta, role);
-            let file = super::super::verify::Unverified::read(role, bytes);
+            let file = Unverified::read(role, bytes);
             authority.and_then(|authority| file.and_then(|file| file.verify(authority))).is_ok()
         };
         let lost = |role: Role| self.trusted.file(role).is_some_and(|bytes| !vouches(role, bytes));
@@ -267,8 +243,10 @@ impl Run<'_> {
     fn accept_delegated<T: Metadata>(&mut self, role: Role) -> Option<Held<T>> {
         let wanted = self.wanted(role)?;
         self.accept(role, &wanted, |run, bytes| {
-            let targets = run.trusted.targets.as_ref().ok_or(TufError::NotDelegated(role))?;
-            open(role, bytes, Authority::delegated(&targets.meta.meta, role)?)
+            let name = role.into();
+            let Some(targets) = &run.trusted.targets else { return Err(TufError::NotDelegated(name)) };
+            let authority = Authority::delegated(&targets.meta.meta, role)?;
+            run.checks().targets(&name, bytes, &wanted, authority)
         })
     }
 
@@ -278,7 +256,7 @@ impl Run<'_> {
         (!self.trusted.holds_named(role)).then(|| file.clone())
     }
 
-    /// Accepts a waiting file that its parent names, if it stands every check: 5.5.2 to 5.5.7, 5.6.2 to 5.6.6.
+    /// Accepts a waiting file of the version that its parent names, if it stands `check`.
     fn accept<T: Metadata>(
         &mut self,
         role: Role,
@@ -290,19 +268,7 @@ impl Run<'_> {
             if accepted.is_some() {
                 break;
             }
-            // 5.5.2 / 5.6.2 Check against the length and hashes that the parent names.
-            let checked = if wanted.matches(&file.bytes) {
-                check(self, &file.bytes)
-            } else {
-                Err(TufError::Mismatch { role, version: wanted.version })
-            };
-            // 5.5.4 / 5.6.4 The version MUST be the one that the parent names. 5.5.6 / 5.6.5 Check for a freeze attack.
-            let checked = checked.and_then(|meta| {
-                check_version(role, &meta, wanted)?;
-                self.check_fresh(role, &meta)?;
-                Ok(meta)
-            });
-            match checked {
+            match check(self, &file.bytes) {
                 Ok(meta) => {
                     // 5.5.7 / 5.6.6 Persist: by the caller.
                     self.note(role);
@@ -314,11 +280,8 @@ impl Run<'_> {
         accepted
     }
 
-    fn check_fresh<T: Metadata>(&self, role: Role, meta: &T) -> Result<(), TufError> {
-        if self.now < meta.expires() {
-            return Ok(());
-        }
-        Err(TufError::Expired { role, version: meta.version(), expires: meta.expires() })
+    fn checks(&self) -> Checks<'_> {
+        Checks { root: &self.trusted.root.meta, now: self.now, limits: &TufLimits::DEVICE }
     }
 
     /// Refuses a file. One of a top-level role that lacks signatures waits on, for a newer root may vouch for it;
@@ -386,13 +349,4 @@ impl Run<'_> {
     fn refuse(&mut self, role: Role, error: TufError) {
         self.done.refused.push((role, error));
     }
-}
-
-fn check_version<T: Metadata>(role: Role, meta: &T, wanted: &MetaFile) -> Result<(), TufError> {
-    let (found, wanted) = (meta.version(), wanted.version);
-    if found == wanted { Ok(()) } else { Err(TufError::Version { role, found, wanted }) }
-}
-
-fn rollback(role: Role, what: &str, held: u32, offered: u32) -> TufError {
-    TufError::Rollback { role, what: what.chars().take(80).collect(), held, offered }
 }

@@ -171,7 +171,7 @@ fn a_threshold_counts_keys_not_key_ids() {
 
     let refused = Trusted::new(file.to_string().as_bytes()).unwrap_err();
 
-    assert_eq!(refused, TufError::Threshold { role: Role::Root, valid: 1, threshold: 2 });
+    assert_eq!(refused, TufError::Threshold { role: Role::Root.into(), valid: 1, threshold: 2 });
     // The control: an opaque key id alone is no fault.
     value["keys"]["another-name"] = serde_json::to_value(key(2).public()).unwrap();
     let mut file: Value = serde_json::from_slice(&signed(value, &[1, 2])).unwrap();

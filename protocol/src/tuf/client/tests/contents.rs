@@ -105,7 +105,7 @@ fn a_role_that_targets_does_not_delegate_to_is_refused() {
 
     let done = arrive(&mut device, files);
 
-    assert!(refused(&done, Role::Halt, |e| *e == TufError::NotDelegated(Role::Halt)));
+    assert!(refused(&done, Role::Halt, |e| *e == TufError::NotDelegated(Role::Halt.into())));
     assert!(device.current().is_none());
 }
 
