@@ -51,8 +51,7 @@ impl Agent {
     }
 
     fn refresh(&mut self, now: Now) {
-        let wall = now.wall.max(self.durable.time_floor);
-        let refresh = self.trust.refresh(&mut self.pool, wall);
+        let refresh = self.trust.refresh(&mut self.pool, now.trusted(self.durable.time_floor));
         if !refresh.changed.is_empty() {
             self.out.insert(0, Output::SaveTrust(self.trust.files()));
         }
