@@ -222,6 +222,9 @@ impl Works {
         for note in step.notes {
             tracing::info!("{note}");
         }
+        for alarm in step.alarms {
+            tracing::error!("{alarm}");
+        }
         for output in step.outputs {
             match output {
                 Output::Publish { topic, payload } => {

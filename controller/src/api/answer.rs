@@ -53,6 +53,7 @@ impl From<Refusal> for Failure {
             RefusalKind::NotFound => StatusCode::NOT_FOUND,
             RefusalKind::Conflict => StatusCode::CONFLICT,
             RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            RefusalKind::Unsigned => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refusal.what, refusal.hint)
     }

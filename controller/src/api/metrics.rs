@@ -24,7 +24,13 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
     page.one("tern_messages_forged_total", "counter", "Messages that did not authenticate", counters.forged);
     page.one("tern_messages_malformed_total", "counter", "Messages that made no sense", counters.malformed);
     page.one("tern_messages_unknown_total", "counter", "Messages of unregistered devices", counters.unknown);
-    page.one("tern_challenges_total", "counter", "Challenges sent", counters.challenged);
+    let trouble = service.trouble().len() as u64;
+    page.one(
+        "tern_products_unsigned",
+        "gauge",
+        "Products for which nothing can be signed: wake somebody",
+        trouble,
+    );
     page.one("tern_ledger_frames", "counter", "Frames of the ledger", ledger.next());
     page.one("tern_wire_pack_bytes_total", "counter", "Payload of packs sent", wire.packs);
     page.one("tern_wire_down_bytes_total", "counter", "MQTT bytes to devices", wire.down);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
@@ -56,9 +57,15 @@ pub fn router(api: ApiState) -> Router {
         .with_state(state)
 }
 
-/// Healthy means that the engine answers, not only that the port is open.
+/// Healthy means that the engine answers, not only that the port is open, and that a kill would reach devices.
 async fn health(State(state): State<Shared>) -> Result<&'static str, Failure> {
-    state.api.engine.query(|_, _| ()).await?;
+    let trouble = state.api.engine.query(|service, _| service.trouble().clone()).await?;
+    if let Some((product, why)) = trouble.first_key_value() {
+        let error = format!("nothing can be signed for product {product}: {why}");
+        let hint =
+            "mend keys, clock or expired files; until then no device learns of anything, kills included";
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, error, hint));
+    }
     Ok("ok\n")
 }
 

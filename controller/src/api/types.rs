@@ -359,6 +359,9 @@ pub struct ServiceStatus {
     pub reports: u64,
     /// Since the start.
     pub counters: Counters,
+    /// Products for which nothing can be signed, and why; no device learns of anything there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trouble: BTreeMap<ProductId, String>,
     /// The ledger.
     pub ledger: LedgerView,
     /// Bytes of packs sent by the embedded chunk server, and MQTT bytes to devices and from them.

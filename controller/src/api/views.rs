@@ -28,6 +28,7 @@ pub(super) fn status(service: &Service, ledger: &Ledger, edge: EdgeView) -> Serv
         enrolled: enrolled(fleet),
         reports: fleet.reports,
         counters: service.counters(),
+        trouble: service.trouble().clone(),
         ledger: self::ledger(ledger),
         wire,
         front,
@@ -103,9 +104,9 @@ pub(super) fn rollout_lines(fleet: &Fleet) -> Vec<RolloutLine> {
         started_at: rollout.started_at,
         ended_at: rollout.ended_at,
     };
-    let mut lines: Vec<RolloutLine> = fleet.rollouts.values().map(line).collect();
-    lines.sort_by_key(|line| (std::cmp::Reverse(line.started_at), line.rollout.clone()));
-    lines
+    let mut newest_first: Vec<&Rollout> = fleet.rollouts.values().collect();
+    newest_first.sort_by_key(|rollout| std::cmp::Reverse((rollout.order, rollout.started_at)));
+    newest_first.into_iter().map(line).collect()
 }
 
 pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, Refusal> {

@@ -50,7 +50,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Exit, Failure> {
             None => {}
         }
         last = line;
-        if let Some(exit) = ended(view.status) {
+        if let Some(exit) = ended(&view) {
             if let Some(screen) = screen {
                 screen.close();
                 context.out.line(&last);
@@ -61,8 +61,10 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Exit, Failure> {
     }
 }
 
-fn ended(status: Status) -> Option<Exit> {
-    match status {
+fn ended(view: &RolloutView) -> Option<Exit> {
+    match view.status {
+        // Something newer took its place before everybody had it: not what a script waits for.
+        Status::Completed if view.because.contains("superseded by") => Some(Exit::Failed),
         Status::Running => None,
         Status::Paused => Some(Exit::Paused),
         Status::Killed => Some(Exit::Killed),

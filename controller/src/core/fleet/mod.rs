@@ -114,6 +114,7 @@ impl Fleet {
                     series: 0,
                     first: BTreeMap::new(),
                     first_bad: BTreeMap::new(),
+                    order: self.rollouts.len() as u64,
                     started_at: at,
                     ended_at: None,
                     because: String::new(),

@@ -1,5 +1,7 @@
 //! What operators want, and how it goes. Stopping never asks; widening says what the operator saw.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tern_protocol::bundle::File;
 use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
@@ -9,7 +11,7 @@ use tern_protocol::tuf::{Role, Trusted, peek};
 
 use super::{Fact, Service};
 use crate::core::fact::{DeviceEntry, SignedFile};
-use crate::core::fleet::product::releases_in;
+use crate::core::fleet::product::{Release, releases_in};
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Phase, Plan};
 use crate::core::rollout::record::{Rollout, Status};
@@ -74,6 +76,31 @@ pub enum Command {
     },
 }
 
+/// What a command wants devices to learn, in signed files.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Signs {
+    /// Something about this product.
+    Product(ProductId),
+    /// Something about this rollout.
+    Rollout(RolloutId),
+    /// That this rollout is dead.
+    Kill(RolloutId),
+}
+
+impl Command {
+    /// Returns what signing the command takes, if any.
+    pub(super) fn signs(&self) -> Option<Signs> {
+        match self {
+            Self::Start { product, .. } => Some(Signs::Product(product.clone())),
+            Self::Pause(rollout) | Self::Resume(rollout) | Self::Promote { rollout, .. } => {
+                Some(Signs::Rollout(rollout.clone()))
+            }
+            Self::Kill { rollout, .. } => Some(Signs::Kill(rollout.clone())),
+            Self::AddProduct { .. } | Self::AddDevices { .. } | Self::PublishRelease { .. } => None,
+        }
+    }
+}
+
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
@@ -119,6 +146,8 @@ pub enum RefusalKind {
     Conflict,
     /// It makes no sense.
     Invalid,
+    /// It is recorded, and devices cannot learn of it: nothing can be signed.
+    Unsigned,
 }
 
 pub(crate) fn refuse(kind: RefusalKind, what: impl Into<String>, hint: impl Into<String>) -> Refusal {
@@ -141,6 +170,24 @@ impl Service {
             Command::Promote { rollout, from_phase } => self.promote(&rollout, from_phase),
             Command::Kill { rollout, reason } => self.kill_by_hand(&rollout, &reason),
         }
+    }
+
+    /// Says so when what was done is in the ledger and in no signed file: no device knows of it.
+    pub(super) fn unless_unsigned(&self, signs: Option<&Signs>, outcome: Outcome) -> Outcome {
+        let (Some(signs), Ok(_)) = (signs, &outcome) else { return outcome };
+        let product = match signs {
+            Signs::Product(product) => Some(product),
+            Signs::Rollout(id) | Signs::Kill(id) => self.fleet.rollouts.get(id).map(|r| &r.product),
+        };
+        let Some(why) = product.and_then(|product| self.trouble.get(product)) else { return outcome };
+        let what = match signs {
+            Signs::Kill(id) => format!(
+                "the kill of rollout {id} is recorded, but NO DEVICE LEARNS OF IT: it could not be signed: {why}"
+            ),
+            _ => format!("it is recorded, but no device learns of it: it could not be signed: {why}"),
+        };
+        let hint = "mend that (keys in the data folder, the clock, expired files) and restart the service; it signs what is recorded by itself";
+        Err(refuse(RefusalKind::Unsigned, what, hint))
     }
 
     fn add_product(&mut self, product: ProductId, files: Vec<SignedFile>) -> Outcome {
@@ -192,6 +239,7 @@ impl Service {
         let state = self.product(&product)?;
         let before: Vec<u64> = state.releases().keys().copied().collect();
         let fresh = releases_in(&file);
+        self.may_replace(&product, &file, &fresh)?;
         let new: Vec<_> = fresh.values().filter(|r| !before.contains(&r.rc)).cloned().collect();
         if let Some(halted) = new.iter().find(|r| state.halted.contains(&r.rc)) {
             let what = format!("release {} was halted and is dead for ever", halted.rc);
@@ -211,6 +259,43 @@ impl Service {
             self.record(Fact::ReleasePublished { product: product.clone(), rc, version });
         }
         Ok(Reply::Published { releases: fresh.into_keys().collect() })
+    }
+
+    /// Evidence about a release is evidence about its bytes: they never change under its counter.
+    fn may_replace(&self, id: &ProductId, file: &str, fresh: &BTreeMap<u64, Release>) -> Result<(), Refusal> {
+        let state = self.product(id)?;
+        if state.files.get(&Role::Release).is_some_and(|held| held == file) {
+            return Ok(());
+        }
+        for (rc, release) in fresh {
+            // A checkpoint of an earlier version knows only the newest file's.
+            let held = || state.releases().get(rc).map(Release::fingerprint);
+            let known = state.published.get(rc).copied().or_else(held);
+            if known.is_some_and(|known| known != release.fingerprint()) {
+                let what = format!("release {rc} was published already, with other bytes or conditions");
+                return Err(refuse(RefusalKind::Conflict, what, "publish these under a new rc"));
+            }
+        }
+        let (held, offered) = (state.versions().release, peek(file.as_bytes()).unwrap_or(0));
+        if offered <= held {
+            let what = format!("the release file has version {offered}, and version {held} is published");
+            let hint = "somebody published in between: make the draft again from the newest file, without --previous";
+            return Err(refuse(RefusalKind::Conflict, what, hint));
+        }
+        let active = |r: &&Rollout| {
+            r.product == *id
+                && matches!(r.status, Status::Running | Status::Paused)
+                && !fresh.contains_key(&r.rc)
+        };
+        if let Some(rollout) = self.fleet.rollouts.values().find(active) {
+            let what = format!("the file lacks release {}, which rollout {} offers", rollout.rc, rollout.id);
+            return Err(refuse(
+                RefusalKind::Conflict,
+                what,
+                "end that rollout first, or keep the release in the file",
+            ));
+        }
+        Ok(())
     }
 
     fn start(&mut self, id: RolloutId, product: ProductId, rc: u64, attempt: u32, plan: Plan) -> Outcome {
@@ -240,9 +325,25 @@ impl Service {
             let hint = format!("see what it waits for with `tern rollout explain {}`, or stop it", other.id);
             return Err(refuse(RefusalKind::Conflict, what, hint));
         }
+        if let Some(why) = self.trouble.get(&product) {
+            let what = format!("nothing can be signed for product {product}: {why}");
+            return Err(refuse(
+                RefusalKind::Unsigned,
+                what,
+                "mend that and restart the service, then start again",
+            ));
+        }
         let salt = Salt(self.random().0);
         let preview = preview(&id, &product, rc, attempt, salt, plan.clone(), models, self.now);
-        if self.places(&preview).is_empty() {
+        let places = self.places(&preview);
+        let behind = |place: &phase::Place| {
+            self.fleet.devices.get(&place.device).is_some_and(|device| device.running < rc)
+        };
+        if !places.is_empty() && !places.iter().any(behind) {
+            let what = format!("every device that the plan covers runs release {rc} or a newer one already");
+            return Err(refuse(RefusalKind::Conflict, what, "nothing is left to do; see `tern device list`"));
+        }
+        if places.is_empty() {
             let what = format!("no registered device of product {product} is covered by the plan");
             return Err(refuse(RefusalKind::Invalid, what, "see `tern device list`"));
         }
@@ -427,6 +528,7 @@ fn preview(
         series: 0,
         first: Default::default(),
         first_bad: Default::default(),
+        order: 0,
         started_at: now,
         ended_at: None,
         because: String::new(),

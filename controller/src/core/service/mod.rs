@@ -127,6 +127,8 @@ pub struct Step {
     pub outputs: Vec<Output>,
     /// What an operator would tell a colleague.
     pub notes: Vec<String>,
+    /// What an operator must be woken for.
+    pub alarms: Vec<String>,
 }
 
 /// The controller.
@@ -154,6 +156,8 @@ pub struct Service {
     /// Devices that each rollout covers, counted once until devices are added.
     covered: BTreeMap<RolloutId, u64>,
     counters: Counters,
+    /// Products for which nothing can be signed, and why: until that is mended no device learns of anything.
+    trouble: BTreeMap<ProductId, String>,
 }
 
 /// What was refused and why, for the statistics.
@@ -201,6 +205,7 @@ impl Service {
             unsettled: true,
             covered: BTreeMap::new(),
             counters: Counters::default(),
+            trouble: BTreeMap::new(),
         };
         service.recall_cohorts();
         service
@@ -209,6 +214,11 @@ impl Service {
     /// Returns what the ledger says.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// Returns the products for which nothing can be signed, and why.
+    pub fn trouble(&self) -> &BTreeMap<ProductId, String> {
+        &self.trouble
     }
 
     /// Returns what was taken in and what was refused.
@@ -221,12 +231,14 @@ impl Service {
         self.now = self.now.max(now);
         // An unfinished kill is completed before any report is read.
         self.reconcile();
+        let mut replies = Vec::new();
         for input in inputs {
             match input {
                 Input::Message { topic, payload } => self.message(&topic, &payload),
                 Input::Command { id, command } => {
+                    let signs = command.signs();
                     let result = self.command(*command);
-                    self.step.outputs.push(Output::Reply { id, result });
+                    replies.push((id, signs, result));
                 }
                 Input::BrokerUp => self.publish_everything(),
                 Input::Time => {
@@ -237,6 +249,10 @@ impl Service {
         }
         self.decide();
         self.reconcile();
+        for (id, signs, result) in replies {
+            let result = self.unless_unsigned(signs.as_ref(), result);
+            self.step.outputs.push(Output::Reply { id, result });
+        }
         self.acknowledge();
         Step { at: self.now, ..std::mem::take(&mut self.step) }
     }
@@ -250,6 +266,20 @@ impl Service {
         }
         self.fleet.apply(self.now, &fact);
         self.step.facts.push(fact);
+    }
+
+    /// Nothing can be signed for a product. Said once for each reason, for it is tried again and again.
+    fn alarm(&mut self, product: &ProductId, why: String) {
+        if self.trouble.get(product) != Some(&why) {
+            self.step.alarms.push(format!("product {product}: nothing can be signed: {why}"));
+            self.trouble.insert(product.clone(), why);
+        }
+    }
+
+    fn all_clear(&mut self, product: &ProductId) {
+        if self.trouble.remove(product).is_some() {
+            self.note(format!("product {product}: files are signed again"));
+        }
     }
 
     fn note(&mut self, text: String) {
@@ -268,3 +298,6 @@ impl Service {
         self.step.outputs.push(Output::Publish { topic, payload });
     }
 }
+
+#[cfg(test)]
+mod tests;

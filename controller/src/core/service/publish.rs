@@ -64,13 +64,14 @@ impl Service {
             let halted = new_halt.is_some();
             match self.sign_step(&product, None, new_rollout, new_halt) {
                 Ok(files) => {
+                    self.all_clear(&product);
                     self.record(Fact::Signed { product: product.clone(), files });
                     self.refreshed_at.insert(product.clone(), self.now);
                     self.publish_step(&product, halted);
                 }
                 Err(error) => {
                     settled = false;
-                    self.note(format!("product {product}: nothing was published: {error}"));
+                    self.alarm(&product, error.to_string());
                 }
             }
         }
@@ -84,14 +85,17 @@ impl Service {
     }
 
     /// Returns what the rollout role should say: running rollouts, newest first, then what reached everybody.
-    fn wanted_rollout(&self, product: &ProductId) -> RolloutContent {
+    pub(super) fn wanted_rollout(&self, product: &ProductId) -> RolloutContent {
         let mut offering: Vec<&Rollout> = self
             .fleet
             .rollouts
             .values()
             .filter(|r| r.product == *product && r.offers() && !r.phases.is_empty())
             .collect();
-        let rank = |r: &Rollout| (r.status == Status::Completed, std::cmp::Reverse(r.started_at));
+        // By their order in the ledger: the clock may have been set back in between.
+        let rank = |r: &Rollout| {
+            (r.status == Status::Completed, std::cmp::Reverse(r.order), std::cmp::Reverse(r.started_at))
+        };
         offering.sort_by_key(|r| (rank(r), r.id.clone()));
         let mut covered: Vec<&Rollout> = Vec::new();
         offering.retain(|r| {
@@ -288,6 +292,13 @@ impl Service {
             let rollout = soon(Role::Rollout, self.lives.rollout).then(|| self.wanted_rollout(&product));
             let halt = soon(Role::Halt, self.lives.halt).then(|| wanted_halt(state));
             let again = rollout.is_some() || halt.is_some();
+            // A key that is not the one that devices believe must be noticed now, not when a kill needs it.
+            let rehearsal =
+                self.sign_step(&product, None, Some(self.wanted_rollout(&product)), Some(wanted_halt(state)));
+            match rehearsal {
+                Ok(_) => self.all_clear(&product),
+                Err(error) => self.alarm(&product, error.to_string()),
+            }
             match self.sign_step(&product, None, rollout, halt) {
                 Ok(files) => {
                     self.record(Fact::Signed { product: product.clone(), files });
@@ -298,7 +309,8 @@ impl Service {
                         self.publish_files(&product, Topic::Timestamp(product.clone()), &BEAT);
                     }
                 }
-                Err(error) => self.note(format!("product {product}: the heartbeat was not signed: {error}")),
+                Err(error) if !self.trouble.contains_key(&product) => self.alarm(&product, error.to_string()),
+                Err(_) => {}
             }
         }
     }
