@@ -18,6 +18,8 @@ use super::timing::{Backoff, Now, Timing};
 const NONCES: usize = 4;
 /// Hellos without an answer after which the device enrols again: the controller may have lost its store.
 const HELLOS_BEFORE_ENROL: u32 = 3;
+/// Rounds of reports or asks without a word from the controller after which the device greets again.
+const UNHEARD_MAX: u32 = 5;
 
 /// What the device remembers of its talk with the controller while it runs.
 pub(super) struct Exchange {
@@ -32,6 +34,8 @@ pub(super) struct Exchange {
     resend: Backoff,
     resend_at: u64,
     challenge: Option<Nonce>,
+    /// Reports and asks sent since the controller was heard last, in rounds.
+    unheard: u32,
     /// Reports below this number were sent in this connection and epoch.
     sent_below: u64,
     /// The last answer named newer files than those held: wait for them before asking again.
@@ -60,6 +64,7 @@ impl Exchange {
             resend: Backoff::new(timing.resend_first, timing.get_most),
             resend_at: 0,
             challenge: None,
+            unheard: 0,
             sent_below: 0,
             behind: None,
         }
@@ -124,6 +129,7 @@ impl Agent {
         if now.uptime >= self.exchange.resend_at {
             self.exchange.sent_below = 0;
             self.exchange.resend_at = now.uptime + self.exchange.resend.step();
+            self.unheard(now);
             if !self.exchange.greeted {
                 self.greet();
             }
@@ -131,6 +137,22 @@ impl Agent {
         if self.exchange.greeted {
             self.send_waiting(now);
             self.attend_ask(now);
+        }
+    }
+
+    /// Counts a try that may go unheard. After some the device greets again: a service that was restored, or took
+    /// an old message of this device for a new one, drops everything in this epoch until it has been greeted.
+    fn unheard(&mut self, now: Now) {
+        if !self.exchange.greeted {
+            return;
+        }
+        self.exchange.unheard += 1;
+        if self.exchange.unheard >= UNHEARD_MAX {
+            self.exchange.unheard = 0;
+            self.exchange.greeted = false;
+            self.exchange.hellos = 0;
+            self.exchange.resend_at = now.uptime;
+            self.durable.outbox.drop_hello();
         }
     }
 
@@ -244,6 +266,7 @@ impl Agent {
             self.saved = false;
         }
         self.send(n, ReportKind::Ask { nonce, attempt });
+        self.unheard(now);
     }
 
     /// Derives the keys of this epoch; false while the signed files name no telemetry key.
@@ -279,6 +302,7 @@ impl Agent {
         };
         let Ok(body) = key.open(payload) else { return };
         let Ok(answer) = serde_json::from_slice::<Answer>(&body) else { return };
+        self.exchange.unheard = 0;
         if !self.durable.enrolled {
             self.durable.enrolled = true;
             self.saved = false;

@@ -94,6 +94,18 @@ impl Broker {
         self.retained.get(key)
     }
 
+    /// Retains something old again, as a broker does whose store was restored.
+    pub fn age(&mut self, key: String, topic: &Topic, payload: Vec<u8>) {
+        if topic.is_retained() {
+            self.retained.insert(key, (topic.clone(), payload));
+        }
+    }
+
+    /// Forgets everything retained.
+    pub fn forget_everything(&mut self) {
+        self.retained.clear();
+    }
+
     /// Forgets a retained message, as a broker does that lost its store.
     pub fn forget(&mut self, key: &str) {
         self.retained.remove(key);

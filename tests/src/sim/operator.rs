@@ -19,6 +19,7 @@ use super::clock::{Queue, Rng, SECOND};
 use super::controller::Controller;
 use super::device::{Device, DeviceKeys};
 use super::disk::Disk;
+use super::hostile::Hostile;
 use super::{Broken, Event, Fault, Image, Sim, SimConfig, Trial};
 
 fn name<T: std::str::FromStr>(text: &str) -> T {
@@ -58,6 +59,7 @@ impl Sim {
             reported: Default::default(),
             partitioned: false,
             lose_outputs: false,
+            hostile: config.hostility.map(|how| Hostile::new(seed, how)),
             config,
         };
         sim.controller.forgets_kills = sim.config.broken == Some(Broken::KillsForgotten);
@@ -68,6 +70,9 @@ impl Sim {
         sim.serve(Input::BrokerUp);
         sim.queue.plan(SECOND, Event::Tick);
         sim.plan_faults();
+        if sim.hostile.is_some() {
+            sim.queue.plan(SECOND, Event::HostileAct);
+        }
         sim
     }
 

@@ -14,6 +14,8 @@ use crate::core::fleet::device::Device;
 
 /// Least time between two challenges to one device: junk must not make us talk.
 const CHALLENGE_PAUSE: u64 = 1000;
+/// How long a challenge may be answered.
+const CHALLENGE_VALID: u64 = 10 * 60 * 1000;
 
 impl Service {
     pub(super) fn message(&mut self, topic: &Topic, payload: &[u8]) {
@@ -113,7 +115,11 @@ impl Service {
         let Some(acks) = self.acks.get_mut(id) else { return };
         acks.epoch = report.e;
         acks.numbers.push(report.n);
-        acks.registry |= matches!(report.kind, ReportKind::Hello(_));
+        if matches!(report.kind, ReportKind::Hello(_)) {
+            acks.registry = true;
+            // It found its way without: an answer that somebody held back must not move the epoch under its feet.
+            self.challenges.remove(id);
+        }
         if let ReportKind::Started { nonce, .. } = report.kind {
             self.asks.push((id.clone(), report.e, nonce));
         }
@@ -137,7 +143,8 @@ impl Service {
     /// A hello of an unexpected epoch: challenge it, or grant an epoch when it answers one.
     fn stranger(&mut self, id: &DeviceId, e: u64, n: u64, hello: &Hello) {
         let Some(device) = self.fleet.devices.get(id) else { return };
-        let open = self.challenges.get(id).copied();
+        let valid = |(_, at): &(_, u64)| self.now.saturating_sub(*at) < CHALLENGE_VALID;
+        let open = self.challenges.get(id).copied().filter(valid);
         if let (Some(proof), Some((challenge, _))) = (&hello.proof, open)
             && proof.challenge == challenge
             && answers(device, id, proof)
