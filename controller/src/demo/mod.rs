@@ -5,6 +5,7 @@
 
 mod fleet;
 mod payload;
+mod service;
 mod story;
 mod tell;
 

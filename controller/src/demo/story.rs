@@ -1,7 +1,6 @@
 //! The plot: a fleet, a good release that reaches everybody, a bad one that is taken back.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,6 +9,7 @@ use tern_protocol::state::Outcome;
 
 use super::fleet::{DemoDevice, Setting, describe};
 use super::payload::Images;
+use super::service::ServiceProcess;
 use super::tell::Teller;
 use crate::api::client::Client;
 use crate::api::types::{
@@ -25,7 +25,6 @@ use crate::core::rollout::record::Status;
 use crate::core::rollout::verdict::{HoldReason, Verdict};
 use crate::keys;
 use crate::release;
-use crate::serve::Addresses;
 
 const PRODUCT: &str = "router";
 const MODEL: &str = "tr-100";
@@ -409,76 +408,4 @@ fn wait_for(
         anyhow::ensure!(clock::now() - began < PATIENCE, "waited too long for {what}");
         std::thread::sleep(LOOK);
     }
-}
-
-/// The service, in a process of its own.
-struct ServiceProcess {
-    process: Child,
-    addresses: Addresses,
-    log: PathBuf,
-}
-
-impl ServiceProcess {
-    fn start(data: &Path) -> anyhow::Result<Self> {
-        let log = data.join("service.log");
-        let file = std::fs::File::create(&log)?;
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["serve", "--listen-api", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .context("could not start the service")?;
-        let began = clock::now();
-        let ready = data.join("service.json");
-        loop {
-            if let Ok(text) = std::fs::read(&ready) {
-                let addresses = serde_json::from_slice(&text)?;
-                return Ok(Self { process, addresses, log });
-            }
-            let ended = process.try_wait()?;
-            let late = clock::now() - began > 30_000;
-            if ended.is_some() || late {
-                let _gone = process.kill();
-                anyhow::bail!("the service did not come up; its log: {}", tail(&log));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn check(&mut self) -> anyhow::Result<()> {
-        match self.process.try_wait()? {
-            None => Ok(()),
-            Some(status) => anyhow::bail!("the service ended with {status}; its log: {}", tail(&self.log)),
-        }
-    }
-
-    /// Ends it as a supervisor does: SIGTERM first.
-    fn stop(&mut self) {
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            // It may have ended already.
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        for _ in 0..100 {
-            if matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
-
-impl Drop for ServiceProcess {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-pub(super) fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(5).collect();
-    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
