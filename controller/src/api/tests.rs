@@ -204,3 +204,48 @@ fn status_and_metrics_tell_the_same_numbers() {
         world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
     assert_eq!(stopped, 503);
 }
+
+#[test]
+fn a_refused_upload_hears_the_reason_and_not_a_broken_pipe() {
+    use std::io::Write;
+    let world = World::new();
+    let large = world.home.path().join("large");
+    std::fs::write(&large, vec![7; 32 << 20]).unwrap();
+    let host = world.address;
+    let head = |length: usize| {
+        format!(
+            "PUT /v1/images HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+
+    // Two uploads that stand still take both turns.
+    let stalled = [0, 1].map(|_| {
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        write!(stream, "{}abc", head(900_000)).unwrap();
+        stream
+    });
+    let busy = (0..200).find_map(|_| match world.client.put_image(&large, |_| {}) {
+        Ok(_) => None,
+        refusal => Some(refused(refusal)),
+    });
+    let (status, body) = busy.unwrap();
+    assert_eq!((status, body.error.as_str()), (503, "too many images at once"));
+    drop(stalled);
+
+    let staging = world.home.path().join("staging");
+    std::fs::remove_dir_all(&staging).unwrap();
+    let gone = (0..200).find_map(|_| {
+        let (status, body) = refused(world.client.put_image(&large, |_| {}));
+        (status != 503).then_some((status, body))
+    });
+    let (status, body) = gone.unwrap();
+    assert_eq!(status, 500);
+    assert!(body.hint.contains("staging"), "{body:?}");
+    // A sender that does not ask first is read to the end.
+    let (status, text) = world.raw(&format!("{}{}", head(8 << 20), "x".repeat(8 << 20)));
+    assert_eq!(status, 500);
+    assert!(text.contains("staging"), "{text}");
+
+    std::fs::create_dir(&staging).unwrap();
+    assert_eq!(world.client.put_image(&large, |_| {}).unwrap().length, 32 << 20);
+}
