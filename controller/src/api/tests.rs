@@ -249,3 +249,55 @@ fn a_refused_upload_hears_the_reason_and_not_a_broken_pipe() {
     std::fs::create_dir(&staging).unwrap();
     assert_eq!(world.client.put_image(&large, |_| {}).unwrap().length, 32 << 20);
 }
+
+#[test]
+fn a_kill_needs_no_body_and_its_reason_is_short_and_commands_no_terminal() {
+    let world = World::new();
+    world.add_devices(10);
+    for rc in [1, 2] {
+        world.client.put_image(&world.image(rc), |_| {}).unwrap();
+        world.publish(rc).unwrap();
+    }
+    let host = world.address;
+    let post = |verb: &str| {
+        let head =
+            format!("POST /v1/rollouts/cam-1-1/{verb} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        world.raw(&format!("{head}Content-Length: 0\r\n\r\n")).0
+    };
+    let _done: DoneBody = world.client.post("/v1/rollouts", &world.request(1)).unwrap();
+
+    assert_eq!(["pause", "resume", "kill"].map(post), [200, 200, 200]);
+    assert!(world.rollout("cam-1-1").because.contains("no reason given"));
+    // What a body must say, nothing does not say.
+    assert_eq!(post("promote"), 422);
+
+    let _done: DoneBody = world.client.post("/v1/rollouts", &world.request(2)).unwrap();
+    let reason = format!("first\nCOMPLETE \x1b[2J{}", "x".repeat(600));
+    world.command("cam-2-1", "kill", json!({ "reason": reason })).unwrap();
+
+    let because = world.rollout("cam-2-1").because;
+    assert!(because.contains(r"first\nCOMPLETE \u{1b}[2Jxxx"), "{because}");
+    assert!((500..560).contains(&because.chars().count()), "{because}");
+}
+
+#[test]
+fn the_bodies_in_the_manual_are_those_that_the_api_takes() {
+    let manual = include_str!("../../../docs/operating.md").replace("04…", "04");
+    let api = manual.split_once("## The API").unwrap().1.split("\n## ").next().unwrap();
+    let bodies = |path: &str| -> Vec<Value> {
+        let row = api.lines().find(|line| line.starts_with(&format!("| `{path}`"))).unwrap();
+        let quoted = row.split('`').filter(|text| text.starts_with('{'));
+        quoted.map(|body| serde_json::from_str(body).unwrap()).collect()
+    };
+    fn all_read<T: serde::de::DeserializeOwned>(bodies: Vec<Value>) -> Vec<T> {
+        assert!(!bodies.is_empty());
+        bodies.into_iter().map(|body| serde_json::from_value(body).unwrap()).collect()
+    }
+
+    all_read::<AddDevices>(bodies("devices"));
+    all_read::<PublishRelease>(bodies("products/P/releases"));
+    all_read::<Promote>(bodies("rollouts/R/promote"));
+    all_read::<Kill>(bodies("rollouts/R/kill"));
+    let starts = all_read::<StartRollout>(bodies("rollouts"));
+    assert!(starts.len() == 2 && starts.iter().all(|start| start.plan.check().is_ok()));
+}
