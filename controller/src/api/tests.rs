@@ -7,6 +7,7 @@ use super::client::ClientError;
 use super::testing::{World, device};
 use super::types::*;
 use crate::core::fact::{DeviceEntry, Fact};
+use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::Status;
 
 /// Returns the status and the body of a refusal.
@@ -300,4 +301,34 @@ fn the_bodies_in_the_manual_are_those_that_the_api_takes() {
     all_read::<Kill>(bodies("rollouts/R/kill"));
     let starts = all_read::<StartRollout>(bodies("rollouts"));
     assert!(starts.len() == 2 && starts.iter().all(|start| start.plan.check().is_ok()));
+}
+
+#[test]
+fn a_preview_tells_a_rollout_that_the_start_ends_from_one_that_forbids_it() {
+    let world = World::new();
+    world.add_devices(10);
+    for rc in [1, 2] {
+        world.client.put_image(&world.image(rc), |_| {}).unwrap();
+        world.publish(rc).unwrap();
+    }
+    let said = |request: &StartRollout| {
+        let preview: Preview = world.client.post("/v1/rollouts/preview", request).unwrap();
+        preview.warnings.join("\n")
+    };
+    let mut next = world.request(2);
+    let _done: DoneBody = world.client.post("/v1/rollouts", &world.request(1)).unwrap();
+
+    assert!(said(&next).contains("cannot start before cam-1-1 has ended"), "{}", said(&next));
+    assert_eq!(refused(world.client.post::<DoneBody>("/v1/rollouts", &next)).0, 409);
+    next.plan.regions = vec!["eu".parse().unwrap()];
+    assert!(said(&next).contains("cam-1-1"));
+
+    // Everybody is reached, and nobody is on the way.
+    world.command("cam-1-1", "promote", json!({"from_phase": 1})).unwrap();
+    assert!(said(&next).contains("starting completes it"), "{}", said(&next));
+    let _done: DoneBody = world.client.post("/v1/rollouts", &next).unwrap();
+    assert_eq!(world.rollout("cam-1-1").status, Status::Completed);
+    let elsewhere = Plan { regions: vec!["us".parse().unwrap()], ..next.plan.clone() };
+    let third = StartRollout { rollout: Some("third".parse().unwrap()), plan: elsewhere, ..next.clone() };
+    assert!(!said(&third).contains("cam-"), "{}", said(&third));
 }
