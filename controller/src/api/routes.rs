@@ -1,8 +1,10 @@
 //! Which path does what.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
@@ -12,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
 use super::{ApiState, devices, images, ledger, metrics, releases, rollouts, views};
+use crate::files;
 
 /// A body, apart from images and device lists.
 const BODY_MAX: usize = 256 * 1024;
@@ -56,10 +59,20 @@ pub fn router(api: ApiState) -> Router {
         .with_state(state)
 }
 
-/// Healthy means that the engine answers, not only that the port is open.
+/// Healthy means that the engine answers and its ledger can grow, not only that the port is open.
 async fn health(State(state): State<Shared>) -> Result<&'static str, Failure> {
     state.api.engine.query(|_, _| ()).await?;
+    ledger_is_there(&state.api.data_dir.join("ledger"))?;
     Ok("ok\n")
+}
+
+/// An open file survives the loss of its folder: the service would write on where nobody finds it.
+fn ledger_is_there(folder: &Path) -> Result<(), Failure> {
+    files::usable(folder).map_err(|error| {
+        let error = format!("the ledger's folder {} cannot be used: {error}", folder.display());
+        let hint = "put the data folder back as it was, writable for the service, then restart the service";
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
+    })
 }
 
 async fn status(State(state): State<Shared>) -> Answer<ServiceStatus> {

@@ -332,3 +332,20 @@ fn a_preview_tells_a_rollout_that_the_start_ends_from_one_that_forbids_it() {
     let third = StartRollout { rollout: Some("third".parse().unwrap()), plan: elsewhere, ..next.clone() };
     assert!(!said(&third).contains("cam-"), "{}", said(&third));
 }
+
+#[test]
+fn a_service_whose_ledger_was_moved_away_is_not_healthy() {
+    let world = World::new();
+    let host = world.address;
+    let health = || world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+    let (data, away) = (&world.options.data, world.home.path().join("away"));
+    assert_eq!(health().0, 200);
+
+    std::fs::rename(data, &away).unwrap();
+    let (status, text) = health();
+    std::fs::rename(&away, data).unwrap();
+
+    assert_eq!(status, 503);
+    assert!(text.contains("ledger") && text.contains("put the data folder back"), "{text}");
+    assert_eq!(health().0, 200);
+}
