@@ -349,3 +349,18 @@ fn a_service_whose_ledger_was_moved_away_is_not_healthy() {
     assert!(text.contains("ledger") && text.contains("put the data folder back"), "{text}");
     assert_eq!(health().0, 200);
 }
+
+#[test]
+fn a_list_that_names_a_product_of_nobody_registers_nobody() {
+    let world = World::new();
+    let mut slip = device(2, "b3");
+    slip.registry.product = "cma".parse().unwrap();
+
+    let list = AddDevices { devices: vec![device(1, "b3"), slip] };
+    let (status, body) = refused(world.client.post::<AddedDevices>("/v1/devices", &list));
+
+    assert_eq!(status, 409);
+    assert!(body.error.contains("cma") && body.hint.contains("keys init"), "{body:?}");
+    let devices: Vec<DeviceLine> = world.client.get("/v1/devices").unwrap();
+    assert!(devices.is_empty());
+}
