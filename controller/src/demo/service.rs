@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::stop::Stop;
 use crate::clock;
 use crate::serve::Addresses;
 
@@ -14,10 +15,11 @@ pub(super) struct ServiceProcess {
     process: Child,
     pub(super) addresses: Addresses,
     log: PathBuf,
+    stop: Stop,
 }
 
 impl ServiceProcess {
-    pub(super) fn start(data: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(data: &Path, stop: &Stop) -> anyhow::Result<Self> {
         let log = data.join("service.log");
         let file = std::fs::File::create(&log)?;
         let mut process = Command::new(std::env::current_exe()?)
@@ -33,12 +35,13 @@ impl ServiceProcess {
         loop {
             if let Ok(text) = std::fs::read(&ready) {
                 let addresses = serde_json::from_slice(&text)?;
-                return Ok(Self { process, addresses, log });
+                return Ok(Self { process, addresses, log, stop: stop.clone() });
             }
             let ended = process.try_wait()?;
             let late = clock::now() - began > 30_000;
-            if ended.is_some() || late {
+            if ended.is_some() || late || stop.asked() {
                 let _gone = process.kill();
+                let _reaped = process.wait();
                 anyhow::bail!("the service did not come up; its log: {}", tail(&log));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -46,6 +49,7 @@ impl ServiceProcess {
     }
 
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        self.stop.check()?;
         match self.process.try_wait()? {
             None => Ok(()),
             Some(status) => anyhow::bail!("the service ended with {status}; its log: {}", tail(&self.log)),

@@ -10,6 +10,7 @@ use tern_protocol::state::Outcome;
 use super::fleet::{DemoDevice, Setting, describe};
 use super::payload::Images;
 use super::service::ServiceProcess;
+use super::stop::Stop;
 use super::tell::Teller;
 use crate::api::client::Client;
 use crate::api::types::{
@@ -76,7 +77,7 @@ pub(super) struct LedgerSummary {
 }
 
 /// Tells it.
-pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
+pub(super) fn tell(args: &DemoArgs, folder: &Path, stop: &Stop) -> anyhow::Result<Summary> {
     let teller = Teller::new(args.json);
     std::fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
     teller.title("Tern demo", &format!("{} devices, one day passes in {} s", args.devices, args.day));
@@ -92,13 +93,13 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
         now: clock::now() / 1000,
     })?;
     teller.say("keys", "root, targets and release keys stay offline; the service holds the online ones");
-    let mut service = ServiceProcess::start(&data)?;
+    let mut service = ServiceProcess::start(&data, stop)?;
     let client = Client::new(&format!("http://{}", service.addresses.api));
     teller
         .say("service", &format!("up on {}, broker on {}", service.addresses.api, service.addresses.mqtt[0]));
 
     let images = Images::make(folder, args.image.as_ref(), args.bad_rate, args.seed)?;
-    let mut devices = make_devices(args, folder, &data, &images, &service, &client, &teller)?;
+    let mut devices = make_devices(args, folder, &data, &images, &mut service, &client, &teller)?;
     for device in &mut devices {
         device.start()?;
     }
@@ -159,7 +160,7 @@ fn make_devices(
     folder: &Path,
     data: &Path,
     images: &Images,
-    service: &ServiceProcess,
+    service: &mut ServiceProcess,
     client: &Client,
     teller: &Teller,
 ) -> anyhow::Result<Vec<DemoDevice>> {
@@ -182,6 +183,7 @@ fn make_devices(
     let mut devices = Vec::new();
     let mut entries: Vec<DeviceEntry> = Vec::new();
     for index in 1..=args.devices {
+        service.check()?;
         let (device, entry) = DemoDevice::make(&setting, index, &images.old, &label)?;
         devices.push(device);
         entries.push(entry);
