@@ -34,7 +34,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The file does not hold a key.
-    #[error("{} holds no P-256 key in PKCS#8 PEM form; restore it, or remove it and enrol the device again", path.display())]
+    #[error("{} holds no P-256 key in PKCS#8 PEM form; restore it from a copy, or, without one, remove it and register the device under a new id: the fleet knows the old id by the old key", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -222,7 +222,9 @@ mod tests {
         let path = folder.path().join("identity.pem");
         fs::write(&path, "rubbish").unwrap();
 
-        assert!(matches!(FileIdentity::open(folder.path()), Err(IdentityError::Damaged { .. })));
+        let error = FileIdentity::open(folder.path()).unwrap_err();
+        assert!(matches!(error, IdentityError::Damaged { .. }));
+        assert!(error.to_string().contains("under a new id"), "{error}");
         assert_eq!(fs::read_to_string(path).unwrap(), "rubbish");
     }
 

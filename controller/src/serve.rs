@@ -163,6 +163,14 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 /// Runs the service until it is stopped, or cannot keep its promises.
 pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
+    // Before anything is opened or written.
+    if !config.listen_api.ip().is_loopback() {
+        anyhow::bail!(
+            "the API has no login, so it listens on loopback addresses only, not on {}: keep 127.0.0.1, and reach it \
+             through an SSH tunnel, or a proxy on this machine that asks who is there",
+            config.listen_api
+        );
+    }
     let fleet = match keys::fleet(&config.data)? {
         Some(fleet) => fleet,
         // Nothing is set up yet; whoever runs `tern keys init` may still choose the name.
@@ -179,7 +187,12 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         online.insert(product.clone(), keys::load_online(&config.data, product)?);
     }
     if products.is_empty() {
-        tracing::warn!("no product is set up; run `tern keys init` and start again");
+        tracing::warn!(
+            "data folder {0} holds no product, so no device can be served: if the path is right, run `tern keys init \
+             --fleet NAME --product NAME --data {0} --offline DIR` and start again; if not, give the right one with \
+             --data",
+            config.data.display()
+        );
     }
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;

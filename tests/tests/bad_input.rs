@@ -288,3 +288,27 @@ fn a_broker_address_that_is_none_is_refused() {
     let ran = lab.run(&["serve", "--data", &data, "--listen-api", "127.0.0.1:0", "--broker", "http://x"]);
     refused(&ran, &["http://x", "mqtt://host:port"]);
 }
+
+/// The API has no login: who asks for it on another address is told before anything is written.
+#[test]
+fn an_api_for_everybody_is_refused() {
+    let lab = Lab::bare(Broker::Embedded);
+    let fresh = lab.path("fresh");
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:7880"] {
+        let ran = lab.run(&["serve", "--data", &show(&fresh), "--listen-api", address]);
+        refused(&ran, &[address, "no login", "SSH tunnel"]);
+    }
+    assert!(!fresh.exists());
+}
+
+#[test]
+fn a_data_folder_that_holds_nothing_is_named_with_what_to_do() {
+    let lab = Lab::bare(Broker::Embedded);
+    let (typo, taken) = (lab.path("tern-dat"), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = taken.local_addr().unwrap().to_string();
+
+    // The taken address ends it right after it has looked into the folder.
+    let ran = lab.run(&["serve", "--data", &show(&typo), "--listen-api", &address]);
+
+    refused(&ran, &[&show(&typo), "holds no product", "tern keys init", "--data"]);
+}

@@ -1,5 +1,6 @@
 //! Paths under `/v1/devices`.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use axum::extract::{Path, State};
@@ -40,6 +41,17 @@ pub(super) async fn list(State(state): State<Shared>, query: Query<Which>) -> An
 }
 
 pub(super) async fn add(State(state): State<Shared>, body: Body<AddDevices>) -> Answer<AddedDevices> {
+    let products: BTreeSet<ProductId> =
+        body.0.devices.iter().map(|entry| entry.registry.product.clone()).collect();
+    let unknown = move |service: &mut crate::core::service::Service, _: &_| {
+        products.into_iter().find(|product| !service.fleet().products.contains_key(product))
+    };
+    // Such a device could never be offered anything, and a slip in the list would show only then.
+    if let Some(product) = state.api.engine.query(unknown).await? {
+        let error = format!("the list names product {product}, which this service does not have");
+        let hint = "correct the list, or set the product up with `tern keys init` and restart the service";
+        return Err(Failure::new(StatusCode::CONFLICT, error, hint));
+    }
     let command = Command::AddDevices { devices: body.0.devices };
     match state.api.engine.command(command).await?? {
         Reply::Devices { added, renewed } => good(AddedDevices { added, renewed }),

@@ -1,5 +1,6 @@
 //! Which path does what.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
@@ -13,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
 use super::{ApiState, devices, images, ledger, metrics, releases, rollouts, views};
+use crate::files;
 
 /// A body, apart from images and device lists.
 const BODY_MAX: usize = 256 * 1024;
@@ -57,7 +59,8 @@ pub fn router(api: ApiState) -> Router {
         .with_state(state)
 }
 
-/// Healthy means that the engine answers, not only that the port is open, and that a kill would reach devices.
+/// Healthy means that the engine answers, not only that the port is open, that its ledger can grow, and that a kill
+/// would reach devices.
 async fn health(State(state): State<Shared>) -> Result<&'static str, Failure> {
     let trouble = state.api.engine.query(|service, _| service.trouble().clone()).await?;
     if let Some((product, why)) = trouble.first_key_value() {
@@ -66,7 +69,17 @@ async fn health(State(state): State<Shared>) -> Result<&'static str, Failure> {
             "mend keys, clock or expired files; until then no device learns of anything, kills included";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, error, hint));
     }
+    ledger_is_there(&state.api.data_dir.join("ledger"))?;
     Ok("ok\n")
+}
+
+/// An open file survives the loss of its folder: the service would write on where nobody finds it.
+fn ledger_is_there(folder: &Path) -> Result<(), Failure> {
+    files::usable(folder).map_err(|error| {
+        let error = format!("the ledger's folder {} cannot be used: {error}", folder.display());
+        let hint = "put the data folder back as it was, writable for the service, then restart the service";
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
+    })
 }
 
 async fn status(State(state): State<Shared>) -> Answer<ServiceStatus> {

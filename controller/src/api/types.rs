@@ -216,8 +216,8 @@ pub struct Promote {
     pub from_phase: usize,
 }
 
-/// `POST /v1/rollouts/{rollout}/kill`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `POST /v1/rollouts/{rollout}/kill`; no body is no reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kill {
     /// Why, for the ledger.

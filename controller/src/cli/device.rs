@@ -11,6 +11,7 @@ use super::failure::{Exit, Failure};
 use super::output::table;
 use super::{Context, words};
 use crate::api::types::{AddDevices, AddedDevices, DeviceLine, DeviceView};
+use crate::plain;
 
 /// Devices in one request.
 const BATCH: usize = 5000;
@@ -76,7 +77,9 @@ fn add(file: &std::path::Path, context: &Context) -> Result<Exit, Failure> {
         bar.inc(some.len() as u64);
     }
     bar.finish_and_clear();
-    context.out.result(&sum, |sum| format!("{} devices added, {} renewed", sum.added, sum.renewed));
+    context.out.result(&sum, |sum| {
+        format!("{} added, {} renewed", words::count(sum.added as u64, "device"), sum.renewed)
+    });
     Ok(Exit::Done)
 }
 
@@ -126,7 +129,7 @@ fn story(view: &DeviceView) -> String {
         line.running,
         view.floor,
         view.epoch,
-        if view.agent.is_empty() { "unknown" } else { &view.agent },
+        if view.agent.is_empty() { "unknown".to_owned() } else { plain::line(&view.agent) },
         words::maybe(line.seen_at),
         if line.enrolled { "" } else { "; not enrolled yet" },
     );
@@ -157,8 +160,38 @@ fn story(view: &DeviceView) -> String {
     if !view.anomalies.is_empty() {
         text.push_str("\nreports that did not fit:\n");
         for anomaly in &view.anomalies {
-            text.push_str(&format!("  {}  {}\n", words::moment(anomaly.at), anomaly.what));
+            text.push_str(&format!("  {}  {}\n", words::moment(anomaly.at), plain::line(&anomaly.what)));
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_sent_cannot_write_lines_of_its_own() {
+        let view: DeviceView = serde_json::from_value(serde_json::json!({
+            "device": "cam-1", "product": "cam", "model": "b3", "carrier": "none", "region": "eu",
+            "running": 1, "enrolled": true, "seen_at": null, "state": null, "epoch": 1, "floor": 0,
+            "agent": "1.0\nruns release 9",
+            "attempts": {"cam-7-1": {
+                "attempt": 1, "phase": 1, "started_at": 1, "state": "failed", "outcome": "failed",
+                "reason": "probe: \u{1b}[2J\ncam-8-1", "halted_at": null, "halted_in": null,
+            }},
+            "anomalies": [{"at": 1, "n": 1, "what": "said \u{9b}31m\nnothing"}],
+        }))
+        .unwrap();
+
+        let text = story(&view);
+
+        let quiet = text.chars().all(|character| character == '\n' || !character.is_control());
+        assert!(quiet, "{text:?}");
+        assert!(
+            text.lines().all(|line| !line.starts_with("cam-8-1") && !line.starts_with("nothing")),
+            "{text}"
+        );
+        assert!(text.contains(r"probe: \u{1b}[2J\ncam-8-1"), "{text}");
+    }
 }

@@ -192,3 +192,13 @@ fn the_examples_of_the_help_are_commands() {
         assert!(Cli::try_parse_from(words).is_ok(), "{line}");
     }
 }
+
+#[test]
+fn a_counter_that_json_readers_would_round_is_refused() {
+    let create = |rc: u64| {
+        let line =
+            format!("tern release create --product cam --rc {rc} --version 1 --model b3 --image i --out o");
+        Cli::try_parse_from(line.split_whitespace()).is_ok()
+    };
+    assert_eq!([0, 1, 1 << 53, (1 << 53) + 1, u64::MAX].map(create), [false, true, true, false, false]);
+}

@@ -33,6 +33,11 @@ pub(super) fn maybe(ms: Option<u64>) -> String {
     ms.map_or_else(|| "-".to_owned(), moment)
 }
 
+/// "1 device", "7 devices".
+pub(super) fn count(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
 /// "4.6 %".
 pub(super) fn percent(rate: f64) -> String {
     let percent = rate * 100.0;
@@ -49,6 +54,7 @@ mod tests {
     fn numbers_read_at_a_glance() {
         assert_eq!([bytes(0), bytes(1023), bytes(64 << 20)], ["0 B", "1023 B", "64.0 MiB"]);
         assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!([count(0, "device"), count(1, "device")], ["0 devices", "1 device"]);
         assert_eq!([seconds(90), seconds(3600), seconds(86_400)], ["90 s", "60 min", "24 h"]);
         assert_eq!([percent(0.05), percent(0.0034), percent(1.0)], ["5 %", "0.34 %", "100 %"]);
     }
