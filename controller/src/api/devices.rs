@@ -1,8 +1,9 @@
 //! Paths under `/v1/devices`.
 
+use std::net::SocketAddr;
 use std::ops::Bound;
 
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use tern_protocol::id::{DeviceId, ProductId};
@@ -39,8 +40,22 @@ pub(super) async fn list(State(state): State<Shared>, query: Query<Which>) -> An
     good(state.api.engine.query(lines).await?)
 }
 
-pub(super) async fn add(State(state): State<Shared>, body: Body<AddDevices>) -> Answer<AddedDevices> {
-    let command = Command::AddDevices { devices: body.0.devices };
+/// Registers devices on nobody's word: the request must say so, and come from this machine.
+pub(super) async fn add(
+    State(state): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Body<AddDevices>,
+) -> Answer<AddedDevices> {
+    let AddDevices { devices, unsigned } = body.0;
+    if !unsigned {
+        let hint = "send it signed to /v1/factory-lists, or say \"unsigned\": true";
+        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "nobody has signed this list", hint));
+    }
+    if !peer.ip().to_canonical().is_loopback() {
+        let error = format!("{} is not this machine, and nobody has signed this list", peer.ip());
+        return Err(Failure::new(StatusCode::FORBIDDEN, error, "have a trusted factory sign it"));
+    }
+    let command = Command::AddUnsignedDevices { devices };
     match state.api.engine.command(command).await?? {
         Reply::Devices { added, renewed } => good(AddedDevices { added, renewed }),
         other => Err(Failure::internal(format!("the engine answered {other:?} to a list of devices"))),

@@ -83,9 +83,9 @@ fn the_ledger_over_http_is_the_one_on_the_disk() {
     assert_eq!(facts.last().map(|frame| (frame.seq + 1, frame.hash)), Some((head.frames, head.head)));
     assert!(facts.iter().zip(0..).all(|(frame, seq)| frame.seq == seq));
     assert!(
-        facts
-            .iter()
-            .any(|frame| matches!(&frame.entry.fact, Fact::DevicesAdded { devices } if devices.len() == 3))
+        facts.iter().any(
+            |frame| matches!(&frame.entry.fact, Fact::DevicesAdded { devices, .. } if devices.len() == 3)
+        )
     );
 }
 
@@ -102,8 +102,8 @@ fn devices_come_in_pages_and_one_by_one() {
 
     assert_eq!((first.len(), rest.len(), others.len()), (2, 3, 0));
     assert_eq!((one.line.device.as_str(), one.line.enrolled), ("cam-0003", false));
-    let taken =
-        AddDevices { devices: vec![DeviceEntry { identity: device(9, "b3").identity, ..device(3, "b3") }] };
+    let devices = vec![DeviceEntry { identity: device(9, "b3").identity, ..device(3, "b3") }];
+    let taken = AddDevices { devices, unsigned: true };
     assert_eq!(refused(world.client.post::<AddedDevices>("/v1/devices", &taken)).0, 409);
 }
 
