@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use tern_protocol::id::{FleetId, IdError, ProductId};
 use tern_protocol::tuf::Role;
 
-pub use init::{InitOptions, InitReport, init};
+pub use init::{FactoryReport, InitOptions, InitReport, init, make_factory};
 pub use load::{fleet, load_online, load_signer, offline_files, products};
 
 /// Names of the keys that are taken offline.

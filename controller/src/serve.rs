@@ -240,7 +240,9 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         extras: Arc::new(move || view(stats.as_deref())),
         data_dir: config.data.clone(),
     };
-    let server = tokio::spawn(async move { axum::serve(api, router(api_state)).await });
+    // Who asks matters: an unsigned list is taken from this machine only.
+    let service = router(api_state).into_make_service_with_connect_info::<SocketAddr>();
+    let server = tokio::spawn(async move { axum::serve(api, service).await });
     let mqtt = edge.bridge.as_ref().map(|b| b.addresses()).unwrap_or_default();
     write_addresses(
         &config.data,

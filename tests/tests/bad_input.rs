@@ -65,7 +65,7 @@ fn a_missing_file_is_named_with_what_to_do() {
     let create = ["release", "create", "--product", PRODUCT, "--rc", "2", "--version", "2", "--model", MODEL];
     let cases: [(&[&str], &[&str]); 6] = [
         (&["serve", "--config", gone], &["could not read configuration", gone]),
-        (&["device", "add", "--file", gone], &["could not read", gone, "check the path"]),
+        (&["device", "add", "--unsigned", "--file", gone], &["could not read", gone, "check the path"]),
         (&[&create[..], &["--image", gone, "--out", out]].concat(), &[gone, "check the path"]),
         (&["release", "sign", gone, "--key", there, "--out", out], &["could not read", gone, "hint:"]),
         (&["release", "publish", gone], &["could not read", gone, "check the path"]),
@@ -155,10 +155,13 @@ fn what_a_foreign_key_signed_is_refused_everywhere() {
     line["device"] = json!("dev-1");
     let list = lab.path("stolen.json");
     std::fs::write(&list, format!("{}\n{line}\n", thief.identity())).unwrap();
-    let ran = lab.run(&["device", "add", "--file", &show(&list)]);
+    let ran = lab.run(&["device", "add", "--unsigned", "--file", &show(&list)]);
     refused(&ran, &["dev-1 is registered with another identity key", "hint:"]);
-    let (code, body) =
-        lab.http("POST", "/v1/devices", Some(json!({"devices": [line]}).to_string().as_bytes()));
+    let (code, body) = lab.http(
+        "POST",
+        "/v1/devices",
+        Some(json!({"devices": [line], "unsigned": true}).to_string().as_bytes()),
+    );
     assert_eq!(code, 409, "{body}");
     assert_eq!(lab.http("GET", "/v1/devices/thief", None).0, 404, "a refused list registers nobody");
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use tern_protocol::bundle::File;
+use tern_protocol::claim::Token;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::PairSecret;
 use tern_protocol::message::{Pack, Registry, ReportKind, Versions};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub registry: Registry,
     /// The component that the slots hold.
     pub component: String,
+    /// Token for a device that no factory list names.
+    pub claim: Option<Token>,
     /// The agent's own version, for reports.
     pub version: String,
     /// Every wait.
@@ -51,6 +54,14 @@ pub trait Keys {
     fn sign(&self, message: &[u8]) -> Vec<u8>;
     /// Agrees with the controller's telemetry key.
     fn agree(&self, peer: &p256::PublicKey) -> PairSecret;
+    /// Tells whether these keys are to replace others that the controller still believes in.
+    fn replaces(&self) -> bool {
+        false
+    }
+    /// Signs with the identity key that is to be replaced; DER.
+    fn sign_as_former(&self, _message: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// What boot record and slots say when the agent comes up.
@@ -108,6 +119,8 @@ pub enum Output {
     SaveJournal,
     /// Listen to exactly these topics.
     Listen(Vec<Topic>),
+    /// The controller has answered under the new keys: forget the ones that they replace.
+    SettleKeys,
     /// Subscribe again, so that retained messages come again.
     ListenAgain,
     /// Somebody sent a signed file that is bad; it changed nothing. For the log.
@@ -228,7 +241,7 @@ impl Agent {
     ) -> Self {
         durable.outbox.after_restart();
         let job_retry = Backoff::new(settings.timing.retry_first, settings.timing.retry_most);
-        let exchange = Exchange::new(&settings.timing);
+        let exchange = Exchange::new(&settings.timing, keys.replaces());
         Self {
             settings,
             keys,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use tern_protocol::claim::Claimed;
 use tern_protocol::limits::ANSWER_MAX;
 use tern_protocol::mac::{Direction, MacKey, epoch_of};
 use tern_protocol::message::{
@@ -38,6 +39,8 @@ pub(super) struct Exchange {
     unheard: u32,
     /// Reports below this number were sent in this connection and epoch.
     sent_below: u64,
+    /// The controller may still believe in other keys than ours.
+    replacing: bool,
     /// The last answer named newer files than those held: wait for them before asking again.
     pub(super) behind: Option<(u32, u32)>,
 }
@@ -52,7 +55,7 @@ struct Keys {
 }
 
 impl Exchange {
-    pub(super) fn new(timing: &Timing) -> Self {
+    pub(super) fn new(timing: &Timing, replacing: bool) -> Self {
         Self {
             up: false,
             greeted: false,
@@ -66,6 +69,7 @@ impl Exchange {
             challenge: None,
             unheard: 0,
             sent_below: 0,
+            replacing,
             behind: None,
         }
     }
@@ -157,7 +161,8 @@ impl Agent {
     }
 
     fn greet(&mut self) {
-        if !self.durable.enrolled || self.exchange.hellos >= HELLOS_BEFORE_ENROL {
+        let due = !self.durable.enrolled || self.exchange.replacing;
+        if due || self.exchange.hellos >= HELLOS_BEFORE_ENROL {
             self.enrol();
             self.exchange.hellos = 0;
         }
@@ -195,12 +200,19 @@ impl Agent {
     fn enrol(&mut self) {
         let (identity, telemetry) = (self.keys.identity(), self.keys.telemetry());
         let input = enrol_signing_input(&self.settings.fleet, &self.settings.device, &identity, &telemetry);
+        // The proof covers what we were configured as: the registry's word is the controller's own.
+        let registry = &self.settings.registry;
+        let (fleet, device) = (&self.settings.fleet, &self.settings.device);
+        let claimed = Claimed { fleet, device, identity: &identity, telemetry: &telemetry, registry };
+        let claim = self.settings.claim.as_ref().map(|token| token.prove(&claimed).to_string());
+        let former = self.exchange.replacing.then(|| self.keys.sign_as_former(&input)).flatten();
         let enrol = Enrol {
             identity: hex::encode(&identity),
             telemetry: hex::encode(&telemetry),
             proof: hex::encode(self.keys.sign(&input)),
-            claim: None,
-            replaces: None,
+            registry: claim.is_some().then(|| registry.clone()),
+            claim,
+            replaces: former.map(hex::encode),
         };
         let payload = serde_json::to_vec(&enrol).expect("our own messages serialise");
         self.publish(UpKind::Enrol, payload);
@@ -306,6 +318,9 @@ impl Agent {
         if !self.durable.enrolled {
             self.durable.enrolled = true;
             self.saved = false;
+        }
+        if std::mem::take(&mut self.exchange.replacing) {
+            self.out.push(Output::SettleKeys);
         }
         match (answer.e, answer.kind) {
             (0, AnswerKind::Challenge { challenge }) => self.challenged(challenge),

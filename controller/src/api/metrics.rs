@@ -18,6 +18,8 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
     let mut page = Page::default();
     page.one("tern_devices", "gauge", "Registered devices", fleet.devices.len() as u64);
     page.one("tern_devices_enrolled", "gauge", "Devices whose key is known", views::enrolled(fleet));
+    page.one("tern_devices_pending", "gauge", "Devices that wait for approval", fleet.pending.len() as u64);
+    page.one("tern_devices_quarantined", "gauge", "Quarantined devices", views::quarantined(fleet));
     page.one("tern_reports_total", "counter", "Reports counted in the fleet's life", fleet.reports);
     page.one("tern_reports_accepted_total", "counter", "Reports taken in", counters.accepted);
     page.one("tern_reports_duplicate_total", "counter", "Reports that came again", counters.duplicates);
@@ -31,6 +33,12 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
         "Products for which nothing can be signed: wake somebody",
         trouble,
     );
+    for (name, help, value) in [
+        ("tern_messages_silenced_total", "Messages of revoked and reset devices", counters.silenced),
+        ("tern_enrolments_refused_total", "Enrolments by claims that were not good", counters.refused()),
+    ] {
+        page.one(name, "counter", help, value);
+    }
     page.one("tern_ledger_frames", "counter", "Frames of the ledger", ledger.next());
     page.one("tern_wire_pack_bytes_total", "counter", "Payload of packs sent", wire.packs);
     page.one("tern_wire_down_bytes_total", "counter", "MQTT bytes to devices", wire.down);

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
-use super::{ApiState, devices, images, ledger, metrics, releases, rollouts, views};
+use super::{ApiState, admission, devices, images, ledger, metrics, releases, rollouts, views};
 use crate::files;
 
 /// A body, apart from images and device lists.
@@ -39,6 +39,13 @@ pub fn router(api: ApiState) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/devices", get(devices::list).post(devices::add).layer(DefaultBodyLimit::max(DEVICES_MAX)))
         .route("/v1/devices/{device}", get(devices::show))
+        .route("/v1/devices/{device}/{verb}", post(admission::decide))
+        .route("/v1/pending", get(admission::pending))
+        .route("/v1/claims", get(admission::claims).post(admission::create_claim))
+        .route("/v1/claims/{claim}/revoke", post(admission::revoke_claim))
+        .route("/v1/factories", get(admission::factories).post(admission::trust_factory))
+        .route("/v1/factories/{factory}/revoke", post(admission::revoke_factory))
+        .route("/v1/factory-lists", post(admission::signed_list).layer(DefaultBodyLimit::max(DEVICES_MAX)))
         .route("/v1/products", get(releases::products))
         .route("/v1/products/{product}/release-file", get(releases::file))
         .route("/v1/products/{product}/releases", get(releases::list).post(releases::publish))

@@ -9,7 +9,7 @@ use tern_protocol::tuf::time;
 use super::Context;
 use super::failure::{Exit, Failure};
 use crate::clock;
-use crate::keys::{InitOptions, InitReport, init};
+use crate::keys::{InitOptions, InitReport, init, make_factory};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -33,10 +33,33 @@ pub(super) enum Verb {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: Option<u32>,
     },
+    /// Make the key with which a factory signs its lists
+    #[command(
+        after_help = "Writes FILE (private, mode 600) and FILE with .pub.pem. Nothing is ever overwritten.\n\n\
+                      Example:\n  tern keys factory --out line-1.pem"
+    )]
+    Factory {
+        /// Write the private key here
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
-    let Verb::Init { fleet, product, data, offline, days } = verb;
+    let (fleet, product, data, offline, days) = match verb {
+        Verb::Factory { out } => {
+            let made = make_factory(&out)?;
+            context.out.result(&made, |made| {
+                format!(
+                    "keep {} at the factory, and a copy in a safe place\nnext: `tern factory add NAME --key {}` at the service",
+                    made.private.display(),
+                    made.public.display()
+                )
+            });
+            return Ok(Exit::Done);
+        }
+        Verb::Init { fleet, product, data, offline, days } => (fleet, product, data, offline, days),
+    };
     let options = InitOptions { fleet, product, data, offline, days, now: clock::now() / 1000 };
     let report = init(&options)?;
     context.out.result(&report, text);

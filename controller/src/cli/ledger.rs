@@ -8,6 +8,8 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::{Context, words};
 use crate::api::types::{LedgerFrame, LedgerPage};
+use crate::core::enrolment::claim::Approval;
+use crate::core::enrolment::factory::Vouched;
 use crate::core::fact::{Entry, Fact};
 use crate::ledger::{Frame, Frames, verify};
 use crate::plain;
@@ -117,9 +119,30 @@ fn said(fact: &Fact) -> String {
     match fact {
         Fact::ServiceStarted { version } => format!("service {version} started"),
         Fact::ProductAdded { product, .. } => format!("product {product} set up"),
-        Fact::DevicesAdded { devices } => {
-            format!("{} registered", words::count(devices.len() as u64, "device"))
+        Fact::DevicesAdded { devices, by } => {
+            let by = match by {
+                Some(Vouched::ByFactory { factory, list }) => {
+                    format!(", vouched for by factory {factory} in list {}", &list.to_string()[..12])
+                }
+                Some(Vouched::Unsigned) => ", UNSIGNED".to_owned(),
+                None => String::new(),
+            };
+            format!("{} registered{by}", words::count(devices.len() as u64, "device"))
         }
+        Fact::FactoryAdded { factory, .. } => format!("factory {factory} trusted"),
+        Fact::FactoryRevoked { factory } => format!("factory {factory} revoked"),
+        Fact::ClaimCreated { claim, terms, .. } => {
+            format!("claim {claim} made for {} devices of product {}", terms.count, terms.product)
+        }
+        Fact::ClaimRevoked { claim } => format!("claim {claim} revoked"),
+        Fact::Applied { device, claim, .. } => format!("device {device} applied by claim {claim}"),
+        Fact::Approved { device, by: Approval::Hand } => format!("device {device} approved by an operator"),
+        Fact::Approved { device, by: Approval::Auto } => format!("device {device} approved by its claim"),
+        Fact::Rejected { device } => format!("device {device} rejected"),
+        Fact::StandingChanged { device, standing, because } => {
+            format!("device {device} is {}: {because}", standing.word())
+        }
+        Fact::IdentityReplaced { device, .. } => format!("device {device} has replaced its keys"),
         Fact::Enrolled { device, .. } => format!("device {device} enrolled"),
         Fact::Granted { device, epoch, .. } => format!("device {device} was granted epoch {epoch}"),
         Fact::Reported { device, n, report, .. } => match report.attempt() {

@@ -52,7 +52,7 @@ fn a_release_goes_from_an_image_to_its_end_by_typed_commands() {
         (0..250).map(|number| serde_json::to_string(&device(number, "b3")).unwrap() + "\n").collect();
     std::fs::write(world.home.path().join("list.jsonl"), list).unwrap();
 
-    let added = done(&api, &format!("tern device add --file {home}/list.jsonl"));
+    let added = done(&api, &format!("tern device add --unsigned --file {home}/list.jsonl"));
     assert_eq!(added, "250 devices added, 0 renewed\n");
     assert_eq!(done(&api, "tern device list --product cam").lines().count(), 251);
     assert!(done(&api, "tern device show cam-0007").contains("not enrolled yet"));

@@ -303,7 +303,16 @@ impl Controller {
             }
             Fact::ServiceStarted { .. } => "service started".to_owned(),
             Fact::ProductAdded { product, .. } => format!("product {product} added"),
-            Fact::DevicesAdded { devices } => format!("{} devices added", devices.len()),
+            Fact::DevicesAdded { devices, .. } => format!("{} devices added", devices.len()),
+            Fact::FactoryAdded { factory, .. } => format!("factory {factory} added"),
+            Fact::FactoryRevoked { factory } => format!("factory {factory} revoked"),
+            Fact::ClaimCreated { claim, .. } => format!("claim {claim} created"),
+            Fact::ClaimRevoked { claim } => format!("claim {claim} revoked"),
+            Fact::Applied { device, claim, .. } => format!("applied {device} by {claim}"),
+            Fact::Approved { device, .. } => format!("approved {device}"),
+            Fact::Rejected { device } => format!("rejected {device}"),
+            Fact::StandingChanged { device, standing, .. } => format!("{device} is {}", standing.word()),
+            Fact::IdentityReplaced { device, .. } => format!("{device} has replaced its keys"),
         }
     }
 }

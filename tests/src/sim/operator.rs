@@ -97,7 +97,7 @@ impl Sim {
             let at = self.rng.below(10 * SECOND);
             self.plan_power_on(d, at);
         }
-        self.must(Command::AddDevices { devices: entries });
+        self.must(Command::AddUnsignedDevices { devices: entries });
     }
 
     fn plan_faults(&mut self) {

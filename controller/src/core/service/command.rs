@@ -4,20 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::bundle::File;
-use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RegionId, RolloutId};
 use tern_protocol::position::Salt;
 use tern_protocol::tuf::content::EntryKind;
 use tern_protocol::tuf::{Role, Trusted, peek};
 
+use super::admit::{Admission, NewClaim, OneTimeToken};
 use super::{Fact, Service};
 use crate::core::fact::{DeviceEntry, SignedFile};
 use crate::core::fleet::product::{Release, releases_in};
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Phase, Plan};
 use crate::core::rollout::record::{Rollout, Status};
-
-/// Devices in one frame of the ledger.
-const DEVICES_PER_FRAME: usize = 500;
 
 /// What an operator wants.
 #[expect(clippy::large_enum_variant, reason = "commands travel boxed, one at a time")]
@@ -31,10 +29,39 @@ pub enum Command {
         /// Root, targets and an empty release file.
         files: Vec<SignedFile>,
     },
-    /// Register devices.
+    /// Register devices of a list that a trusted factory has signed.
     AddDevices {
+        /// The list, byte for byte.
+        list: String,
+        /// The signature, hex of DER.
+        signature: String,
+    },
+    /// Register devices on nobody's word but that of whoever reached the API.
+    AddUnsignedDevices {
         /// The devices.
         devices: Vec<DeviceEntry>,
+    },
+    /// Accept the lists of a factory from now on.
+    TrustFactory {
+        /// Its name.
+        factory: FactoryId,
+        /// Its public key, hex of the uncompressed point.
+        key: String,
+    },
+    /// Refuse the lists of a factory from now on.
+    RevokeFactory(FactoryId),
+    /// Make a claim; its token is in the reply and nowhere else.
+    CreateClaim(NewClaim),
+    /// Take a claim back.
+    RevokeClaim(ClaimId),
+    /// Decide about one device.
+    Admit {
+        /// The device.
+        device: DeviceId,
+        /// What.
+        admission: Admission,
+        /// Why, for the ledger.
+        reason: String,
     },
     /// Publish a signed release file.
     PublishRelease {
@@ -96,7 +123,8 @@ impl Command {
                 Some(Signs::Rollout(rollout.clone()))
             }
             Self::Kill { rollout, .. } => Some(Signs::Kill(rollout.clone())),
-            Self::AddProduct { .. } | Self::AddDevices { .. } | Self::PublishRelease { .. } => None,
+            // What they change is signed already, or is nothing that devices are told in signed files.
+            _ => None,
         }
     }
 }
@@ -116,6 +144,13 @@ pub enum Reply {
         added: usize,
         /// Known ones whose entry was renewed.
         renewed: usize,
+    },
+    /// A claim was made.
+    Claim {
+        /// Its name.
+        claim: ClaimId,
+        /// Its token.
+        token: OneTimeToken,
     },
     /// A release was published.
     Published {
@@ -154,13 +189,19 @@ pub(crate) fn refuse(kind: RefusalKind, what: impl Into<String>, hint: impl Into
     Refusal { kind, what: what.into(), hint: hint.into() }
 }
 
-type Outcome = Result<Reply, Refusal>;
+pub(super) type Outcome = Result<Reply, Refusal>;
 
 impl Service {
     pub(super) fn command(&mut self, command: Command) -> Outcome {
         match command {
             Command::AddProduct { product, files } => self.add_product(product, files),
-            Command::AddDevices { devices } => self.add_devices(devices),
+            Command::AddDevices { list, signature } => self.add_signed(&list, &signature),
+            Command::AddUnsignedDevices { devices } => self.add_unsigned(devices),
+            Command::TrustFactory { factory, key } => self.trust_factory(factory, key),
+            Command::RevokeFactory(factory) => self.revoke_factory(factory),
+            Command::CreateClaim(new) => self.create_claim(new),
+            Command::RevokeClaim(claim) => self.revoke_claim(claim),
+            Command::Admit { device, admission, reason } => self.admission(device, admission, &reason),
             Command::PublishRelease { product, file } => self.publish_release(product, file),
             Command::Start { rollout, product, rc, attempt, plan } => {
                 self.start(rollout, product, rc, attempt, plan)
@@ -210,29 +251,6 @@ impl Service {
         })?;
         self.record(Fact::ProductAdded { product: product.clone(), files });
         Ok(Reply::Done { what: format!("product {product} is set up") })
-    }
-
-    fn add_devices(&mut self, devices: Vec<DeviceEntry>) -> Outcome {
-        for entry in &devices {
-            let known = self.fleet.devices.get(&entry.device);
-            if known.is_some_and(|d| d.identity != entry.identity) {
-                let what = format!("device {} is registered with another identity key", entry.device);
-                let hint = "an enrolled id cannot be taken over; use another id";
-                return Err(refuse(RefusalKind::Conflict, what, hint));
-            }
-            let point = hex::decode(&entry.identity).ok();
-            if point.is_none_or(|p| p256::PublicKey::from_sec1_bytes(&p).is_err()) {
-                let what =
-                    format!("the identity of device {} is not a P-256 public key in hex", entry.device);
-                return Err(refuse(RefusalKind::Invalid, what, "print it with `tern-agent identity`"));
-            }
-        }
-        let renewed = devices.iter().filter(|e| self.fleet.devices.contains_key(&e.device)).count();
-        let added = devices.len() - renewed;
-        for some in devices.chunks(DEVICES_PER_FRAME) {
-            self.record(Fact::DevicesAdded { devices: some.to_vec() });
-        }
-        Ok(Reply::Devices { added, renewed })
     }
 
     fn publish_release(&mut self, product: ProductId, file: String) -> Outcome {
@@ -471,7 +489,8 @@ impl Service {
         let rollout = preview(&id, product, rc, 1, salt, plan.clone(), models, self.now);
         let models: Vec<ModelId> = rollout.models.iter().cloned().collect();
         let shuffle = tern_protocol::position::Shuffle::new(salt);
-        let devices = self.fleet.devices.iter().filter(|(_, d)| d.registry.product == *product);
+        let devices =
+            self.fleet.devices.iter().filter(|(_, d)| d.is_active() && d.registry.product == *product);
         let places = phase::places(plan, &models, &shuffle, devices.map(|(id, d)| (id, &d.registry)));
         let mut before = std::collections::BTreeMap::new();
         let mut previews = Vec::new();

@@ -9,7 +9,11 @@
 //! A step's facts are already folded into [`Service::fleet`] when it returns; its outputs may leave only after the
 //! facts are synced. If the sync fails the process ends, so a state ahead of the ledger is never seen.
 
+mod admit;
 mod command;
+mod enrol;
+#[cfg(test)]
+mod enrol_tests;
 mod ingest;
 mod keys;
 mod publish;
@@ -19,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p256::SecretKey;
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::{DeviceId, ProductId, RegionId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, ProductId, RegionId, RolloutId};
 use tern_protocol::message::Nonce;
 use tern_protocol::position::Cohort;
 use tern_protocol::topic::Topic;
@@ -28,6 +32,7 @@ use tern_protocol::tuf::Signer;
 use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
 
+pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, PhasePreview, Refusal, RefusalKind, Reply};
 
 /// The keys that the service holds for one product.
@@ -158,10 +163,15 @@ pub struct Service {
     counters: Counters,
     /// Products for which nothing can be signed, and why: until that is mended no device learns of anything.
     trouble: BTreeMap<ProductId, String>,
+    /// When a signature of an enrolment was last found wrong, by device or claim: the next one waits its turn.
+    wrong: BTreeMap<String, Millis>,
+    /// When each claim was last complained about.
+    complained: BTreeMap<ClaimId, Millis>,
 }
 
 /// What was refused and why, for the statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Reports taken in.
     pub accepted: u64,
@@ -175,6 +185,19 @@ pub struct Counters {
     pub unknown: u64,
     /// Challenges sent.
     pub challenged: u64,
+    /// Messages of devices that are revoked, or reset and not enrolled again.
+    pub silenced: u64,
+    /// Enrolments with a claim that nobody made, or without its token.
+    pub unclaimed: u64,
+    /// Enrolments with the right token that were refused: expired, used up, revoked, another kind, queue full.
+    pub turned_away: u64,
+}
+
+impl Counters {
+    /// Returns how many enrolments by a claim were refused, whyever.
+    pub fn refused(&self) -> u64 {
+        self.unclaimed + self.turned_away
+    }
 }
 
 #[derive(Debug, Default)]
@@ -206,6 +229,8 @@ impl Service {
             covered: BTreeMap::new(),
             counters: Counters::default(),
             trouble: BTreeMap::new(),
+            wrong: BTreeMap::new(),
+            complained: BTreeMap::new(),
         };
         service.recall_cohorts();
         service
@@ -260,7 +285,11 @@ impl Service {
     /// Records a fact and folds it in.
     fn record(&mut self, fact: Fact) {
         match &fact {
-            Fact::DevicesAdded { .. } => self.covered.clear(),
+            Fact::DevicesAdded { .. } | Fact::Approved { .. } | Fact::StandingChanged { .. } => {
+                self.covered.clear();
+                self.touched.extend(self.fleet.rollouts.keys().cloned());
+            }
+            Fact::Applied { .. } | Fact::Rejected { .. } | Fact::IdentityReplaced { .. } => {}
             Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
             _ => self.unsettled = true,
         }

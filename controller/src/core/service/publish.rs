@@ -220,7 +220,7 @@ impl Service {
             .fleet
             .devices
             .iter()
-            .filter(|(_, d)| d.registry.product == rollout.product)
+            .filter(|(_, d)| d.registry.product == rollout.product && d.is_active())
             .map(|(id, d)| (id, &d.registry));
         phase::places(&rollout.plan, &models, &shuffle, devices)
     }

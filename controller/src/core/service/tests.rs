@@ -65,7 +65,7 @@ impl Scene {
         };
         let identity = tern_protocol::tuf::content::point_hex(&key.public_key());
         let devices = vec![DeviceEntry { device: name.parse().unwrap(), identity, registry }];
-        self.command(Command::AddDevices { devices }).unwrap();
+        self.command(Command::AddUnsignedDevices { devices }).unwrap();
     }
 
     fn step(&mut self, input: Input) -> Step {
