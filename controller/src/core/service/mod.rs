@@ -13,6 +13,7 @@ mod command;
 mod ingest;
 mod keys;
 mod publish;
+mod rotation;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,6 +152,8 @@ pub struct Service {
     refreshed_at: BTreeMap<ProductId, Millis>,
     /// Signed files may differ from what the fleet's state asks for.
     unsettled: bool,
+    /// Products whose root or targets may be newer than what was signed under them.
+    renewed: BTreeSet<ProductId>,
     /// Devices that each rollout covers, counted once until devices are added.
     covered: BTreeMap<RolloutId, u64>,
     counters: Counters,
@@ -199,9 +202,12 @@ impl Service {
             touched: BTreeSet::new(),
             refreshed_at: BTreeMap::new(),
             unsettled: true,
+            renewed: BTreeSet::new(),
             covered: BTreeMap::new(),
             counters: Counters::default(),
         };
+        // A rotation that was recorded and not signed is completed like a kill.
+        service.renewed = service.fleet.products.keys().cloned().collect();
         service.recall_cohorts();
         service
     }
@@ -245,6 +251,10 @@ impl Service {
     fn record(&mut self, fact: Fact) {
         match &fact {
             Fact::DevicesAdded { .. } => self.covered.clear(),
+            Fact::ProductAdded { product, .. } => {
+                self.renewed.insert(product.clone());
+                self.unsettled = true;
+            }
             Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
             _ => self.unsettled = true,
         }
