@@ -21,6 +21,7 @@ use super::durable::Durable;
 use super::eligibility::{self, Facts};
 use super::exchange::Exchange;
 use super::machine::reports;
+use super::reader::Reader;
 use super::state::{Effect, Event, State, UpdatingStep};
 use super::timing::{Backoff, Now, Stamp, Timing};
 use super::trust::Missing;
@@ -215,6 +216,7 @@ pub struct Agent {
     pub(super) saved: bool,
     pub(super) trust: Trusted,
     pub(super) pool: Pool,
+    pub(super) reader: Reader,
     pub(super) exchange: Exchange,
     pub(super) missing: Option<Missing>,
     pub(super) entropy: Entropy,
@@ -249,6 +251,7 @@ impl Agent {
             saved: true,
             trust,
             pool: Pool::default(),
+            reader: Reader::default(),
             exchange,
             missing: None,
             entropy: Entropy { seed, used: 0 },
@@ -409,13 +412,13 @@ impl Agent {
             Topic::DevicePack(device) if *device == self.settings.device => self.pack(payload, now),
             Topic::DeviceIn(device) if *device == self.settings.device => {
                 if tern_protocol::bundle::Bundle::looks_like(payload) {
-                    self.bundle(payload, now);
+                    self.bundle(topic, payload, now);
                 } else {
                     self.answer(payload, now);
                 }
             }
             Topic::Timestamp(_) | Topic::Root(..) | Topic::Head(_) | Topic::Cohort(..) => {
-                self.bundle(payload, now)
+                self.bundle(topic, payload, now)
             }
             _ => {}
         }

@@ -141,7 +141,7 @@ impl Hostile {
 
     /// Takes a bundle apart, raises the versions in its files without a key to sign them, and packs it again.
     fn forge(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
-        let mut bundle = Bundle::unpack(payload).ok()?;
+        let mut bundle = Bundle::unpack(payload, None).ok()?;
         for file in &mut bundle.files {
             let text = String::from_utf8(file.bytes.clone()).ok()?;
             let raised = format!(r#""version":{}"#, 50 + self.rng.below(50));

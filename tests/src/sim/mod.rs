@@ -312,8 +312,8 @@ impl Sim {
             }
             self.send_down(d, &Topic::DevicePack(id.clone()), &pack.write());
         }
-        if let Some(files) = files {
-            self.send_down(d, &Topic::DeviceIn(id), &files);
+        for files in files {
+            self.send_down(d, &Topic::DeviceIn(id.clone()), &files);
         }
     }
 

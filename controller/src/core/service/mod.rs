@@ -17,6 +17,7 @@ mod enrol_tests;
 mod ingest;
 mod keys;
 mod publish;
+mod rotation;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -158,6 +159,8 @@ pub struct Service {
     refreshed_at: BTreeMap<ProductId, Millis>,
     /// Signed files may differ from what the fleet's state asks for.
     unsettled: bool,
+    /// Products whose root or targets may be newer than what was signed under them.
+    renewed: BTreeSet<ProductId>,
     /// Devices that each rollout covers, counted once until devices are added.
     covered: BTreeMap<RolloutId, u64>,
     counters: Counters,
@@ -226,12 +229,15 @@ impl Service {
             touched: BTreeSet::new(),
             refreshed_at: BTreeMap::new(),
             unsettled: true,
+            renewed: BTreeSet::new(),
             covered: BTreeMap::new(),
             counters: Counters::default(),
             trouble: BTreeMap::new(),
             wrong: BTreeMap::new(),
             complained: BTreeMap::new(),
         };
+        // A rotation that was recorded and not signed is completed like a kill.
+        service.renewed = service.fleet.products.keys().cloned().collect();
         service.recall_cohorts();
         service
     }
@@ -290,6 +296,10 @@ impl Service {
                 self.touched.extend(self.fleet.rollouts.keys().cloned());
             }
             Fact::Applied { .. } | Fact::Rejected { .. } | Fact::IdentityReplaced { .. } => {}
+            Fact::ProductAdded { product, .. } => {
+                self.renewed.insert(product.clone());
+                self.unsettled = true;
+            }
             Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
             _ => self.unsettled = true,
         }
