@@ -278,7 +278,7 @@ impl Works {
         if !single {
             values.insert(0, (Key::Meta(Meta::Checkpointing), Some(b"1".to_vec())));
         }
-        let parts: Vec<&[(Key, Option<Vec<u8>>)]> = values.chunks(KEYS).collect();
+        let parts: Vec<&[Value]> = values.chunks(KEYS).collect();
         for (index, part) in parts.iter().enumerate() {
             let last = index + 1 == parts.len();
             let first_seq = self.checkpointed + index as u64;
@@ -299,6 +299,9 @@ impl Works {
         Ok(())
     }
 }
+
+/// A key of the checkpoint and what it holds; none where it goes.
+type Value = (Key, Option<Vec<u8>>);
 
 /// What changed since the last checkpoint, before this start too: a checkpoint that says that it has a frame must
 /// have what the frame did.
@@ -369,7 +372,7 @@ impl Changed {
     }
 
     /// Returns what the checkpoint is to hold from now on, and `None` for what it is not to hold any more.
-    fn values(&self, fleet: &Fleet) -> Result<Vec<(Key, Option<Vec<u8>>)>, EngineError> {
+    fn values(&self, fleet: &Fleet) -> Result<Vec<Value>, EngineError> {
         let mut values = Vec::new();
         let mut put = |key: Key, value: Vec<u8>| values.push((key, Some(value)));
         for id in &self.devices {
