@@ -19,10 +19,8 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
     page.one("tern_devices", "gauge", "Registered devices", fleet.devices.len() as u64);
     page.one("tern_devices_enrolled", "gauge", "Devices whose key is known", views::enrolled(fleet));
     page.one("tern_devices_pending", "gauge", "Devices that wait for approval", fleet.pending.len() as u64);
-    page.one("tern_devices_quarantined", "gauge", "Quarantined devices", views::quarantined(fleet));
     page.one("tern_reports_total", "counter", "Reports counted in the fleet's life", fleet.reports);
     page.one("tern_reports_accepted_total", "counter", "Reports taken in", counters.accepted);
-    page.one("tern_reports_duplicate_total", "counter", "Reports that came again", counters.duplicates);
     page.one("tern_messages_forged_total", "counter", "Messages that did not authenticate", counters.forged);
     page.one("tern_messages_malformed_total", "counter", "Messages that made no sense", counters.malformed);
     page.one("tern_messages_unknown_total", "counter", "Messages of unregistered devices", counters.unknown);
@@ -33,10 +31,9 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
         "Products for which nothing can be signed: wake somebody",
         trouble,
     );
-    for (name, help, value) in [
-        ("tern_messages_silenced_total", "Messages of revoked and reset devices", counters.silenced),
-        ("tern_enrolments_refused_total", "Enrolments by claims that were not good", counters.refused()),
-    ] {
+    for (name, help, value) in
+        [("tern_enrolments_refused_total", "Enrolments by claims that were not good", counters.refused())]
+    {
         page.one(name, "counter", help, value);
     }
     page.one("tern_ledger_frames", "counter", "Frames of the ledger", ledger.next());
@@ -47,7 +44,6 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
         ("tern_front_refused_connections_total", "Connections refused", front.refused_connections),
         ("tern_front_refused_messages_total", "Messages refused by policy", front.refused_messages),
         ("tern_front_refused_subscriptions_total", "Filters refused by policy", front.refused_subscriptions),
-        ("tern_front_malformed_total", "Requests and packets that could not be read", front.malformed),
     ] {
         page.one(name, "counter", help, value);
     }
