@@ -285,6 +285,8 @@ impl Service {
         if state.files.get(&Role::Release).is_some_and(|held| held == file) {
             return Ok(());
         }
+        // What is no file at all is refused as such, by the check of its signature.
+        let Some(offered) = peek(file.as_bytes()) else { return Ok(()) };
         for (rc, release) in fresh {
             // A checkpoint of an earlier version knows only the newest file's.
             let held = || state.releases().get(rc).map(Release::fingerprint);
@@ -294,7 +296,7 @@ impl Service {
                 return Err(refuse(RefusalKind::Conflict, what, "publish these under a new rc"));
             }
         }
-        let (held, offered) = (state.versions().release, peek(file.as_bytes()).unwrap_or(0));
+        let held = state.versions().release;
         if offered <= held {
             let what = format!("the release file has version {offered}, and version {held} is published");
             let hint = "somebody published in between: make the draft again from the newest file, without --previous";
