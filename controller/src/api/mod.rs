@@ -6,7 +6,7 @@
 //! | [`routes`] | which path does what |
 //! | [`client`] | the same from the command line's side |
 //! | `answer` | reading requests, writing errors |
-//! | `devices`, `releases`, `rollouts`, `ledger` | what the paths do |
+//! | `devices`, `releases`, `keys`, `rollouts`, `ledger` | what the paths do |
 //! | `images` | taking in the bytes of an image |
 //! | `preview` | what an operator should know before starting |
 //! | `views` | from the fleet to the shapes |
@@ -16,6 +16,7 @@ mod answer;
 pub mod client;
 mod devices;
 mod images;
+mod keys;
 mod ledger;
 mod metrics;
 mod preview;

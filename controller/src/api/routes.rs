@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
-use super::{ApiState, devices, images, ledger, metrics, releases, rollouts, views};
+use super::{ApiState, devices, images, keys, ledger, metrics, releases, rollouts, views};
 
 /// A body, apart from images and device lists.
 const BODY_MAX: usize = 256 * 1024;
@@ -38,6 +38,7 @@ pub fn router(api: ApiState) -> Router {
         .route("/v1/devices/{device}", get(devices::show))
         .route("/v1/products", get(releases::products))
         .route("/v1/products/{product}/release-file", get(releases::file))
+        .route("/v1/products/{product}/keys", get(keys::show).post(keys::renew))
         .route("/v1/products/{product}/releases", get(releases::list).post(releases::publish))
         .route("/v1/images", put(images::put).layer(DefaultBodyLimit::disable()))
         .route("/v1/rollouts", get(rollouts::list).post(rollouts::start))

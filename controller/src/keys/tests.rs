@@ -9,14 +9,13 @@ use tern_protocol::tuf::{Role, Trusted};
 use super::*;
 
 fn options(home: &TempDir) -> InitOptions {
-    InitOptions {
-        fleet: "acme".parse().unwrap(),
-        product: "cam".parse().unwrap(),
-        data: home.path().join("data"),
-        offline: home.path().join("offline"),
-        days: None,
-        now: 1_800_000_000,
-    }
+    InitOptions::unencrypted(
+        "acme".parse().unwrap(),
+        "cam".parse().unwrap(),
+        home.path().join("data"),
+        home.path().join("offline"),
+        1_800_000_000,
+    )
 }
 
 #[test]
@@ -74,13 +73,13 @@ fn a_second_product_joins_the_fleet_and_another_fleet_does_not() {
     init(&first).unwrap();
     let second = InitOptions {
         product: "router".parse().unwrap(),
-        offline: home.path().join("offline-router"),
+        holders: vec![Holder { folder: home.path().join("offline-router"), ..first.holders[0].clone() }],
         ..first.clone()
     };
     let stranger = InitOptions {
         fleet: "other".parse().unwrap(),
         product: "third".parse().unwrap(),
-        offline: home.path().join("offline-third"),
+        holders: vec![Holder { folder: home.path().join("offline-third"), ..first.holders[0].clone() }],
         ..first.clone()
     };
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::bundle::File;
 use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
 use tern_protocol::position::Salt;
+use tern_protocol::tuf::Trusted;
 use tern_protocol::tuf::content::EntryKind;
-use tern_protocol::tuf::{Role, Trusted, peek};
 
 use super::{Fact, Service};
 use crate::core::fact::{DeviceEntry, SignedFile};
@@ -27,6 +27,13 @@ pub enum Command {
         /// The product.
         product: ProductId,
         /// Root, targets and an empty release file.
+        files: Vec<SignedFile>,
+    },
+    /// Replace offline files of a product by newer ones.
+    RenewOffline {
+        /// The product.
+        product: ProductId,
+        /// Roots, targets, release: those that are new.
         files: Vec<SignedFile>,
     },
     /// Register devices.
@@ -131,6 +138,7 @@ impl Service {
     pub(super) fn command(&mut self, command: Command) -> Outcome {
         match command {
             Command::AddProduct { product, files } => self.add_product(product, files),
+            Command::RenewOffline { product, files } => self.renew_offline(&product, files),
             Command::AddDevices { devices } => self.add_devices(devices),
             Command::PublishRelease { product, file } => self.publish_release(product, file),
             Command::Start { rollout, product, rc, attempt, plan } => {
@@ -144,23 +152,21 @@ impl Service {
     }
 
     fn add_product(&mut self, product: ProductId, files: Vec<SignedFile>) -> Outcome {
-        let bytes: Vec<File> = files.iter().map(File::from).collect();
-        let present = self.fleet.products.get(&product);
-        // The folder of a product holds what it was set up with; what was published since is newer.
-        let held = |role| present.and_then(|p| p.files.get(&role)).and_then(|text| peek(text.as_bytes()));
-        let newer = |f: &SignedFile| peek(f.text.as_bytes()) > held(f.role);
-        let files: Vec<SignedFile> = files.into_iter().filter(newer).collect();
-        if files.is_empty() {
-            return Ok(Reply::Done { what: format!("product {product} is set up already") });
+        if self.fleet.products.contains_key(&product) {
+            // The folder of a product holds what it was set up with; what was published since is newer.
+            return self.renew_offline(&product, files);
         }
-        let trusted = match present {
-            Some(product) => Trusted::restore(&product.signed(&Role::ALL)),
-            None => Trusted::restore(&bytes),
-        };
-        trusted.map_err(|e| {
-            let what = format!("the files of product {product} are not a repository: {e}");
+        let bytes: Vec<File> = files.iter().map(File::from).collect();
+        let invalid = |why: String| {
+            let what = format!("the files of product {product} are not a repository: {why}");
             refuse(RefusalKind::Invalid, what, "make them with `tern keys init`")
-        })?;
+        };
+        let trusted = Trusted::restore(&bytes).map_err(|e| invalid(e.to_string()))?;
+        // A file that its own keys did not sign is left out without a word.
+        let lost = files.iter().find(|file| trusted.file(file.role).is_none());
+        if let Some(lost) = lost {
+            return Err(invalid(format!("{} lacks signatures of its keys", lost.role)));
+        }
         self.record(Fact::ProductAdded { product: product.clone(), files });
         Ok(Reply::Done { what: format!("product {product} is set up") })
     }
@@ -338,7 +344,7 @@ impl Service {
         Ok(Reply::Done { what: format!("rollout {id} killed; release {rc} is dead for ever") })
     }
 
-    fn product(&self, id: &ProductId) -> Result<&crate::core::fleet::product::Product, Refusal> {
+    pub(super) fn product(&self, id: &ProductId) -> Result<&crate::core::fleet::product::Product, Refusal> {
         self.fleet.products.get(id).ok_or_else(|| {
             let what = format!("no product {id}");
             refuse(RefusalKind::NotFound, what, "set it up with `tern keys init` before starting the service")

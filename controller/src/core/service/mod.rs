@@ -12,6 +12,7 @@
 mod command;
 mod ingest;
 mod keys;
+mod offline;
 mod publish;
 mod verdicts;
 
@@ -133,6 +134,8 @@ pub struct Step {
 pub struct Service {
     fleet: Fleet,
     keys: BTreeMap<ProductId, OnlineKeys>,
+    /// Keys that wait for the files that name them.
+    staged: BTreeMap<ProductId, OnlineKeys>,
     lives: Lives,
     secrets: BTreeMap<DeviceId, keys::DeviceKeys>,
     challenges: BTreeMap<DeviceId, (Nonce, Millis)>,
@@ -186,6 +189,7 @@ impl Service {
         let mut service = Self {
             fleet,
             keys,
+            staged: BTreeMap::new(),
             lives,
             secrets: BTreeMap::new(),
             challenges: BTreeMap::new(),
