@@ -119,7 +119,8 @@ fn what_a_foreign_key_signed_is_refused_everywhere() {
     made(&factory, 100_000, 1);
     made(&image, 300_000, 2);
     let (other, offline) = (lab.path("other"), lab.path("other-offline"));
-    let keys = ["keys", "init", "--fleet", "lab", "--product", PRODUCT, "--data", &show(&other)];
+    let keys =
+        ["keys", "init", "--fleet", "lab", "--product", PRODUCT, "--no-passphrase", "--data", &show(&other)];
     lab.json(&[&keys[..], &["--offline", &show(&offline)]].concat());
     let foreign_key = show(&offline.join("release.pem"));
     // Two devices: one as it should be, one that its factory gave the root of somebody else's fleet.
