@@ -27,6 +27,8 @@ pub mod types;
 mod views;
 
 #[cfg(test)]
+mod keys_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

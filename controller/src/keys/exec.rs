@@ -133,3 +133,29 @@ impl ExecSigner {
         Err(late())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str) -> Result<Vec<u8>, ExecError> {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("signer.sh");
+        std::fs::write(&path, script).unwrap();
+        let signer = ExecSigner::parse(&format!("sh {}", path.display())).unwrap();
+        signer.within(Duration::from_secs(2)).sign(&[b'm'; 200_000])
+    }
+
+    #[test]
+    fn a_program_gets_the_bytes_and_its_answer_has_a_size_and_a_deadline() {
+        assert_eq!(run("wc -c | tr -d ' \\n'").unwrap(), b"200000");
+        // It need not read what it is given.
+        assert_eq!(run("printf signature").unwrap(), b"signature");
+        assert!(matches!(run("cat"), Err(ExecError::Size { length: 1025, .. })));
+        assert!(matches!(run("yes"), Err(ExecError::Size { .. })));
+        assert!(matches!(run("true"), Err(ExecError::Size { length: 0, .. })));
+        assert!(matches!(run("printf x; exit 3"), Err(ExecError::Failed { .. })));
+        assert!(matches!(run("exec sleep 60"), Err(ExecError::Late { .. })));
+        assert!(ExecSigner::parse("  ").is_none());
+    }
+}

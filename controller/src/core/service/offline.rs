@@ -8,12 +8,11 @@ use std::collections::BTreeSet;
 use tern_protocol::bundle::File;
 use tern_protocol::id::ProductId;
 use tern_protocol::tuf::content::{Targets, TargetsContent};
-use tern_protocol::tuf::metadata::{Metadata, RootMeta};
+use tern_protocol::tuf::metadata::Metadata;
 use tern_protocol::tuf::verify::{Authority, Unverified};
 use tern_protocol::tuf::{Pool, Role, Signer, Trusted, TufError, build, peek, sign};
 
 use super::command::refuse;
-use super::publish::simulate;
 use super::{Fact, OnlineKeys, Refusal, RefusalKind, Reply, Service};
 use crate::core::fact::SignedFile;
 use crate::core::fleet::product::Product;
@@ -76,7 +75,6 @@ impl Service {
     ) -> Result<Vec<SignedFile>, OfflineError> {
         let mut after = state.clone();
         after.take(fresh);
-        let root: RootMeta = part(&after, Role::Root)?;
         let targets: Targets<TargetsContent> = part(&after, Role::Targets)?;
         let seconds = self.now / 1000;
         let mut files = fresh.to_vec();
@@ -119,48 +117,36 @@ impl Service {
             build::timestamp(versions.timestamp, expires, versions.snapshot, Some(&snapshot), seconds);
         add(Role::Timestamp, value, keys.timestamp.as_ref())?;
 
-        let bytes: Vec<File> = files.iter().map(File::from).collect();
-        simulate(state, &bytes, seconds).map_err(|e| OfflineError::Present(e.to_string()))?;
+        let device = Trusted::restore(&state.signed(&Role::ALL))?;
         after.take(&files);
-        newcomer(&after, seconds)?;
-        if root.version != after.versions().root {
-            return Err(OfflineError::Chain);
-        }
+        judge(device, &after, seconds)?;
+        // One that was off for a long time has to come through as well.
+        let first = after.roots.values().next().ok_or(OfflineError::Chain)?;
+        judge(Trusted::new(first.as_bytes())?, &after, seconds)?;
         Ok(files)
     }
 }
 
-/// Lets a device that knows nothing but the first root judge everything: one that was off for a long time has to
-/// come through as well.
-fn newcomer(after: &Product, seconds: u64) -> Result<(), OfflineError> {
-    let first = after.roots.values().next().ok_or(OfflineError::Chain)?;
-    let mut device = Trusted::new(first.as_bytes())?;
+/// Lets a device take in everything; it has to end with exactly these files. One that keeps an older root without
+/// a word, because the next one is not there, would be lost at the rotation after this.
+fn judge(mut device: Trusted, after: &Product, seconds: u64) -> Result<(), OfflineError> {
     let mut pool = Pool::default();
-    let bytes = |text: &String| text.clone().into_bytes();
-    for file in after.signed(&Role::ALL) {
-        pool.add(file);
-    }
-    // By and by, as a device asks for them: a pool holds 32 roots.
-    for text in after.roots.values() {
-        pool.add(File { role: Role::Root, bytes: bytes(text) });
-        let refresh = device.refresh(&mut pool, seconds);
-        // Before the last root is here the rest cannot be believed yet.
-        let wrong = refresh.refused.into_iter().find(|(role, _)| *role == Role::Root);
-        if let Some((_, error)) = wrong.filter(|(_, e)| !matches!(e, TufError::Expired { .. })) {
-            return Err(error.into());
+    let mut refused = None;
+    // Root by root, as a device asks for them: a pool holds 32.
+    let mut roots = after.roots.values();
+    loop {
+        for file in after.signed(&Role::ALL) {
+            pool.add(file);
         }
+        let refresh = device.refresh(&mut pool, seconds);
+        refused = refresh.refused.into_iter().next().map(|(_, error)| error).or(refused);
+        if device.current().is_some() && device.versions() == after.versions() {
+            return Ok(());
+        }
+        let Some(root) = roots.next() else { break };
+        pool.add(File { role: Role::Root, bytes: root.clone().into_bytes() });
     }
-    for file in after.signed(&Role::ALL) {
-        pool.add(file);
-    }
-    let refresh = device.refresh(&mut pool, seconds);
-    if device.current().is_some() {
-        return Ok(());
-    }
-    match refresh.refused.into_iter().next() {
-        Some((_, error)) => Err(error.into()),
-        None => Err(OfflineError::Chain),
-    }
+    Err(refused.map_or(OfflineError::Chain, OfflineError::Refused))
 }
 
 fn part<T: Metadata>(state: &Product, role: Role) -> Result<T, OfflineError> {
@@ -180,9 +166,6 @@ enum OfflineError {
     /// A key would not sign.
     #[error("could not sign {0}")]
     Sign(Role),
-    /// Devices as they are would refuse them.
-    #[error("{0}")]
-    Present(String),
     /// A file is bad by itself.
     #[error("a device would refuse the new files: {0}")]
     Refused(#[from] TufError),
