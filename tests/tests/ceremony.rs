@@ -283,6 +283,33 @@ fn a_service_that_restarts_after_a_rotation_goes_on_with_the_new_keys() {
 }
 
 #[test]
+fn files_in_the_data_folder_are_judged_at_the_start_and_bad_ones_change_nothing() {
+    let mut lab = Lab::start();
+    let folder = lab.data().join("products").join(PRODUCT);
+    let (from, out) = (show(&folder), show(&lab.path("new")));
+    lab.json(&["keys", "rotate", "targets", "--product", PRODUCT, "--from", &from, "--out", &out]);
+    let prepared = lab.path("new").join("targets.json");
+    let targets = |lab: &Lab| {
+        let status = lab.json(&["keys", "status"]);
+        let files = status[PRODUCT]["files"].as_array().unwrap();
+        files.iter().find(|file| file["role"] == "targets").unwrap()["version"].clone()
+    };
+    lab.stop_service();
+
+    std::fs::copy(&prepared, folder.join("targets.json")).unwrap();
+    lab.start_service();
+    assert!(lab.log().contains("new offline files are refused"), "{}", lab.log());
+    assert_eq!(targets(&lab), 1);
+    lab.stop_service();
+
+    let key = show(&lab.path("offline").join("targets.pem"));
+    let signed = show(&folder.join("targets.json"));
+    lab.json(&["keys", "sign", &show(&prepared), "--key", &key, "--out", &signed]);
+    lab.start_service();
+    assert_eq!(targets(&lab), 2);
+}
+
+#[test]
 fn a_program_signs_where_the_key_is_somewhere_else() {
     let lab = Lab::start();
     let key = show(&lab.path("offline").join("root.pem"));
