@@ -69,10 +69,10 @@ fn signed(flags: &Flags, file: &Document, context: &Context) -> Result<Exit, Fai
     if file.role == Role::Root && file.version > 1 && parents.len() == 1 {
         context.out.warning("the root before this one is not here: only keys of the new one are known");
     }
-    let hand = flags.key.open(&asker(flags.passphrase_file.as_deref()))?;
     if !context.out.confirmed("Sign this?", flags.yes) {
         return Err(Failure::new("nothing was signed", "answer y, or give --yes"));
     }
+    let hand = flags.key.open(&asker(flags.passphrase_file.as_deref()))?;
     let (signed, by) = add_signature(file, &parents, &hand, flags.wanted.as_deref())?;
     if let Some(targets) = parents.iter().find(|parent| parent.role == Role::Targets) {
         check_paths(&targets.bytes, &signed.bytes)?;

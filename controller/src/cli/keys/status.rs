@@ -108,7 +108,9 @@ fn text(found: &BTreeMap<String, Status>) -> String {
             ]
         });
         let keys = status.keys.iter().map(|key| {
-            let place = key.path.as_ref().map_or("offline".to_owned(), |path| path.display().to_string());
+            let people = matches!(key.role, Role::Root | Role::Targets | Role::Release);
+            let elsewhere = if people { "offline" } else { "service" };
+            let place = key.path.as_ref().map_or(elsewhere.to_owned(), |path| path.display().to_string());
             [key.role.to_string(), key.line.to_string(), place]
         });
         text.push_str(&format!("{name}\n{}\n\n", table(["file", "version", "days", "expires", ""], files)));

@@ -1,10 +1,8 @@
 //! What operators want, and how it goes. Stopping never asks; widening says what the operator saw.
 
 use serde::{Deserialize, Serialize};
-use tern_protocol::bundle::File;
 use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
 use tern_protocol::position::Salt;
-use tern_protocol::tuf::Trusted;
 use tern_protocol::tuf::content::EntryKind;
 
 use super::{Fact, Service};
@@ -149,26 +147,6 @@ impl Service {
             Command::Promote { rollout, from_phase } => self.promote(&rollout, from_phase),
             Command::Kill { rollout, reason } => self.kill_by_hand(&rollout, &reason),
         }
-    }
-
-    fn add_product(&mut self, product: ProductId, files: Vec<SignedFile>) -> Outcome {
-        if self.fleet.products.contains_key(&product) {
-            // The folder of a product holds what it was set up with; what was published since is newer.
-            return self.renew_offline(&product, files);
-        }
-        let bytes: Vec<File> = files.iter().map(File::from).collect();
-        let invalid = |why: String| {
-            let what = format!("the files of product {product} are not a repository: {why}");
-            refuse(RefusalKind::Invalid, what, "make them with `tern keys init`")
-        };
-        let trusted = Trusted::restore(&bytes).map_err(|e| invalid(e.to_string()))?;
-        // A file that its own keys did not sign is left out without a word.
-        let lost = files.iter().find(|file| trusted.file(file.role).is_none());
-        if let Some(lost) = lost {
-            return Err(invalid(format!("{} lacks signatures of its keys", lost.role)));
-        }
-        self.record(Fact::ProductAdded { product: product.clone(), files });
-        Ok(Reply::Done { what: format!("product {product} is set up") })
     }
 
     fn add_devices(&mut self, devices: Vec<DeviceEntry>) -> Outcome {

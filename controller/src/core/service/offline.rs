@@ -27,6 +27,31 @@ impl Service {
         self.staged.insert(product, keys);
     }
 
+    /// Sets a product up with its first files, or takes in newer ones.
+    pub(super) fn add_product(
+        &mut self,
+        product: ProductId,
+        files: Vec<SignedFile>,
+    ) -> Result<Reply, Refusal> {
+        if self.fleet.products.contains_key(&product) {
+            // The folder of a product holds what it was set up with; what was published since is newer.
+            return self.renew_offline(&product, files);
+        }
+        let bytes: Vec<File> = files.iter().map(File::from).collect();
+        let invalid = |why: String| {
+            let what = format!("the files of product {product} are not a repository: {why}");
+            refuse(RefusalKind::Invalid, what, "make them with `tern keys init`")
+        };
+        let trusted = Trusted::restore(&bytes).map_err(|e| invalid(e.to_string()))?;
+        // A file that its own keys did not sign is left out without a word.
+        let lost = files.iter().find(|file| trusted.file(file.role).is_none());
+        if let Some(lost) = lost {
+            return Err(invalid(format!("{} lacks signatures of its keys", lost.role)));
+        }
+        self.record(Fact::ProductAdded { product: product.clone(), files });
+        Ok(Reply::Done { what: format!("product {product} is set up") })
+    }
+
     /// Takes in files that are newer than those held; all of them, or none.
     pub(super) fn renew_offline(
         &mut self,
