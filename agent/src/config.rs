@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
+use tern_protocol::claim::{ClaimError, Token};
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
 use crate::health::Probe;
@@ -137,6 +138,24 @@ impl Config {
             Ok(file) => file.checked().map_err(|problem| ConfigError::Senseless { path, problem }),
             Err(source) => Err(ConfigError::Parse { path, source: Box::new(source) }),
         }
+    }
+}
+
+impl Config {
+    /// Reads the claim's token, if one is configured. An enrolled device needs none any more: its file may be gone.
+    pub fn claim(&self, enrolled: bool) -> Result<Option<Token>, ConfigError> {
+        let Some(path) = &self.claim_file else { return Ok(None) };
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if enrolled && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ConfigError::Read { path: path.clone(), source }),
+        };
+        // The text itself is a secret, and stays out of the error.
+        let token = text.trim().parse().map_err(|error: ClaimError| ConfigError::Senseless {
+            path: path.clone(),
+            problem: format!("{error}; put in it what `tern claim create` printed, and nothing else"),
+        })?;
+        Ok(Some(token))
     }
 }
 

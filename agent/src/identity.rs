@@ -1,8 +1,18 @@
 //! The device's two keys (P-256), made on first start and kept in files that only the agent may read.
 //!
 //! The identity key only signs: enrolment and answers to challenges. The telemetry key only agrees on secrets:
-//! the authentication codes of reports and answers. A key that exists is never replaced here; one that cannot be
-//! read is an error, because a device that silently became somebody else would be shut out by its fleet.
+//! the authentication codes of reports and answers. One that cannot be read is an error, because a device that
+//! silently became somebody else would be shut out by its fleet.
+//!
+//! Keys are replaced in an order in which a power cut anywhere leaves keys that the controller knows, or will take:
+//!
+//! ```text
+//! rotate   make telemetry.next.pem, then identity.next.pem           both there: the agent uses them from its next
+//!                                                                     start, and the old key vouches for them
+//! settle   telemetry.next.pem -> telemetry.pem, then identity.next.pem -> identity.pem
+//!                                                                     only after an answer under the new keys
+//! identity.next.pem alone: settling was cut short, and is finished.   telemetry.next.pem alone: making was.
+//! ```
 
 use std::fs;
 use std::io;
@@ -34,7 +44,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The file does not hold a key.
-    #[error("{} holds no P-256 key in PKCS#8 PEM form; restore it, or remove it and enrol the device again", path.display())]
+    #[error("{} holds no P-256 key in PKCS#8 PEM form; restore it from a copy, or, without one, remove it and register the device under a new id: the fleet knows the old id by the old key", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -56,12 +66,31 @@ pub enum IdentityError {
     /// A new key could not be saved.
     #[error("could not save a new key")]
     Save(#[source] RecordError),
+    /// A new key could not take the place of the old one.
+    #[error("could not put the new key into {}", path.display())]
+    Replace {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The keys are being replaced already.
+    #[error("new keys wait in {} already; start the agent and let the service answer it", .0.display())]
+    Rotating(PathBuf),
 }
 
-/// Keys in two files of a folder.
+const IDENTITY: &str = "identity.pem";
+const TELEMETRY: &str = "telemetry.pem";
+const NEXT_IDENTITY: &str = "identity.next.pem";
+const NEXT_TELEMETRY: &str = "telemetry.next.pem";
+
+/// Keys in files of a folder.
 pub struct FileIdentity {
     identity: SecretKey,
     telemetry: SecretKey,
+    /// The identity key that these are to replace.
+    former: Option<SecretKey>,
 }
 
 impl std::fmt::Debug for FileIdentity {
@@ -71,11 +100,31 @@ impl std::fmt::Debug for FileIdentity {
 }
 
 impl FileIdentity {
-    /// Reads the keys in `folder`; makes the ones that are not there.
+    /// Reads the keys in `folder`; makes the ones that are not there. Where new ones wait, they are the ones.
     pub fn open(folder: &Path) -> Result<Self, IdentityError> {
-        let identity = key(folder, "identity.pem")?;
-        let telemetry = key(folder, "telemetry.pem")?;
-        Ok(Self { identity, telemetry })
+        if folder.join(NEXT_IDENTITY).exists() && !folder.join(NEXT_TELEMETRY).exists() {
+            settle(folder)?;
+        }
+        let identity = key(folder, IDENTITY)?;
+        let telemetry = key(folder, TELEMETRY)?;
+        if !folder.join(NEXT_IDENTITY).exists() {
+            return Ok(Self { identity, telemetry, former: None });
+        }
+        let (next, telemetry) = (key(folder, NEXT_IDENTITY)?, key(folder, NEXT_TELEMETRY)?);
+        Ok(Self { identity: next, telemetry, former: Some(identity) })
+    }
+
+    /// Makes new keys beside the present ones. The agent uses them from its next start on; the present ones go when
+    /// the controller has answered under them.
+    pub fn rotate(folder: &Path) -> Result<Self, IdentityError> {
+        let present = Self::open(folder)?;
+        if present.former.is_some() {
+            return Err(IdentityError::Rotating(folder.to_owned()));
+        }
+        // The identity key last: with it the new keys are the ones.
+        let telemetry = key(folder, NEXT_TELEMETRY)?;
+        let identity = key(folder, NEXT_IDENTITY)?;
+        Ok(Self { identity, telemetry, former: Some(present.identity) })
     }
 
     /// Returns this device's line for the factory list: one JSON object.
@@ -85,9 +134,32 @@ impl FileIdentity {
             device: &'a DeviceId,
             identity: String,
         }
-        serde_json::to_string(&Line { device, identity: hex::encode(self.identity()) })
+        serde_json::to_string(&Line { device, identity: hex::encode(self.believed()) })
             .expect("two texts serialise")
     }
+}
+
+impl FileIdentity {
+    /// Returns the public half of the identity key that the controller believes in, or is to believe in first.
+    fn believed(&self) -> Vec<u8> {
+        point(self.former.as_ref().unwrap_or(&self.identity))
+    }
+}
+
+/// Puts the new keys into the place of those that they replace. Twice is harmless.
+pub fn settle(folder: &Path) -> Result<(), IdentityError> {
+    for (next, present) in [(NEXT_TELEMETRY, TELEMETRY), (NEXT_IDENTITY, IDENTITY)] {
+        let path = folder.join(present);
+        match fs::rename(folder.join(next), &path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(IdentityError::Replace { path, source }),
+        }
+        // The second rename must never be durable without the first.
+        record::sync_folder(folder).map_err(IdentityError::Save)?;
+    }
+    tracing::info!("the new keys have replaced the old ones");
+    Ok(())
 }
 
 impl Keys for FileIdentity {
@@ -100,14 +172,26 @@ impl Keys for FileIdentity {
     }
 
     fn sign(&self, message: &[u8]) -> Vec<u8> {
-        // Deterministic (RFC 6979): a weak random source on a device cannot leak the key.
-        let signature: Signature = SigningKey::from(&self.identity).sign(message);
-        signature.to_der().as_bytes().to_vec()
+        sign(&self.identity, message)
+    }
+
+    fn replaces(&self) -> bool {
+        self.former.is_some()
+    }
+
+    fn sign_as_former(&self, message: &[u8]) -> Option<Vec<u8>> {
+        self.former.as_ref().map(|former| sign(former, message))
     }
 
     fn agree(&self, peer: &PublicKey) -> PairSecret {
         PairSecret::agree(&self.telemetry, peer)
     }
+}
+
+fn sign(key: &SecretKey, message: &[u8]) -> Vec<u8> {
+    // Deterministic (RFC 6979): a weak random source on a device cannot leak the key.
+    let signature: Signature = SigningKey::from(key).sign(message);
+    signature.to_der().as_bytes().to_vec()
 }
 
 fn point(key: &SecretKey) -> Vec<u8> {
@@ -222,8 +306,44 @@ mod tests {
         let path = folder.path().join("identity.pem");
         fs::write(&path, "rubbish").unwrap();
 
-        assert!(matches!(FileIdentity::open(folder.path()), Err(IdentityError::Damaged { .. })));
+        let error = FileIdentity::open(folder.path()).unwrap_err();
+        assert!(matches!(error, IdentityError::Damaged { .. }));
+        assert!(error.to_string().contains("under a new id"), "{error}");
         assert_eq!(fs::read_to_string(path).unwrap(), "rubbish");
+    }
+
+    #[test]
+    fn a_power_cut_anywhere_in_a_rotation_leaves_keys_that_the_controller_knows_or_will_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let old = FileIdentity::open(folder.path()).unwrap();
+        // Cut while the keys were made: only one is there, and the old ones go on.
+        key(folder.path(), NEXT_TELEMETRY).unwrap();
+        let cut = FileIdentity::open(folder.path()).unwrap();
+        assert!(!cut.replaces() && cut.identity() == old.identity() && cut.telemetry() == old.telemetry());
+
+        let new = FileIdentity::rotate(folder.path()).unwrap();
+
+        assert_ne!(new.identity(), old.identity());
+        assert_ne!(new.telemetry(), old.telemetry());
+        // Until somebody settles, every start finds both pairs, and no second rotation begins.
+        for _ in 0..2 {
+            let found = FileIdentity::open(folder.path()).unwrap();
+            assert!(found.replaces() && found.identity() == new.identity());
+            let verifier = VerifyingKey::from_sec1_bytes(&old.identity()).unwrap();
+            let signature = Signature::from_der(&found.sign_as_former(b"new").unwrap()).unwrap();
+            assert!(verifier.verify(b"new", &signature).is_ok());
+            assert_eq!(found.believed(), old.identity());
+        }
+        assert!(matches!(FileIdentity::rotate(folder.path()), Err(IdentityError::Rotating(_))));
+        // Cut between the two renames of settling: the next start finishes it.
+        fs::rename(path(NEXT_TELEMETRY), path(TELEMETRY)).unwrap();
+        let settled = FileIdentity::open(folder.path()).unwrap();
+        assert!(!settled.replaces());
+        assert_eq!(settled.identity(), new.identity());
+        assert_eq!(settled.telemetry(), new.telemetry());
+        settle(folder.path()).unwrap();
+        assert_eq!(FileIdentity::open(folder.path()).unwrap().identity(), new.identity());
     }
 
     #[test]

@@ -35,6 +35,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   tern-agent identity --config /etc/tern/agent.toml >> factory-list.json
+  tern-agent identity rotate --config /etc/tern/agent.toml
   tern-agent provision --config /etc/tern/agent.toml --image rootfs.img --rc 1 --version 1.0.0
   tern-agent run --config /etc/tern/agent.toml
   tern-agent status --config /etc/tern/agent.toml --json
@@ -55,7 +56,14 @@ enum Command {
         json: bool,
     },
     /// Print this device's line for the factory list, making its keys if there are none
-    Identity(ConfigPath),
+    #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+    Identity {
+        #[command(subcommand)]
+        verb: Option<IdentityVerb>,
+        /// Configuration file
+        #[arg(long, value_name = "FILE", required = true)]
+        config: Option<PathBuf>,
+    },
     /// Put the first image into slot a and make it the confirmed one
     Provision {
         #[command(flatten)]
@@ -70,6 +78,16 @@ enum Command {
         #[arg(long)]
         version: String,
     },
+}
+
+#[derive(Subcommand)]
+enum IdentityVerb {
+    /// Make new keys, which the agent uses from its next start on
+    #[command(
+        after_help = "The old keys vouch for the new ones, and go when the service has answered under them.\n\n\
+                      Example:\n  tern-agent identity rotate --config /etc/tern/agent.toml && systemctl restart tern-agent"
+    )]
+    Rotate(ConfigPath),
 }
 
 #[derive(clap::Args)]
@@ -88,7 +106,11 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(path) => tern_agent::process::run_until_stopped(&path.config),
         Command::Status { config, json } => status(&config.config, json),
-        Command::Identity(path) => identity(&path.config),
+        Command::Identity { verb: Some(IdentityVerb::Rotate(path)), .. } => rotate(&path.config),
+        Command::Identity { verb: None, config } => match config {
+            Some(path) => identity(&path),
+            None => Err(anyhow::anyhow!("name the configuration with --config")),
+        },
         Command::Provision { config, image, rc, version } => provision(&config.config, &image, rc, version),
     };
     match result {
@@ -111,6 +133,19 @@ fn identity(path: &Path) -> anyhow::Result<()> {
     line["carrier"] = json!(config.carrier);
     line["region"] = json!(config.region);
     print(&line.to_string())
+}
+
+fn rotate(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    let durable = RecordFile::<Durable>::open(&config.data_dir, "journal")?.load()?.unwrap_or_default();
+    anyhow::ensure!(
+        durable.enrolled,
+        "the service has never answered this device, so its keys can vouch for no others; enrol it first"
+    );
+    let old = FileIdentity::open(&config.data_dir)?;
+    let new = FileIdentity::rotate(&config.data_dir)?;
+    let short = |keys: &FileIdentity| hex::encode(&tern_agent::core::agent::Keys::identity(keys)[1..9]);
+    print(&format!("identity {}… is to replace {}…; restart the agent", short(&new), short(&old)))
 }
 
 fn provision(path: &Path, image: &Path, rc: u64, version: String) -> anyhow::Result<()> {

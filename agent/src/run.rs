@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use tern_protocol::claim::Token;
 use tern_protocol::digest::Digest;
 use tern_protocol::message::{Presence, Registry};
 use tern_protocol::topic::{Topic, UpKind};
@@ -16,7 +17,7 @@ use crate::core::timing::Now;
 use crate::device::Device;
 use crate::health::run_probes;
 use crate::hooks::{HookRefusal, HookStep, run_hooks};
-use crate::identity::FileIdentity;
+use crate::identity::{self, FileIdentity};
 use crate::link::{self, LinkCommand, LinkConfig, LinkEvent};
 
 /// Why the loop ended.
@@ -36,12 +37,13 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let device = Device::open(&config)?;
     let identity = FileIdentity::open(&config.data_dir)?;
     let durable = device.load_journal()?;
+    let claim = config.claim(durable.enrolled)?;
     let trust = device.load_trust(&config.root)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
     let link_config = LinkConfig::load(&config, durable.time_floor)?;
     let (commands, events, link) = link::start(link_config);
-    let agent = Agent::new(settings(&config), Box::new(identity), durable, trust, seed);
+    let agent = Agent::new(settings(&config, claim), Box::new(identity), durable, trust, seed);
     let (results, finished) = mpsc::channel(16);
     let shell = Shell { config, device, agent, commands, results, job: None, pending: VecDeque::new() };
     let ended = shell.run(events, finished).await?;
@@ -52,7 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     Ok(ended)
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, claim: Option<Token>) -> Settings {
     let hash = Digest::of(config.device.as_str().as_bytes()).short();
     // Spread over -1 to 1 by the device's name: stable, and different for every device.
     let jitter = (hash >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
@@ -66,6 +68,7 @@ fn settings(config: &Config) -> Settings {
             region: config.region.clone(),
         },
         component: config.component.clone(),
+        claim,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         timing: config.timing.core(jitter),
     }
@@ -172,6 +175,8 @@ impl Shell {
                         self.config.root.display()
                     );
                 }
+                // Should this fail the process ends, and its next start finds both pairs of keys as they are now.
+                Output::SettleKeys => identity::settle(&self.config.data_dir)?,
                 Output::ListenAgain => self.command(LinkCommand::Resubscribe).await,
                 Output::Publish { topic, payload } => self.publish(&topic, payload).await,
                 Output::Write { slot, offset, bytes } => self.device.write(slot, offset, &bytes),

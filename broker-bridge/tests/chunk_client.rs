@@ -60,7 +60,7 @@ async fn packs_and_files_come_through_the_second_broker_when_the_first_is_away()
     // Asked again until the client has found its broker, as a device would.
     let file = Want::File { product: "ap".parse().unwrap(), role: Role::Halt, version: None };
     let want = vec![Want::Packs { of: root, ranges: vec![(0, 40)] }, file];
-    let get = Get { want }.write();
+    let get = Get::from(want).write();
     let mut asking = tokio::time::interval(Duration::from_millis(500));
     let (mut packs, mut files) = (Vec::new(), Vec::new());
     while packs.len() < 40 || files.is_empty() {
@@ -70,7 +70,7 @@ async fn packs_and_files_come_through_the_second_broker_when_the_first_is_away()
             }
             message = device.message() => match message.topic.as_str() {
                 "ota/v1/acme/d/r-1/pack" => packs.push(Pack::read(&message.payload).unwrap()),
-                _ => files.extend(Bundle::unpack(&message.payload).unwrap().files),
+                _ => files.extend(Bundle::unpack(&message.payload, None).unwrap().files),
             }
         }
     }

@@ -28,7 +28,7 @@ async fn device(scene: &Scene) -> Client {
 }
 
 async fn ask(device: &mut Client, want: Vec<Want>) {
-    device.publish(&up("r-1", UpKind::Get), &Get { want }.write(), 0).await;
+    device.publish(&up("r-1", UpKind::Get), &Get::from(want).write(), 0).await;
 }
 
 async fn pack(device: &mut Client) -> Pack {
@@ -148,7 +148,7 @@ async fn published_files_are_answered_in_one_bundle() {
 
     let message = device.message().await;
     assert_eq!(message.topic, IN);
-    let files = Bundle::unpack(&message.payload).unwrap().files;
+    let files = Bundle::unpack(&message.payload, None).unwrap().files;
     assert_eq!(files, [file(Role::Halt, 3), file(Role::Root, 2), file(Role::Timestamp, 40)]);
 }
 

@@ -254,7 +254,7 @@ async fn a_site_hears_for_its_devices_speaks_for_them_and_asks_for_itself() {
     assert_eq!(service.message().await.payload, b"report of r-7");
     site.publish("ota/v1/acme/site/hut-3/status", b"{}", 1).await;
     assert_eq!(service.message().await.topic, "ota/v1/acme/site/hut-3/status");
-    let get = Get { want: vec![Want::Packs { of: root, ranges: vec![(0, 1)] }] };
+    let get = Get::from(vec![Want::Packs { of: root, ranges: vec![(0, 1)] }]);
     site.publish(&up("hut-3", UpKind::Get), &get.write(), 0).await;
     let pack = site.message().await;
 

@@ -222,6 +222,9 @@ impl Works {
         for note in step.notes {
             tracing::info!("{note}");
         }
+        for alarm in step.alarms {
+            tracing::error!("{alarm}");
+        }
         for output in step.outputs {
             match output {
                 Output::Publish { topic, payload } => {
@@ -268,20 +271,27 @@ impl Works {
         if end <= self.checkpointed {
             return Ok(());
         }
-        let mut puts = changed.values(self.service.fleet())?;
+        let mut values = changed.values(self.service.fleet())?;
         // Devices and counters must move together. Where one batch is too small for that, a mark says so, and a
         // start that finds it rebuilds the store from the ledger.
-        let single = puts.len() <= KEYS;
+        let single = values.len() <= KEYS;
         if !single {
-            puts.insert(0, (Key::Meta(Meta::Checkpointing), b"1".to_vec()));
+            values.insert(0, (Key::Meta(Meta::Checkpointing), Some(b"1".to_vec())));
         }
-        let parts: Vec<&[(Key, Vec<u8>)]> = puts.chunks(KEYS).collect();
+        let parts: Vec<&[(Key, Option<Vec<u8>>)]> = values.chunks(KEYS).collect();
         for (index, part) in parts.iter().enumerate() {
             let last = index + 1 == parts.len();
             let first_seq = self.checkpointed + index as u64;
             let last_seq = if last { end - 1 } else { first_seq };
-            let deletes = if last && !single { vec![Key::Meta(Meta::Checkpointing)] } else { Vec::new() };
-            self.store.apply(self.term, &Batch { first_seq, last_seq, puts: part.to_vec(), deletes })?;
+            let mut deletes = if last && !single { vec![Key::Meta(Meta::Checkpointing)] } else { Vec::new() };
+            let mut puts = Vec::with_capacity(part.len());
+            for (key, value) in *part {
+                match value {
+                    Some(value) => puts.push((key.clone(), value.clone())),
+                    None => deletes.push(key.clone()),
+                }
+            }
+            self.store.apply(self.term, &Batch { first_seq, last_seq, puts, deletes })?;
         }
         self.store.checkpoint()?;
         self.checkpointed = end;
@@ -297,6 +307,14 @@ pub struct Changed {
     devices: BTreeSet<DeviceId>,
     rollouts: BTreeSet<RolloutId>,
     products: BTreeSet<ProductId>,
+    /// Devices that wait, or waited.
+    pending: BTreeSet<DeviceId>,
+    /// Some claim.
+    claims: bool,
+    /// Some factory.
+    factories: bool,
+    /// Some rollout of a device that does not take part any more.
+    withdrawn: bool,
 }
 
 impl Changed {
@@ -309,10 +327,27 @@ impl Changed {
             | Fact::ReleasePublished { product, .. } => {
                 self.products.insert(product.clone());
             }
-            Fact::DevicesAdded { devices } => self.devices.extend(devices.iter().map(|d| d.device.clone())),
-            Fact::Enrolled { device, .. } | Fact::Granted { device, .. } => {
+            Fact::DevicesAdded { devices, .. } => {
+                self.devices.extend(devices.iter().map(|d| d.device.clone()));
+                self.pending.extend(devices.iter().map(|d| d.device.clone()));
+            }
+            Fact::Enrolled { device, .. }
+            | Fact::Granted { device, .. }
+            | Fact::IdentityReplaced { device, .. } => {
                 self.devices.insert(device.clone());
             }
+            // An open start that is withdrawn changes the counts of its rollout.
+            Fact::StandingChanged { device, .. } => {
+                self.devices.insert(device.clone());
+                self.withdrawn = true;
+            }
+            Fact::Applied { device, .. } | Fact::Approved { device, .. } | Fact::Rejected { device } => {
+                self.devices.insert(device.clone());
+                self.pending.insert(device.clone());
+                self.claims = true;
+            }
+            Fact::ClaimCreated { .. } | Fact::ClaimRevoked { .. } => self.claims = true,
+            Fact::FactoryAdded { .. } | Fact::FactoryRevoked { .. } => self.factories = true,
             Fact::Reported { device, report, .. } => {
                 // Most are noted already, and a set looks only after its key was copied.
                 if !self.devices.contains(device) {
@@ -333,16 +368,25 @@ impl Changed {
         }
     }
 
-    fn values(&self, fleet: &Fleet) -> Result<Vec<(Key, Vec<u8>)>, EngineError> {
+    /// Returns what the checkpoint is to hold from now on, and `None` for what it is not to hold any more.
+    fn values(&self, fleet: &Fleet) -> Result<Vec<(Key, Option<Vec<u8>>)>, EngineError> {
         let mut values = Vec::new();
+        let mut put = |key: Key, value: Vec<u8>| values.push((key, Some(value)));
         for id in &self.devices {
             if let Some(device) = fleet.devices.get(id) {
-                values.push((Key::Device(id.clone()), serde_json::to_vec(device)?));
+                put(Key::Device(id.clone()), serde_json::to_vec(device)?);
             }
         }
-        for id in &self.rollouts {
-            if let Some(rollout) = fleet.rollouts.get(id) {
-                values.push((Key::Rollout(id.clone()), serde_json::to_vec(rollout)?));
+        // Few are in force at once, so all of them go when one has changed.
+        for (id, claim) in fleet.claims.iter().filter(|_| self.claims) {
+            put(Key::Claim(id.clone()), serde_json::to_vec(claim)?);
+        }
+        for (id, factory) in fleet.factories.iter().filter(|_| self.factories) {
+            put(Key::Factory(id.clone()), serde_json::to_vec(factory)?);
+        }
+        for (id, rollout) in &fleet.rollouts {
+            if self.withdrawn || self.rollouts.contains(id) {
+                put(Key::Rollout(id.clone()), serde_json::to_vec(rollout)?);
             }
         }
         // A kill is of a rollout, and its product keeps the release dead.
@@ -351,11 +395,15 @@ impl Changed {
             killed.filter(|rollout| rollout.status == Status::Killed).map(|rollout| &rollout.product);
         for id in self.products.iter().chain(killed).collect::<BTreeSet<_>>() {
             if let Some(product) = fleet.products.get(id) {
-                values.push((Key::Product(id.clone()), serde_json::to_vec(product)?));
+                put(Key::Product(id.clone()), serde_json::to_vec(product)?);
             }
         }
         // The mark moves even when nothing that is kept has changed.
-        values.push((Key::Meta(Meta::Reports), serde_json::to_vec(&fleet.reports)?));
+        put(Key::Meta(Meta::Reports), serde_json::to_vec(&fleet.reports)?);
+        for id in &self.pending {
+            let applicant = fleet.pending.get(id).map(serde_json::to_vec).transpose()?;
+            values.push((Key::Pending(id.clone()), applicant));
+        }
         Ok(values)
     }
 }

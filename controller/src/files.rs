@@ -36,6 +36,12 @@ pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Tells whether a folder is there and may be written to.
+pub fn usable(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    access(folder, Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
+}
+
 /// Makes a folder that only its owner may enter, unless it is there already.
 pub fn private_folder(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;

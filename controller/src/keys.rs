@@ -37,7 +37,7 @@ use tern_protocol::tuf::Role;
 
 pub use exec::{ExecError, ExecSigner};
 pub use hand::{Hand, KeyName};
-pub use init::{Holder, InitOptions, InitReport, Quota, init, make_key};
+pub use init::{FactoryReport, Holder, InitOptions, InitReport, Quota, init, make_factory, make_key};
 pub use load::{
     OnlineKey, fleet, keep_offline, load_online, load_online_for, load_signer, make_online, offline_files,
     online_keys, products,

@@ -164,6 +164,14 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 /// Runs the service until it is stopped, or cannot keep its promises.
 pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
+    // Before anything is opened or written.
+    if !config.listen_api.ip().is_loopback() {
+        anyhow::bail!(
+            "the API has no login, so it listens on loopback addresses only, not on {}: keep 127.0.0.1, and reach it \
+             through an SSH tunnel, or a proxy on this machine that asks who is there",
+            config.listen_api
+        );
+    }
     let fleet = match keys::fleet(&config.data)? {
         Some(fleet) => fleet,
         // Nothing is set up yet; whoever runs `tern keys init` may still choose the name.
@@ -187,7 +195,12 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         online.insert(product.clone(), keys);
     }
     if products.is_empty() {
-        tracing::warn!("no product is set up; run `tern keys init` and start again");
+        tracing::warn!(
+            "data folder {0} holds no product, so no device can be served: if the path is right, run `tern keys init \
+             --fleet NAME --product NAME --data {0} --offline DIR` and start again; if not, give the right one with \
+             --data",
+            config.data.display()
+        );
     }
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
@@ -245,7 +258,9 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         extras: Arc::new(move || view(stats.as_deref())),
         data_dir: config.data.clone(),
     };
-    let server = tokio::spawn(async move { axum::serve(api, router(api_state)).await });
+    // Who asks matters: an unsigned list is taken from this machine only.
+    let service = router(api_state).into_make_service_with_connect_info::<SocketAddr>();
+    let server = tokio::spawn(async move { axum::serve(api, service).await });
     let mqtt = edge.bridge.as_ref().map(|b| b.addresses()).unwrap_or_default();
     write_addresses(
         &config.data,

@@ -143,7 +143,15 @@ fn load(store: &dyn Store, id: &FleetId) -> Result<Option<Fleet>, StoreError> {
     if store.get(&Key::Meta(Meta::Checkpointing))?.is_some() {
         return Ok(None);
     }
-    for prefix in [Prefix::Devices, Prefix::Rollouts, Prefix::Products, Prefix::Meta] {
+    for prefix in [
+        Prefix::Devices,
+        Prefix::Rollouts,
+        Prefix::Products,
+        Prefix::Pending,
+        Prefix::Claims,
+        Prefix::Factories,
+        Prefix::Meta,
+    ] {
         let mut after = None;
         loop {
             let Page { entries, next } = store.scan(&prefix, after.as_ref(), PAGE)?;
@@ -174,6 +182,9 @@ fn take(fleet: &mut Fleet, key: Key, value: &[u8]) -> bool {
         Key::Device(id) => put(&mut fleet.devices, id, value),
         Key::Rollout(id) => put(&mut fleet.rollouts, id, value),
         Key::Product(id) => put(&mut fleet.products, id, value),
+        Key::Pending(id) => put(&mut fleet.pending, id, value),
+        Key::Claim(id) => put(&mut fleet.claims, id, value),
+        Key::Factory(id) => put(&mut fleet.factories, id, value),
         Key::Meta(Meta::Reports) => serde_json::from_slice(value).map(|n| fleet.reports = n).is_ok(),
         Key::Meta(_) | Key::Release(..) | Key::Counters(..) => true,
     }

@@ -145,6 +145,14 @@ id!(
     /// Names one rollout of one release.
     RolloutId, "rollout id", [""; 0]
 );
+id!(
+    /// Names a claim: a token that lets a number of devices enrol.
+    ClaimId, "claim id", [""; 0]
+);
+id!(
+    /// Names a factory whose key vouches for lists of devices.
+    FactoryId, "factory id", [""; 0]
+);
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@
 //! | [`chunk`] | images as 64 KiB chunks under a Merkle root; the chunk index |
 //! | [`bundle`] | the container in which signed files travel |
 //! | [`message`] | reports, answers, requests for packs and files |
+//! | [`claim`] | tokens that let devices enrol which no factory list names |
 //! | [`mac`] | keys and authentication codes of everything that is not a signed file |
 //! | [`state`] | the names of the update machine's states and of outcomes |
 //! | [`tuf`] | signed metadata: types, signing, and the client workflow |
@@ -20,6 +21,7 @@
 
 pub mod bundle;
 pub mod chunk;
+pub mod claim;
 pub mod digest;
 pub mod id;
 pub mod limits;

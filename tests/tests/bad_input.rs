@@ -65,7 +65,7 @@ fn a_missing_file_is_named_with_what_to_do() {
     let create = ["release", "create", "--product", PRODUCT, "--rc", "2", "--version", "2", "--model", MODEL];
     let cases: [(&[&str], &[&str]); 6] = [
         (&["serve", "--config", gone], &["could not read configuration", gone]),
-        (&["device", "add", "--file", gone], &["could not read", gone, "check the path"]),
+        (&["device", "add", "--unsigned", "--file", gone], &["could not read", gone, "check the path"]),
         (&[&create[..], &["--image", gone, "--out", out]].concat(), &[gone, "check the path"]),
         (&["release", "sign", gone, "--key", there, "--out", out], &["could not read", gone, "hint:"]),
         (&["release", "publish", gone], &["could not read", gone, "check the path"]),
@@ -158,10 +158,13 @@ fn what_a_foreign_key_signed_is_refused_everywhere() {
     line["device"] = json!("dev-1");
     let list = lab.path("stolen.json");
     std::fs::write(&list, format!("{}\n{line}\n", thief.identity())).unwrap();
-    let ran = lab.run(&["device", "add", "--file", &show(&list)]);
+    let ran = lab.run(&["device", "add", "--unsigned", "--file", &show(&list)]);
     refused(&ran, &["dev-1 is registered with another identity key", "hint:"]);
-    let (code, body) =
-        lab.http("POST", "/v1/devices", Some(json!({"devices": [line]}).to_string().as_bytes()));
+    let (code, body) = lab.http(
+        "POST",
+        "/v1/devices",
+        Some(json!({"devices": [line], "unsigned": true}).to_string().as_bytes()),
+    );
     assert_eq!(code, 409, "{body}");
     assert_eq!(lab.http("GET", "/v1/devices/thief", None).0, 404, "a refused list registers nobody");
 
@@ -290,4 +293,28 @@ fn a_broker_address_that_is_none_is_refused() {
     let data = show(&lab.data());
     let ran = lab.run(&["serve", "--data", &data, "--listen-api", "127.0.0.1:0", "--broker", "http://x"]);
     refused(&ran, &["http://x", "mqtt://host:port"]);
+}
+
+/// The API has no login: who asks for it on another address is told before anything is written.
+#[test]
+fn an_api_for_everybody_is_refused() {
+    let lab = Lab::bare(Broker::Embedded);
+    let fresh = lab.path("fresh");
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:7880"] {
+        let ran = lab.run(&["serve", "--data", &show(&fresh), "--listen-api", address]);
+        refused(&ran, &[address, "no login", "SSH tunnel"]);
+    }
+    assert!(!fresh.exists());
+}
+
+#[test]
+fn a_data_folder_that_holds_nothing_is_named_with_what_to_do() {
+    let lab = Lab::bare(Broker::Embedded);
+    let (typo, taken) = (lab.path("tern-dat"), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = taken.local_addr().unwrap().to_string();
+
+    // The taken address ends it right after it has looked into the folder.
+    let ran = lab.run(&["serve", "--data", &show(&typo), "--listen-api", &address]);
+
+    refused(&ran, &[&show(&typo), "holds no product", "tern keys init", "--data"]);
 }

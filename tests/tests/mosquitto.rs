@@ -129,7 +129,7 @@ fn a_fleet_on_mosquitto_takes_a_good_release_and_gives_back_a_bad_one_whatever_a
     let mut line = other.identity();
     line["model"] = serde_json::json!("tr-999");
     std::fs::write(lab.path("hostile.json"), line.to_string()).unwrap();
-    lab.json(&["device", "add", "--file", &lab.path("hostile.json").display().to_string()]);
+    lab.json(&["device", "add", "--unsigned", "--file", &lab.path("hostile.json").display().to_string()]);
 
     // Somebody who may hear everything, and the hostile device, which may not.
     let mut witness = mosquitto.connect("witness", "service");

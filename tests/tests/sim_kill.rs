@@ -2,6 +2,7 @@
 
 use tern_controller::core::rollout::plan::Reach;
 use tern_controller::core::rollout::record::Status;
+use tern_controller::core::service::{Command, RefusalKind};
 use tern_protocol::state::{Outcome, StateName};
 use tern_tests::sim::clock::{HOUR, MINUTE};
 use tern_tests::sim::operator::plan;
@@ -196,7 +197,9 @@ fn nobody_is_answered_between_a_kill_and_its_signature() {
     sim.expect("hooks run", announcing, HOUR);
 
     sim.controller.pull_halt_token(true);
-    sim.kill(&rollout);
+    let kill = Command::Kill { rollout, reason: "test".into() };
+    let refusal = sim.command(kill).expect_err("a kill that cannot be signed is not called done");
+    assert_eq!(refusal.kind, RefusalKind::Unsigned, "{refusal}");
     sim.run_for(HOUR);
 
     assert_eq!(sim.settled_on(0), 8, "{}", sim.tail(60));

@@ -40,6 +40,10 @@ impl FileBoot {
     /// Puts the image in the file `image_path`, which must be what `image` says, into slot a of a device that has
     /// never run, and has slot a boot. The boot record comes last, so an interrupted call can be repeated.
     pub fn provision(folder: &Path, image_path: &Path, image: Image) -> Result<(), BootError> {
+        // A device is provisioned once: a slip here could not be mended by calling again.
+        if image.length == 0 {
+            return Err(BootError::EmptyImage);
+        }
         let record = boot_record(folder)?;
         if record.load().map_err(BootError::Record)?.is_some() {
             return Err(BootError::AlreadyProvisioned);
@@ -60,7 +64,7 @@ impl FileBoot {
         now: Duration,
         kernel: Option<String>,
     ) -> Result<Self, BootError> {
-        let record = boot_record(folder)?;
+        let record = boot_record(folder).map_err(not_provisioned_without_folder)?;
         let marker = runtime.join(MARKER);
         let booted = match present_boot(&marker, now, kernel.as_deref())? {
             Some(booted) => booted,
@@ -94,6 +98,16 @@ impl Boot for FileBoot {
 
 fn boot_record(folder: &Path) -> Result<RecordFile<BootRecord>, BootError> {
     RecordFile::open(folder, "boot").map_err(BootError::Record)
+}
+
+/// The folder of the slots is made by provisioning: where it is missing, that has not happened yet.
+fn not_provisioned_without_folder(error: BootError) -> BootError {
+    match error {
+        BootError::Record(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            BootError::NotProvisioned
+        }
+        other => other,
+    }
 }
 
 fn load(record: &RecordFile<BootRecord>) -> Result<BootRecord, BootError> {

@@ -65,11 +65,14 @@ pub enum BootError {
     #[error("could not use the boot record")]
     Record(#[source] RecordError),
     /// There is no boot record.
-    #[error("the device has no boot record; provision it first")]
+    #[error("the device has no boot record; put its first image there with `tern-agent provision`")]
     NotProvisioned,
     /// There is a boot record already.
     #[error("the device is provisioned already; nothing was changed")]
     AlreadyProvisioned,
+    /// The image for the first slot has no bytes.
+    #[error("the image is empty, and nothing could boot from it; nothing was changed")]
+    EmptyImage,
     /// What was read back is not what was written.
     #[error("the boot record reads back differently from what was written; the medium is failing")]
     ReadBack,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use tern_protocol::bundle::File;
+use tern_protocol::claim::Token;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::PairSecret;
 use tern_protocol::message::{Pack, Registry, ReportKind, Versions};
@@ -20,6 +21,7 @@ use super::durable::Durable;
 use super::eligibility::{self, Facts};
 use super::exchange::Exchange;
 use super::machine::reports;
+use super::reader::Reader;
 use super::state::{Effect, Event, State, UpdatingStep};
 use super::timing::{Backoff, Now, Stamp, Timing};
 use super::trust::Missing;
@@ -35,6 +37,8 @@ pub struct Settings {
     pub registry: Registry,
     /// The component that the slots hold.
     pub component: String,
+    /// Token for a device that no factory list names.
+    pub claim: Option<Token>,
     /// The agent's own version, for reports.
     pub version: String,
     /// Every wait.
@@ -51,6 +55,14 @@ pub trait Keys {
     fn sign(&self, message: &[u8]) -> Vec<u8>;
     /// Agrees with the controller's telemetry key.
     fn agree(&self, peer: &p256::PublicKey) -> PairSecret;
+    /// Tells whether these keys are to replace others that the controller still believes in.
+    fn replaces(&self) -> bool {
+        false
+    }
+    /// Signs with the identity key that is to be replaced; DER.
+    fn sign_as_former(&self, _message: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// What boot record and slots say when the agent comes up.
@@ -108,6 +120,8 @@ pub enum Output {
     SaveJournal,
     /// Listen to exactly these topics.
     Listen(Vec<Topic>),
+    /// The controller has answered under the new keys: forget the ones that they replace.
+    SettleKeys,
     /// Subscribe again, so that retained messages come again.
     ListenAgain,
     /// Somebody sent a signed file that is bad; it changed nothing. For the log.
@@ -202,6 +216,7 @@ pub struct Agent {
     pub(super) saved: bool,
     pub(super) trust: Trusted,
     pub(super) pool: Pool,
+    pub(super) reader: Reader,
     pub(super) exchange: Exchange,
     pub(super) missing: Option<Missing>,
     pub(super) entropy: Entropy,
@@ -228,7 +243,7 @@ impl Agent {
     ) -> Self {
         durable.outbox.after_restart();
         let job_retry = Backoff::new(settings.timing.retry_first, settings.timing.retry_most);
-        let exchange = Exchange::new(&settings.timing);
+        let exchange = Exchange::new(&settings.timing, keys.replaces());
         Self {
             settings,
             keys,
@@ -236,6 +251,7 @@ impl Agent {
             saved: true,
             trust,
             pool: Pool::default(),
+            reader: Reader::default(),
             exchange,
             missing: None,
             entropy: Entropy { seed, used: 0 },
@@ -396,13 +412,13 @@ impl Agent {
             Topic::DevicePack(device) if *device == self.settings.device => self.pack(payload, now),
             Topic::DeviceIn(device) if *device == self.settings.device => {
                 if tern_protocol::bundle::Bundle::looks_like(payload) {
-                    self.bundle(payload, now);
+                    self.bundle(topic, payload, now);
                 } else {
                     self.answer(payload, now);
                 }
             }
             Topic::Timestamp(_) | Topic::Root(..) | Topic::Head(_) | Topic::Cohort(..) => {
-                self.bundle(payload, now)
+                self.bundle(topic, payload, now)
             }
             _ => {}
         }

@@ -106,7 +106,7 @@ impl Download {
             }
         };
         self.ask_again = uptime + self.repeat.step();
-        Some(Get { want })
+        Some(Get::from(want))
     }
 
     /// Returns the piece that must be here before `chunk` can be judged, if it is not.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use tern_protocol::claim::Claimed;
 use tern_protocol::limits::ANSWER_MAX;
 use tern_protocol::mac::{Direction, MacKey, epoch_of};
 use tern_protocol::message::{
@@ -18,6 +19,8 @@ use super::timing::{Backoff, Now, Timing};
 const NONCES: usize = 4;
 /// Hellos without an answer after which the device enrols again: the controller may have lost its store.
 const HELLOS_BEFORE_ENROL: u32 = 3;
+/// Rounds of reports or asks without a word from the controller after which the device greets again.
+const UNHEARD_MAX: u32 = 5;
 
 /// What the device remembers of its talk with the controller while it runs.
 pub(super) struct Exchange {
@@ -32,8 +35,12 @@ pub(super) struct Exchange {
     resend: Backoff,
     resend_at: u64,
     challenge: Option<Nonce>,
+    /// Reports and asks sent since the controller was heard last, in rounds.
+    unheard: u32,
     /// Reports below this number were sent in this connection and epoch.
     sent_below: u64,
+    /// The controller may still believe in other keys than ours.
+    replacing: bool,
     /// The last answer named newer files than those held: wait for them before asking again.
     pub(super) behind: Option<(u32, u32)>,
 }
@@ -48,7 +55,7 @@ struct Keys {
 }
 
 impl Exchange {
-    pub(super) fn new(timing: &Timing) -> Self {
+    pub(super) fn new(timing: &Timing, replacing: bool) -> Self {
         Self {
             up: false,
             greeted: false,
@@ -60,7 +67,9 @@ impl Exchange {
             resend: Backoff::new(timing.resend_first, timing.get_most),
             resend_at: 0,
             challenge: None,
+            unheard: 0,
             sent_below: 0,
+            replacing,
             behind: None,
         }
     }
@@ -124,6 +133,7 @@ impl Agent {
         if now.uptime >= self.exchange.resend_at {
             self.exchange.sent_below = 0;
             self.exchange.resend_at = now.uptime + self.exchange.resend.step();
+            self.unheard(now);
             if !self.exchange.greeted {
                 self.greet();
             }
@@ -134,8 +144,25 @@ impl Agent {
         }
     }
 
+    /// Counts a try that may go unheard. After some the device greets again: a service that was restored, or took
+    /// an old message of this device for a new one, drops everything in this epoch until it has been greeted.
+    fn unheard(&mut self, now: Now) {
+        if !self.exchange.greeted {
+            return;
+        }
+        self.exchange.unheard += 1;
+        if self.exchange.unheard >= UNHEARD_MAX {
+            self.exchange.unheard = 0;
+            self.exchange.greeted = false;
+            self.exchange.hellos = 0;
+            self.exchange.resend_at = now.uptime;
+            self.durable.outbox.drop_hello();
+        }
+    }
+
     fn greet(&mut self) {
-        if !self.durable.enrolled || self.exchange.hellos >= HELLOS_BEFORE_ENROL {
+        let due = !self.durable.enrolled || self.exchange.replacing;
+        if due || self.exchange.hellos >= HELLOS_BEFORE_ENROL {
             self.enrol();
             self.exchange.hellos = 0;
         }
@@ -173,12 +200,19 @@ impl Agent {
     fn enrol(&mut self) {
         let (identity, telemetry) = (self.keys.identity(), self.keys.telemetry());
         let input = enrol_signing_input(&self.settings.fleet, &self.settings.device, &identity, &telemetry);
+        // The proof covers what we were configured as: the registry's word is the controller's own.
+        let registry = &self.settings.registry;
+        let (fleet, device) = (&self.settings.fleet, &self.settings.device);
+        let claimed = Claimed { fleet, device, identity: &identity, telemetry: &telemetry, registry };
+        let claim = self.settings.claim.as_ref().map(|token| token.prove(&claimed).to_string());
+        let former = self.exchange.replacing.then(|| self.keys.sign_as_former(&input)).flatten();
         let enrol = Enrol {
             identity: hex::encode(&identity),
             telemetry: hex::encode(&telemetry),
             proof: hex::encode(self.keys.sign(&input)),
-            claim: None,
-            replaces: None,
+            registry: claim.is_some().then(|| registry.clone()),
+            claim,
+            replaces: former.map(hex::encode),
         };
         let payload = serde_json::to_vec(&enrol).expect("our own messages serialise");
         self.publish(UpKind::Enrol, payload);
@@ -244,6 +278,7 @@ impl Agent {
             self.saved = false;
         }
         self.send(n, ReportKind::Ask { nonce, attempt });
+        self.unheard(now);
     }
 
     /// Derives the keys of this epoch; false while the signed files name no telemetry key.
@@ -279,9 +314,13 @@ impl Agent {
         };
         let Ok(body) = key.open(payload) else { return };
         let Ok(answer) = serde_json::from_slice::<Answer>(&body) else { return };
+        self.exchange.unheard = 0;
         if !self.durable.enrolled {
             self.durable.enrolled = true;
             self.saved = false;
+        }
+        if std::mem::take(&mut self.exchange.replacing) {
+            self.out.push(Output::SettleKeys);
         }
         match (answer.e, answer.kind) {
             (0, AnswerKind::Challenge { challenge }) => self.challenged(challenge),

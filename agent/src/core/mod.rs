@@ -8,6 +8,7 @@
 //! | [`eligibility`] | may this device run that release, now? |
 //! | [`download`] | which packs to ask for next, and which to believe |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
+//! | `reader` | bundles: their dictionary, and those that wait for one |
 //! | [`durable`] | what the journal keeps |
 //! | [`agent`] | the whole agent as one value: inputs in, outputs out |
 //! | `exchange` | epochs, hello, nonces, answers |
@@ -22,6 +23,7 @@ pub mod eligibility;
 mod exchange;
 pub mod machine;
 pub mod outbox;
+mod reader;
 pub mod state;
 pub mod timing;
 mod trust;

@@ -1,6 +1,5 @@
 //! Signed files in, offers and kills out.
 
-use tern_protocol::bundle::Bundle;
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::GET_WANTS_MAX;
 use tern_protocol::message::{Get, Registry, Want};
@@ -12,6 +11,16 @@ use tern_protocol::tuf::content::EntryKind;
 use super::agent::{Agent, Output};
 use super::state::{Event, State};
 use super::timing::{Backoff, Now};
+
+/// Everything but root, which is asked for by version.
+const NEWEST: [(Role, Option<u32>); 6] = [
+    (Role::Timestamp, None),
+    (Role::Snapshot, None),
+    (Role::Targets, None),
+    (Role::Release, None),
+    (Role::Rollout, None),
+    (Role::Halt, None),
+];
 
 /// What the device still lacks, and when it asks for it.
 #[derive(Debug, Clone)]
@@ -42,22 +51,40 @@ impl Agent {
     }
 
     /// Takes a bundle from wherever it came; what is old or bad changes nothing.
-    pub(super) fn bundle(&mut self, payload: &[u8], now: Now) {
-        let Ok(bundle) = Bundle::unpack(payload) else { return };
-        for file in bundle.files {
-            self.pool.add(file);
+    pub(super) fn bundle(&mut self, topic: &Topic, payload: &[u8], now: Now) {
+        let files = self.reader.read(&self.trust, topic, payload);
+        if files.is_empty() && self.reader.awaited().is_none() {
+            return;
         }
+        let answered = matches!(topic, Topic::DeviceIn(_)) && !files.is_empty();
+        files.into_iter().for_each(|file| self.pool.add(file));
         self.refresh(now);
+        // A chunk server has sent the newest that there is: what waits still is for nobody.
+        if answered && self.reader.awaited().is_some() {
+            self.reader.forget();
+            self.refresh(now);
+        }
     }
 
     fn refresh(&mut self, now: Now) {
-        let wall = now.wall.max(self.durable.time_floor);
-        let refresh = self.trust.refresh(&mut self.pool, wall);
-        if !refresh.changed.is_empty() {
+        let wall = now.trusted(self.durable.time_floor);
+        let (mut changed, mut refused) = (false, Vec::new());
+        let missing = loop {
+            let refresh = self.trust.refresh(&mut self.pool, wall);
+            changed |= !refresh.changed.is_empty();
+            refused.extend(refresh.refused);
+            let renewed = refresh.changed.iter().any(|role| matches!(role, Role::Root | Role::Targets));
+            let files = if renewed { self.reader.read_again(&self.trust) } else { Vec::new() };
+            if files.is_empty() {
+                break refresh.missing;
+            }
+            files.into_iter().for_each(|file| self.pool.add(file));
+        };
+        if changed {
             self.out.insert(0, Output::SaveTrust(self.trust.files()));
         }
-        self.note_missing(refresh.missing, now);
-        let refused = refresh.refused.into_iter().map(|(role, error)| Output::Refused { role, error });
+        self.note_missing(missing, now);
+        let refused = refused.into_iter().map(|(role, error)| Output::Refused { role, error });
         self.out.extend(refused);
         let held = self.trust.versions();
         if self.exchange.behind.is_some_and(|(rollout, halt)| rollout <= held.rollout && halt <= held.halt) {
@@ -69,6 +96,10 @@ impl Agent {
 
     /// With an open attempt what is missing is asked for at once, otherwise within half a heartbeat.
     fn note_missing(&mut self, files: Vec<(Role, Option<u32>)>, now: Now) {
+        if files.is_empty() && self.reader.awaited().is_some() {
+            self.note_unread(now);
+            return;
+        }
         if files.is_empty() {
             if self.trust.current().is_some() && self.exchange.behind.is_none() {
                 self.missing = None;
@@ -76,10 +107,7 @@ impl Agent {
             return;
         }
         let timing = &self.settings.timing;
-        let hash = Digest::of(self.settings.device.as_str().as_bytes()).short() >> 32;
-        let calm = (timing.heartbeat / 2).saturating_mul(hash) >> 32;
-        let wait =
-            if self.durable.state.open().is_some() || self.trust.current().is_none() { 0 } else { calm };
+        let wait = self.calm();
         match &mut self.missing {
             Some(missing) if missing.files == files => {}
             missing => {
@@ -87,6 +115,29 @@ impl Agent {
                 *missing = Some(Missing { files, ask_at: now.uptime + wait, repeat });
             }
         }
+    }
+
+    /// A bundle waits for a root or targets that are not here. They are on their way in most cases, for `head`
+    /// carries them and needs no dictionary; if they do not come, everything is asked for.
+    fn note_unread(&mut self, now: Now) {
+        let Some(awaited) = self.reader.awaited() else { return };
+        // Nobody has signed what the bundle says about its dictionary, so it moves a request by two roots at most.
+        let roots = (self.trust.versions().root.saturating_add(1)..=awaited.root).take(2);
+        let mut files: Vec<_> = roots.map(|version| (Role::Root, Some(version))).collect();
+        files.extend(NEWEST);
+        let repeat = Backoff::new(self.settings.timing.get_first, self.settings.timing.get_most);
+        let wait = self.calm().max(self.settings.timing.retained_wait);
+        let ask_at = now.uptime + wait;
+        self.missing.get_or_insert(Missing { files: Vec::new(), ask_at, repeat }).files = files;
+    }
+
+    /// With an open attempt, or with no whole set, there is no time to lose; otherwise a fleet asks over half a heartbeat.
+    fn calm(&self) -> u64 {
+        if self.durable.state.open().is_some() || self.trust.current().is_none() {
+            return 0;
+        }
+        let hash = Digest::of(self.settings.device.as_str().as_bytes()).short() >> 32;
+        (self.settings.timing.heartbeat / 2).saturating_mul(hash) >> 32
     }
 
     /// Asks for missing files when that is due.
@@ -108,8 +159,7 @@ impl Agent {
         let mut files = missing.files.clone();
         if files.is_empty() {
             // Nothing names what is missing, so ask for the newest of everything.
-            files =
-                Role::ALL.into_iter().filter(|role| *role != Role::Root).map(|role| (role, None)).collect();
+            files = NEWEST.into();
         }
         let want = files
             .into_iter()
@@ -118,12 +168,13 @@ impl Agent {
                 let version = version.filter(|_| role == Role::Root);
                 Want::File { product: product.clone(), role, version }
             })
-            .collect();
+            .collect::<Vec<_>>();
         if !whole {
             self.out.push(Output::ListenAgain);
         }
         let topic = Topic::Up(self.settings.device.clone(), UpKind::Get);
-        self.out.push(Output::Publish { topic, payload: Get { want }.write() });
+        let get = Get { want, dictionary: self.reader.held(&self.trust) };
+        self.out.push(Output::Publish { topic, payload: get.write() });
     }
 
     /// Draws the conclusions from the trusted files: kills first, then what is offered.

@@ -156,7 +156,7 @@ impl LinkConfig {
             brokers: config.brokers.clone(),
             client_id: config.device.to_string(),
             login,
-            tls: config.tls.as_ref().map(|files| tls::load(files, time_floor)).transpose()?,
+            tls: config.tls.as_ref().map(|files| tls::load(files, time_floor, clock::wall)).transpose()?,
             will: Some((presence, offline)),
             keepalive: config.timing.keepalive,
             silence: config.timing.broker_silence,

@@ -10,18 +10,23 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::LinkError;
-use crate::clock;
 use crate::config::TlsFiles;
+use crate::core::timing::Now;
 
-/// Reads `files` and builds a client's side of TLS 1.2 and 1.3 from them. It is at least `time_floor`, Unix seconds.
-pub(super) fn load(files: &TlsFiles, time_floor: u64) -> Result<Arc<ClientConfig>, LinkError> {
+/// Reads `files` and builds a client's side of TLS 1.2 and 1.3 from them. `wall` is the device's clock and `time_floor`
+/// the latest time that it was shown, both in Unix seconds.
+pub(super) fn load(
+    files: &TlsFiles,
+    time_floor: u64,
+    wall: fn() -> u64,
+) -> Result<Arc<ClientConfig>, LinkError> {
     let mut roots = RootCertStore::empty();
     for authority in certificates(&files.ca)? {
         roots.add(authority).map_err(LinkError::Tls)?;
     }
     // Named here rather than installed for the process: a library must not decide for its program.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_details(provider, Arc::new(Time { floor: time_floor }))
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(Time { floor: time_floor, wall }))
         .with_safe_default_protocol_versions()
         .map_err(LinkError::Tls)?
         .with_root_certificates(roots);
@@ -39,11 +44,13 @@ pub(super) fn load(files: &TlsFiles, time_floor: u64) -> Result<Arc<ClientConfig
 #[derive(Debug)]
 struct Time {
     floor: u64,
+    wall: fn() -> u64,
 }
 
 impl TimeProvider for Time {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(clock::wall().max(self.floor))))
+        let now = Now { uptime: 0, wall: (self.wall)() }.trusted(self.floor);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(now)))
     }
 }
 

@@ -268,7 +268,7 @@ impl Shared {
         let Ok(get) = Get::read(payload) else { return };
         self.counters.asked();
         let to = Topic::DeviceIn(device.clone()).render(&self.fleet);
-        let bundles = serve::bundles(&self.files, &get);
+        let bundles = self.files.answer(&get);
         let packs = Topic::DevicePack(device.clone()).render(&self.fleet);
         let mut work = self.work();
         for bundle in bundles {

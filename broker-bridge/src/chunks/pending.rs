@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn get(want: Vec<Want>) -> Get {
-        Get { want }
+        Get::from(want)
     }
 
     fn packs(from: u32, to: u32) -> Want {

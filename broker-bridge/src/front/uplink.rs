@@ -15,7 +15,7 @@ use super::rate::Bucket;
 use super::session::{Awaited, Reader};
 use super::sessions::Session;
 use super::upstream::Upstream;
-use crate::chunks::{pending, serve};
+use crate::chunks::pending;
 use crate::clock;
 use crate::policy::{self, Client, Route};
 
@@ -170,7 +170,7 @@ impl<'a> Uplink<'a> {
             self.session.queue.ask(pending::jobs(get, packs));
         }
         let topic = Topic::DeviceIn(device.clone()).render(fleet);
-        for payload in serve::bundles(&self.shared.files, get) {
+        for payload in self.shared.files.answer(get) {
             self.session.deliver(&Publish { topic: topic.clone(), qos: 1, payload, ..Publish::default() });
         }
     }

@@ -53,6 +53,7 @@ impl From<Refusal> for Failure {
             RefusalKind::NotFound => StatusCode::NOT_FOUND,
             RefusalKind::Conflict => StatusCode::CONFLICT,
             RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            RefusalKind::Unsigned => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refusal.what, refusal.hint)
     }
@@ -78,14 +79,35 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|e| Failure::new(e.status(), e.body_text(), "send less at once"))?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| {
-            let error = format!("the body is not what this path takes: {e}");
-            Failure::new(StatusCode::UNPROCESSABLE_ENTITY, error, "send JSON as docs/operating.md shows it")
-        })
+        parse(&read_bytes(request, state).await?).map(Self)
     }
+}
+
+/// A JSON body that may be left out.
+pub(super) struct MaybeBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeBody<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        read_bytes(request, state)
+            .await
+            .and_then(|bytes| if bytes.is_empty() { Ok(Self(T::default())) } else { parse(&bytes).map(Self) })
+    }
+}
+
+async fn read_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Failure> {
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|e| Failure::new(e.status(), e.body_text(), "send less at once"))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        let error = format!("the body is not what this path takes: {e}");
+        let hint = "send JSON as docs/operating.md shows it under \"The API\"";
+        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, error, hint)
+    })
 }
 
 /// The part after the question mark.

@@ -117,6 +117,8 @@ impl Client {
             .timeout_global(Some(UPLOAD))
             .build()
             .header("content-length", length.to_string())
+            // A refusal that needs no look at the bytes comes before they are sent, and is read.
+            .header("expect", "100-continue")
             .content_type("application/octet-stream");
         self.read(request.send(body))
     }

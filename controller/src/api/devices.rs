@@ -1,8 +1,10 @@
 //! Paths under `/v1/devices`.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::ops::Bound;
 
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use tern_protocol::id::{DeviceId, ProductId};
@@ -39,8 +41,32 @@ pub(super) async fn list(State(state): State<Shared>, query: Query<Which>) -> An
     good(state.api.engine.query(lines).await?)
 }
 
-pub(super) async fn add(State(state): State<Shared>, body: Body<AddDevices>) -> Answer<AddedDevices> {
-    let command = Command::AddDevices { devices: body.0.devices };
+/// Registers devices on nobody's word: the request must say so, and come from this machine.
+pub(super) async fn add(
+    State(state): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Body<AddDevices>,
+) -> Answer<AddedDevices> {
+    let AddDevices { devices, unsigned } = body.0;
+    if !unsigned {
+        let hint = "send it signed to /v1/factory-lists, or say \"unsigned\": true";
+        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "nobody has signed this list", hint));
+    }
+    if !peer.ip().to_canonical().is_loopback() {
+        let error = format!("{} is not this machine, and nobody has signed this list", peer.ip());
+        return Err(Failure::new(StatusCode::FORBIDDEN, error, "have a trusted factory sign it"));
+    }
+    let products: BTreeSet<ProductId> = devices.iter().map(|entry| entry.registry.product.clone()).collect();
+    let unknown = move |service: &mut crate::core::service::Service, _: &_| {
+        products.into_iter().find(|product| !service.fleet().products.contains_key(product))
+    };
+    // Such a device could never be offered anything, and a slip in the list would show only then.
+    if let Some(product) = state.api.engine.query(unknown).await? {
+        let error = format!("the list names product {product}, which this service does not have");
+        let hint = "correct the list, or set the product up with `tern keys init` and restart the service";
+        return Err(Failure::new(StatusCode::CONFLICT, error, hint));
+    }
+    let command = Command::AddUnsignedDevices { devices };
     match state.api.engine.command(command).await?? {
         Reply::Devices { added, renewed } => good(AddedDevices { added, renewed }),
         other => Err(Failure::internal(format!("the engine answered {other:?} to a list of devices"))),

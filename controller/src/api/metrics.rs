@@ -18,13 +18,27 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
     let mut page = Page::default();
     page.one("tern_devices", "gauge", "Registered devices", fleet.devices.len() as u64);
     page.one("tern_devices_enrolled", "gauge", "Devices whose key is known", views::enrolled(fleet));
+    page.one("tern_devices_pending", "gauge", "Devices that wait for approval", fleet.pending.len() as u64);
+    page.one("tern_devices_quarantined", "gauge", "Quarantined devices", views::quarantined(fleet));
     page.one("tern_reports_total", "counter", "Reports counted in the fleet's life", fleet.reports);
     page.one("tern_reports_accepted_total", "counter", "Reports taken in", counters.accepted);
     page.one("tern_reports_duplicate_total", "counter", "Reports that came again", counters.duplicates);
     page.one("tern_messages_forged_total", "counter", "Messages that did not authenticate", counters.forged);
     page.one("tern_messages_malformed_total", "counter", "Messages that made no sense", counters.malformed);
     page.one("tern_messages_unknown_total", "counter", "Messages of unregistered devices", counters.unknown);
-    page.one("tern_challenges_total", "counter", "Challenges sent", counters.challenged);
+    let trouble = service.trouble().len() as u64;
+    page.one(
+        "tern_products_unsigned",
+        "gauge",
+        "Products for which nothing can be signed: wake somebody",
+        trouble,
+    );
+    for (name, help, value) in [
+        ("tern_messages_silenced_total", "Messages of revoked and reset devices", counters.silenced),
+        ("tern_enrolments_refused_total", "Enrolments by claims that were not good", counters.refused()),
+    ] {
+        page.one(name, "counter", help, value);
+    }
     page.one("tern_ledger_frames", "counter", "Frames of the ledger", ledger.next());
     page.one("tern_wire_pack_bytes_total", "counter", "Payload of packs sent", wire.packs);
     page.one("tern_wire_down_bytes_total", "counter", "MQTT bytes to devices", wire.down);

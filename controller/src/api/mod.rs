@@ -7,11 +7,13 @@
 //! | [`client`] | the same from the command line's side |
 //! | `answer` | reading requests, writing errors |
 //! | `devices`, `releases`, `keys`, `rollouts`, `ledger` | what the paths do |
+//! | `admission` | claims, factories, and decisions about devices |
 //! | `images` | taking in the bytes of an image |
 //! | `preview` | what an operator should know before starting |
 //! | `views` | from the fleet to the shapes |
 //! | `metrics` | the numbers that Prometheus reads |
 
+mod admission;
 mod answer;
 pub mod client;
 mod devices;

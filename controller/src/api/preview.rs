@@ -7,7 +7,7 @@ use crate::core::rollout::evidence::fewest_to_pass;
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Plan, Reach};
 use crate::core::rollout::policy::TINY_FLEET;
-use crate::core::rollout::record::Status;
+use crate::core::rollout::record::{Rollout, Status};
 use crate::core::service::{Refusal, Service};
 
 /// Gates that want more devices than this want too much of any fleet.
@@ -38,14 +38,28 @@ pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Pr
     if product.is_some_and(|p| p.halted.contains(&wanted.rc)) {
         warnings.push(format!("release {} was halted and is dead for ever: it cannot start", wanted.rc));
     }
-    let active = fleet
-        .rollouts
-        .values()
-        .filter(|r| r.product == wanted.product && matches!(r.status, Status::Running | Status::Paused));
-    for other in active {
-        warnings.push(format!("rollout {} of this product is active; regions may not overlap", other.id));
-    }
+    let rollouts = fleet.rollouts.values().filter(|r| r.product == wanted.product);
+    warnings.extend(rollouts.filter_map(|other| in_the_way(other, &wanted.plan)));
     Ok(Preview { devices, bytes_each, phases, warnings })
+}
+
+/// Says what the start would meet: nothing, a rollout that it ends, or one that forbids it.
+fn in_the_way(other: &Rollout, plan: &Plan) -> Option<String> {
+    let (theirs, ours) = (&other.plan.regions, &plan.regions);
+    let meet = theirs.is_empty() || ours.is_empty() || theirs.iter().any(|region| ours.contains(region));
+    if !meet || !matches!(other.status, Status::Running | Status::Paused) {
+        return None;
+    }
+    let settled = other.status == Status::Running && other.reaches_all() && other.total().pending() == 0;
+    Some(if settled {
+        format!(
+            "rollout {} reaches everybody and has nobody on the way: starting completes it, and devices that are \
+             away take the newest release",
+            other.id
+        )
+    } else {
+        format!("rollout {0} is active in the same regions: it cannot start before {0} has ended", other.id)
+    })
 }
 
 /// Returns what the numbers alone say against a plan.
@@ -57,8 +71,9 @@ fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
     }
     if devices < TINY_FLEET {
         warnings.push(format!(
-            "{devices} devices are a tiny fleet (below {TINY_FLEET}): the first bad device among the first ten \
-             pauses, and a release is killed on weaker evidence"
+            "{} a tiny fleet (below {TINY_FLEET}): the first bad device among the first ten \
+             pauses, and a release is killed on weaker evidence",
+            if devices == 1 { "1 device is".to_owned() } else { format!("{devices} devices are") }
         ));
     }
     let last = phases.len();
@@ -81,9 +96,9 @@ fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
         let limit = percent(p_max);
         match enough {
             Some(enough) if enough > step.devices => warnings.push(format!(
-                "phase {number} has {} devices, its gate at {limit} needs {enough} clean ones: it cannot pass \
+                "phase {number} has {}, its gate at {limit} needs {enough} clean ones: it cannot pass \
                  by itself, only with `tern rollout promote`",
-                step.devices
+                counted(step.devices)
             )),
             None => warnings.push(format!("phase {number}: no number of devices passes a gate at {limit}")),
             Some(_) => {}
@@ -99,12 +114,16 @@ fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
     if !matches!(plan.phases.last().map(|phase| phase.reach), Some(Reach::All)) {
         let included: u64 = phases.iter().map(|step| step.devices).sum();
         warnings.push(format!(
-            "the last phase does not reach everybody: {} devices and all newcomers are never offered it, and \
+            "the last phase does not reach everybody: {} and all newcomers are never offered it, and \
              the rollout never completes",
-            devices.saturating_sub(included)
+            counted(devices.saturating_sub(included))
         ));
     }
     warnings
+}
+
+fn counted(devices: u64) -> String {
+    if devices == 1 { "1 device".to_owned() } else { format!("{devices} devices") }
 }
 
 fn percent(rate: f64) -> String {

@@ -3,11 +3,15 @@
 use axum::extract::{Path, State};
 use tern_protocol::id::RolloutId;
 
-use super::answer::{Answer, Body, Failure, good, name};
+use super::answer::{Answer, Body, Failure, MaybeBody, good, name};
 use super::routes::Shared;
 use super::types::{DoneBody, Kill, Preview, Promote, RolloutLine, RolloutView, StartRollout};
 use super::{preview as previews, views};
 use crate::core::service::{Command, Refusal, RefusalKind, Reply};
+use crate::plain;
+
+/// Characters of a reason.
+const REASON_MAX: usize = 500;
 
 pub(super) async fn list(State(state): State<Shared>) -> Answer<Vec<RolloutLine>> {
     good(state.api.engine.query(|service, _| views::rollout_lines(service.fleet())).await?)
@@ -51,10 +55,20 @@ pub(super) async fn promote(
 pub(super) async fn kill(
     State(state): State<Shared>,
     Path(id): Path<String>,
-    body: Body<Kill>,
+    body: MaybeBody<Kill>,
 ) -> Answer<DoneBody> {
-    let reason = if body.0.reason.is_empty() { "no reason given".to_owned() } else { body.0.reason };
-    run(&state, Command::Kill { rollout: name(&id)?, reason }).await
+    run(&state, Command::Kill { rollout: name(&id)?, reason: mended(&body.0.reason) }).await
+}
+
+/// A reason is printed on many screens: it is short, and commands no terminal. It is mended and not refused, for
+/// nothing may hold up a kill.
+fn mended(reason: &str) -> String {
+    let mut reason = plain::line(reason);
+    if let Some((end, _)) = reason.char_indices().nth(REASON_MAX) {
+        reason.truncate(end);
+        reason.push('…');
+    }
+    if reason.is_empty() { "no reason given".to_owned() } else { reason }
 }
 
 async fn run(state: &Shared, command: Command) -> Answer<DoneBody> {

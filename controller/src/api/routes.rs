@@ -1,8 +1,10 @@
 //! Which path does what.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
@@ -11,7 +13,8 @@ use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
-use super::{ApiState, devices, images, keys, ledger, metrics, releases, rollouts, views};
+use super::{ApiState, admission, devices, images, keys, ledger, metrics, releases, rollouts, views};
+use crate::files;
 
 /// A body, apart from images and device lists.
 const BODY_MAX: usize = 256 * 1024;
@@ -36,6 +39,13 @@ pub fn router(api: ApiState) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/devices", get(devices::list).post(devices::add).layer(DefaultBodyLimit::max(DEVICES_MAX)))
         .route("/v1/devices/{device}", get(devices::show))
+        .route("/v1/devices/{device}/{verb}", post(admission::decide))
+        .route("/v1/pending", get(admission::pending))
+        .route("/v1/claims", get(admission::claims).post(admission::create_claim))
+        .route("/v1/claims/{claim}/revoke", post(admission::revoke_claim))
+        .route("/v1/factories", get(admission::factories).post(admission::trust_factory))
+        .route("/v1/factories/{factory}/revoke", post(admission::revoke_factory))
+        .route("/v1/factory-lists", post(admission::signed_list).layer(DefaultBodyLimit::max(DEVICES_MAX)))
         .route("/v1/products", get(releases::products))
         .route("/v1/products/{product}/release-file", get(releases::file))
         .route("/v1/products/{product}/keys", get(keys::show).post(keys::renew))
@@ -57,10 +67,27 @@ pub fn router(api: ApiState) -> Router {
         .with_state(state)
 }
 
-/// Healthy means that the engine answers, not only that the port is open.
+/// Healthy means that the engine answers, not only that the port is open, that its ledger can grow, and that a kill
+/// would reach devices.
 async fn health(State(state): State<Shared>) -> Result<&'static str, Failure> {
-    state.api.engine.query(|_, _| ()).await?;
+    let trouble = state.api.engine.query(|service, _| service.trouble().clone()).await?;
+    if let Some((product, why)) = trouble.first_key_value() {
+        let error = format!("nothing can be signed for product {product}: {why}");
+        let hint =
+            "mend keys, clock or expired files; until then no device learns of anything, kills included";
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, error, hint));
+    }
+    ledger_is_there(&state.api.data_dir.join("ledger"))?;
     Ok("ok\n")
+}
+
+/// An open file survives the loss of its folder: the service would write on where nobody finds it.
+fn ledger_is_there(folder: &Path) -> Result<(), Failure> {
+    files::usable(folder).map_err(|error| {
+        let error = format!("the ledger's folder {} cannot be used: {error}", folder.display());
+        let hint = "put the data folder back as it was, writable for the service, then restart the service";
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
+    })
 }
 
 async fn status(State(state): State<Shared>) -> Answer<ServiceStatus> {

@@ -113,7 +113,8 @@ impl World {
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(async move { axum::serve(listener, routes::router(api)).await.unwrap() });
+        let service = routes::router(api).into_make_service_with_connect_info::<SocketAddr>();
+        runtime.spawn(async move { axum::serve(listener, service).await.unwrap() });
         let client = Client::new(&format!("http://{address}"));
         Self { home, client, address, engine, runtime, thread: Some(thread), options, published }
     }
@@ -124,7 +125,8 @@ impl World {
 
     pub(crate) fn add_devices(&self, count: u64) {
         let devices = (0..count).map(|number| device(number, "b3")).collect();
-        let added: AddedDevices = self.client.post("/v1/devices", &AddDevices { devices }).unwrap();
+        let added: AddedDevices =
+            self.client.post("/v1/devices", &AddDevices { devices, unsigned: true }).unwrap();
         assert_eq!(added.added as u64, count);
     }
 

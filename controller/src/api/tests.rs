@@ -7,6 +7,7 @@ use super::client::ClientError;
 use super::testing::{World, device};
 use super::types::*;
 use crate::core::fact::{DeviceEntry, Fact};
+use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::Status;
 
 /// Returns the status and the body of a refusal.
@@ -83,9 +84,9 @@ fn the_ledger_over_http_is_the_one_on_the_disk() {
     assert_eq!(facts.last().map(|frame| (frame.seq + 1, frame.hash)), Some((head.frames, head.head)));
     assert!(facts.iter().zip(0..).all(|(frame, seq)| frame.seq == seq));
     assert!(
-        facts
-            .iter()
-            .any(|frame| matches!(&frame.entry.fact, Fact::DevicesAdded { devices } if devices.len() == 3))
+        facts.iter().any(
+            |frame| matches!(&frame.entry.fact, Fact::DevicesAdded { devices, .. } if devices.len() == 3)
+        )
     );
 }
 
@@ -102,8 +103,8 @@ fn devices_come_in_pages_and_one_by_one() {
 
     assert_eq!((first.len(), rest.len(), others.len()), (2, 3, 0));
     assert_eq!((one.line.device.as_str(), one.line.enrolled), ("cam-0003", false));
-    let taken =
-        AddDevices { devices: vec![DeviceEntry { identity: device(9, "b3").identity, ..device(3, "b3") }] };
+    let devices = vec![DeviceEntry { identity: device(9, "b3").identity, ..device(3, "b3") }];
+    let taken = AddDevices { devices, unsigned: true };
     assert_eq!(refused(world.client.post::<AddedDevices>("/v1/devices", &taken)).0, 409);
 }
 
@@ -195,7 +196,7 @@ fn status_and_metrics_tell_the_same_numbers() {
     assert_eq!(code, 200);
     assert!(metrics.contains("\ntern_devices 4\n"), "{metrics}");
     let names = metrics.lines().filter(|line| line.starts_with("# TYPE")).count();
-    assert!((1..=25).contains(&names), "{names} metrics");
+    assert!((1..=30).contains(&names), "{names} metrics");
     let (health, _) =
         world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
     assert_eq!(health, 200);
@@ -203,4 +204,163 @@ fn status_and_metrics_tell_the_same_numbers() {
     let (stopped, _) =
         world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
     assert_eq!(stopped, 503);
+}
+
+#[test]
+fn a_refused_upload_hears_the_reason_and_not_a_broken_pipe() {
+    use std::io::Write;
+    let world = World::new();
+    let large = world.home.path().join("large");
+    std::fs::write(&large, vec![7; 32 << 20]).unwrap();
+    let host = world.address;
+    let head = |length: usize| {
+        format!(
+            "PUT /v1/images HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+
+    // Two uploads that stand still take both turns.
+    let stalled = [0, 1].map(|_| {
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        write!(stream, "{}abc", head(900_000)).unwrap();
+        stream
+    });
+    let busy = (0..200).find_map(|_| match world.client.put_image(&large, |_| {}) {
+        Ok(_) => None,
+        refusal => Some(refused(refusal)),
+    });
+    let (status, body) = busy.unwrap();
+    assert_eq!((status, body.error.as_str()), (503, "too many images at once"));
+    drop(stalled);
+
+    let staging = world.home.path().join("staging");
+    std::fs::remove_dir_all(&staging).unwrap();
+    let gone = (0..200).find_map(|_| {
+        let (status, body) = refused(world.client.put_image(&large, |_| {}));
+        (status != 503).then_some((status, body))
+    });
+    let (status, body) = gone.unwrap();
+    assert_eq!(status, 500);
+    assert!(body.hint.contains("staging"), "{body:?}");
+    // A sender that does not ask first is read to the end.
+    let (status, text) = world.raw(&format!("{}{}", head(8 << 20), "x".repeat(8 << 20)));
+    assert_eq!(status, 500);
+    assert!(text.contains("staging"), "{text}");
+
+    std::fs::create_dir(&staging).unwrap();
+    assert_eq!(world.client.put_image(&large, |_| {}).unwrap().length, 32 << 20);
+}
+
+#[test]
+fn a_kill_needs_no_body_and_its_reason_is_short_and_commands_no_terminal() {
+    let world = World::new();
+    world.add_devices(10);
+    for rc in [1, 2] {
+        world.client.put_image(&world.image(rc), |_| {}).unwrap();
+        world.publish(rc).unwrap();
+    }
+    let host = world.address;
+    let post = |verb: &str| {
+        let head =
+            format!("POST /v1/rollouts/cam-1-1/{verb} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        world.raw(&format!("{head}Content-Length: 0\r\n\r\n")).0
+    };
+    let _done: DoneBody = world.client.post("/v1/rollouts", &world.request(1)).unwrap();
+
+    assert_eq!(["pause", "resume", "kill"].map(post), [200, 200, 200]);
+    assert!(world.rollout("cam-1-1").because.contains("no reason given"));
+    // What a body must say, nothing does not say.
+    assert_eq!(post("promote"), 422);
+
+    let _done: DoneBody = world.client.post("/v1/rollouts", &world.request(2)).unwrap();
+    let reason = format!("first\nCOMPLETE \x1b[2J{}", "x".repeat(600));
+    world.command("cam-2-1", "kill", json!({ "reason": reason })).unwrap();
+
+    let because = world.rollout("cam-2-1").because;
+    assert!(because.contains(r"first\nCOMPLETE \u{1b}[2Jxxx"), "{because}");
+    assert!((500..560).contains(&because.chars().count()), "{because}");
+}
+
+#[test]
+fn the_bodies_in_the_manual_are_those_that_the_api_takes() {
+    let manual = include_str!("../../../docs/operating.md").replace("04…", "04");
+    let api = manual.split_once("## The API").unwrap().1.split("\n## ").next().unwrap();
+    let bodies = |path: &str| -> Vec<Value> {
+        let row = api.lines().find(|line| line.starts_with(&format!("| `{path}`"))).unwrap();
+        let quoted = row.split('`').filter(|text| text.starts_with('{'));
+        quoted.map(|body| serde_json::from_str(body).unwrap()).collect()
+    };
+    fn all_read<T: serde::de::DeserializeOwned>(bodies: Vec<Value>) -> Vec<T> {
+        assert!(!bodies.is_empty());
+        bodies.into_iter().map(|body| serde_json::from_value(body).unwrap()).collect()
+    }
+
+    all_read::<AddDevices>(bodies("devices"));
+    all_read::<PublishRelease>(bodies("products/P/releases"));
+    all_read::<Promote>(bodies("rollouts/R/promote"));
+    all_read::<Kill>(bodies("rollouts/R/kill"));
+    let starts = all_read::<StartRollout>(bodies("rollouts"));
+    assert!(starts.len() == 2 && starts.iter().all(|start| start.plan.check().is_ok()));
+}
+
+#[test]
+fn a_preview_tells_a_rollout_that_the_start_ends_from_one_that_forbids_it() {
+    let world = World::new();
+    world.add_devices(10);
+    for rc in [1, 2] {
+        world.client.put_image(&world.image(rc), |_| {}).unwrap();
+        world.publish(rc).unwrap();
+    }
+    let said = |request: &StartRollout| {
+        let preview: Preview = world.client.post("/v1/rollouts/preview", request).unwrap();
+        preview.warnings.join("\n")
+    };
+    let mut next = world.request(2);
+    let _done: DoneBody = world.client.post("/v1/rollouts", &world.request(1)).unwrap();
+
+    assert!(said(&next).contains("cannot start before cam-1-1 has ended"), "{}", said(&next));
+    assert_eq!(refused(world.client.post::<DoneBody>("/v1/rollouts", &next)).0, 409);
+    next.plan.regions = vec!["eu".parse().unwrap()];
+    assert!(said(&next).contains("cam-1-1"));
+
+    // Everybody is reached, and nobody is on the way.
+    world.command("cam-1-1", "promote", json!({"from_phase": 1})).unwrap();
+    assert!(said(&next).contains("starting completes it"), "{}", said(&next));
+    let _done: DoneBody = world.client.post("/v1/rollouts", &next).unwrap();
+    assert_eq!(world.rollout("cam-1-1").status, Status::Completed);
+    let elsewhere = Plan { regions: vec!["us".parse().unwrap()], ..next.plan.clone() };
+    let third = StartRollout { rollout: Some("third".parse().unwrap()), plan: elsewhere, ..next.clone() };
+    assert!(!said(&third).contains("cam-"), "{}", said(&third));
+}
+
+#[test]
+fn a_service_whose_ledger_was_moved_away_is_not_healthy() {
+    let world = World::new();
+    let host = world.address;
+    let health = || world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+    let (data, away) = (&world.options.data, world.home.path().join("away"));
+    assert_eq!(health().0, 200);
+
+    std::fs::rename(data, &away).unwrap();
+    let (status, text) = health();
+    std::fs::rename(&away, data).unwrap();
+
+    assert_eq!(status, 503);
+    assert!(text.contains("ledger") && text.contains("put the data folder back"), "{text}");
+    assert_eq!(health().0, 200);
+}
+
+#[test]
+fn a_list_that_names_a_product_of_nobody_registers_nobody() {
+    let world = World::new();
+    let mut slip = device(2, "b3");
+    slip.registry.product = "cma".parse().unwrap();
+
+    let list = AddDevices { devices: vec![device(1, "b3"), slip], unsigned: true };
+    let (status, body) = refused(world.client.post::<AddedDevices>("/v1/devices", &list));
+
+    assert_eq!(status, 409);
+    assert!(body.error.contains("cma") && body.hint.contains("keys init"), "{body:?}");
+    let devices: Vec<DeviceLine> = world.client.get("/v1/devices").unwrap();
+    assert!(devices.is_empty());
 }

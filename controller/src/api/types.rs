@@ -1,5 +1,7 @@
 //! Request and response shapes of the API; the command line prints the same with `--json`.
 
+mod enrolment;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +11,12 @@ use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
 use tern_protocol::tuf::Role;
 
-use crate::core::fact::{DeviceEntry, Entry};
-use crate::core::fleet::device::Anomaly;
+pub use self::enrolment::{
+    AddDevices, AddedDevices, Because, ClaimLine, CreatedClaim, FactoryLine, NewClaim, OneTimeToken,
+    PendingLine, SignedList, TrustFactory,
+};
+use crate::core::fact::Entry;
+use crate::core::fleet::device::{Anomaly, Standing};
 use crate::core::rollout::counts::Counts;
 use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::Status;
@@ -27,23 +33,6 @@ pub struct ErrorBody {
     pub hint: String,
 }
 
-/// `POST /v1/devices`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AddDevices {
-    /// The devices.
-    pub devices: Vec<DeviceEntry>,
-}
-
-/// Answer to `POST /v1/devices`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddedDevices {
-    /// New ones.
-    pub added: usize,
-    /// Known ones whose entry was renewed.
-    pub renewed: usize,
-}
-
 /// One line of `GET /v1/devices`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceLine {
@@ -54,6 +43,8 @@ pub struct DeviceLine {
     pub registry: Registry,
     /// Release that it said it runs.
     pub running: u64,
+    /// What it may do.
+    pub standing: Standing,
     /// Whether its telemetry key is known.
     pub enrolled: bool,
     /// Last report, Unix ms.
@@ -70,6 +61,10 @@ pub struct DeviceView {
     pub line: DeviceLine,
     /// Its epoch.
     pub epoch: u64,
+    /// Why it has its standing, if somebody changed that.
+    pub because: String,
+    /// Identity public key, hex.
+    pub identity: String,
     /// Its version floor.
     pub floor: u64,
     /// Version of its agent.
@@ -235,8 +230,8 @@ pub struct Promote {
     pub from_phase: usize,
 }
 
-/// `POST /v1/rollouts/{rollout}/kill`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `POST /v1/rollouts/{rollout}/kill`; no body is no reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kill {
     /// Why, for the ledger.
@@ -374,10 +369,17 @@ pub struct ServiceStatus {
     pub devices: u64,
     /// Enrolled devices.
     pub enrolled: u64,
+    /// Devices that wait for approval.
+    pub pending: u64,
+    /// Quarantined devices.
+    pub quarantined: u64,
     /// Reports counted in the fleet's life.
     pub reports: u64,
     /// Since the start.
     pub counters: Counters,
+    /// Products for which nothing can be signed, and why; no device learns of anything there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trouble: BTreeMap<ProductId, String>,
     /// The ledger.
     pub ledger: LedgerView,
     /// Bytes of packs sent by the embedded chunk server, and MQTT bytes to devices and from them.

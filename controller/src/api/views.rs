@@ -11,7 +11,7 @@ use super::types::{
     RolloutLine, RolloutView, ServiceStatus,
 };
 use crate::core::fleet::Fleet;
-use crate::core::fleet::device::{AttemptRecord, Device};
+use crate::core::fleet::device::{AttemptRecord, Device, Standing};
 use crate::core::fleet::product::Release;
 use crate::core::rollout::counts::Counts;
 use crate::core::rollout::record::{Rollout, Status};
@@ -26,8 +26,11 @@ pub(super) fn status(service: &Service, ledger: &Ledger, edge: EdgeView) -> Serv
         fleet: fleet.id.to_string(),
         devices: fleet.devices.len() as u64,
         enrolled: enrolled(fleet),
+        pending: fleet.pending.len() as u64,
+        quarantined: quarantined(fleet),
         reports: fleet.reports,
         counters: service.counters(),
+        trouble: service.trouble().clone(),
         ledger: self::ledger(ledger),
         wire,
         front,
@@ -37,6 +40,10 @@ pub(super) fn status(service: &Service, ledger: &Ledger, edge: EdgeView) -> Serv
 
 pub(super) fn enrolled(fleet: &Fleet) -> u64 {
     fleet.devices.values().filter(|d| d.telemetry.is_some()).count() as u64
+}
+
+pub(super) fn quarantined(fleet: &Fleet) -> u64 {
+    fleet.devices.values().filter(|d| d.standing == Standing::Quarantined).count() as u64
 }
 
 pub(super) fn ledger(ledger: &Ledger) -> LedgerView {
@@ -49,6 +56,7 @@ pub(super) fn device_line(id: &DeviceId, device: &Device) -> DeviceLine {
         device: id.clone(),
         registry: device.registry.clone(),
         running: device.running,
+        standing: device.standing,
         enrolled: device.telemetry.is_some(),
         seen_at: device.seen_at,
         state: latest.map(|attempt| attempt.state),
@@ -69,6 +77,8 @@ pub(super) fn device(id: &DeviceId, device: &Device) -> DeviceView {
     DeviceView {
         line: device_line(id, device),
         epoch: device.epoch,
+        because: device.because.clone(),
+        identity: device.identity.clone(),
         floor: device.floor,
         agent: device.agent.clone(),
         attempts: device.attempts.iter().map(|(rollout, a)| (rollout.clone(), attempt(a))).collect(),
@@ -103,9 +113,9 @@ pub(super) fn rollout_lines(fleet: &Fleet) -> Vec<RolloutLine> {
         started_at: rollout.started_at,
         ended_at: rollout.ended_at,
     };
-    let mut lines: Vec<RolloutLine> = fleet.rollouts.values().map(line).collect();
-    lines.sort_by_key(|line| (std::cmp::Reverse(line.started_at), line.rollout.clone()));
-    lines
+    let mut newest_first: Vec<&Rollout> = fleet.rollouts.values().collect();
+    newest_first.sort_by_key(|rollout| std::cmp::Reverse((rollout.order, rollout.started_at)));
+    newest_first.into_iter().map(line).collect()
 }
 
 pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, Refusal> {

@@ -1,16 +1,19 @@
 //! `tern device`.
 
-mod list;
+mod admission;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use tern_protocol::id::{DeviceId, ProductId};
+use tern_protocol::id::{ClaimId, DeviceId, ProductId};
 
 use super::failure::{Exit, Failure};
 use super::output::table;
 use super::{Context, words};
-use crate::api::types::{AddDevices, AddedDevices, DeviceLine, DeviceView};
+use crate::api::types::{AddDevices, AddedDevices, DeviceLine, DeviceView, SignedList};
+use crate::core::enrolment::list;
+use crate::core::fleet::device::Standing;
+use crate::plain;
 
 /// Devices in one request.
 const BATCH: usize = 5000;
@@ -22,11 +25,19 @@ pub(super) enum Verb {
     /// Register the devices of a factory list
     #[command(after_help = "The file holds one JSON object a line, or one array of them:\n  \
                       {\"device\":\"cam-1\",\"identity\":\"04…\",\"product\":\"cam\",\"model\":\"b3\",\"carrier\":\"none\",\"region\":\"eu\"}\n\n\
-                      Example:\n  tern device add --file factory.jsonl")]
+                      Without a signature whoever can change the file chooses which devices you trust. --unsigned says that you know,\n\
+                      and works only on the service's own machine.\n\n\
+                      Examples:\n  tern device add --file factory.jsonl --signature factory.jsonl.sig\n  tern device add --file bench.jsonl --unsigned")]
     Add {
         /// Read the list from this file
         #[arg(long, value_name = "FILE")]
         file: PathBuf,
+        /// Read the signature of a trusted factory from this file
+        #[arg(long, value_name = "FILE", required_unless_present = "unsigned")]
+        signature: Option<PathBuf>,
+        /// Trust the list though nobody has signed it
+        #[arg(long, conflicts_with = "signature")]
+        unsigned: bool,
     },
     /// List devices
     #[command(after_help = "Example:\n  tern device list --product cam")]
@@ -35,6 +46,49 @@ pub(super) enum Verb {
         #[arg(long)]
         product: Option<ProductId>,
     },
+    /// List the devices that wait for approval
+    #[command(after_help = "Example:\n  tern device pending")]
+    Pending,
+    /// Let waiting devices in
+    #[command(
+        after_help = "Compare the identity in `tern device pending` with the device's own (`tern-agent identity`) first.\n\n\
+                      Examples:\n  tern device approve cam-1 cam-2\n  tern device approve --claim cam-claim-1"
+    )]
+    Approve {
+        /// The devices
+        #[arg(required_unless_present = "claim")]
+        devices: Vec<DeviceId>,
+        /// All that wait by this claim
+        #[arg(long, conflicts_with = "devices")]
+        claim: Option<ClaimId>,
+    },
+    /// Turn waiting devices away
+    #[command(
+        after_help = "The same key cannot apply again by the same claim.\n\nExample:\n  tern device reject cam-9"
+    )]
+    Reject {
+        /// The devices
+        #[arg(required = true)]
+        devices: Vec<DeviceId>,
+    },
+    /// Hear a device and count nothing of it
+    #[command(
+        after_help = "It starts no release any more and ends what it has begun. What it said before stays counted; a start\n\
+                      without an end is taken out of the counts.\n\nExample:\n  tern device quarantine cam-7 --reason 'reports nonsense'"
+    )]
+    Quarantine(admission::About),
+    /// End a device's quarantine
+    #[command(after_help = "Example:\n  tern device readmit cam-7 --reason 'power supply replaced'")]
+    Readmit(admission::About),
+    /// Neither hear nor answer a device any more
+    #[command(
+        after_help = "Take its password or certificate at the broker away as well.\n\nExample:\n  tern device revoke cam-7 --reason stolen"
+    )]
+    Revoke(admission::About),
+    /// Let a device that lost its keys enrol again, by a claim or a list
+    #[command(after_help = "Until then it is neither heard nor answered. The lost keys never come back.\n\n\
+                      Example:\n  tern device reset cam-7 --reason 'flash replaced'")]
+    Reset(admission::About),
     /// Tell the story of a device
     #[command(after_help = "Example:\n  tern device show cam-1")]
     Show {
@@ -45,7 +99,15 @@ pub(super) enum Verb {
 
 pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
     match verb {
-        Verb::Add { file } => add(&file, context),
+        Verb::Add { file, signature: Some(signature), .. } => add_signed(&file, &signature, context),
+        Verb::Add { file, signature: None, .. } => add_unsigned(&file, context),
+        Verb::Pending => admission::pending(context),
+        Verb::Approve { devices, claim } => admission::approve(devices, claim, context),
+        Verb::Reject { devices } => admission::decide(&devices, "reject", "", context),
+        Verb::Quarantine(about) => about.decide("quarantine", context),
+        Verb::Readmit(about) => about.decide("readmit", context),
+        Verb::Revoke(about) => about.decide("revoke", context),
+        Verb::Reset(about) => about.decide("reset", context),
         Verb::List { product } => {
             let devices = all(product.as_ref(), context)?;
             context.out.result(&devices, |devices| lines(devices));
@@ -59,24 +121,42 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
     }
 }
 
-fn add(file: &std::path::Path, context: &Context) -> Result<Exit, Failure> {
-    let shown = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|e| Failure::new(format!("could not read {shown}: {e}"), "check the path"))?;
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file)
+        .map_err(|e| Failure::new(format!("could not read {}: {e}", file.display()), "check the path"))
+}
+
+fn add_signed(file: &Path, signature: &Path, context: &Context) -> Result<Exit, Failure> {
+    let list = read(file)?;
+    let signature = std::fs::read(signature).map_err(|e| {
+        Failure::new(format!("could not read {}: {e}", signature.display()), "check the path")
+    })?;
+    let request = SignedList { list, signature: hex::encode(signature) };
+    let added: AddedDevices = context.client.post("/v1/factory-lists", &request)?;
+    context.out.result(&added, count);
+    Ok(Exit::Done)
+}
+
+fn count(sum: &AddedDevices) -> String {
+    format!("{} devices added, {} renewed", sum.added, sum.renewed)
+}
+
+fn add_unsigned(file: &Path, context: &Context) -> Result<Exit, Failure> {
+    let (shown, text) = (file.display(), read(file)?);
     let devices = list::read(&text).map_err(|why| {
         Failure::new(format!("{shown}: {why}"), "correct the list; no device of it was registered")
     })?;
     let mut sum = AddedDevices { added: 0, renewed: 0 };
     let bar = context.out.bytes("devices", devices.len() as u64);
     for some in devices.chunks(BATCH) {
-        let request = AddDevices { devices: some.to_vec() };
+        let request = AddDevices { devices: some.to_vec(), unsigned: true };
         let AddedDevices { added, renewed } = context.client.post("/v1/devices", &request)?;
         sum.added += added;
         sum.renewed += renewed;
         bar.inc(some.len() as u64);
     }
     bar.finish_and_clear();
-    context.out.result(&sum, |sum| format!("{} devices added, {} renewed", sum.added, sum.renewed));
+    context.out.result(&sum, count);
     Ok(Exit::Done)
 }
 
@@ -104,13 +184,15 @@ fn lines(devices: &[DeviceLine]) -> String {
             registry.model.to_string(),
             registry.region.to_string(),
             registry.carrier.to_string(),
+            line.standing.word().to_owned(),
             line.running.to_string(),
             line.state.map_or_else(|| "-".to_owned(), |state| state.to_string()),
             if line.enrolled { "yes" } else { "no" }.to_owned(),
             words::maybe(line.seen_at),
         ]
     });
-    let heading = ["device", "product", "model", "region", "carrier", "rc", "state", "enrolled", "seen"];
+    let heading =
+        ["device", "product", "model", "region", "carrier", "standing", "rc", "state", "enrolled", "seen"];
     table(heading, rows)
 }
 
@@ -126,10 +208,19 @@ fn story(view: &DeviceView) -> String {
         line.running,
         view.floor,
         view.epoch,
-        if view.agent.is_empty() { "unknown" } else { &view.agent },
+        if view.agent.is_empty() { "unknown".to_owned() } else { plain::line(&view.agent) },
         words::maybe(line.seen_at),
         if line.enrolled { "" } else { "; not enrolled yet" },
     );
+    let standing = match line.standing {
+        Standing::Active => None,
+        Standing::Quarantined => Some("it is heard and not counted, and starts nothing new"),
+        Standing::Revoked => Some("it is neither heard nor answered"),
+        Standing::Reset => Some("it may enrol with new keys by a claim or a list"),
+    };
+    if let Some(means) = standing {
+        text.push_str(&format!("{}: {}; {means}\n", line.standing.word(), view.because));
+    }
     let mut attempts: Vec<_> = view.attempts.iter().collect();
     attempts.sort_by_key(|(_, attempt)| attempt.started_at);
     if !attempts.is_empty() {
@@ -157,8 +248,38 @@ fn story(view: &DeviceView) -> String {
     if !view.anomalies.is_empty() {
         text.push_str("\nreports that did not fit:\n");
         for anomaly in &view.anomalies {
-            text.push_str(&format!("  {}  {}\n", words::moment(anomaly.at), anomaly.what));
+            text.push_str(&format!("  {}  {}\n", words::moment(anomaly.at), plain::line(&anomaly.what)));
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_sent_cannot_write_lines_of_its_own() {
+        let view: DeviceView = serde_json::from_value(serde_json::json!({
+            "device": "cam-1", "product": "cam", "model": "b3", "carrier": "none", "region": "eu",
+            "running": 1, "enrolled": true, "seen_at": null, "state": null, "epoch": 1, "floor": 0,
+            "agent": "1.0\nruns release 9",
+            "attempts": {"cam-7-1": {
+                "attempt": 1, "phase": 1, "started_at": 1, "state": "failed", "outcome": "failed",
+                "reason": "probe: \u{1b}[2J\ncam-8-1", "halted_at": null, "halted_in": null,
+            }},
+            "anomalies": [{"at": 1, "n": 1, "what": "said \u{9b}31m\nnothing"}],
+        }))
+        .unwrap();
+
+        let text = story(&view);
+
+        let quiet = text.chars().all(|character| character == '\n' || !character.is_control());
+        assert!(quiet, "{text:?}");
+        assert!(
+            text.lines().all(|line| !line.starts_with("cam-8-1") && !line.starts_with("nothing")),
+            "{text}"
+        );
+        assert!(text.contains(r"probe: \u{1b}[2J\ncam-8-1"), "{text}");
+    }
 }

@@ -99,7 +99,7 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// Writes an error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

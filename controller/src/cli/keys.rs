@@ -8,14 +8,14 @@ mod show;
 pub(super) mod sign;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::passphrase::NewKeys;
-use crate::keys::make_key;
+use crate::keys::{make_factory, make_key};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -66,6 +66,16 @@ pub(super) enum Verb {
                       Examples:\n  tern keys status\n  tern --json keys status --product cam\n  tern keys status --from /media/ann"
     )]
     Status(status::Flags),
+    /// Make the key with which a factory signs its lists
+    #[command(
+        after_help = "Writes FILE (private, mode 600) and FILE with .pub.pem. Nothing is ever overwritten.\n\n\
+                      Example:\n  tern keys factory --out line-1.pem"
+    )]
+    Factory {
+        /// Write the private key here
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -85,6 +95,7 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Rotate(flags) => rotate::run(flags, context),
         Verb::Publish(flags) => publish::run(&flags, context),
         Verb::Status(flags) => status::run(&flags, context),
+        Verb::Factory { out } => factory(&out, context),
     }
 }
 
@@ -96,6 +107,18 @@ fn make(flags: &MakeFlags, context: &Context) -> Result<Exit, Failure> {
     context.out.result(&value, |_| {
         let (path, public) = (flags.key.display(), public.display());
         format!("key {}\n  {path}: keep it offline, and a copy in a second place\n  {public}: hand it to whoever runs `tern keys rotate`", key.id())
+    });
+    Ok(Exit::Done)
+}
+
+fn factory(out: &Path, context: &Context) -> Result<Exit, Failure> {
+    let made = make_factory(out)?;
+    context.out.result(&made, |made| {
+        format!(
+            "keep {} at the factory, and a copy in a safe place\nnext: `tern factory add NAME --key {}` at the service",
+            made.private.display(),
+            made.public.display()
+        )
     });
     Ok(Exit::Done)
 }

@@ -8,15 +8,18 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::{Context, words};
 use crate::api::types::{LedgerFrame, LedgerPage};
+use crate::core::enrolment::claim::Approval;
+use crate::core::enrolment::factory::Vouched;
 use crate::core::fact::{Entry, Fact};
 use crate::ledger::{Frame, Frames, verify};
+use crate::plain;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Check every frame and how they are chained
     #[command(
         after_help = "Reads the folder and changes nothing; made for a copy. Compare the hash with one that was \
-                      written down elsewhere.\n\nExample:\n  cp -r ./tern-data/ledger /tmp/copy/ && tern ledger verify --data /tmp/copy"
+                      written down elsewhere.\n\nExample:\n  mkdir -p /tmp/copy && cp -r ./tern-data/ledger /tmp/copy/ && tern ledger verify --data /tmp/copy"
     )]
     Verify {
         /// Check the ledger in this data folder
@@ -107,7 +110,7 @@ fn read(frame: Frame) -> Result<LedgerFrame, Failure> {
 fn print(context: &Context, frame: &LedgerFrame) {
     context.out.result(frame, |frame| {
         let hash = frame.hash.to_string();
-        let said = said(&frame.entry.fact);
+        let said = plain::line(&said(&frame.entry.fact));
         format!("{:>8}  {}  {}  {said}", frame.seq, &hash[..12], words::moment(frame.entry.at))
     });
 }
@@ -116,7 +119,30 @@ fn said(fact: &Fact) -> String {
     match fact {
         Fact::ServiceStarted { version } => format!("service {version} started"),
         Fact::ProductAdded { product, .. } => format!("product {product} set up"),
-        Fact::DevicesAdded { devices } => format!("{} devices registered", devices.len()),
+        Fact::DevicesAdded { devices, by } => {
+            let by = match by {
+                Some(Vouched::ByFactory { factory, list }) => {
+                    format!(", vouched for by factory {factory} in list {}", &list.to_string()[..12])
+                }
+                Some(Vouched::Unsigned) => ", UNSIGNED".to_owned(),
+                None => String::new(),
+            };
+            format!("{} registered{by}", words::count(devices.len() as u64, "device"))
+        }
+        Fact::FactoryAdded { factory, .. } => format!("factory {factory} trusted"),
+        Fact::FactoryRevoked { factory } => format!("factory {factory} revoked"),
+        Fact::ClaimCreated { claim, terms, .. } => {
+            format!("claim {claim} made for {} devices of product {}", terms.count, terms.product)
+        }
+        Fact::ClaimRevoked { claim } => format!("claim {claim} revoked"),
+        Fact::Applied { device, claim, .. } => format!("device {device} applied by claim {claim}"),
+        Fact::Approved { device, by: Approval::Hand } => format!("device {device} approved by an operator"),
+        Fact::Approved { device, by: Approval::Auto } => format!("device {device} approved by its claim"),
+        Fact::Rejected { device } => format!("device {device} rejected"),
+        Fact::StandingChanged { device, standing, because } => {
+            format!("device {device} is {}: {because}", standing.word())
+        }
+        Fact::IdentityReplaced { device, .. } => format!("device {device} has replaced its keys"),
         Fact::Enrolled { device, .. } => format!("device {device} enrolled"),
         Fact::Granted { device, epoch, .. } => format!("device {device} was granted epoch {epoch}"),
         Fact::Reported { device, n, report, .. } => match report.attempt() {
@@ -132,7 +158,8 @@ fn said(fact: &Fact) -> String {
         }
         Fact::RolloutStarted { rollout, rc, .. } => format!("rollout {rollout} of release {rc} started"),
         Fact::PhaseOpened { rollout, phase, devices, because, .. } => {
-            format!("rollout {rollout} phase {} opened for {devices} devices: {because}", phase + 1)
+            let devices = words::count(*devices, "device");
+            format!("rollout {rollout} phase {} opened for {devices}: {because}", phase + 1)
         }
         Fact::Paused { rollout, because } => format!("rollout {rollout} paused: {because}"),
         Fact::Resumed { rollout, because } => format!("rollout {rollout} resumed: {because}"),

@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`serve`], [`demo`] | arguments of the two commands that run something |
-//! | `keys`, `release`, `rollout`, `device`, `ledger` | the other nouns |
+//! | `keys`, `release`, `rollout`, `device`, `claim`, `factory`, `ledger` | the other nouns |
 //! | `phases` | the little language of `--phases` |
 //! | `plan` | from flags to a plan |
 //! | `watch` | following a rollout |
@@ -12,8 +12,10 @@
 //! | `failure` | errors that say what to do next |
 //! | `output` | the only place that prints |
 
+mod claim;
 pub mod demo;
 mod device;
+mod factory;
 mod failure;
 mod keys;
 mod ledger;
@@ -45,7 +47,7 @@ const AFTER: &str = "\
 The usual way of a release:
   tern keys init --fleet acme --product cam --data ./tern-data --offline /media/stick
   tern serve --data ./tern-data
-  tern device add --file factory.jsonl
+  tern device add --file factory.jsonl --signature factory.jsonl.sig
   tern release create --product cam --rc 7 --version 2.4.1 --model b3 --image fw.img --out draft.json
   tern release sign draft.json --key /media/stick/release.pem --out signed.json
   tern release publish signed.json --image fw.img
@@ -89,6 +91,12 @@ enum Noun {
     /// Register and look at devices
     #[command(subcommand)]
     Device(device::Verb),
+    /// Make and take back tokens with which unlisted devices enrol
+    #[command(subcommand)]
+    Claim(claim::Verb),
+    /// Name the factories whose lists are trusted, and sign lists
+    #[command(subcommand)]
+    Factory(factory::Verb),
     /// Check and read the ledger
     #[command(subcommand)]
     Ledger(ledger::Verb),
@@ -138,6 +146,8 @@ fn run(noun: Noun, context: &Context) -> Result<Exit, Failure> {
         Noun::Release(verb) => release::run(verb, context),
         Noun::Rollout(verb) => rollout::run(verb, context),
         Noun::Device(verb) => device::run(verb, context),
+        Noun::Claim(verb) => claim::run(verb, context),
+        Noun::Factory(verb) => factory::run(verb, context),
         Noun::Ledger(verb) => ledger::run(verb, context),
         Noun::Serve(flags) => Ok(crate::serve::run(flags.into()).map(|()| Exit::Done)?),
         Noun::Demo(flags) => {

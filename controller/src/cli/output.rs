@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Write};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -10,6 +11,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::failure::Failure;
+use crate::plain;
+
+/// How long a command may say nothing.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Prints for people, or JSON for programs.
 pub(super) struct Output {
@@ -53,7 +58,7 @@ impl Output {
         if self.json {
             self.line(&serde_json::to_string(value).expect("results are plain data"));
         } else {
-            self.line(text(value).trim_end());
+            self.line(&plain::lines(text(value).trim_end()));
         }
     }
 
@@ -68,13 +73,29 @@ impl Output {
     /// Tells a person something that is not the result.
     pub(super) fn note(&self, text: &str) {
         if !self.json {
-            eprintln!("{text}");
+            eprintln!("{}", plain::lines(text));
         }
+    }
+
+    /// Does what may take long, and says so once it does: an operator who sees nothing stops trusting the command.
+    pub(super) fn patiently<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (done, waiting) = mpsc::channel::<()>();
+        let said = !self.json;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                if waiting.recv_timeout(SILENCE) == Err(mpsc::RecvTimeoutError::Timeout) && said {
+                    eprintln!("waiting for the service");
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
     }
 
     /// Warns, also when programs read along.
     pub(super) fn warning(&self, text: &str) {
-        eprintln!("{} {text}", self.coloured("warning:", "33"));
+        eprintln!("{} {}", self.coloured("warning:", "33"), plain::lines(text));
     }
 
     /// Prints why it failed and what to do next.
@@ -85,9 +106,9 @@ impl Output {
             eprintln!("{}", serde_json::json!({"error": error, "hint": hint}));
             return;
         }
-        eprintln!("{} {}", self.coloured("error:", "31"), failure.error);
+        eprintln!("{} {}", self.coloured("error:", "31"), plain::lines(&failure.error));
         if !failure.hint.is_empty() {
-            eprintln!("{} {}", self.coloured("hint:", "36"), failure.hint);
+            eprintln!("{} {}", self.coloured("hint:", "36"), plain::lines(&failure.hint));
         }
     }
 
@@ -135,7 +156,7 @@ pub(super) fn table<const N: usize>(
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heading);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.map(|cell| plain::line(&cell)));
     }
     table.trim_fmt()
 }

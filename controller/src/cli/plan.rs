@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use tern_protocol::id::{CarrierId, ModelId, ProductId, RegionId, RolloutId};
 
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 use super::output::table;
 use super::{phases, words};
 use crate::api::types::{Preview, StartRollout};
@@ -67,7 +67,7 @@ impl Flags {
         replace(&mut plan.models, self.model);
         replace(&mut plan.carriers, self.carrier);
         plan.spread = self.spread.unwrap_or(plan.spread);
-        plan.check().map_err(|e| Failure::usage(e.to_string(), "correct the plan"))?;
+        plan.check().map_err(|e| Failure::usage(chain(&e), "correct the plan"))?;
         let Self { product, rc, name, attempt, .. } = self;
         Ok(StartRollout { rollout: name, product, rc, attempt, plan })
     }
@@ -113,13 +113,16 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
         ]
     });
     let heading = ["phase", "reach", "devices", "gate", "soak", "data", "messages", "would notice failures"];
-    let soak = request.plan.phases.iter().map(|phase| phase.rule.soak.as_secs()).sum();
+    // A phase that includes nobody more is passed over at once.
+    let soaks =
+        preview.phases.iter().filter(|step| step.devices > 0).map(|step| step.phase.rule.soak.as_secs());
+    let soak = soaks.fold(0, u64::saturating_add);
     let data = preview.devices.saturating_mul(preview.bytes_each);
     let mut text = format!(
-        "{} rc {}: {} devices, {} each, {} in all at most; {} at least\n\n{}\n",
+        "{} rc {}: {}, {} each, {} in all at most; {} at least\n\n{}\n",
         request.product,
         request.rc,
-        preview.devices,
+        words::count(preview.devices, "device"),
         words::bytes(preview.bytes_each),
         words::bytes(data),
         words::seconds(soak),
@@ -138,6 +141,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::api::types::PhasePreview;
     use crate::core::rollout::plan::Reach;
 
     #[derive(Parser)]
@@ -173,6 +177,44 @@ mod tests {
         assert_eq!((plan.spread, plan.policy.alpha), (60, 0.01));
         assert_eq!(plan.phases[0].reach, Reach::Devices(5));
         assert!(plan.phases.iter().all(|phase| phase.rule.soak == Duration::from_secs(30)));
+    }
+
+    fn said_of(plan: &str) -> String {
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = dir.path().join("plan.toml");
+        std::fs::write(&file, plan).unwrap();
+        request(&["--plan", file.to_str().unwrap()]).map_or_else(|e| e.error, |_| "accepted".to_owned())
+    }
+
+    #[test]
+    fn a_plan_file_with_a_figure_out_of_range_is_refused_with_the_figure() {
+        for (plan, words) in [
+            ("[policy]\nalpha = 0.0", "alpha must lie between 0 and 1, found 0"),
+            ("[[phases]]\nreach = 'all'\ngate = 5.0", "gate must lie between 0 and 1, found 5"),
+            ("[[phases]]\nreach = 'all'\ngate = nan", "gate must lie between 0 and 1, found NaN"),
+            ("[policy]\nhard_stop = { bad = 0, first = 0 }", "hard_stop needs at least one bad device"),
+            ("[[phases]]\nreach = { devices = 0 }", "a phase of no devices proves nothing"),
+            ("[[phases]]\nreach = 'all'\n[[phases]]\nreach = { devices = 1 }", "nothing can come after it"),
+            ("[[phases]]\nreach = 'all'\nsoak = 9223372036854775807", "at most 7776000 s (90 days)"),
+        ] {
+            let said = said_of(plan);
+            assert!(said.contains(words), "{plan}: {said}");
+        }
+        assert_eq!(said_of("[policy]\nalpha = 0.01"), "accepted");
+    }
+
+    #[test]
+    fn the_least_time_counts_only_phases_that_include_somebody() {
+        let request = request(&["--phases", "64@5%,10%,all"]).unwrap();
+        let steps = request.plan.phases.iter().zip([3, 0, 0]);
+        let phases = steps
+            .map(|(phase, devices)| PhasePreview { phase: phase.clone(), devices, cohort_messages: devices })
+            .collect();
+        let preview = Preview { devices: 3, bytes_each: 1, phases, warnings: Vec::new() };
+
+        let said = text(&request, &preview);
+
+        assert!(said.contains("3 devices, 1 B each, 3 B in all at most; 24 h at least"), "{said}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::output::table;
 use super::{Context, phases, plan, watch, words};
 use crate::api::types::{DoneBody, Kill, Preview, Promote, RolloutLine, RolloutView, StartRollout};
 use crate::core::rollout::record::Status;
+use crate::plain;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -97,7 +98,7 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         }
         Verb::Promote { rollout, from_phase, asked } => {
             let view: RolloutView = context.client.get(&path(&rollout))?;
-            context.out.note(&view.explanation);
+            context.out.note(&plain::line(&view.explanation));
             let next = from_phase + 1;
             confirm(context, &asked, &format!("Open phase {next} of rollout {rollout} all the same?"))?;
             post(context, &rollout, "promote", &Promote { from_phase })
@@ -131,10 +132,14 @@ fn start(request: StartRollout, asked: &Asked, context: &Context) -> Result<Exit
     preview.warnings.iter().for_each(|warning| context.out.warning(warning));
     let first = preview.phases.first().map_or(0, |step| step.devices);
     let reach = preview.phases.first().map(|step| phases::reach(step.phase.reach)).unwrap_or_default();
-    confirm(context, asked, &format!("Start rollout {name} with {first} devices ({reach})?"))?;
+    confirm(
+        context,
+        asked,
+        &format!("Start rollout {name} with {} ({reach})?", words::count(first, "device")),
+    )?;
     // What was shown under this name is what starts.
     let request = StartRollout { rollout: Some(name.clone()), ..request };
-    let done: DoneBody = context.client.post("/v1/rollouts", &request)?;
+    let done: DoneBody = context.out.patiently(|| context.client.post("/v1/rollouts", &request))?;
     let value = json!({"rollout": name, "done": done.done});
     context.out.result(&value, |_| format!("{}\nfollow it with `tern rollout watch {name}`", done.done));
     Ok(Exit::Done)
@@ -153,7 +158,8 @@ fn post(
     verb: &str,
     body: &impl serde::Serialize,
 ) -> Result<Exit, Failure> {
-    let done: DoneBody = context.client.post(&format!("{}/{verb}", path(rollout)), body)?;
+    let path = format!("{}/{verb}", path(rollout));
+    let done: DoneBody = context.out.patiently(|| context.client.post(&path, body))?;
     context.out.result(&done, |done| done.done.clone());
     Ok(Exit::Done)
 }
@@ -169,11 +175,11 @@ pub(super) fn status(status: Status) -> &'static str {
 
 /// One line; a paused rollout also says who or what paused it.
 fn explained(view: &RolloutView) -> String {
-    let status = status(view.status);
+    let (status, explanation) = (status(view.status), plain::line(&view.explanation));
     if view.status == Status::Paused {
-        return format!("{status}: {}; now: {}", view.because.trim_end_matches('.'), view.explanation);
+        return format!("{status}: {}; now: {explanation}", plain::line(view.because.trim_end_matches('.')));
     }
-    format!("{status}: {}", view.explanation)
+    format!("{status}: {explanation}")
 }
 
 fn list(lines: &[RolloutLine]) -> String {

@@ -38,7 +38,7 @@ pub(super) struct Flags {
     /// Keep everything in this folder [default: ./tern-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Serve the API and /metrics here; whoever reaches it is an operator [default: 127.0.0.1:7880]
+    /// Serve the API and /metrics here, on loopback; whoever reaches it is an operator [default: 127.0.0.1:7880]
     #[arg(long, value_name = "ADDR")]
     listen_api: Option<SocketAddr>,
     /// Let devices connect to the embedded broker here; a loopback address, see the configuration for others

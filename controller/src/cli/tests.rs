@@ -52,7 +52,7 @@ fn a_release_goes_from_an_image_to_its_end_by_typed_commands() {
         (0..250).map(|number| serde_json::to_string(&device(number, "b3")).unwrap() + "\n").collect();
     std::fs::write(world.home.path().join("list.jsonl"), list).unwrap();
 
-    let added = done(&api, &format!("tern device add --file {home}/list.jsonl"));
+    let added = done(&api, &format!("tern device add --unsigned --file {home}/list.jsonl"));
     assert_eq!(added, "250 devices added, 0 renewed\n");
     assert_eq!(done(&api, "tern device list --product cam").lines().count(), 251);
     assert!(done(&api, "tern device show cam-0007").contains("not enrolled yet"));
@@ -191,4 +191,14 @@ fn the_examples_of_the_help_are_commands() {
         let words = line.split_whitespace().map(|word| word.trim_matches('\''));
         assert!(Cli::try_parse_from(words).is_ok(), "{line}");
     }
+}
+
+#[test]
+fn a_counter_that_json_readers_would_round_is_refused() {
+    let create = |rc: u64| {
+        let line =
+            format!("tern release create --product cam --rc {rc} --version 1 --model b3 --image i --out o");
+        Cli::try_parse_from(line.split_whitespace()).is_ok()
+    };
+    assert_eq!([0, 1, 1 << 53, (1 << 53) + 1, u64::MAX].map(create), [false, true, true, false, false]);
 }

@@ -13,6 +13,7 @@ use super::rollout::{path, status};
 use crate::api::client::ClientError;
 use crate::api::types::{PhaseView, RolloutView};
 use crate::core::rollout::record::Status;
+use crate::plain;
 
 /// A restart of the service does not end a watch; this many failed looks in a row do.
 const PATIENCE: u32 = 30;
@@ -50,7 +51,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Exit, Failure> {
             None => {}
         }
         last = line;
-        if let Some(exit) = ended(view.status) {
+        if let Some(exit) = ended(&view) {
             if let Some(screen) = screen {
                 screen.close();
                 context.out.line(&last);
@@ -61,8 +62,10 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Exit, Failure> {
     }
 }
 
-fn ended(status: Status) -> Option<Exit> {
-    match status {
+fn ended(view: &RolloutView) -> Option<Exit> {
+    match view.status {
+        // Something newer took its place before everybody had it: not what a script waits for.
+        Status::Completed if view.because.contains("superseded by") => Some(Exit::Failed),
         Status::Running => None,
         Status::Paused => Some(Exit::Paused),
         Status::Killed => Some(Exit::Killed),
@@ -73,7 +76,7 @@ fn ended(status: Status) -> Option<Exit> {
 /// Says everything that matters in one line.
 fn line(view: &RolloutView) -> String {
     let total = &view.total;
-    let why = if view.status == Status::Paused { &view.because } else { &view.explanation };
+    let why = plain::line(if view.status == Status::Paused { &view.because } else { &view.explanation });
     format!(
         "{} {} phase {}/{} started {} good {} bad {} pending {} recalled {} of {}: {why}",
         view.rollout,
@@ -118,7 +121,7 @@ impl Screen {
             bar.set_position(resolved(phase));
             bar.set_message(beside(phase));
         }
-        self.words.set_message(format!("{}: {}", status(view.status), view.explanation));
+        self.words.set_message(format!("{}: {}", status(view.status), plain::line(&view.explanation)));
         self.words.tick();
     }
 

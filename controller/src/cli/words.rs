@@ -23,6 +23,20 @@ pub(super) fn seconds(count: u64) -> String {
     }
 }
 
+/// Reads "90m", "12h", "30d" as seconds.
+pub(super) fn duration(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no time; write a number and m, h or d, such as 30d");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
+    count.checked_mul(seconds).filter(|seconds| *seconds > 0).ok_or_else(wrong)
+}
+
 /// Unix milliseconds as a date and time, UTC.
 pub(super) fn moment(ms: u64) -> String {
     time::write(ms / 1000)
@@ -31,6 +45,11 @@ pub(super) fn moment(ms: u64) -> String {
 /// The same where there may be none.
 pub(super) fn maybe(ms: Option<u64>) -> String {
     ms.map_or_else(|| "-".to_owned(), moment)
+}
+
+/// "1 device", "7 devices".
+pub(super) fn count(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
 /// "4.6 %".
@@ -49,6 +68,14 @@ mod tests {
     fn numbers_read_at_a_glance() {
         assert_eq!([bytes(0), bytes(1023), bytes(64 << 20)], ["0 B", "1023 B", "64.0 MiB"]);
         assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!([count(0, "device"), count(1, "device")], ["0 devices", "1 device"]);
+        assert_eq!(
+            [duration("90m"), duration("12h"), duration("30d")],
+            [Ok(5400), Ok(43_200), Ok(2_592_000)]
+        );
+        for wrong in ["", "d", "30", "0d", "-1d", "30 d", "1.5h", "7ä", "99999999999999999999d"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
         assert_eq!([seconds(90), seconds(3600), seconds(86_400)], ["90 s", "60 min", "24 h"]);
         assert_eq!([percent(0.05), percent(0.0034), percent(1.0)], ["5 %", "0.34 %", "100 %"]);
     }

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::bundle::File;
-use tern_protocol::id::{DeviceId, ModelId, ProductId, RolloutId};
+use tern_protocol::digest::Digest;
+use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RolloutId};
 use tern_protocol::message::{Registry, ReportKind};
 use tern_protocol::position::{Cut, Salt};
 use tern_protocol::tuf::Role;
 use tern_protocol::tuf::content::EntryKind;
 
+use super::enrolment::claim::{Approval, Terms};
+use super::enrolment::factory::Vouched;
+use super::fleet::device::Standing;
 use super::rollout::plan::Plan;
 
 /// Unix time in milliseconds.
@@ -59,6 +63,78 @@ pub enum Fact {
     DevicesAdded {
         /// The devices.
         devices: Vec<DeviceEntry>,
+        /// Who vouched for them; ledgers from before there were factory keys do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Vouched>,
+    },
+    /// A factory's key was registered; its lists are accepted from here on.
+    FactoryAdded {
+        /// The factory.
+        factory: FactoryId,
+        /// Its public key, hex of the uncompressed point.
+        key: String,
+    },
+    /// A factory's lists are refused from here on.
+    FactoryRevoked {
+        /// The factory.
+        factory: FactoryId,
+    },
+    /// A claim was made.
+    ClaimCreated {
+        /// The claim.
+        claim: ClaimId,
+        /// What its token is good for.
+        terms: Terms,
+        /// Hash of the token, the key of its proofs.
+        key: Digest,
+    },
+    /// A claim was taken back.
+    ClaimRevoked {
+        /// The claim.
+        claim: ClaimId,
+    },
+    /// A device proved a claim's token and both its keys; it waits to be let in.
+    Applied {
+        /// The device.
+        device: DeviceId,
+        /// The claim.
+        claim: ClaimId,
+        /// Identity public key, hex.
+        identity: String,
+        /// Telemetry public key, hex.
+        telemetry: String,
+        /// What it says that it is.
+        registry: Registry,
+    },
+    /// A waiting device was let in.
+    Approved {
+        /// The device.
+        device: DeviceId,
+        /// Who did it.
+        by: Approval,
+    },
+    /// A waiting device was turned away.
+    Rejected {
+        /// The device.
+        device: DeviceId,
+    },
+    /// An operator changed what a device may do.
+    StandingChanged {
+        /// The device.
+        device: DeviceId,
+        /// What it may do from here on.
+        standing: Standing,
+        /// Why.
+        because: String,
+    },
+    /// A device's keys were replaced; its former identity key vouched for the new one.
+    IdentityReplaced {
+        /// The device.
+        device: DeviceId,
+        /// New identity public key, hex.
+        identity: String,
+        /// New telemetry public key, hex.
+        telemetry: String,
     },
     /// A device presented its telemetry key, signed by its identity key.
     Enrolled {

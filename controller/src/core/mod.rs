@@ -2,11 +2,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`enrolment`] | claims, factory lists: who may become a device |
 //! | [`fact`] | what the ledger records; the only thing that changes state |
 //! | [`fleet`] | devices, products and rollouts, folded from facts |
 //! | [`rollout`] | plans, phases, cuts, evidence, verdicts |
 //! | [`service`] | the whole controller as one value: inputs in, facts and outputs out |
 
+pub mod enrolment;
 pub mod fact;
 pub mod fleet;
 pub mod rollout;

@@ -17,7 +17,7 @@ use tern_protocol::chunk::{RootHasher, root};
 use tern_protocol::digest::Digest;
 use tern_protocol::message::Registry;
 
-use super::story::tail;
+use super::service::tail;
 use crate::core::fact::DeviceEntry;
 
 /// What the demo's devices have in common.

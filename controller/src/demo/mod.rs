@@ -5,8 +5,14 @@
 
 mod fleet;
 mod payload;
+mod service;
+mod stop;
 mod story;
 mod tell;
+
+use std::path::Path;
+
+use anyhow::Context as _;
 
 use crate::cli::demo::DemoArgs;
 
@@ -21,22 +27,41 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
         Some(folder) => (folder.clone(), false),
         None => (std::env::temp_dir().join(format!("tern-demo-{}", std::process::id())), true),
     };
-    anyhow::ensure!(
-        !folder.join("service").exists(),
-        "{} holds a demo already; choose another folder",
-        folder.display()
-    );
-    let result = story::tell(args, &folder);
+    refuse_taken(&folder)?;
+    let stop = stop::Stop::listen()?;
+    let result = story::tell(args, &folder, &stop);
     if temporary {
         // The system cleans up what we could not.
         let _left = std::fs::remove_dir_all(&folder);
     }
+    // A signal from the terminal reaches the service and the agents as well: whatever failed then is no news.
+    let result = result.or_else(|error| stop.check().and(Err(error)));
     let summary = result?;
     Ok(summary.stranded == 0)
 }
 
+/// Refuses a folder in which something lies: it may be a live service's.
+fn refuse_taken(folder: &Path) -> anyhow::Result<()> {
+    let mut entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("could not read {}", folder.display())),
+    };
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    let shown = folder.display();
+    anyhow::ensure!(
+        !folder.join("service").join("service.log").exists(),
+        "{shown} holds a demo already; choose another folder"
+    );
+    anyhow::bail!(
+        "{shown} is not empty, and the demo writes into no folder of others; choose an empty or a new one"
+    )
+}
+
 /// Runs one of the demo's agents: the same core and shell as on a device.
-pub fn agent(config: &std::path::Path) -> anyhow::Result<()> {
+pub fn agent(config: &Path) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TERN_LOG").unwrap_or_default();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,7 +1,6 @@
 //! The plot: a fleet, a good release that reaches everybody, a bad one that is taken back.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,6 +9,8 @@ use tern_protocol::state::Outcome;
 
 use super::fleet::{DemoDevice, Setting, describe};
 use super::payload::Images;
+use super::service::ServiceProcess;
+use super::stop::Stop;
 use super::tell::Teller;
 use crate::api::client::Client;
 use crate::api::types::{
@@ -25,7 +26,6 @@ use crate::core::rollout::record::Status;
 use crate::core::rollout::verdict::{HoldReason, Verdict};
 use crate::keys;
 use crate::release;
-use crate::serve::Addresses;
 
 const PRODUCT: &str = "router";
 const MODEL: &str = "tr-100";
@@ -77,7 +77,7 @@ pub(super) struct LedgerSummary {
 }
 
 /// Tells it.
-pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
+pub(super) fn tell(args: &DemoArgs, folder: &Path, stop: &Stop) -> anyhow::Result<Summary> {
     let teller = Teller::new(args.json);
     std::fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
     teller.title("Tern demo", &format!("{} devices, one day passes in {} s", args.devices, args.day));
@@ -93,13 +93,13 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path) -> anyhow::Result<Summary> {
         clock::now() / 1000,
     ))?;
     teller.say("keys", "root, targets and release keys stay offline; the service holds the online ones");
-    let mut service = ServiceProcess::start(&data)?;
+    let mut service = ServiceProcess::start(&data, stop)?;
     let client = Client::new(&format!("http://{}", service.addresses.api));
     teller
         .say("service", &format!("up on {}, broker on {}", service.addresses.api, service.addresses.mqtt[0]));
 
     let images = Images::make(folder, args.image.as_ref(), args.bad_rate, args.seed)?;
-    let mut devices = make_devices(args, folder, &data, &images, &service, &client, &teller)?;
+    let mut devices = make_devices(args, folder, &data, &images, &mut service, &client, &teller)?;
     for device in &mut devices {
         device.start()?;
     }
@@ -160,7 +160,7 @@ fn make_devices(
     folder: &Path,
     data: &Path,
     images: &Images,
-    service: &ServiceProcess,
+    service: &mut ServiceProcess,
     client: &Client,
     teller: &Teller,
 ) -> anyhow::Result<Vec<DemoDevice>> {
@@ -183,13 +183,14 @@ fn make_devices(
     let mut devices = Vec::new();
     let mut entries: Vec<DeviceEntry> = Vec::new();
     for index in 1..=args.devices {
+        service.check()?;
         let (device, entry) = DemoDevice::make(&setting, index, &images.old, &label)?;
         devices.push(device);
         entries.push(entry);
         progress.set(u64::from(index), "");
     }
     progress.end(&format!("{} devices made, release 1 in slot a", args.devices));
-    let added: AddedDevices = client.post("/v1/devices", &AddDevices { devices: entries })?;
+    let added: AddedDevices = client.post("/v1/devices", &AddDevices { devices: entries, unsigned: true })?;
     anyhow::ensure!(added.added == devices.len(), "the service registered {} devices", added.added);
     Ok(devices)
 }
@@ -409,76 +410,4 @@ fn wait_for(
         anyhow::ensure!(clock::now() - began < PATIENCE, "waited too long for {what}");
         std::thread::sleep(LOOK);
     }
-}
-
-/// The service, in a process of its own.
-struct ServiceProcess {
-    process: Child,
-    addresses: Addresses,
-    log: PathBuf,
-}
-
-impl ServiceProcess {
-    fn start(data: &Path) -> anyhow::Result<Self> {
-        let log = data.join("service.log");
-        let file = std::fs::File::create(&log)?;
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["serve", "--listen-api", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .context("could not start the service")?;
-        let began = clock::now();
-        let ready = data.join("service.json");
-        loop {
-            if let Ok(text) = std::fs::read(&ready) {
-                let addresses = serde_json::from_slice(&text)?;
-                return Ok(Self { process, addresses, log });
-            }
-            let ended = process.try_wait()?;
-            let late = clock::now() - began > 30_000;
-            if ended.is_some() || late {
-                let _gone = process.kill();
-                anyhow::bail!("the service did not come up; its log: {}", tail(&log));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn check(&mut self) -> anyhow::Result<()> {
-        match self.process.try_wait()? {
-            None => Ok(()),
-            Some(status) => anyhow::bail!("the service ended with {status}; its log: {}", tail(&self.log)),
-        }
-    }
-
-    /// Ends it as a supervisor does: SIGTERM first.
-    fn stop(&mut self) {
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            // It may have ended already.
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        for _ in 0..100 {
-            if matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
-
-impl Drop for ServiceProcess {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-pub(super) fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(5).collect();
-    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }

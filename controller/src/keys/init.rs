@@ -205,6 +205,31 @@ fn absent(path: &Path) -> Result<(), KeysError> {
     if path.symlink_metadata().is_ok() { Err(KeysError::Exists(path.to_owned())) } else { Ok(()) }
 }
 
+/// The key of a factory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FactoryReport {
+    /// Its private half.
+    pub private: PathBuf,
+    /// Its public half.
+    pub public: PathBuf,
+}
+
+/// Makes the key of a factory, and refuses to overwrite anything.
+pub fn make_factory(private: &Path) -> Result<FactoryReport, KeysError> {
+    let public = private.with_extension("pub.pem");
+    for path in [private, &public] {
+        if path.symlink_metadata().is_ok() {
+            return Err(KeysError::Exists(path.to_owned()));
+        }
+    }
+    let key = secret::draw()?;
+    // A production line signs by itself, so nobody could be asked.
+    secret::write(private, &key, &Protection::Unencrypted)?;
+    let pem = Signer::public(&P256Signer::new(SigningKey::from(&key))).pem().to_owned();
+    replace(&public, pem.as_bytes(), Readers::All).map_err(KeysError::io("write", &public))?;
+    Ok(FactoryReport { private: private.to_owned(), public })
+}
+
 /// Writes the fleet's name, or checks that it is the one.
 fn keep_fleet(data: &Path, wanted: &FleetId) -> Result<(), KeysError> {
     match super::load::fleet(data)? {

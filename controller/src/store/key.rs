@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use tern_protocol::id::{DeviceId, ModelId, ProductId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RolloutId};
 
 /// Tag of the store's own record; no [`Key`] has it.
 pub(super) const OWN: &[u8] = &[0];
@@ -16,6 +16,9 @@ const ROLLOUT: u8 = b'r';
 const PRODUCT: u8 = b'p';
 const RELEASE: u8 = b'l';
 const COUNTERS: u8 = b'c';
+const CLAIM: u8 = b't';
+const FACTORY: u8 = b'f';
+const PENDING: u8 = b'q';
 const END: u8 = 0;
 
 /// What an entry is about.
@@ -33,6 +36,12 @@ pub enum Key {
     Release(ProductId, u64),
     /// Counters of one phase and stratum of a rollout.
     Counters(RolloutId, u32, ModelId),
+    /// A claim.
+    Claim(ClaimId),
+    /// A factory.
+    Factory(FactoryId),
+    /// A device that waits to be let in.
+    Pending(DeviceId),
 }
 
 /// Facts about the service itself.
@@ -73,6 +82,12 @@ pub enum Prefix {
     ReleasesOf(ProductId),
     /// Counters of one rollout, by phase.
     CountersOf(RolloutId),
+    /// All claims.
+    Claims,
+    /// All factories.
+    Factories,
+    /// All devices that wait.
+    Pending,
 }
 
 impl Key {
@@ -83,6 +98,9 @@ impl Key {
             Self::Device(id) => named(DEVICE, id.as_str()),
             Self::Rollout(id) => named(ROLLOUT, id.as_str()),
             Self::Product(id) => named(PRODUCT, id.as_str()),
+            Self::Claim(id) => named(CLAIM, id.as_str()),
+            Self::Factory(id) => named(FACTORY, id.as_str()),
+            Self::Pending(id) => named(PENDING, id.as_str()),
             Self::Release(product, rc) => {
                 let mut out = named(RELEASE, product.as_str());
                 out.extend_from_slice(&rc.to_be_bytes());
@@ -109,6 +127,9 @@ impl Key {
             DEVICE => name(rest).map(|(id, left)| (Self::Device(id), left))?,
             ROLLOUT => name(rest).map(|(id, left)| (Self::Rollout(id), left))?,
             PRODUCT => name(rest).map(|(id, left)| (Self::Product(id), left))?,
+            CLAIM => name(rest).map(|(id, left)| (Self::Claim(id), left))?,
+            FACTORY => name(rest).map(|(id, left)| (Self::Factory(id), left))?,
+            PENDING => name(rest).map(|(id, left)| (Self::Pending(id), left))?,
             RELEASE => {
                 let (product, rest) = name(rest)?;
                 let (rc, left) = rest.split_first_chunk()?;
@@ -134,6 +155,9 @@ impl Prefix {
             Self::Devices => vec![DEVICE],
             Self::Rollouts => vec![ROLLOUT],
             Self::Products => vec![PRODUCT],
+            Self::Claims => vec![CLAIM],
+            Self::Factories => vec![FACTORY],
+            Self::Pending => vec![PENDING],
             Self::Releases => vec![RELEASE],
             Self::ReleasesOf(product) => named(RELEASE, product.as_str()),
             Self::CountersOf(rollout) => named(COUNTERS, rollout.as_str()),
@@ -171,6 +195,9 @@ mod tests {
             Key::Device(id.parse().unwrap()),
             Key::Product(id.parse().unwrap()),
             Key::Rollout(id.parse().unwrap()),
+            Key::Claim(id.parse().unwrap()),
+            Key::Factory(id.parse().unwrap()),
+            Key::Pending(id.parse().unwrap()),
             Key::Release(id.parse().unwrap(), u64::MAX),
             Key::Counters(id.parse().unwrap(), 3, "B3".parse().unwrap()),
         ];

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{DeviceId, FleetId};
+use crate::message::Registry;
 
 /// An enrolment. Keys are hex of the uncompressed SEC1 point (65 bytes).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,10 +15,14 @@ pub struct Enrol {
     pub telemetry: String,
     /// Hex of the DER signature of the identity key over [`enrol_signing_input`].
     pub proof: String,
-    /// Claim token, for devices that no factory list names.
+    /// Proof of a claim's token (see [`crate::claim`]), from devices that no factory list names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-    /// Signature of the present identity key when this one is to replace it.
+    /// What the device says that it is; beside `claim`, whose proof covers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<Registry>,
+    /// Hex of the DER signature of the present identity key over [`enrol_signing_input`], when `identity` is to
+    /// replace it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
 }

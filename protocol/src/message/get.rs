@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::DictionaryId;
 use crate::chunk::PieceId;
 use crate::digest::Digest;
 use crate::id::ProductId;
@@ -15,6 +16,16 @@ use crate::tuf::Role;
 pub struct Get {
     /// What is wanted.
     pub want: Vec<Want>,
+    /// The dictionary that the asker has: files may come packed against it. Without one they come in the general
+    /// one, which everybody has.
+    #[serde(default, rename = "dict", skip_serializing_if = "Option::is_none")]
+    pub dictionary: Option<DictionaryId>,
+}
+
+impl From<Vec<Want>> for Get {
+    fn from(want: Vec<Want>) -> Self {
+        Self { want, dictionary: None }
+    }
 }
 
 /// One thing wanted.
@@ -110,10 +121,19 @@ mod tests {
     #[test]
     fn a_request_for_the_whole_image_at_once_is_refused() {
         let of = Digest([0; 32]);
-        let ask = |ranges| Get { want: vec![Want::Packs { of, ranges }] }.write();
+        let ask = |ranges| Get::from(vec![Want::Packs { of, ranges }]).write();
         assert!(Get::read(&ask(vec![(0, 96)])).is_ok());
         assert!(matches!(Get::read(&ask(vec![(0, 97)])), Err(GetError::TooMuch)));
         assert!(matches!(Get::read(&ask(vec![(5, 5)])), Err(GetError::TooMuch)));
         assert!(matches!(Get::read(&ask(vec![(0, u32::MAX)])), Err(GetError::TooMuch)));
+    }
+
+    #[test]
+    fn the_dictionary_is_named_by_two_numbers_and_may_be_absent() {
+        let mut get = Get::from(vec![]);
+        assert_eq!(get.write(), b"{\"want\":[]}");
+        get.dictionary = Some(DictionaryId { root: 2, targets: 3 });
+        assert_eq!(get.write(), b"{\"want\":[],\"dict\":[2,3]}");
+        assert_eq!(Get::read(&get.write()).unwrap(), get);
     }
 }

@@ -1,6 +1,6 @@
 //! Signing: unsigned metadata in, a file out, and one signature more on a file that has some.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::key::{KeyId, PublicKey, SignError, Signer};
 use super::{Role, TufError, canonical};
@@ -100,12 +100,7 @@ impl Draft {
             let why = format!("more than {SIGNATURES_MAX} signatures");
             return Err(TufError::malformed(role, why).into());
         }
-        let list: Vec<Value> =
-            self.signatures.iter().map(|(keyid, sig)| json!({"keyid": keyid, "sig": sig})).collect();
-        let mut file = Map::new();
-        file.insert("signatures".into(), Value::Array(list));
-        file.insert("signed".into(), self.signed);
-        let bytes = serde_json::to_vec(&file).expect("JSON values always serialise");
+        let bytes = file(self.signatures.iter().map(|(keyid, sig)| (keyid, sig.as_str())), self.signed);
         // A file above its ceiling would be refused by every device, so it is refused here.
         if bytes.len() > role.ceiling() {
             return Err(TufError::TooLarge {
@@ -116,6 +111,28 @@ impl Draft {
             .into());
         }
         Ok(bytes)
+    }
+}
+
+/// Writes a file as it travels: compact, every object's fields sorted by name.
+///
+/// Sorted here, for a map keeps insertion order if any crate of the build asks serde_json for that, and the
+/// bundle dictionary ([`crate::bundle::Dictionary`]) must be the same bytes in every build.
+pub(crate) fn file<'a>(signatures: impl Iterator<Item = (&'a KeyId, &'a str)>, signed: Value) -> Vec<u8> {
+    let list: Vec<Value> = signatures.map(|(keyid, sig)| json!({"keyid": keyid, "sig": sig})).collect();
+    let file = sorted(json!({"signatures": list, "signed": signed}));
+    serde_json::to_vec(&file).expect("JSON values always serialise")
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<(String, Value)> = map.into_iter().collect();
+            fields.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            Value::Object(fields.into_iter().map(|(name, field)| (name, sorted(field))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
     }
 }
 

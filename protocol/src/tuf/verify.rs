@@ -73,7 +73,7 @@ impl Unverified {
     }
 
     /// Returns the contents without verifying anything: for a root, which names its own keys.
-    pub(super) fn contents<T: Metadata>(&self) -> Result<T, TufError> {
+    pub(crate) fn contents<T: Metadata>(&self) -> Result<T, TufError> {
         T::read(&self.role, &self.signed)
     }
 

@@ -59,6 +59,7 @@ impl LoadDevice {
             telemetry: hex::encode(telemetry),
             proof: hex::encode(signature.to_der().as_bytes()),
             claim: None,
+            registry: None,
             replaces: None,
         };
         serde_json::to_vec(&enrol).expect("a message serialises")

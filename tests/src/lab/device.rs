@@ -24,6 +24,8 @@ pub struct Making {
     pub timing: String,
     /// User and password file, for brokers that want them.
     pub login: Option<(String, PathBuf)>,
+    /// File with a claim's token.
+    pub claim: Option<PathBuf>,
 }
 
 impl Default for Making {
@@ -35,6 +37,7 @@ impl Default for Making {
             hook: None,
             timing: String::new(),
             login: None,
+            claim: None,
         }
     }
 }
@@ -72,7 +75,20 @@ impl LabDevice {
     pub fn register(&self, lab: &Lab) {
         let list = self.dir.join("factory.json");
         std::fs::write(&list, self.identity().to_string()).expect("a factory list");
-        lab.json(&["device", "add", "--file", &text(&list)]);
+        lab.json(&["device", "add", "--unsigned", "--file", &text(&list)]);
+    }
+
+    /// Makes new keys beside the present ones.
+    pub fn rotate_keys(&self) {
+        let (ok, said) = self.agent(&["identity", "rotate"]);
+        assert!(ok, "{said}");
+    }
+
+    /// Replaces the device's flash: keys and journal are gone, what it runs stays.
+    pub fn lose_keys(&self) {
+        for name in ["identity.pem", "telemetry.pem", "journal.0", "journal.1"] {
+            std::fs::remove_file(self.dir.join("data").join(name)).expect("the file was there");
+        }
     }
 
     /// Returns the device's line for the factory list.
@@ -98,6 +114,9 @@ impl LabDevice {
         line(format!("region = \"eu\"\nbrokers = [\"mqtt://{}\"]", lab.mqtt));
         if let Some((user, file)) = &making.login {
             line(format!("user = {user:?}\npassword_file = {:?}", text(file)));
+        }
+        if let Some(file) = &making.claim {
+            line(format!("claim_file = {:?}", text(file)));
         }
         line(format!("data_dir = {}\nruntime_dir = {}", path("data"), path("run")));
         line(format!("root = {:?}", text(&lab.data().join("products").join(PRODUCT).join("root.json"))));

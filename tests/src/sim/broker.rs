@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tern_protocol::bundle::{Bundle, File};
+use tern_bridge::files::SignedFiles;
 use tern_protocol::chunk::{PieceId, TreeShape, leaf};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 use tern_protocol::message::{Get, Pack, Want};
 use tern_protocol::topic::Topic;
-use tern_protocol::tuf::{Role, peek};
 
 use super::clock::Rng;
 
@@ -61,8 +60,7 @@ impl Network {
 pub struct Broker {
     retained: BTreeMap<String, (Topic, Vec<u8>)>,
     images: BTreeMap<Digest, (Vec<u8>, Vec<Digest>)>,
-    files: BTreeMap<Role, File>,
-    roots: BTreeMap<u32, File>,
+    files: SignedFiles,
 }
 
 impl Broker {
@@ -77,21 +75,24 @@ impl Broker {
         }
         self.retained.insert(key, (topic.clone(), payload.to_vec()));
         // A chunk server beside the broker keeps the newest files and never judges them.
-        for file in Bundle::unpack(payload).map(|bundle| bundle.files).unwrap_or_default() {
-            let version = peek(&file.bytes).unwrap_or(0);
-            if file.role == Role::Root {
-                self.roots.insert(version, file.clone());
-            }
-            let held = self.files.get(&file.role).and_then(|held| peek(&held.bytes)).unwrap_or(0);
-            if version > held {
-                self.files.insert(file.role, file);
-            }
-        }
+        self.files.learn(topic, payload);
     }
 
     /// Returns what a topic retains.
     pub fn retained(&self, key: &str) -> Option<&(Topic, Vec<u8>)> {
         self.retained.get(key)
+    }
+
+    /// Retains something old again, as a broker does whose store was restored.
+    pub fn age(&mut self, key: String, topic: &Topic, payload: Vec<u8>) {
+        if topic.is_retained() {
+            self.retained.insert(key, (topic.clone(), payload));
+        }
+    }
+
+    /// Forgets everything retained.
+    pub fn forget_everything(&mut self) {
+        self.retained.clear();
     }
 
     /// Forgets a retained message, as a broker does that lost its store.
@@ -110,10 +111,10 @@ impl Broker {
         self.images.insert(root, (image, leaves));
     }
 
-    /// Answers a request: packs, and one bundle for the files that are there.
-    pub fn answer(&self, request: &[u8]) -> (Vec<Pack>, Option<Vec<u8>>) {
+    /// Answers a request: packs, and bundles of the files that are there.
+    pub fn answer(&self, request: &[u8]) -> (Vec<Pack>, Vec<Vec<u8>>) {
         let Ok(get) = Get::read(request) else { return Default::default() };
-        let (mut packs, mut files) = (Vec::new(), Vec::new());
+        let mut packs = Vec::new();
         for want in &get.want {
             match want {
                 Want::Packs { of, ranges } => {
@@ -130,13 +131,9 @@ impl Broker {
                     let digests = TreeShape::new(count).cut(leaves, piece);
                     packs.extend(digests.map(|digests| Pack::piece(of, piece, &digests)));
                 }
-                Want::File { role: Role::Root, version: Some(version), .. } => {
-                    files.extend(self.roots.get(version).cloned());
-                }
-                Want::File { role, .. } => files.extend(self.files.get(role).cloned()),
+                Want::File { .. } => {}
             }
         }
-        let bundle = (!files.is_empty()).then(|| Bundle { root: 1, files }.pack());
-        (packs, bundle)
+        (packs, self.files.answer(&get))
     }
 }

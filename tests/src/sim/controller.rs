@@ -74,6 +74,8 @@ pub struct Controller {
     secrets: BTreeMap<DeviceId, PairSecret>,
     releases: Vec<(Named, ArtifactContent)>,
     release_version: u32,
+    /// Version of targets; every one names another rollout key.
+    targets_version: u32,
     /// Every fact, in order.
     pub ledger: Vec<Entry>,
     /// Steps of the service so far.
@@ -99,6 +101,7 @@ impl Controller {
             secrets: BTreeMap::new(),
             releases: Vec::new(),
             release_version: 1,
+            targets_version: 1,
             ledger: Vec::new(),
             steps: 0,
             killed: BTreeMap::new(),
@@ -107,6 +110,19 @@ impl Controller {
         };
         controller.start();
         controller
+    }
+
+    /// Has the operator sign new targets with another rollout key, and starts a service that holds it.
+    pub fn rotate_rollout_key(&mut self) {
+        self.targets_version += 1;
+        self.start();
+    }
+
+    fn rollout_key(&self) -> String {
+        match self.targets_version {
+            1 => "rollout".to_owned(),
+            n => format!("rollout {n}"),
+        }
     }
 
     /// Returns the offline files of a new product: root, targets, and a release file without releases.
@@ -118,10 +134,11 @@ impl Controller {
             snapshot: key("snapshot"),
             targets: key("targets"),
         };
-        let delegated = DelegatedKeys { release: key("release"), rollout: key("rollout"), halt: key("halt") };
+        let rollout = key(&self.rollout_key());
+        let delegated = DelegatedKeys { release: key("release"), rollout, halt: key("halt") };
         let telemetry = point_hex(&secret_key(self.seed, "telemetry").public_key());
         let content = TargetsContent { telemetry: BTreeMap::from([(KID, telemetry)]), time: None };
-        let targets = build::targets(1, EXPIRES, &self.product, &delegated, &content);
+        let targets = build::targets(self.targets_version, EXPIRES, &self.product, &delegated, &content);
         [
             (Role::Root, build::root(1, EXPIRES, &root_keys), "root"),
             (Role::Targets, targets, "targets"),
@@ -215,7 +232,7 @@ impl Controller {
             Box::new(Token { signer: signer(self.seed, role), pulled })
         };
         let keys = OnlineKeys {
-            rollout: token("rollout", Arc::default()),
+            rollout: token(&self.rollout_key(), Arc::default()),
             halt: token("halt", self.halt_pulled.clone()),
             snapshot: token("snapshot", Arc::default()),
             timestamp: token("timestamp", Arc::default()),
@@ -303,7 +320,16 @@ impl Controller {
             }
             Fact::ServiceStarted { .. } => "service started".to_owned(),
             Fact::ProductAdded { product, .. } => format!("product {product} added"),
-            Fact::DevicesAdded { devices } => format!("{} devices added", devices.len()),
+            Fact::DevicesAdded { devices, .. } => format!("{} devices added", devices.len()),
+            Fact::FactoryAdded { factory, .. } => format!("factory {factory} added"),
+            Fact::FactoryRevoked { factory } => format!("factory {factory} revoked"),
+            Fact::ClaimCreated { claim, .. } => format!("claim {claim} created"),
+            Fact::ClaimRevoked { claim } => format!("claim {claim} revoked"),
+            Fact::Applied { device, claim, .. } => format!("applied {device} by {claim}"),
+            Fact::Approved { device, .. } => format!("approved {device}"),
+            Fact::Rejected { device } => format!("rejected {device}"),
+            Fact::StandingChanged { device, standing, .. } => format!("{device} is {}", standing.word()),
+            Fact::IdentityReplaced { device, .. } => format!("{device} has replaced its keys"),
         }
     }
 }

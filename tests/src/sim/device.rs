@@ -223,6 +223,7 @@ impl Sim {
             device: device.id.clone(),
             registry: device.registry.clone(),
             component: "rootfs".to_owned(),
+            claim: None,
             version: "sim".to_owned(),
             timing: self.config.timing.clone(),
         };

@@ -86,11 +86,35 @@ impl Sim {
 
     pub(super) fn check_boot(&mut self, d: usize) {
         let slot = self.devices[d].running();
-        if self.image_in(d, slot).is_none() {
-            let id = self.devices[d].id.clone();
-            self.violated(format!("{id} runs bytes in slot {slot} that nobody signed"));
+        match self.image_in(d, slot) {
+            None => {
+                let id = self.devices[d].id.clone();
+                self.violated(format!("{id} runs bytes in slot {slot} that nobody signed"));
+            }
+            Some(image) => self.check_assigned(d, self.images[image].rc),
         }
         self.check_device(d);
+    }
+
+    /// A release that was never offered to this device, or is below its floor, must not even be tried.
+    fn check_assigned(&mut self, d: usize, rc: u64) {
+        let device = &self.devices[d];
+        if device.running() == device.disk.record.active {
+            return;
+        }
+        let id = device.id.clone();
+        let fleet = self.controller.fleet();
+        let position = |salt| tern_protocol::position::position(salt, &id);
+        let offered = fleet.rollouts.values().any(|rollout| {
+            rollout.rc == rc && rollout.phase_of(&device.registry, position(rollout.salt)).is_some()
+        });
+        let floor = device.watched.floor;
+        if !offered {
+            self.violated(format!("{id} tries release {rc}, which no rollout ever offered to it"));
+        }
+        if rc < floor {
+            self.violated(format!("{id} tries release {rc} below its floor {floor}"));
+        }
     }
 
     pub(super) fn check_write(&mut self, d: usize, slot: SlotName) {
@@ -273,6 +297,22 @@ impl Sim {
             }
         }
         counts
+    }
+
+    /// While reports are held back or lost, the controller may have counted less than the devices' own stories add
+    /// up to, and never more.
+    pub fn check_not_more_than_the_truth(&mut self) {
+        let fleet = self.controller.fleet();
+        for rollout in fleet.rollouts.values() {
+            let (counted, truth) = (rollout.total(), self.truth(&rollout.id));
+            let more = counted.good > truth.good
+                || counted.started > truth.started
+                || counted.confirmed_bad() > truth.confirmed_bad()
+                || counted.recalled > truth.recalled;
+            if more {
+                self.violated(format!("{} counts {counted:?}, the devices say only {truth:?}", rollout.id));
+            }
+        }
     }
 
     /// Compares the controller's counters with the devices' own stories; all reports must have arrived. Rollouts

@@ -29,6 +29,8 @@ impl Sim {
             Output::SaveTrust(files) => self.devices[d].disk.trust = files,
             // Only for a person who reads the log.
             Output::Refused { .. } => {}
+            // Simulated devices keep their keys.
+            Output::SettleKeys => {}
             Output::SaveJournal => self.save_journal(d),
             Output::Listen(topics) => {
                 let keys: BTreeSet<String> = topics.iter().map(|t| t.render(&self.fleet)).collect();

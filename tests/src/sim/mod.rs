@@ -18,6 +18,7 @@
 //! | `jobs` | what a device does for its agent |
 //! | [`controller`] | the real service and the operator's keys |
 //! | [`invariants`] | what must always hold |
+//! | [`hostile`] | a broker that somebody has taken over |
 //! | [`operator`] | what scenarios do to the world |
 
 pub mod broker;
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod controller;
 pub mod device;
 pub mod disk;
+pub mod hostile;
 pub mod invariants;
 mod jobs;
 pub mod operator;
@@ -43,6 +45,7 @@ use self::broker::{Broker, Network};
 use self::clock::{Queue, Rng, SECOND};
 use self::controller::Controller;
 use self::device::Device;
+use self::hostile::{Fate, Hostile, Hostility};
 
 /// How often the service looks at the time when nothing happens; judging costs more than anything it waits for.
 const TICK: u64 = 15 * SECOND;
@@ -62,6 +65,8 @@ pub struct SimConfig {
     pub network: Network,
     /// Random faults.
     pub faults: Faults,
+    /// A broker that works against everybody.
+    pub hostility: Option<Hostility>,
     /// Cut the power of the device at this effect; see [`Sim::effects`].
     pub cut_at: Option<u64>,
     /// Something that is wrong on purpose.
@@ -77,6 +82,7 @@ impl Default for SimConfig {
             timing: Timing::default(),
             network: Network::default(),
             faults: Faults::default(),
+            hostility: None,
             cut_at: None,
             broken: None,
         }
@@ -156,6 +162,7 @@ enum Event {
     ServiceUp,
     Tick,
     Fault(Fault),
+    HostileAct,
 }
 
 /// The simulation.
@@ -189,6 +196,7 @@ pub struct Sim {
     reported: BTreeMap<(DeviceId, u64), ReportKind>,
     partitioned: bool,
     lose_outputs: bool,
+    hostile: Option<Hostile>,
 }
 
 impl Sim {
@@ -241,6 +249,7 @@ impl Sim {
                 self.queue.plan(self.queue.now() + TICK, Event::Tick);
             }
             Event::Fault(fault) => self.fault(fault),
+            Event::HostileAct => self.hostile_act(),
             // The process or the connection that this was meant for is gone.
             _ => {}
         }
@@ -275,6 +284,11 @@ impl Sim {
             return;
         }
         let now = self.queue.now();
+        let Some(payload) =
+            self.past_the_broker(&topic, payload, |topic, payload| Event::ToService { topic, payload })
+        else {
+            return;
+        };
         let last = &mut self.devices[d].last_up;
         let arrivals = self.config.network.arrivals(&mut self.network_rng, now, last);
         if matches!(topic, Topic::Up(_, UpKind::Get)) {
@@ -298,8 +312,8 @@ impl Sim {
             }
             self.send_down(d, &Topic::DevicePack(id.clone()), &pack.write());
         }
-        if let Some(files) = files {
-            self.send_down(d, &Topic::DeviceIn(id), &files);
+        for files in files {
+            self.send_down(d, &Topic::DeviceIn(id.clone()), &files);
         }
     }
 
@@ -310,10 +324,33 @@ impl Sim {
             return;
         }
         let connection = device.connection;
+        let late = |topic, payload| Event::ToDevice { d, connection, topic, payload };
+        let Some(payload) = self.past_the_broker(topic, payload.to_vec(), late) else { return };
+        let device = &mut self.devices[d];
         let arrivals = self.config.network.arrivals(&mut self.network_rng, now, &mut device.last_down);
         for at in arrivals {
-            let (topic, payload) = (topic.clone(), payload.to_vec());
+            let (topic, payload) = (topic.clone(), payload.clone());
             self.queue.plan(at, Event::ToDevice { d, connection, topic, payload });
+        }
+    }
+
+    /// What a hostile broker leaves of a message that is on its way now.
+    fn past_the_broker(
+        &mut self,
+        topic: &Topic,
+        payload: Vec<u8>,
+        late: impl FnOnce(Topic, Vec<u8>) -> Event,
+    ) -> Option<Vec<u8>> {
+        let now = self.queue.now();
+        let Some(hostile) = &mut self.hostile else { return Some(payload) };
+        match hostile.judge(now, topic, &payload, matches!(topic, Topic::Up(..))) {
+            Fate::Passes(payload) => Some(payload),
+            Fate::Lost => None,
+            Fate::Held(_) if matches!(topic, Topic::Up(_, UpKind::Get)) => None,
+            Fate::Held(wait) => {
+                self.queue.plan(now + wait, late(topic.clone(), payload));
+                None
+            }
         }
     }
 

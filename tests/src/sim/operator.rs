@@ -7,18 +7,21 @@ use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
 use tern_controller::core::rollout::policy::PhaseRule;
 use tern_controller::core::rollout::record::{Rollout, Status};
 use tern_controller::core::service::{Command, Input, Refusal, Reply};
+use tern_protocol::bundle::Bundle;
 use tern_protocol::chunk::{RootHasher, root};
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, ModelId, RolloutId};
 use tern_protocol::message::Registry;
 use tern_protocol::offer::Artifact;
 use tern_protocol::state::{Outcome, StateName};
+use tern_protocol::topic::Topic;
 
 use super::broker::Broker;
 use super::clock::{Queue, Rng, SECOND};
 use super::controller::Controller;
 use super::device::{Device, DeviceKeys};
 use super::disk::Disk;
+use super::hostile::Hostile;
 use super::{Broken, Event, Fault, Image, Sim, SimConfig, Trial};
 
 fn name<T: std::str::FromStr>(text: &str) -> T {
@@ -58,6 +61,7 @@ impl Sim {
             reported: Default::default(),
             partitioned: false,
             lose_outputs: false,
+            hostile: config.hostility.map(|how| Hostile::new(seed, how)),
             config,
         };
         sim.controller.forgets_kills = sim.config.broken == Some(Broken::KillsForgotten);
@@ -68,6 +72,9 @@ impl Sim {
         sim.serve(Input::BrokerUp);
         sim.queue.plan(SECOND, Event::Tick);
         sim.plan_faults();
+        if sim.hostile.is_some() {
+            sim.queue.plan(SECOND, Event::HostileAct);
+        }
         sim
     }
 
@@ -92,7 +99,7 @@ impl Sim {
             let at = self.rng.below(10 * SECOND);
             self.plan_power_on(d, at);
         }
-        self.must(Command::AddDevices { devices: entries });
+        self.must(Command::AddUnsignedDevices { devices: entries });
     }
 
     fn plan_faults(&mut self) {
@@ -200,6 +207,29 @@ impl Sim {
         self.note(|_| "the service goes down".to_owned());
         self.controller.stop();
         self.queue.plan(self.queue.now() + 5 * SECOND, Event::ServiceUp);
+    }
+
+    /// Restarts the service with another rollout key, and with the targets that name it.
+    pub fn rotate_rollout_key(&mut self) {
+        self.note(|_| "the rollout key is rotated".to_owned());
+        self.controller.rotate_rollout_key();
+        self.serve(Input::BrokerUp);
+        let (product, files) = (self.product.clone(), self.controller.offline_files());
+        self.must(Command::AddProduct { product, files });
+    }
+
+    /// Returns what the retained heartbeat and `head` are packed against: versions of root and targets.
+    pub fn dictionaries(&self) -> [(u32, u32); 2] {
+        [Topic::Timestamp(self.product.clone()), Topic::Head(self.product.clone())].map(|topic| {
+            let retained = self.broker.retained(&topic.render(&self.fleet));
+            let id = retained.and_then(|(_, payload)| Bundle::dictionary_of(payload));
+            id.map_or((0, 0), Into::into)
+        })
+    }
+
+    /// Has the broker forget `head` alone.
+    pub fn broker_forgets_head(&mut self) {
+        self.broker.forget(&Topic::Head(self.product.clone()).render(&self.fleet));
     }
 
     /// Ends the service with its next step in the ledger and nothing of it sent.

@@ -194,3 +194,31 @@ fn this_machine_can_be_started_on() {
 
     assert_eq!(first.booted().unwrap(), second.booted().unwrap());
 }
+
+#[test]
+fn an_empty_image_is_refused_and_the_device_can_still_be_provisioned() {
+    let device = Device::blank();
+    let empty = device.runtime.path().join("empty.img");
+    fs::write(&empty, b"").unwrap();
+
+    let result = FileBoot::provision(device.folder.path(), &empty, image(1, b""));
+
+    assert!(matches!(result, Err(BootError::EmptyImage)), "{result:?}");
+    assert_eq!(fs::read_dir(device.folder.path()).unwrap().count(), 0);
+    device.provision(image(1, IMAGE)).unwrap();
+}
+
+#[test]
+fn an_agent_that_was_never_provisioned_says_so_also_before_the_folder_of_the_slots_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    let start = |folder: &Path| FileBoot::start(folder, home.path());
+
+    let missing = start(&home.path().join("slots")).unwrap_err();
+    let no_folder = home.path().join("file");
+    fs::write(&no_folder, b"").unwrap();
+
+    assert!(matches!(missing, BootError::NotProvisioned), "{missing:?}");
+    assert!(missing.to_string().contains("tern-agent provision"));
+    // The control: another reason keeps its own words.
+    assert!(matches!(start(&no_folder), Err(BootError::Record(_))));
+}

@@ -2,6 +2,7 @@
 
 mod kill;
 mod machine;
+mod reader;
 mod table;
 
 use tern_protocol::chunk::ChunkSet;

@@ -71,7 +71,7 @@ async fn encrypted_broker() -> Broker {
 async fn both_ends_prove_who_they_are() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let broker = encrypted_broker().await;
-    let tls = tls::load(&authority.device_files(folder.path()), 0).unwrap();
+    let tls = tls::load(&authority.device_files(folder.path()), 0, crate::clock::wall).unwrap();
     let mut link = Link::start(LinkConfig { tls: Some(tls), ..config(&[&broker]) }, &["head"]).await;
 
     let stream = authority.acceptor().accept(broker.accept_raw().await).await.unwrap();
@@ -88,7 +88,7 @@ async fn both_ends_prove_who_they_are() {
 async fn a_broker_of_another_authority_gets_no_word_of_ours() {
     let folder = tempfile::tempdir().unwrap();
     let (stranger, good) = (encrypted_broker().await, Broker::start().await);
-    let tls = tls::load(&Authority::new().device_files(folder.path()), 0).unwrap();
+    let tls = tls::load(&Authority::new().device_files(folder.path()), 0, crate::clock::wall).unwrap();
     let mut link = Link::start(LinkConfig { tls: Some(tls), ..config(&[&stranger, &good]) }, &["head"]).await;
 
     let result = Authority::new().acceptor().accept(stranger.accept_raw().await).await;
@@ -110,7 +110,7 @@ async fn a_device_without_a_clock_goes_by_the_latest_time_it_knew() {
 
     for (time_floor, accepted) in [(0, false), (in_2091, true)] {
         let broker = encrypted_broker().await;
-        let tls = Some(tls::load(&files, time_floor).unwrap());
+        let tls = Some(tls::load(&files, time_floor, || 0).unwrap());
         let _link = Link::start(LinkConfig { tls, ..config(&[&broker]) }, &["head"]).await;
 
         let result = acceptor.accept(broker.accept_raw().await).await;
@@ -154,8 +154,8 @@ fn a_file_that_holds_no_certificate_or_key_is_named() {
         (TlsFiles { cert: Some(empty.clone()), ..good.clone() }, "empty.pem holds no certificate"),
         (TlsFiles { key: Some(empty), ..good.clone() }, "empty.pem holds no private key"),
     ] {
-        let error = tls::load(&files, 0).unwrap_err().to_string();
+        let error = tls::load(&files, 0, crate::clock::wall).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    assert!(tls::load(&good, 0).is_ok());
+    assert!(tls::load(&good, 0, crate::clock::wall).is_ok());
 }

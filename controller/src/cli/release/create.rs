@@ -14,13 +14,16 @@ use crate::clock;
 use crate::files::{Readers, replace};
 use crate::release::{NewRelease, ReleaseDocument, draft, measure};
 
+/// The largest counter: above it a number in JSON is not the same for every reader.
+const RC_MAX: u64 = 1 << 53;
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Flags {
     /// Release for this product
     #[arg(long)]
     product: ProductId,
     /// Give the release this counter: higher than any before, never used again
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=RC_MAX))]
     rc: u64,
     /// Name the version, for people
     #[arg(long, value_name = "V")]

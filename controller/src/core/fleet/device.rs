@@ -9,10 +9,46 @@ use tern_protocol::state::{Outcome, StateName};
 
 use super::received::Received;
 use super::tale::Tale;
+use crate::core::enrolment::claim::short;
 use crate::core::fact::Millis;
 
 /// Anomalies kept per device.
 const ANOMALIES_MAX: usize = 32;
+
+/// Keys that a device has had and may not come back to. A device that uses up so many has to be reset.
+pub const RETIRED_MAX: usize = 64;
+
+/// What a registered device may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// All that devices do.
+    #[default]
+    Active,
+    /// It is heard and has no vote; it starts nothing new, and ends what it has begun.
+    Quarantined,
+    /// Nothing: it is neither heard nor answered.
+    Revoked,
+    /// Nothing, until it enrols again with new keys by a claim or a list.
+    Reset,
+}
+
+impl Standing {
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Quarantined => "quarantined",
+            Self::Revoked => "revoked",
+            Self::Reset => "reset",
+        }
+    }
+
+    /// Tells whether its messages are refused unread.
+    pub fn is_silenced(self) -> bool {
+        matches!(self, Self::Revoked | Self::Reset)
+    }
+}
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +77,16 @@ pub struct Device {
     pub attempts: BTreeMap<RolloutId, AttemptRecord>,
     /// Reports that skipped or contradicted the machine.
     pub anomalies: Vec<Anomaly>,
+    /// What it may do.
+    #[serde(default)]
+    pub standing: Standing,
+    /// Why, if somebody changed it.
+    #[serde(default)]
+    pub because: String,
+    /// Keys that it may not come back to, by the short form of their digests: an old enrolment that somebody
+    /// repeats must not bring back a key that was replaced for a reason.
+    #[serde(default)]
+    pub retired: Vec<u64>,
 }
 
 /// What a device did in one rollout.
@@ -75,6 +121,9 @@ pub struct AttemptRecord {
     pub halted_in: Option<StateName>,
     /// When it reported last.
     pub changed_at: Millis,
+    /// Its start was taken out of the counts, as nobody trusted the device to say how it ends.
+    #[serde(default)]
+    pub withdrawn: bool,
 }
 
 impl AttemptRecord {
@@ -94,6 +143,7 @@ impl AttemptRecord {
             halted_at: None,
             halted_in: None,
             changed_at: at,
+            withdrawn: false,
         }
     }
 }
@@ -123,7 +173,38 @@ impl Device {
             seen_at: None,
             attempts: BTreeMap::new(),
             anomalies: Vec::new(),
+            standing: Standing::Active,
+            because: String::new(),
+            retired: Vec::new(),
         }
+    }
+
+    /// Tells whether it takes part in rollouts.
+    pub fn is_active(&self) -> bool {
+        self.standing == Standing::Active
+    }
+
+    /// Tells whether a quarantined device may still get an answer about a rollout: it has begun, and should be able
+    /// to end.
+    pub fn has_begun(&self, rollout: &RolloutId) -> bool {
+        self.attempts.get(rollout).is_some_and(|record| record.started_at.is_some())
+    }
+
+    /// Tells whether it had this key before.
+    pub fn had(&self, key: &str) -> bool {
+        self.retired.contains(&short(key))
+    }
+
+    /// Never takes this key again.
+    pub(super) fn retire(&mut self, key: &str) {
+        let key = short(key);
+        if self.retired.contains(&key) {
+            return;
+        }
+        if self.retired.len() == RETIRED_MAX {
+            self.retired.remove(0);
+        }
+        self.retired.push(key);
     }
 
     /// Notes something that does not fit; the oldest note gives way.

@@ -1,5 +1,6 @@
 //! Devices, products and rollouts, folded from the ledger's facts.
 
+mod admission;
 pub mod device;
 pub mod product;
 pub mod received;
@@ -9,11 +10,13 @@ pub mod tale;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::{DeviceId, FleetId, ProductId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, RolloutId};
 use tern_protocol::position::{Salt, Shuffle};
 
 use self::device::Device;
 use self::product::Product;
+use super::enrolment::claim::{Applicant, Claim};
+use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
 use super::rollout::record::{PhaseRecord, Rollout, Status};
 
@@ -28,6 +31,15 @@ pub struct Fleet {
     pub devices: BTreeMap<DeviceId, Device>,
     /// Its rollouts.
     pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// Devices that wait to be let in. Nothing of them is counted, and nothing is answered.
+    #[serde(default)]
+    pub pending: BTreeMap<DeviceId, Applicant>,
+    /// Claims, ended ones as well.
+    #[serde(default)]
+    pub claims: BTreeMap<ClaimId, Claim>,
+    /// Factories, revoked ones as well.
+    #[serde(default)]
+    pub factories: BTreeMap<FactoryId, Factory>,
     /// Reports counted, for the statistics.
     pub reports: u64,
     /// Orders of the cohorts, worked out once per rollout.
@@ -60,6 +72,9 @@ impl Fleet {
             products: BTreeMap::new(),
             devices: BTreeMap::new(),
             rollouts: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            factories: BTreeMap::new(),
             reports: 0,
             shuffles: Shuffles::default(),
         }
@@ -72,18 +87,17 @@ impl Fleet {
             Fact::ProductAdded { product, files } => {
                 self.products.entry(product.clone()).or_default().take(files);
             }
-            Fact::DevicesAdded { devices } => {
-                for entry in devices {
-                    let fresh = || Device::new(entry.identity.clone(), entry.registry.clone());
-                    let device = self.devices.entry(entry.device.clone()).or_insert_with(fresh);
-                    device.registry = entry.registry.clone();
-                }
-            }
-            Fact::Enrolled { device, telemetry } => {
-                if let Some(device) = self.devices.get_mut(device) {
-                    device.telemetry = Some(telemetry.clone());
-                }
-            }
+            Fact::DevicesAdded { .. }
+            | Fact::FactoryAdded { .. }
+            | Fact::FactoryRevoked { .. }
+            | Fact::ClaimCreated { .. }
+            | Fact::ClaimRevoked { .. }
+            | Fact::Applied { .. }
+            | Fact::Approved { .. }
+            | Fact::Rejected { .. }
+            | Fact::StandingChanged { .. }
+            | Fact::IdentityReplaced { .. }
+            | Fact::Enrolled { .. } => self.admission(at, fact),
             // The counter binds the device, which continues above it. Numbers below it may still wait in its
             // outbox: taken as received they would be acknowledged and never counted.
             Fact::Granted { device, epoch, .. } => {
@@ -114,6 +128,7 @@ impl Fleet {
                     series: 0,
                     first: BTreeMap::new(),
                     first_bad: BTreeMap::new(),
+                    order: self.rollouts.len() as u64,
                     started_at: at,
                     ended_at: None,
                     because: String::new(),

@@ -24,6 +24,9 @@ pub struct Product {
     pub roots: BTreeMap<u32, String>,
     /// Release counters that are dead for ever, whether or not a signed file says so yet.
     pub halted: BTreeSet<u64>,
+    /// Every release that was ever published, by counter, with the fingerprint of what it was.
+    #[serde(default)]
+    pub published: BTreeMap<u64, Digest>,
     /// Versions of the newest files; 0 where there is none. Kept because every answer names them.
     versions: Versions,
 }
@@ -39,6 +42,22 @@ pub struct Release {
     pub artifacts: Vec<(Named, ArtifactContent)>,
 }
 
+impl Release {
+    /// Returns a digest of everything that the release is: paths, lengths, hashes, conditions.
+    pub fn fingerprint(&self) -> Digest {
+        let mut artifacts: Vec<String> = self
+            .artifacts
+            .iter()
+            .map(|(named, content)| {
+                let content = serde_json::to_string(content).expect("what was read as JSON writes as JSON");
+                format!("{} {} {} {content}", named.path, named.length, named.sha256)
+            })
+            .collect();
+        artifacts.sort();
+        Digest::of(artifacts.join("\n").as_bytes())
+    }
+}
+
 impl Product {
     /// Takes in newly signed files.
     pub fn take(&mut self, files: &[SignedFile]) {
@@ -47,6 +66,11 @@ impl Product {
                 && let Some(version) = version_of(&file.text)
             {
                 self.roots.insert(version, file.text.clone());
+            }
+            if file.role == Role::Release {
+                for (rc, release) in releases_in(&file.text) {
+                    self.published.entry(rc).or_insert_with(|| release.fingerprint());
+                }
             }
             self.files.insert(file.role, file.text.clone());
         }

@@ -6,7 +6,7 @@ use tern_protocol::message::{Attempt, ReportKind};
 use tern_protocol::state::{Outcome, StateName};
 
 use super::Fleet;
-use super::device::AttemptRecord;
+use super::device::{AttemptRecord, Standing};
 use super::tale;
 use crate::core::fact::Millis;
 
@@ -63,7 +63,12 @@ impl Fleet {
             );
             return;
         }
+        let quarantined = device.standing == Standing::Quarantined;
         let mut first = false;
+        if quarantined && !device.attempts.contains_key(&attempt.rollout) {
+            let what = format!("{} about {} in quarantine; not counted", report.word(), attempt.rollout);
+            return device.anomaly(at, what);
+        }
         if !device.attempts.contains_key(&attempt.rollout) {
             // A vote belongs to who was offered the release: nobody else may stop it, or speak for it.
             let position = self.shuffles.of(&rollout.id, rollout.salt).position(id);
@@ -130,7 +135,8 @@ impl Fleet {
             | ReportKind::ControlStart { .. }
             | ReportKind::Health { .. } => {}
         }
-        if let Some(event) = event {
+        // A vote from quarantine is shown and not counted; nor is the end of a start that was taken out.
+        if let Some(event) = event.filter(|_| !quarantined && !record.withdrawn) {
             let (before, after) = record.tale.tell(n, event);
             for _ in before.started..after.started {
                 record.rank = rollout.count_start(model, record.phase);

@@ -36,6 +36,11 @@ impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingStarted => write!(f, "no device has started"),
+            Self::Spent { devices } => write!(
+                f,
+                "all {devices} devices of the phase started before it was resumed, so its gate can prove nothing new; \
+                 look at them, then `tern rollout promote`"
+            ),
             Self::Soaking { soaked, soak } => write!(f, "soak {} of {}", span(*soaked), span(*soak)),
             Self::Gate { proof, enough } => {
                 write!(f, "{proof}; proven < {}, need < {}; ", percent(proof.bound), percent(proof.p_max))?;

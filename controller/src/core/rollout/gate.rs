@@ -42,6 +42,8 @@ pub struct Observed {
     pub fresh: Counts,
     /// Devices that this phase newly includes, started or not.
     pub devices: u64,
+    /// Those of them that had started before the series began, and are judged no more.
+    pub spent: u64,
     /// Time since the phase opened, not counting time in which nothing was received.
     pub soaked: Duration,
     /// An operator took it upon themselves to widen a phase that is too small to prove anything.
@@ -106,8 +108,11 @@ fn pause(policy: &Policy, observed: &Observed) -> Option<PauseReason> {
 fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     let soaked = observed.soaked;
     let n = observed.fresh.judged();
-    if n == 0 {
-        return Verdict::Hold(HoldReason::NothingStarted);
+    // After a resumption nobody may be left to start: then only time, or a person, can open the next phase.
+    let spent = observed.devices > 0 && observed.spent >= observed.devices;
+    if n == 0 && !(spent && phase.gate.is_none()) {
+        let devices = observed.devices;
+        return Verdict::Hold(if spent { HoldReason::Spent { devices } } else { HoldReason::NothingStarted });
     }
     let still_soaking =
         (soaked < phase.soak).then_some(Verdict::Hold(HoldReason::Soaking { soaked, soak: phase.soak }));

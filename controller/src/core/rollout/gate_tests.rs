@@ -103,6 +103,22 @@ fn a_phase_that_nobody_started_does_not_advance_even_without_a_gate() {
 }
 
 #[test]
+fn a_phase_whose_devices_all_started_before_it_was_resumed_says_so_and_needs_only_time_without_a_gate() {
+    let spent = Observed { devices: 8, spent: 8, ..observed() };
+    let ungated = PhaseRule { gate: None, ..PhaseRule::default() };
+
+    let verdict = judged(&policy(), &spent);
+
+    assert_eq!(verdict, Verdict::Hold(HoldReason::Spent { devices: 8 }));
+    assert!(verdict.to_string().contains("tern rollout promote"), "{verdict}");
+    let ended = judge(&policy(), &ungated, &spent);
+    assert!(matches!(ended, Verdict::Advance(AdvanceReason::Soaked { .. })), "{ended}");
+    // While somebody is left to start, the gate waits for them.
+    let some = Observed { spent: 7, ..spent };
+    assert_eq!(judge(&policy(), &ungated, &some), Verdict::Hold(HoldReason::NothingStarted));
+}
+
+#[test]
 fn silent_devices_kill_though_none_ever_failed() {
     let total = Counts { started: 8, due_early: 8, silent_early: 8, ..Counts::default() };
     let seen = Observed { total, fresh: total, ..observed() };

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// The longest soak, deadline or time-out: what takes longer was a slip of the hand.
+pub const WAIT_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Fleets below this size follow the rules for tiny fleets.
 pub const TINY_FLEET: u64 = 200;
 /// False-kill budget of a tiny fleet: with few devices to lose, waiting costs more than a false alarm.
@@ -164,6 +166,8 @@ impl Policy {
         if !(0.0..=100.0).contains(&self.max_regression) {
             return Err(PolicyError::Regression { found: self.max_regression });
         }
+        wait("silence_deadline.after", self.silence_deadline.after)?;
+        wait("gate_timeout", self.gate_timeout)?;
         if self.silence_early.after >= self.silence_deadline.after {
             return Err(PolicyError::Deadlines);
         }
@@ -175,8 +179,9 @@ impl Policy {
 }
 
 impl PhaseRule {
-    /// Checks the gate's rate.
+    /// Checks the gate's rate and the soak.
     pub fn check(&self) -> Result<(), PolicyError> {
+        wait("a phase's soak", self.soak)?;
         self.gate.map_or(Ok(()), |p_max| rate("a phase's gate", p_max))
     }
 }
@@ -191,6 +196,14 @@ pub enum PolicyError {
         what: &'static str,
         /// Its value.
         found: f64,
+    },
+    /// A wait that nobody means.
+    #[error("{what} is {} s, at most {} s (90 days) are possible", found.as_secs(), WAIT_MAX.as_secs())]
+    Wait {
+        /// Its name.
+        what: &'static str,
+        /// Its value.
+        found: Duration,
     },
     /// More is given out than there is.
     #[error("the weights share one budget and may add up to 1, found {sum}")]
@@ -214,6 +227,10 @@ pub enum PolicyError {
 
 fn rate(what: &'static str, found: f64) -> Result<(), PolicyError> {
     if found > 0.0 && found < 1.0 { Ok(()) } else { Err(PolicyError::Rate { what, found }) }
+}
+
+fn wait(what: &'static str, found: Duration) -> Result<(), PolicyError> {
+    if found <= WAIT_MAX { Ok(()) } else { Err(PolicyError::Wait { what, found }) }
 }
 
 fn day() -> Duration {

@@ -79,6 +79,9 @@ pub struct Rollout {
     pub first: BTreeMap<ModelId, u64>,
     /// Bad ones among the first.
     pub first_bad: BTreeMap<ModelId, u64>,
+    /// The how-many-th rollout of the fleet it is. Clocks are set back; the ledger's order stands.
+    #[serde(default)]
+    pub order: u64,
     /// When it started.
     pub started_at: Millis,
     /// When it was killed or completed.
@@ -235,6 +238,8 @@ impl Rollout {
             }
         }
         let fresh = record.judged.values().fold(Counts::default(), |a, b| a + *b);
+        let ever = record.counts.values().fold(Counts::default(), |a, b| a + *b);
+        let common = Observed { spent: ever.judged().saturating_sub(fresh.judged()), ..common };
         // The tests above have spent the budget; here only the gate speaks.
         let observed = Observed { fresh, ..common };
         judge(&self.plan.policy, rule, &observed)
@@ -268,6 +273,7 @@ mod tests {
             series: 0,
             first: BTreeMap::new(),
             first_bad: BTreeMap::new(),
+            order: 0,
             started_at: 0,
             ended_at: None,
             because: String::new(),

@@ -67,6 +67,11 @@ pub enum PauseReason {
 pub enum HoldReason {
     /// No device of the phase has started.
     NothingStarted,
+    /// Every device of the phase had started before the rollout was resumed: nobody is left to prove anything.
+    Spent {
+        /// Devices of the phase.
+        devices: u64,
+    },
     /// Only time is missing.
     Soaking {
         /// Observed time in the phase.

@@ -1,19 +1,20 @@
 //! What operators want, and how it goes. Stopping never asks; widening says what the operator saw.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RegionId, RolloutId};
 use tern_protocol::position::Salt;
 use tern_protocol::tuf::content::EntryKind;
+use tern_protocol::tuf::{Role, peek};
 
+use super::admit::{Admission, NewClaim, OneTimeToken};
 use super::{Fact, Service};
 use crate::core::fact::{DeviceEntry, SignedFile};
-use crate::core::fleet::product::releases_in;
+use crate::core::fleet::product::{Release, releases_in};
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Phase, Plan};
 use crate::core::rollout::record::{Rollout, Status};
-
-/// Devices in one frame of the ledger.
-const DEVICES_PER_FRAME: usize = 500;
 
 /// What an operator wants.
 #[expect(clippy::large_enum_variant, reason = "commands travel boxed, one at a time")]
@@ -34,10 +35,39 @@ pub enum Command {
         /// Roots, targets, release: those that are new.
         files: Vec<SignedFile>,
     },
-    /// Register devices.
+    /// Register devices of a list that a trusted factory has signed.
     AddDevices {
+        /// The list, byte for byte.
+        list: String,
+        /// The signature, hex of DER.
+        signature: String,
+    },
+    /// Register devices on nobody's word but that of whoever reached the API.
+    AddUnsignedDevices {
         /// The devices.
         devices: Vec<DeviceEntry>,
+    },
+    /// Accept the lists of a factory from now on.
+    TrustFactory {
+        /// Its name.
+        factory: FactoryId,
+        /// Its public key, hex of the uncompressed point.
+        key: String,
+    },
+    /// Refuse the lists of a factory from now on.
+    RevokeFactory(FactoryId),
+    /// Make a claim; its token is in the reply and nowhere else.
+    CreateClaim(NewClaim),
+    /// Take a claim back.
+    RevokeClaim(ClaimId),
+    /// Decide about one device.
+    Admit {
+        /// The device.
+        device: DeviceId,
+        /// What.
+        admission: Admission,
+        /// Why, for the ledger.
+        reason: String,
     },
     /// Publish a signed release file.
     PublishRelease {
@@ -79,6 +109,32 @@ pub enum Command {
     },
 }
 
+/// What a command wants devices to learn, in signed files.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Signs {
+    /// Something about this product.
+    Product(ProductId),
+    /// Something about this rollout.
+    Rollout(RolloutId),
+    /// That this rollout is dead.
+    Kill(RolloutId),
+}
+
+impl Command {
+    /// Returns what signing the command takes, if any.
+    pub(super) fn signs(&self) -> Option<Signs> {
+        match self {
+            Self::Start { product, .. } => Some(Signs::Product(product.clone())),
+            Self::Pause(rollout) | Self::Resume(rollout) | Self::Promote { rollout, .. } => {
+                Some(Signs::Rollout(rollout.clone()))
+            }
+            Self::Kill { rollout, .. } => Some(Signs::Kill(rollout.clone())),
+            // What they change is signed already, or is nothing that devices are told in signed files.
+            _ => None,
+        }
+    }
+}
+
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
@@ -94,6 +150,13 @@ pub enum Reply {
         added: usize,
         /// Known ones whose entry was renewed.
         renewed: usize,
+    },
+    /// A claim was made.
+    Claim {
+        /// Its name.
+        claim: ClaimId,
+        /// Its token.
+        token: OneTimeToken,
     },
     /// A release was published.
     Published {
@@ -124,20 +187,28 @@ pub enum RefusalKind {
     Conflict,
     /// It makes no sense.
     Invalid,
+    /// It is recorded, and devices cannot learn of it: nothing can be signed.
+    Unsigned,
 }
 
 pub(crate) fn refuse(kind: RefusalKind, what: impl Into<String>, hint: impl Into<String>) -> Refusal {
     Refusal { kind, what: what.into(), hint: hint.into() }
 }
 
-type Outcome = Result<Reply, Refusal>;
+pub(super) type Outcome = Result<Reply, Refusal>;
 
 impl Service {
     pub(super) fn command(&mut self, command: Command) -> Outcome {
         match command {
             Command::AddProduct { product, files } => self.add_product(product, files),
             Command::RenewOffline { product, files } => self.renew_offline(&product, files),
-            Command::AddDevices { devices } => self.add_devices(devices),
+            Command::AddDevices { list, signature } => self.add_signed(&list, &signature),
+            Command::AddUnsignedDevices { devices } => self.add_unsigned(devices),
+            Command::TrustFactory { factory, key } => self.trust_factory(factory, key),
+            Command::RevokeFactory(factory) => self.revoke_factory(factory),
+            Command::CreateClaim(new) => self.create_claim(new),
+            Command::RevokeClaim(claim) => self.revoke_claim(claim),
+            Command::Admit { device, admission, reason } => self.admission(device, admission, &reason),
             Command::PublishRelease { product, file } => self.publish_release(product, file),
             Command::Start { rollout, product, rc, attempt, plan } => {
                 self.start(rollout, product, rc, attempt, plan)
@@ -149,33 +220,29 @@ impl Service {
         }
     }
 
-    fn add_devices(&mut self, devices: Vec<DeviceEntry>) -> Outcome {
-        for entry in &devices {
-            let known = self.fleet.devices.get(&entry.device);
-            if known.is_some_and(|d| d.identity != entry.identity) {
-                let what = format!("device {} is registered with another identity key", entry.device);
-                let hint = "an enrolled id cannot be taken over; use another id";
-                return Err(refuse(RefusalKind::Conflict, what, hint));
-            }
-            let point = hex::decode(&entry.identity).ok();
-            if point.is_none_or(|p| p256::PublicKey::from_sec1_bytes(&p).is_err()) {
-                let what =
-                    format!("the identity of device {} is not a P-256 public key in hex", entry.device);
-                return Err(refuse(RefusalKind::Invalid, what, "print it with `tern-agent identity`"));
-            }
-        }
-        let renewed = devices.iter().filter(|e| self.fleet.devices.contains_key(&e.device)).count();
-        let added = devices.len() - renewed;
-        for some in devices.chunks(DEVICES_PER_FRAME) {
-            self.record(Fact::DevicesAdded { devices: some.to_vec() });
-        }
-        Ok(Reply::Devices { added, renewed })
+    /// Says so when what was done is in the ledger and in no signed file: no device knows of it.
+    pub(super) fn unless_unsigned(&self, signs: Option<&Signs>, outcome: Outcome) -> Outcome {
+        let (Some(signs), Ok(_)) = (signs, &outcome) else { return outcome };
+        let product = match signs {
+            Signs::Product(product) => Some(product),
+            Signs::Rollout(id) | Signs::Kill(id) => self.fleet.rollouts.get(id).map(|r| &r.product),
+        };
+        let Some(why) = product.and_then(|product| self.trouble.get(product)) else { return outcome };
+        let what = match signs {
+            Signs::Kill(id) => format!(
+                "the kill of rollout {id} is recorded, but NO DEVICE LEARNS OF IT: it could not be signed: {why}"
+            ),
+            _ => format!("it is recorded, but no device learns of it: it could not be signed: {why}"),
+        };
+        let hint = "mend that (keys in the data folder, the clock, expired files) and restart the service; it signs what is recorded by itself";
+        Err(refuse(RefusalKind::Unsigned, what, hint))
     }
 
     fn publish_release(&mut self, product: ProductId, file: String) -> Outcome {
         let state = self.product(&product)?;
         let before: Vec<u64> = state.releases().keys().copied().collect();
         let fresh = releases_in(&file);
+        self.may_replace(&product, &file, &fresh)?;
         let new: Vec<_> = fresh.values().filter(|r| !before.contains(&r.rc)).cloned().collect();
         if let Some(halted) = new.iter().find(|r| state.halted.contains(&r.rc)) {
             let what = format!("release {} was halted and is dead for ever", halted.rc);
@@ -195,6 +262,43 @@ impl Service {
             self.record(Fact::ReleasePublished { product: product.clone(), rc, version });
         }
         Ok(Reply::Published { releases: fresh.into_keys().collect() })
+    }
+
+    /// Evidence about a release is evidence about its bytes: they never change under its counter.
+    fn may_replace(&self, id: &ProductId, file: &str, fresh: &BTreeMap<u64, Release>) -> Result<(), Refusal> {
+        let state = self.product(id)?;
+        if state.files.get(&Role::Release).is_some_and(|held| held == file) {
+            return Ok(());
+        }
+        for (rc, release) in fresh {
+            // A checkpoint of an earlier version knows only the newest file's.
+            let held = || state.releases().get(rc).map(Release::fingerprint);
+            let known = state.published.get(rc).copied().or_else(held);
+            if known.is_some_and(|known| known != release.fingerprint()) {
+                let what = format!("release {rc} was published already, with other bytes or conditions");
+                return Err(refuse(RefusalKind::Conflict, what, "publish these under a new rc"));
+            }
+        }
+        let (held, offered) = (state.versions().release, peek(file.as_bytes()).unwrap_or(0));
+        if offered <= held {
+            let what = format!("the release file has version {offered}, and version {held} is published");
+            let hint = "somebody published in between: make the draft again from the newest file, without --previous";
+            return Err(refuse(RefusalKind::Conflict, what, hint));
+        }
+        let active = |r: &&Rollout| {
+            r.product == *id
+                && matches!(r.status, Status::Running | Status::Paused)
+                && !fresh.contains_key(&r.rc)
+        };
+        if let Some(rollout) = self.fleet.rollouts.values().find(active) {
+            let what = format!("the file lacks release {}, which rollout {} offers", rollout.rc, rollout.id);
+            return Err(refuse(
+                RefusalKind::Conflict,
+                what,
+                "end that rollout first, or keep the release in the file",
+            ));
+        }
+        Ok(())
     }
 
     fn start(&mut self, id: RolloutId, product: ProductId, rc: u64, attempt: u32, plan: Plan) -> Outcome {
@@ -224,9 +328,25 @@ impl Service {
             let hint = format!("see what it waits for with `tern rollout explain {}`, or stop it", other.id);
             return Err(refuse(RefusalKind::Conflict, what, hint));
         }
+        if let Some(why) = self.trouble.get(&product) {
+            let what = format!("nothing can be signed for product {product}: {why}");
+            return Err(refuse(
+                RefusalKind::Unsigned,
+                what,
+                "mend that and restart the service, then start again",
+            ));
+        }
         let salt = Salt(self.random().0);
         let preview = preview(&id, &product, rc, attempt, salt, plan.clone(), models, self.now);
-        if self.places(&preview).is_empty() {
+        let places = self.places(&preview);
+        let behind = |place: &phase::Place| {
+            self.fleet.devices.get(&place.device).is_some_and(|device| device.running < rc)
+        };
+        if !places.is_empty() && !places.iter().any(behind) {
+            let what = format!("every device that the plan covers runs release {rc} or a newer one already");
+            return Err(refuse(RefusalKind::Conflict, what, "nothing is left to do; see `tern device list`"));
+        }
+        if places.is_empty() {
             let what = format!("no registered device of product {product} is covered by the plan");
             return Err(refuse(RefusalKind::Invalid, what, "see `tern device list`"));
         }
@@ -354,7 +474,8 @@ impl Service {
         let rollout = preview(&id, product, rc, 1, salt, plan.clone(), models, self.now);
         let models: Vec<ModelId> = rollout.models.iter().cloned().collect();
         let shuffle = tern_protocol::position::Shuffle::new(salt);
-        let devices = self.fleet.devices.iter().filter(|(_, d)| d.registry.product == *product);
+        let devices =
+            self.fleet.devices.iter().filter(|(_, d)| d.is_active() && d.registry.product == *product);
         let places = phase::places(plan, &models, &shuffle, devices.map(|(id, d)| (id, &d.registry)));
         let mut before = std::collections::BTreeMap::new();
         let mut previews = Vec::new();
@@ -411,6 +532,7 @@ fn preview(
         series: 0,
         first: Default::default(),
         first_bad: Default::default(),
+        order: 0,
         started_at: now,
         ended_at: None,
         because: String::new(),

@@ -1,19 +1,21 @@
 //! Messages from devices: authenticate, tell duplicates, record, acknowledge.
 
 use tern_protocol::id::DeviceId;
-use tern_protocol::limits::{ENROL_MAX, REPORT_MAX};
+use tern_protocol::limits::REPORT_MAX;
 use tern_protocol::mac::{Direction, MacKey, epoch_of};
 use tern_protocol::message::{
-    Answer, AnswerKind, Enrol, Hello, Report, ReportKind, challenge_signing_input, enrol_signing_input,
+    Answer, AnswerKind, Attempt, Hello, Report, ReportKind, challenge_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::keys::DeviceKeys;
 use super::{Acks, Fact, Service};
-use crate::core::fleet::device::Device;
+use crate::core::fleet::device::{Device, Standing};
 
 /// Least time between two challenges to one device: junk must not make us talk.
 const CHALLENGE_PAUSE: u64 = 1000;
+/// How long a challenge may be answered.
+const CHALLENGE_VALID: u64 = 10 * 60 * 1000;
 
 impl Service {
     pub(super) fn message(&mut self, topic: &Topic, payload: &[u8]) {
@@ -24,42 +26,15 @@ impl Service {
         }
     }
 
-    fn enrol(&mut self, id: &DeviceId, payload: &[u8]) {
-        let Some(device) = self.fleet.devices.get(id) else {
-            self.counters.unknown += 1;
-            return;
-        };
-        let enrol =
-            (payload.len() <= ENROL_MAX).then(|| serde_json::from_slice::<Enrol>(payload).ok()).flatten();
-        let Some(enrol) = enrol else {
-            self.counters.malformed += 1;
-            return;
-        };
-        if device.telemetry.as_ref() == Some(&enrol.telemetry) {
-            return;
-        }
-        if enrol.identity != device.identity || !self.proves(id, &enrol) {
-            self.counters.forged += 1;
-            return;
-        }
-        self.note(format!("device {id} enrolled"));
-        self.record(Fact::Enrolled { device: id.clone(), telemetry: enrol.telemetry });
-    }
-
-    fn proves(&self, id: &DeviceId, enrol: &Enrol) -> bool {
-        let (Ok(identity), Ok(telemetry)) = (hex::decode(&enrol.identity), hex::decode(&enrol.telemetry))
-        else {
-            return false;
-        };
-        let input = enrol_signing_input(&self.fleet.id, id, &identity, &telemetry);
-        p256::PublicKey::from_sec1_bytes(&telemetry).is_ok() && verifies(&identity, &input, &enrol.proof)
-    }
-
     fn report(&mut self, id: &DeviceId, payload: &[u8]) {
         let Some(device) = self.fleet.devices.get(id) else {
             self.counters.unknown += 1;
             return;
         };
+        if device.standing.is_silenced() {
+            self.counters.silenced += 1;
+            return;
+        }
         let (Some(e), true) = (epoch_of(payload), payload.len() <= REPORT_MAX) else {
             self.counters.malformed += 1;
             return;
@@ -93,12 +68,18 @@ impl Service {
             kind if e != self.epoch(id) && !matches!(kind, ReportKind::Hello(_)) => {
                 self.counters.forged += 1;
             }
-            ReportKind::Ask { nonce, .. } => {
+            ReportKind::Ask { nonce, attempt } => {
                 self.counters.accepted += 1;
-                self.asks.push((id.clone(), e, nonce));
+                if self.may_ask(id, &attempt) {
+                    self.asks.push((id.clone(), e, nonce));
+                }
             }
             kind => self.counted(id, Report { kind, ..report }),
         }
+    }
+
+    fn may_ask(&self, id: &DeviceId, attempt: &Attempt) -> bool {
+        self.fleet.devices.get(id).is_some_and(|device| may_ask(device, attempt))
     }
 
     fn epoch(&self, id: &DeviceId) -> u64 {
@@ -113,9 +94,15 @@ impl Service {
         let Some(acks) = self.acks.get_mut(id) else { return };
         acks.epoch = report.e;
         acks.numbers.push(report.n);
-        acks.registry |= matches!(report.kind, ReportKind::Hello(_));
-        if let ReportKind::Started { nonce, .. } = report.kind {
-            self.asks.push((id.clone(), report.e, nonce));
+        if matches!(report.kind, ReportKind::Hello(_)) {
+            acks.registry = true;
+            // It found its way without: an answer that somebody held back must not move the epoch under its feet.
+            self.challenges.remove(id);
+        }
+        if let ReportKind::Started { nonce, attempt } = &report.kind
+            && may_ask(device, attempt)
+        {
+            self.asks.push((id.clone(), report.e, *nonce));
         }
         if device.received.contains(report.n) {
             // Its ack was lost: acknowledged and answered again, counted once. A new epoch still opens.
@@ -137,7 +124,8 @@ impl Service {
     /// A hello of an unexpected epoch: challenge it, or grant an epoch when it answers one.
     fn stranger(&mut self, id: &DeviceId, e: u64, n: u64, hello: &Hello) {
         let Some(device) = self.fleet.devices.get(id) else { return };
-        let open = self.challenges.get(id).copied();
+        let valid = |(_, at): &(_, u64)| self.now.saturating_sub(*at) < CHALLENGE_VALID;
+        let open = self.challenges.get(id).copied().filter(valid);
         if let (Some(proof), Some((challenge, _))) = (&hello.proof, open)
             && proof.challenge == challenge
             && answers(device, id, proof)
@@ -221,6 +209,16 @@ impl Service {
 /// Epochs and report numbers above this are nonsense; sums of two of them cannot overflow.
 const NUMBER_MAX: u64 = 1 << 53;
 
+/// Without an answer nothing is armed: that is what keeps a quarantined device from starting. What it had begun before
+/// it may bring to an end.
+fn may_ask(device: &Device, attempt: &Attempt) -> bool {
+    match device.standing {
+        Standing::Active => true,
+        Standing::Quarantined => device.has_begun(&attempt.rollout),
+        Standing::Revoked | Standing::Reset => false,
+    }
+}
+
 /// The kind of a hello as it stands in the payload.
 const HELLO: &[u8] = br#""t":"hello""#;
 
@@ -229,7 +227,7 @@ fn answers(device: &Device, id: &DeviceId, proof: &tern_protocol::message::Proof
     hex::decode(&device.identity).is_ok_and(|identity| verifies(&identity, &input, &proof.signature))
 }
 
-fn verifies(identity: &[u8], message: &[u8], signature: &str) -> bool {
+pub(super) fn verifies(identity: &[u8], message: &[u8], signature: &str) -> bool {
     use p256::ecdsa::signature::Verifier;
     let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(identity);
     let signature = hex::decode(signature).ok().and_then(|der| p256::ecdsa::Signature::from_der(&der).ok());

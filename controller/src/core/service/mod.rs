@@ -9,18 +9,23 @@
 //! A step's facts are already folded into [`Service::fleet`] when it returns; its outputs may leave only after the
 //! facts are synced. If the sync fails the process ends, so a state ahead of the ledger is never seen.
 
+mod admit;
 mod command;
+mod enrol;
+#[cfg(test)]
+mod enrol_tests;
 mod ingest;
 mod keys;
 mod offline;
 mod publish;
+mod rotation;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use p256::SecretKey;
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::{DeviceId, ProductId, RegionId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, ProductId, RegionId, RolloutId};
 use tern_protocol::message::Nonce;
 use tern_protocol::position::Cohort;
 use tern_protocol::topic::Topic;
@@ -29,6 +34,7 @@ use tern_protocol::tuf::Signer;
 use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
 
+pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, PhasePreview, Refusal, RefusalKind, Reply};
 
 /// The keys that the service holds for one product.
@@ -128,6 +134,8 @@ pub struct Step {
     pub outputs: Vec<Output>,
     /// What an operator would tell a colleague.
     pub notes: Vec<String>,
+    /// What an operator must be woken for.
+    pub alarms: Vec<String>,
 }
 
 /// The controller.
@@ -154,13 +162,22 @@ pub struct Service {
     refreshed_at: BTreeMap<ProductId, Millis>,
     /// Signed files may differ from what the fleet's state asks for.
     unsettled: bool,
+    /// Products whose root or targets may be newer than what was signed under them.
+    renewed: BTreeSet<ProductId>,
     /// Devices that each rollout covers, counted once until devices are added.
     covered: BTreeMap<RolloutId, u64>,
     counters: Counters,
+    /// Products for which nothing can be signed, and why: until that is mended no device learns of anything.
+    trouble: BTreeMap<ProductId, String>,
+    /// When a signature of an enrolment was last found wrong, by device or claim: the next one waits its turn.
+    wrong: BTreeMap<String, Millis>,
+    /// When each claim was last complained about.
+    complained: BTreeMap<ClaimId, Millis>,
 }
 
 /// What was refused and why, for the statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Reports taken in.
     pub accepted: u64,
@@ -174,6 +191,19 @@ pub struct Counters {
     pub unknown: u64,
     /// Challenges sent.
     pub challenged: u64,
+    /// Messages of devices that are revoked, or reset and not enrolled again.
+    pub silenced: u64,
+    /// Enrolments with a claim that nobody made, or without its token.
+    pub unclaimed: u64,
+    /// Enrolments with the right token that were refused: expired, used up, revoked, another kind, queue full.
+    pub turned_away: u64,
+}
+
+impl Counters {
+    /// Returns how many enrolments by a claim were refused, whyever.
+    pub fn refused(&self) -> u64 {
+        self.unclaimed + self.turned_away
+    }
 }
 
 #[derive(Debug, Default)]
@@ -203,9 +233,15 @@ impl Service {
             touched: BTreeSet::new(),
             refreshed_at: BTreeMap::new(),
             unsettled: true,
+            renewed: BTreeSet::new(),
             covered: BTreeMap::new(),
             counters: Counters::default(),
+            trouble: BTreeMap::new(),
+            wrong: BTreeMap::new(),
+            complained: BTreeMap::new(),
         };
+        // A rotation that was recorded and not signed is completed like a kill.
+        service.renewed = service.fleet.products.keys().cloned().collect();
         service.recall_cohorts();
         service
     }
@@ -213,6 +249,11 @@ impl Service {
     /// Returns what the ledger says.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// Returns the products for which nothing can be signed, and why.
+    pub fn trouble(&self) -> &BTreeMap<ProductId, String> {
+        &self.trouble
     }
 
     /// Returns what was taken in and what was refused.
@@ -225,12 +266,14 @@ impl Service {
         self.now = self.now.max(now);
         // An unfinished kill is completed before any report is read.
         self.reconcile();
+        let mut replies = Vec::new();
         for input in inputs {
             match input {
                 Input::Message { topic, payload } => self.message(&topic, &payload),
                 Input::Command { id, command } => {
+                    let signs = command.signs();
                     let result = self.command(*command);
-                    self.step.outputs.push(Output::Reply { id, result });
+                    replies.push((id, signs, result));
                 }
                 Input::BrokerUp => self.publish_everything(),
                 Input::Time => {
@@ -241,6 +284,10 @@ impl Service {
         }
         self.decide();
         self.reconcile();
+        for (id, signs, result) in replies {
+            let result = self.unless_unsigned(signs.as_ref(), result);
+            self.step.outputs.push(Output::Reply { id, result });
+        }
         self.acknowledge();
         Step { at: self.now, ..std::mem::take(&mut self.step) }
     }
@@ -248,12 +295,34 @@ impl Service {
     /// Records a fact and folds it in.
     fn record(&mut self, fact: Fact) {
         match &fact {
-            Fact::DevicesAdded { .. } => self.covered.clear(),
+            Fact::DevicesAdded { .. } | Fact::Approved { .. } | Fact::StandingChanged { .. } => {
+                self.covered.clear();
+                self.touched.extend(self.fleet.rollouts.keys().cloned());
+            }
+            Fact::Applied { .. } | Fact::Rejected { .. } | Fact::IdentityReplaced { .. } => {}
+            Fact::ProductAdded { product, .. } => {
+                self.renewed.insert(product.clone());
+                self.unsettled = true;
+            }
             Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
             _ => self.unsettled = true,
         }
         self.fleet.apply(self.now, &fact);
         self.step.facts.push(fact);
+    }
+
+    /// Nothing can be signed for a product. Said once for each reason, for it is tried again and again.
+    fn alarm(&mut self, product: &ProductId, why: String) {
+        if self.trouble.get(product) != Some(&why) {
+            self.step.alarms.push(format!("product {product}: nothing can be signed: {why}"));
+            self.trouble.insert(product.clone(), why);
+        }
+    }
+
+    fn all_clear(&mut self, product: &ProductId) {
+        if self.trouble.remove(product).is_some() {
+            self.note(format!("product {product}: files are signed again"));
+        }
     }
 
     fn note(&mut self, text: String) {
@@ -272,3 +341,6 @@ impl Service {
         self.step.outputs.push(Output::Publish { topic, payload });
     }
 }
+
+#[cfg(test)]
+mod tests;

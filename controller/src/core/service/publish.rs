@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_protocol::bundle::{Bundle, File};
+use tern_protocol::bundle::{Bundle, Dictionary, File};
 use tern_protocol::id::{ProductId, RegionId, RolloutId};
 use tern_protocol::limits::ENTRIES_MAX;
 use tern_protocol::position::Cohort;
@@ -11,6 +11,7 @@ use tern_protocol::topic::Topic;
 use tern_protocol::tuf::content::{HaltContent, RolloutContent};
 use tern_protocol::tuf::{Pool, Role, Signer, Trusted, TufError, build, sign};
 
+use super::rotation::{Stale, stale};
 use super::{Fact, Service};
 use crate::core::fact::SignedFile;
 use crate::core::fleet::product::Product;
@@ -53,24 +54,31 @@ impl Service {
         for product in products {
             let Some(state) = self.fleet.products.get(&product) else { continue };
             let (rollout, halt) = (self.wanted_rollout(&product), wanted_halt(state));
-            let new_rollout = (state.rollout_content() != rollout
+            let stale = if self.renewed.contains(&product) { stale(state) } else { Stale::default() };
+            let new_rollout = (stale.rollout
+                || state.rollout_content() != rollout
                 || !state.files.contains_key(&Role::Rollout))
             .then_some(rollout);
-            let new_halt =
-                (state.halt_content() != halt || !state.files.contains_key(&Role::Halt)).then_some(halt);
-            if new_rollout.is_none() && new_halt.is_none() {
+            let halted = state.halt_content() != halt || !state.files.contains_key(&Role::Halt);
+            let new_halt = (stale.halt || halted).then_some(halt);
+            if new_rollout.is_none() && new_halt.is_none() && !stale.any {
+                self.renewed.remove(&product);
                 continue;
             }
-            let halted = new_halt.is_some();
             match self.sign_step(&product, None, new_rollout, new_halt) {
                 Ok(files) => {
+                    self.all_clear(&product);
                     self.record(Fact::Signed { product: product.clone(), files });
                     self.refreshed_at.insert(product.clone(), self.now);
-                    self.publish_step(&product, halted);
+                    self.renewed.remove(&product);
+                    if stale.any {
+                        self.publish_product(&product);
+                    }
+                    self.publish_step(&product, halted && !stale.any);
                 }
                 Err(error) => {
                     settled = false;
-                    self.note(format!("product {product}: nothing was published: {error}"));
+                    self.alarm(&product, error.to_string());
                 }
             }
         }
@@ -84,14 +92,17 @@ impl Service {
     }
 
     /// Returns what the rollout role should say: running rollouts, newest first, then what reached everybody.
-    fn wanted_rollout(&self, product: &ProductId) -> RolloutContent {
+    pub(super) fn wanted_rollout(&self, product: &ProductId) -> RolloutContent {
         let mut offering: Vec<&Rollout> = self
             .fleet
             .rollouts
             .values()
             .filter(|r| r.product == *product && r.offers() && !r.phases.is_empty())
             .collect();
-        let rank = |r: &Rollout| (r.status == Status::Completed, std::cmp::Reverse(r.started_at));
+        // By their order in the ledger: the clock may have been set back in between.
+        let rank = |r: &Rollout| {
+            (r.status == Status::Completed, std::cmp::Reverse(r.order), std::cmp::Reverse(r.started_at))
+        };
         offering.sort_by_key(|r| (rank(r), r.id.clone()));
         let mut covered: Vec<&Rollout> = Vec::new();
         offering.retain(|r| {
@@ -135,7 +146,7 @@ impl Service {
             let value = build::halt(versions.halt, seconds + self.lives.halt, &content);
             files.push(signed(Role::Halt, value, keys.halt.as_ref())?);
         }
-        if !files.is_empty() || versions.snapshot == 0 {
+        if !files.is_empty() || versions.snapshot == 0 || self.renewed.contains(product) {
             versions.snapshot += 1;
             let value = build::snapshot(versions.snapshot, seconds + self.lives.snapshot, &versions);
             files.push(signed(Role::Snapshot, value, keys.snapshot.as_ref())?);
@@ -163,8 +174,8 @@ impl Service {
             self.fleet.rollouts.values().filter(|r| r.product == *product).cloned().collect();
         let everybody = halted || rollouts.iter().any(|r| self.head_must_carry(r));
         if everybody {
-            self.publish_files(product, Topic::Head(product.clone()), &HEAD);
-            self.publish_files(product, Topic::Timestamp(product.clone()), &BEAT);
+            self.publish_head(product);
+            self.publish_beat(product);
         }
         for rollout in rollouts {
             let key = (product.clone(), rollout.id.clone());
@@ -216,43 +227,55 @@ impl Service {
             .fleet
             .devices
             .iter()
-            .filter(|(_, d)| d.registry.product == rollout.product)
+            .filter(|(_, d)| d.registry.product == rollout.product && d.is_active())
             .map(|(id, d)| (id, &d.registry));
         phase::places(&rollout.plan, &models, &shuffle, devices)
     }
 
     fn publish_cohorts(&mut self, product: &ProductId, cohorts: &BTreeSet<(RegionId, Cohort)>) {
+        let Some(state) = self.fleet.products.get(product).filter(|_| !cohorts.is_empty()) else { return };
+        let packed = packed(state, &STEP);
         for (region, cohort) in cohorts {
-            self.publish_files(product, Topic::Cohort(product.clone(), region.clone(), *cohort), &STEP);
+            self.publish(Topic::Cohort(product.clone(), region.clone(), *cohort), packed.clone());
         }
     }
 
-    pub(super) fn publish_files(&mut self, product: &ProductId, topic: Topic, roles: &[Role]) {
+    /// Always in the general dictionary: `head` is what carries a new root or targets to devices that hold older
+    /// ones, or none, whenever they come back; and a kill must not wait for a `get`.
+    fn publish_head(&mut self, product: &ProductId) {
         let Some(state) = self.fleet.products.get(product) else { return };
-        let bundle = Bundle { root: state.versions().root, files: state.signed(roles) };
-        self.publish(topic, bundle.pack());
+        let bundle = Bundle { root: state.versions().root, files: state.signed(&HEAD) };
+        self.publish(Topic::Head(product.clone()), bundle.pack());
+    }
+
+    fn publish_beat(&mut self, product: &ProductId) {
+        let Some(state) = self.fleet.products.get(product) else { return };
+        let packed = packed(state, &BEAT);
+        self.publish(Topic::Timestamp(product.clone()), packed);
     }
 
     /// Publishes all that is retained: after a start, and whenever the broker may have forgotten.
     pub(super) fn publish_everything(&mut self) {
         let products: Vec<ProductId> = self.fleet.products.keys().cloned().collect();
         for product in products {
-            let Some(state) = self.fleet.products.get(&product) else { continue };
-            let roots: Vec<(u32, String)> = state.roots.iter().map(|(v, t)| (*v, t.clone())).collect();
-            for (version, text) in roots {
-                let bundle = Bundle {
-                    root: version,
-                    files: vec![File { role: Role::Root, bytes: text.into_bytes() }],
-                };
-                self.publish(Topic::Root(product.clone(), version), bundle.pack());
-            }
-            self.publish_files(&product, Topic::Head(product.clone()), &HEAD);
-            self.publish_files(&product, Topic::Timestamp(product.clone()), &BEAT);
+            self.publish_product(&product);
         }
-        let cohorts = self.cohorts.clone();
-        for ((product, _), topics) in cohorts {
-            self.publish_cohorts(&product, &topics);
+    }
+
+    /// What carries new keys goes first: roots, then `head`. The rest is packed against them.
+    fn publish_product(&mut self, product: &ProductId) {
+        let Some(state) = self.fleet.products.get(product) else { return };
+        let roots: Vec<(u32, String)> = state.roots.iter().map(|(v, t)| (*v, t.clone())).collect();
+        for (version, text) in roots {
+            let bundle =
+                Bundle { root: version, files: vec![File { role: Role::Root, bytes: text.into_bytes() }] };
+            self.publish(Topic::Root(product.clone(), version), bundle.pack());
         }
+        self.publish_head(product);
+        let cohorts = self.cohorts.iter().filter(|((of, _), _)| of == product);
+        let cohorts: BTreeSet<_> = cohorts.flat_map(|(_, topics)| topics).cloned().collect();
+        self.publish_cohorts(product, &cohorts);
+        self.publish_beat(product);
     }
 
     /// After a start: which cohort topics should hold something.
@@ -288,6 +311,13 @@ impl Service {
             let rollout = soon(Role::Rollout, self.lives.rollout).then(|| self.wanted_rollout(&product));
             let halt = soon(Role::Halt, self.lives.halt).then(|| wanted_halt(state));
             let again = rollout.is_some() || halt.is_some();
+            // A key that is not the one that devices believe must be noticed now, not when a kill needs it.
+            let rehearsal =
+                self.sign_step(&product, None, Some(self.wanted_rollout(&product)), Some(wanted_halt(state)));
+            match rehearsal {
+                Ok(_) => self.all_clear(&product),
+                Err(error) => self.alarm(&product, error.to_string()),
+            }
             match self.sign_step(&product, None, rollout, halt) {
                 Ok(files) => {
                     self.record(Fact::Signed { product: product.clone(), files });
@@ -295,10 +325,11 @@ impl Service {
                     if again {
                         self.publish_everything();
                     } else {
-                        self.publish_files(&product, Topic::Timestamp(product.clone()), &BEAT);
+                        self.publish_beat(&product);
                     }
                 }
-                Err(error) => self.note(format!("product {product}: the heartbeat was not signed: {error}")),
+                Err(error) if !self.trouble.contains_key(&product) => self.alarm(&product, error.to_string()),
+                Err(_) => {}
             }
         }
     }
@@ -306,6 +337,17 @@ impl Service {
     /// Returns the topics that carry a rollout besides `head`, for `rollout explain`.
     pub fn cohort_topics(&self, product: &ProductId, rollout: &RolloutId) -> usize {
         self.cohorts.get(&(product.clone(), rollout.clone())).map_or(0, BTreeSet::len)
+    }
+}
+
+/// Packs files for devices that hold the newest root and targets. Those that do not yet have `head` for that.
+fn packed(state: &Product, roles: &[Role]) -> Vec<u8> {
+    let bundle = Bundle { root: state.versions().root, files: state.signed(roles) };
+    let file = |role| state.files.get(&role).map(String::as_bytes);
+    let dictionary = file(Role::Root).zip(file(Role::Targets));
+    match dictionary.and_then(|(root, targets)| Dictionary::unverified(root, targets).ok()) {
+        Some(dictionary) => bundle.pack_with(&dictionary),
+        None => bundle.pack(),
     }
 }
 

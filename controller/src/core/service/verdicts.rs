@@ -53,7 +53,9 @@ impl Service {
         }
         let models: Vec<_> = rollout.models.iter().cloned().collect();
         let covers = |d: &&crate::core::fleet::device::Device| {
-            d.registry.product == rollout.product && phase::covers(&rollout.plan, &models, &d.registry)
+            d.is_active()
+                && d.registry.product == rollout.product
+                && phase::covers(&rollout.plan, &models, &d.registry)
         };
         self.fleet.devices.values().filter(covers).count() as u64
     }
@@ -103,7 +105,9 @@ impl Service {
             .fleet
             .devices
             .values()
-            .filter(|d| d.registry.product == rollout.product && models.contains(&d.registry.model))
+            .filter(|d| {
+                d.is_active() && d.registry.product == rollout.product && models.contains(&d.registry.model)
+            })
             .filter(|d| phase::covers(&rollout.plan, &covered, &d.registry))
             .filter(|d| match d.attempts.get(id) {
                 // A trial says hello from the new release too; only its outcome ends it.

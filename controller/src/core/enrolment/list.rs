@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::core::fact::DeviceEntry;
 
 /// Reads a list; an error names the line, or the place in the array.
-pub(super) fn read(text: &str) -> Result<Vec<DeviceEntry>, String> {
+pub fn read(text: &str) -> Result<Vec<DeviceEntry>, String> {
     let entries: Vec<(String, DeviceEntry)> = if text.trim_start().starts_with('[') {
         let values: Vec<serde_json::Value> =
             serde_json::from_str(text).map_err(|e| format!("not a JSON array: {e}"))?;

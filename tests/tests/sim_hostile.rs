@@ -1,0 +1,107 @@
+//! The broker is an untrusted mirror: whoever owns it can delay, and nothing else.
+//!
+//! Every seed combines what it does. Safety is checked after every event (signed bytes only, only what was offered,
+//! never below the floor, nothing armed after a kill was answered, no report in the ledger that its device did not
+//! make); truth against the harness's own list of reports; liveness once the broker behaves again.
+
+use tern_controller::core::rollout::plan::Reach;
+use tern_controller::core::rollout::record::Status;
+use tern_tests::sim::clock::{HOUR, MINUTE};
+use tern_tests::sim::hostile::Hostility;
+use tern_tests::sim::operator::plan;
+use tern_tests::sim::{Faults, Sim, SimConfig, Trial};
+
+/// How long the broker is hostile.
+const WAR: u64 = 2 * HOUR;
+/// Two heartbeats of the service.
+const TWO_HEARTBEATS: u64 = 12 * HOUR;
+
+fn world(seed: u64, hostility: Hostility) -> Sim {
+    let mut config =
+        SimConfig { devices: 3, image: 70_000, hostility: Some(hostility), ..SimConfig::default() };
+    config.network.poison = if seed.is_multiple_of(3) { 0.2 } else { 0.0 };
+    config.faults = Faults {
+        until: hostility.until,
+        power_cut: Some(2 * HOUR),
+        disconnect: Some(20 * MINUTE),
+        service_restart: Some(HOUR),
+        ..Faults::default()
+    };
+    Sim::new(seed, config)
+}
+
+/// A release under a hostile broker, in half of the seeds killed; then peace, and the next release for everybody.
+fn survives(seed: u64) {
+    let mut sim = world(seed, Hostility::of(seed, WAR));
+    let trial = if seed.is_multiple_of(5) { Trial::Sick } else { Trial::Healthy };
+    let rc = sim.publish(trial);
+    let rollout = sim.start(rc, plan(&[Reach::Devices(1), Reach::Percent(50.0), Reach::All], 600));
+    sim.run_for((seed % 9) * 10 * MINUTE + MINUTE);
+    sim.check_not_more_than_the_truth();
+    sim.expect("the service is up", |s| s.controller.is_up(), MINUTE);
+    let active = matches!(sim.status(&rollout), Some(Status::Running | Status::Paused));
+    if seed.is_multiple_of(2) && active {
+        sim.kill(&rollout);
+    }
+    let left = WAR.saturating_sub(sim.now());
+    sim.run_for(left);
+    sim.check_not_more_than_the_truth();
+    sim.assert_sound();
+
+    sim.expect("everybody comes to rest", Sim::is_quiet, TWO_HEARTBEATS);
+    sim.finish();
+    sim.expect("the service is up", |s| s.controller.is_up(), MINUTE);
+    if matches!(sim.status(&rollout), Some(Status::Running | Status::Paused)) {
+        sim.kill(&rollout);
+    }
+    let next = sim.publish(Trial::Healthy);
+    let last = sim.start(next, plan(&[Reach::All], 600));
+    sim.expect(
+        "the next release reaches all",
+        |s| s.status(&last) == Some(Status::Completed),
+        TWO_HEARTBEATS,
+    );
+    assert_eq!(sim.settled_on(next), 3, "seed {seed}");
+    sim.finish();
+}
+
+fn campaign(seeds: std::ops::Range<u64>) {
+    seeds.for_each(survives);
+}
+
+// In halves, because tests run side by side.
+#[test]
+fn whoever_owns_the_broker_can_delay_and_nothing_else() {
+    campaign(5000..5150);
+}
+
+#[test]
+fn whoever_owns_the_broker_can_delay_and_nothing_else_once_more() {
+    campaign(5150..5300);
+}
+
+#[test]
+#[ignore = "an hour of simulation: .ci/long hostile"]
+fn ten_thousand_hostile_brokers() {
+    let number = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let first = number("TERN_HOSTILE_SEED", 100_000);
+    campaign(first..first + number("TERN_HOSTILE_SEEDS", 10_000));
+}
+
+#[test]
+fn a_broker_that_lets_no_outcome_through_widens_nothing() {
+    let silent =
+        Hostility { until: 3 * HOUR, hides: 0.0, mutes: 1.0, holds: 0.0, bends: 0.0, acts_every: MINUTE };
+    let mut sim = world(7000, silent);
+    let rc = sim.publish(Trial::Healthy);
+    let rollout = sim.start(rc, plan(&[Reach::Devices(1), Reach::All], 60));
+
+    sim.run_for(3 * HOUR - MINUTE);
+
+    assert_eq!(sim.rollout(&rollout).phases.len(), 1, "{}", sim.tail(30));
+    assert_eq!(sim.rollout(&rollout).total().good, 0);
+    sim.check_not_more_than_the_truth();
+    sim.assert_sound();
+}
