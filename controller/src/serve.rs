@@ -189,7 +189,9 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         let held = opened.fleet.products.get(product);
         let text = |role| held.and_then(|held| held.files.get(&role));
         let keys = match text(Role::Root).zip(text(Role::Targets)) {
-            Some((root, targets)) => keys::load_online_for(&config.data, product, root, targets)?,
+            Some((root, targets)) => {
+                keys::load_online_for(&config.data, product, root, targets, keys::Unnamed::Tolerated)?
+            }
             None => keys::load_online(&config.data, product)?,
         };
         online.insert(product.clone(), keys);

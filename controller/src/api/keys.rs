@@ -47,7 +47,7 @@ pub(super) async fn renew(
     let (data, id) = (state.api.data_dir.clone(), product.clone());
     let load = move || {
         let text = |role| present.get(&role).cloned().unwrap_or_default();
-        keys::load_online_for(&data, &id, &text(Role::Root), &text(Role::Targets))
+        keys::load_online_for(&data, &id, &text(Role::Root), &text(Role::Targets), keys::Unnamed::Refused)
     };
     let keys = tokio::task::spawn_blocking(load).await.map_err(Failure::internal)?;
     let keys = keys.map_err(|e| bad(e.to_string(), e.hint()))?;

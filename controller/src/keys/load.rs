@@ -79,7 +79,17 @@ pub fn load_online(data: &Path, product: &ProductId) -> Result<OnlineKeys, KeysE
         let path = file(data, product, role);
         fs::read_to_string(&path).map_err(KeysError::io("read", &path))
     };
-    load_online_for(data, product, &text(Role::Root)?, &text(Role::Targets)?)
+    load_online_for(data, product, &text(Role::Root)?, &text(Role::Targets)?, Unnamed::Tolerated)
+}
+
+/// What becomes of a role whose key nobody named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unnamed {
+    /// Nothing is loaded: for files that are not in force yet.
+    Refused,
+    /// The file with the role's name is taken. The service finds at its start that devices do not believe it, says
+    /// so, and still serves what was signed before.
+    Tolerated,
 }
 
 /// Reads the keys that the service holds for a product: those that this root and these targets name. Which file
@@ -89,14 +99,15 @@ pub fn load_online_for(
     product: &ProductId,
     root: &str,
     targets: &str,
+    unnamed: Unnamed,
 ) -> Result<OnlineKeys, KeysError> {
     let bad = |role| KeysError::File(file(data, product, role));
     let root: RootMeta = signed_part(Role::Root, root).ok_or_else(|| bad(Role::Root))?;
     let targets: Targets<TargetsContent> =
         signed_part(Role::Targets, targets).ok_or_else(|| bad(Role::Targets))?;
     let ring = KeyRing::read(data, product)?;
-    let top = |role| ring.named(role, Authority::top(&root, role));
-    let delegated = |role| ring.named(role, Authority::delegated(&targets.meta, role));
+    let top = |role| ring.named(role, Authority::top(&root, role), unnamed);
+    let delegated = |role| ring.named(role, Authority::delegated(&targets.meta, role), unnamed);
     let telemetry = secret::read(&online_key(data, product, "telemetry"), &nobody)?;
     let named = targets.content.telemetry_keys().map_err(|_| bad(Role::Targets))?;
     let ours = telemetry.public_key();
@@ -137,13 +148,22 @@ impl KeyRing {
         &self,
         role: Role,
         authority: Result<Authority<'_>, TufError>,
+        unnamed: Unnamed,
     ) -> Result<Box<P256Signer>, KeysError> {
         let named: Vec<String> = authority
             .map(|authority| authority.keys().map(|(_, key)| key.pem().to_owned()).collect())
             .unwrap_or_default();
         let mut signers = self.keys.iter().map(|(_, key)| signer(key));
         let found = signers.find(|signer| named.contains(&signer.public().pem().to_owned()));
-        found.map(Box::new).ok_or_else(|| KeysError::NotNamed { folder: self.folder.clone(), role })
+        let usual = || {
+            let path = self.folder.join(format!("{role}.pem"));
+            let (_, key) = self.keys.iter().find(|(other, _)| *other == path)?;
+            (unnamed == Unnamed::Tolerated).then(|| signer(key))
+        };
+        found
+            .or_else(usual)
+            .map(Box::new)
+            .ok_or_else(|| KeysError::NotNamed { folder: self.folder.clone(), role })
     }
 }
 
