@@ -204,6 +204,9 @@ pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError
     }
 }
 
+/// A key of the checkpoint and its value; none: it is to go.
+type Kept = (Key, Option<Vec<u8>>);
+
 type Waiting = Option<oneshot::Sender<Result<Reply, Refusal>>>;
 
 impl Works {
@@ -278,7 +281,7 @@ impl Works {
         if !single {
             values.insert(0, (Key::Meta(Meta::Checkpointing), Some(b"1".to_vec())));
         }
-        let parts: Vec<&[(Key, Option<Vec<u8>>)]> = values.chunks(KEYS).collect();
+        let parts: Vec<&[Kept]> = values.chunks(KEYS).collect();
         for (index, part) in parts.iter().enumerate() {
             let last = index + 1 == parts.len();
             let first_seq = self.checkpointed + index as u64;
@@ -369,7 +372,7 @@ impl Changed {
     }
 
     /// Returns what the checkpoint is to hold from now on, and `None` for what it is not to hold any more.
-    fn values(&self, fleet: &Fleet) -> Result<Vec<(Key, Option<Vec<u8>>)>, EngineError> {
+    fn values(&self, fleet: &Fleet) -> Result<Vec<Kept>, EngineError> {
         let mut values = Vec::new();
         let mut put = |key: Key, value: Vec<u8>| values.push((key, Some(value)));
         for id in &self.devices {

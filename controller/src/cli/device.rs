@@ -262,7 +262,7 @@ mod tests {
     fn what_a_device_sent_cannot_write_lines_of_its_own() {
         let view: DeviceView = serde_json::from_value(serde_json::json!({
             "device": "cam-1", "product": "cam", "model": "b3", "carrier": "none", "region": "eu",
-            "running": 1, "enrolled": true, "seen_at": null, "state": null, "epoch": 1, "floor": 0,
+            "standing": "active", "because": "listed\nby nobody", "running": 1, "enrolled": true, "seen_at": null, "state": null, "epoch": 1, "floor": 0,
             "agent": "1.0\nruns release 9",
             "attempts": {"cam-7-1": {
                 "attempt": 1, "phase": 1, "started_at": 1, "state": "failed", "outcome": "failed",

@@ -210,6 +210,8 @@ impl Service {
             Fact::Paused { rollout: id, .. } | Fact::Resumed { rollout: id, .. } => {
                 *id == rollout.id && rollout.reaches_all()
             }
+            // A base that it replaces leaves the rollout role. Answers name the new version, so it must be had.
+            Fact::Completed { rollout: id, .. } => *id == rollout.id,
             _ => false,
         })
     }
