@@ -1,18 +1,30 @@
-//! Keys and offline files: made once with `tern keys init`, read by the service at its start.
+//! Private keys: made with `tern keys init`, read by the service and by whoever signs. What they sign, and who has
+//! to, is in [`crate::ceremony`].
 //!
 //! ```text
-//! <offline>/                        taken offline afterwards
-//!   root.pem targets.pem release.pem    sign root, targets and release
-//!   root.json targets.json              against which `release sign` checks what it signed
+//! <offline>/                        one folder a holder, taken offline afterwards
+//!   root.pem targets.pem release.pem    sign root, targets and release; encrypted
+//!   root.json targets.json              against which a signature is checked and a change is shown
 //!   release.json                        what was signed here last
 //! <data>/
 //!   fleet                               the fleet's id
 //!   keys/<product>/{rollout,halt,snapshot,timestamp,telemetry}.pem
+//!   keys/<product>/<role>-<key>.pem     the same role's key after a rotation
 //!   products/<product>/{root,targets,release}.json
 //! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `secret` | key files, encrypted or not |
+//! | `hand`, `exec` | what signs for a person: a key file, a program |
+//! | `init` | the keys of a new product |
+//! | `load` | what the service reads |
 
+mod exec;
+mod hand;
 mod init;
 mod load;
+mod secret;
 
 #[cfg(test)]
 mod tests;
@@ -23,11 +35,15 @@ use std::path::{Path, PathBuf};
 use tern_protocol::id::{FleetId, IdError, ProductId};
 use tern_protocol::tuf::Role;
 
-pub use init::{FactoryReport, InitOptions, InitReport, init, make_factory};
-pub use load::{fleet, load_online, load_signer, offline_files, products};
+pub use exec::{ExecError, ExecSigner};
+pub use hand::{Hand, KeyName};
+pub use init::{FactoryReport, Holder, InitOptions, InitReport, Quota, init, make_factory, make_key};
+pub use load::{
+    OnlineKey, Unnamed, fleet, keep_offline, load_online, load_online_for, load_signer, make_online,
+    offline_files, online_keys, products,
+};
+pub use secret::{PASSPHRASE_MIN, Passphrase, Protection};
 
-/// Names of the keys that are taken offline.
-const OFFLINE: [&str; 3] = ["root", "targets", "release"];
 /// Names of the keys that the service holds.
 const ONLINE: [&str; 5] = ["rollout", "halt", "snapshot", "timestamp", "telemetry"];
 /// Files that `keys init` signs.
@@ -80,6 +96,35 @@ pub enum KeysError {
         /// Its permissions.
         mode: u32,
     },
+    /// The passphrase does not open the key.
+    #[error("the passphrase does not open {}", .0.display())]
+    WrongPassphrase(PathBuf),
+    /// A key is encrypted where nobody can be asked.
+    #[error("{} is encrypted, and there is no terminal to ask for its passphrase", .0.display())]
+    Sealed(PathBuf),
+    /// A passphrase that is too short.
+    #[error("a passphrase has at least {PASSPHRASE_MIN} characters")]
+    ShortPassphrase,
+    /// The two passphrases differ.
+    #[error("the two passphrases differ")]
+    PassphrasesDiffer,
+    /// An outside signer did not sign.
+    #[error("could not sign with a program")]
+    Exec(#[source] ExecError),
+    /// A key did not sign.
+    #[error("the key did not sign")]
+    Hand(#[source] tern_protocol::tuf::key::SignError),
+    /// Numbers of keys that do not go together.
+    #[error("{0}")]
+    Quota(String),
+    /// The service holds no key that the files name.
+    #[error("no key in {} is one that the signed files name for {role}", folder.display())]
+    NotNamed {
+        /// The folder.
+        folder: PathBuf,
+        /// The role.
+        role: Role,
+    },
     /// The telemetry key is not the one that targets names.
     #[error("the telemetry key of product {0} is not one that its targets file names")]
     Telemetry(ProductId),
@@ -113,6 +158,19 @@ impl KeysError {
             Self::Io { .. } => "check the path, its permissions and the room on the disk".to_owned(),
             Self::NotAKey(_) => "name a key that `tern keys init` made".to_owned(),
             Self::Open { path, .. } => format!("close it with `chmod 600 {}`", path.display()),
+            Self::WrongPassphrase(_) => "type it again; nothing was changed".to_owned(),
+            Self::Sealed(_) => "give --passphrase-file FILE, or run it on a terminal".to_owned(),
+            Self::ShortPassphrase => "choose some words; or say --no-passphrase".to_owned(),
+            Self::PassphrasesDiffer => "try again".to_owned(),
+            Self::Exec(_) => {
+                "run the program by hand, with any file as its input; a signature in DER must come out"
+                    .to_owned()
+            }
+            Self::Hand(_) => "check the key".to_owned(),
+            Self::Quota(_) => "correct the numbers".to_owned(),
+            Self::NotNamed { .. } => {
+                "restore the key from a copy, or name a new one with `tern keys rotate`".to_owned()
+            }
             Self::Telemetry(_) => "restore the key from a copy, or sign new targets that name it".to_owned(),
             Self::Sign { .. } => "check the key".to_owned(),
             Self::Random(_) => "wait until the system has started, then try again".to_owned(),

@@ -11,7 +11,8 @@
 //! | [`serve`] | the service as a process |
 //! | [`api`] | the HTTP API under `/v1` |
 //! | [`cli`] | the command line |
-//! | [`keys`] | keys and offline files |
+//! | [`keys`] | private keys |
+//! | [`ceremony`] | offline files and the people who sign them |
 //! | [`release`] | release files: draft, sign |
 //! | [`demo`] | the whole story on one machine |
 //! | [`files`] | files that are there whole or not at all |
@@ -21,6 +22,7 @@
 
 pub mod api;
 pub mod broker_link;
+pub mod ceremony;
 pub mod cli;
 pub mod clock;
 pub mod core;

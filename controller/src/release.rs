@@ -19,7 +19,7 @@ use tern_protocol::tuf::{Role, TufError, canonical};
 
 pub use draft::{NewRelease, draft};
 pub use measure::{IMAGE_MAX, Measured, measure};
-pub use signing::{Change, Summary, check_authority, sign, summarise};
+pub use signing::{Change, Summary, check_authority, check_paths, sign, summarise};
 
 /// Says why a release file could not be made, signed or read.
 #[derive(Debug, thiserror::Error)]

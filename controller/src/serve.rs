@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tern_bridge::{Auth, Bridge, BridgeConfig, BridgeError, ChunkStore, FrontLimits, ListenerConfig};
 use tern_protocol::digest::Digest;
 use tern_protocol::id::FleetId;
+use tern_protocol::tuf::Role;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -184,7 +185,16 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     let products = keys::products(&config.data)?;
     let mut online = std::collections::BTreeMap::new();
     for product in &products {
-        online.insert(product.clone(), keys::load_online(&config.data, product)?);
+        // The ledger knows which files are in force; those of the folder may be older, or newer and refused.
+        let held = opened.fleet.products.get(product);
+        let text = |role| held.and_then(|held| held.files.get(&role));
+        let keys = match text(Role::Root).zip(text(Role::Targets)) {
+            Some((root, targets)) => {
+                keys::load_online_for(&config.data, product, root, targets, keys::Unnamed::Tolerated)?
+            }
+            None => keys::load_online(&config.data, product)?,
+        };
+        online.insert(product.clone(), keys);
     }
     if products.is_empty() {
         tracing::warn!(
@@ -197,6 +207,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
     let lives = Lives { heartbeat: config.heartbeat, ..Lives::default() };
+    let known: Vec<_> = opened.fleet.products.keys().cloned().collect();
     let service = Service::new(opened.fleet, online, lives, seed);
 
     let staging = config.data.join("staging");
@@ -228,8 +239,17 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     thread.context("could not start the engine")?;
     for product in &products {
         let files = keys::offline_files(&config.data, product)?;
-        let added = handle.command(Command::AddProduct { product: product.clone(), files }).await?;
-        added.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+        let known = known.contains(product);
+        if known && let Ok(keys) = keys::load_online(&config.data, product) {
+            let id = product.clone();
+            handle.query(move |service, _| service.stage_keys(id, keys)).await?;
+        }
+        match handle.command(Command::AddProduct { product: product.clone(), files }).await? {
+            Ok(_) => {}
+            // What is in force stays in force: a bad file in a folder must not take the service down.
+            Err(refusal) if known => tracing::error!(%product, "new offline files are refused: {refusal}"),
+            Err(refusal) => anyhow::bail!("{refusal}"),
+        }
     }
     let link = tokio::spawn(broker_link::run(fleet.clone(), edge.broker.clone(), handle.clone(), to_broker));
 

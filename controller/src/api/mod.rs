@@ -6,7 +6,7 @@
 //! | [`routes`] | which path does what |
 //! | [`client`] | the same from the command line's side |
 //! | `answer` | reading requests, writing errors |
-//! | `devices`, `releases`, `rollouts`, `ledger` | what the paths do |
+//! | `devices`, `releases`, `keys`, `rollouts`, `ledger` | what the paths do |
 //! | `admission` | claims, factories, and decisions about devices |
 //! | `images` | taking in the bytes of an image |
 //! | `preview` | what an operator should know before starting |
@@ -18,6 +18,7 @@ mod answer;
 pub mod client;
 mod devices;
 mod images;
+mod keys;
 mod ledger;
 mod metrics;
 mod preview;
@@ -27,6 +28,8 @@ pub mod routes;
 pub mod types;
 mod views;
 
+#[cfg(test)]
+mod keys_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
-use super::{ApiState, admission, devices, images, ledger, metrics, releases, rollouts, views};
+use super::{ApiState, admission, devices, images, keys, ledger, metrics, releases, rollouts, views};
 use crate::files;
 
 /// A body, apart from images and device lists.
@@ -48,6 +48,7 @@ pub fn router(api: ApiState) -> Router {
         .route("/v1/factory-lists", post(admission::signed_list).layer(DefaultBodyLimit::max(DEVICES_MAX)))
         .route("/v1/products", get(releases::products))
         .route("/v1/products/{product}/release-file", get(releases::file))
+        .route("/v1/products/{product}/keys", get(keys::show).post(keys::renew))
         .route("/v1/products/{product}/releases", get(releases::list).post(releases::publish))
         .route("/v1/images", put(images::put).layer(DefaultBodyLimit::disable()))
         .route("/v1/rollouts", get(rollouts::list).post(rollouts::start))

@@ -63,14 +63,13 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let home = TempDir::new().unwrap();
-        let options = InitOptions {
-            fleet: "acme".parse().unwrap(),
-            product: "cam".parse().unwrap(),
-            data: home.path().join("data"),
-            offline: home.path().join("offline"),
-            days: None,
-            now: clock::now() / 1000,
-        };
+        let options = InitOptions::unencrypted(
+            "acme".parse().unwrap(),
+            "cam".parse().unwrap(),
+            home.path().join("data"),
+            home.path().join("offline"),
+            clock::now() / 1000,
+        );
         keys::init(&options).unwrap();
         let (data, product) = (&options.data, &options.product);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -153,7 +152,7 @@ impl World {
             expires: clock::now() / 1000 + 86_400,
         };
         let (bytes, _) = draft(&previous, &new).unwrap();
-        let key = keys::load_signer(&self.options.offline.join("release.pem")).unwrap();
+        let key = keys::load_signer(&self.options.holders[0].folder.join("release.pem")).unwrap();
         String::from_utf8(sign(&bytes, &key).unwrap()).unwrap()
     }
 

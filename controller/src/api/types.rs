@@ -9,6 +9,7 @@ use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, IdError, ModelId, ProductId, RolloutId};
 use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
+use tern_protocol::tuf::Role;
 
 pub use self::enrolment::{
     AddDevices, AddedDevices, Because, ClaimLine, CreatedClaim, FactoryLine, NewClaim, OneTimeToken,
@@ -21,6 +22,7 @@ use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::Status;
 use crate::core::rollout::verdict::Verdict;
 pub use crate::core::service::{Counters, PhasePreview};
+pub use crate::keys::OnlineKey;
 
 /// An error, as every route answers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +146,23 @@ pub struct PublishRelease {
 pub struct Published {
     /// The releases that the product now has.
     pub releases: Vec<u64>,
+}
+
+/// `GET /v1/products/{product}/keys`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysView {
+    /// The newest file of each role.
+    pub files: BTreeMap<Role, String>,
+    /// The service's own key files.
+    pub online: Vec<OnlineKey>,
+}
+
+/// `POST /v1/products/{product}/keys`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewOffline {
+    /// Signed files of root, targets and release: those that are new.
+    pub files: Vec<String>,
 }
 
 /// Answer to `PUT /v1/images`.

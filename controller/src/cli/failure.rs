@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use crate::api::client::ClientError;
+use crate::ceremony::CeremonyError;
 use crate::keys::KeysError;
 use crate::ledger::LedgerError;
 use crate::release::ReleaseError;
@@ -65,6 +66,12 @@ impl From<ClientError> for Failure {
 
 impl From<KeysError> for Failure {
     fn from(error: KeysError) -> Self {
+        Self::of(&error, error.hint())
+    }
+}
+
+impl From<CeremonyError> for Failure {
+    fn from(error: CeremonyError) -> Self {
         Self::of(&error, error.hint())
     }
 }

@@ -8,6 +8,7 @@
 //! | `plan` | from flags to a plan |
 //! | `watch` | following a rollout |
 //! | `words` | sizes, times and rates as people read them |
+//! | `passphrase` | asking for passphrases |
 //! | `failure` | errors that say what to do next |
 //! | `output` | the only place that prints |
 
@@ -19,6 +20,7 @@ mod failure;
 mod keys;
 mod ledger;
 mod output;
+mod passphrase;
 mod phases;
 mod plan;
 mod release;
@@ -77,7 +79,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Noun {
-    /// Make keys
+    /// Make, rotate and watch over keys
     #[command(subcommand)]
     Keys(keys::Verb),
     /// Create, sign, publish and look at releases

@@ -2,15 +2,16 @@
 
 mod create;
 mod publish;
-mod sign;
 
 use clap::Subcommand;
 use tern_protocol::id::ProductId;
 
 use super::failure::{Exit, Failure};
+use super::keys::sign;
 use super::output::table;
 use super::{Context, words};
 use crate::api::types::ReleaseView;
+use crate::release::{Change, Summary};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -20,8 +21,8 @@ pub(super) enum Verb {
     Create(create::Flags),
     /// Show what a draft approves, then sign it; needs no network
     #[command(
-        after_help = "Beside the key it looks for targets.json, to check the signature as devices will, and for \
-                      release.json, what was signed last.\n\n\
+        after_help = "Beside the key it looks for targets.json, which says whose signatures count, and for \
+                      release.json, what was signed last. With a threshold of 2 the second signs what the first wrote.\n\n\
                       Example:\n  tern release sign draft.json --key /media/stick/release.pem --out signed.json"
     )]
     Sign(sign::Flags),
@@ -50,7 +51,7 @@ pub(super) enum Verb {
 pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
     match verb {
         Verb::Create(flags) => create::run(flags, context),
-        Verb::Sign(flags) => sign::run(flags, context),
+        Verb::Sign(flags) => sign::run_release(&flags, context),
         Verb::Publish(flags) => publish::run(flags, context),
         Verb::List { product } => {
             let products = match product {
@@ -113,6 +114,44 @@ fn show(release: &ReleaseView) -> String {
             artifact.sha256,
             artifact.root,
         ));
+    }
+    text
+}
+
+/// Writes what a signature would approve.
+pub(super) fn summary(summary: &Summary) -> String {
+    let rows = summary.artifacts.iter().map(|line| {
+        let models: Vec<&str> = line.models.iter().map(|model| model.as_str()).collect();
+        [
+            match line.change {
+                Change::New => "NEW",
+                Change::Same => "as before",
+                Change::Unknown => "?",
+            }
+            .to_owned(),
+            line.rc.to_string(),
+            line.version.clone(),
+            line.component.clone(),
+            models.join(","),
+            words::bytes(line.length),
+            line.floor.to_string(),
+            line.min_from.to_string(),
+            line.sha256.map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
+        ]
+    });
+    let heading = ["change", "rc", "version", "component", "models", "size", "floor", "from", "sha256"];
+    let mut text = format!(
+        "product {}, release file version {}, expires {}\n\n{}\n",
+        summary.product,
+        summary.file_version,
+        summary.expires,
+        table(heading, rows)
+    );
+    if !summary.dropped.is_empty() {
+        text.push_str(&format!("no longer named: releases {:?}\n", summary.dropped));
+    }
+    if summary.signatures > 0 {
+        text.push_str(&format!("{} signatures are on it already\n", summary.signatures));
     }
     text
 }

@@ -84,14 +84,14 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path, stop: &Stop) -> anyhow::Resul
 
     let data = folder.join("service");
     let offline = folder.join("offline-keys");
-    keys::init(&keys::InitOptions {
-        fleet: "demo".parse()?,
-        product: PRODUCT.parse()?,
-        data: data.clone(),
-        offline: offline.clone(),
-        days: None,
-        now: clock::now() / 1000,
-    })?;
+    // Nothing of value hangs on these keys, and nobody is there to type a passphrase.
+    keys::init(&keys::InitOptions::unencrypted(
+        "demo".parse()?,
+        PRODUCT.parse()?,
+        data.clone(),
+        offline.clone(),
+        clock::now() / 1000,
+    ))?;
     teller.say("keys", "root, targets and release keys stay offline; the service holds the online ones");
     let mut service = ServiceProcess::start(&data, stop)?;
     let client = Client::new(&format!("http://{}", service.addresses.api));

@@ -2,24 +2,22 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use p256::SecretKey;
 use p256::ecdsa::SigningKey;
-use p256::pkcs8::DecodePrivateKey;
+use serde::{Deserialize, Serialize};
 use tern_protocol::id::{FleetId, ProductId};
-use tern_protocol::tuf::Role;
 use tern_protocol::tuf::content::{Targets, TargetsContent};
-use tern_protocol::tuf::key::P256Signer;
-use tern_protocol::tuf::metadata::Metadata;
+use tern_protocol::tuf::key::{P256Signer, PublicKey};
+use tern_protocol::tuf::metadata::{Metadata, RootMeta};
+use tern_protocol::tuf::verify::Authority;
+use tern_protocol::tuf::{Role, Signer, TufError};
 
-use super::{FILES, KeysError, file, online_key};
+use super::{FILES, KeysError, Passphrase, Protection, file, online_key, secret};
 use crate::core::fact::SignedFile;
 use crate::core::service::OnlineKeys;
-
-/// A key file longer than this is none.
-const KEY_MAX: u64 = 16 * 1024;
+use crate::files::{Readers, replace};
 
 /// Reads which fleet the data folder belongs to; none before the first `keys init`.
 pub fn fleet(data: &Path) -> Result<Option<FleetId>, KeysError> {
@@ -56,24 +54,126 @@ pub fn products(data: &Path) -> Result<Vec<ProductId>, KeysError> {
     Ok(products)
 }
 
-/// Reads the keys that the service holds for a product.
+/// A key file of the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlineKey {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Id that metadata gives its public half.
+    pub key: String,
+}
+
+/// Lists the key files that the service holds for a product.
+pub fn online_keys(data: &Path, product: &ProductId) -> Result<Vec<OnlineKey>, KeysError> {
+    let ring = KeyRing::read(data, product)?;
+    let line = |(path, key): &(PathBuf, SecretKey)| OnlineKey {
+        path: path.clone(),
+        key: signer(key).public().id().to_string(),
+    };
+    Ok(ring.keys.iter().map(line).collect())
+}
+
+/// Reads the keys that the service holds for a product, as the files of its folder name them.
 pub fn load_online(data: &Path, product: &ProductId) -> Result<OnlineKeys, KeysError> {
-    let signer = |name: &str| load_signer(&online_key(data, product, name)).map(Box::new);
-    let telemetry = secret(&online_key(data, product, "telemetry"))?;
-    let path = file(data, product, Role::Targets);
-    let text = fs::read(&path).map_err(KeysError::io("read", &path))?;
-    let targets = targets(&text).ok_or_else(|| KeysError::File(path.clone()))?;
-    let named = targets.content.telemetry_keys().map_err(|_| KeysError::File(path))?;
+    let text = |role: Role| {
+        let path = file(data, product, role);
+        fs::read_to_string(&path).map_err(KeysError::io("read", &path))
+    };
+    load_online_for(data, product, &text(Role::Root)?, &text(Role::Targets)?, Unnamed::Tolerated)
+}
+
+/// What becomes of a role whose key nobody named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unnamed {
+    /// Nothing is loaded: for files that are not in force yet.
+    Refused,
+    /// The file with the role's name is taken. The service finds at its start that devices do not believe it, says
+    /// so, and still serves what was signed before.
+    Tolerated,
+}
+
+/// Reads the keys that the service holds for a product: those that this root and these targets name. Which file
+/// holds which key does not matter, so a rotation renames nothing, and a power cut within one mixes nothing up.
+pub fn load_online_for(
+    data: &Path,
+    product: &ProductId,
+    root: &str,
+    targets: &str,
+    unnamed: Unnamed,
+) -> Result<OnlineKeys, KeysError> {
+    let bad = |role| KeysError::File(file(data, product, role));
+    let root: RootMeta = signed_part(Role::Root, root).ok_or_else(|| bad(Role::Root))?;
+    let targets: Targets<TargetsContent> =
+        signed_part(Role::Targets, targets).ok_or_else(|| bad(Role::Targets))?;
+    let ring = KeyRing::read(data, product)?;
+    let top = |role| ring.named(role, Authority::top(&root, role), unnamed);
+    let delegated = |role| ring.named(role, Authority::delegated(&targets.meta, role), unnamed);
+    let telemetry = secret::read(&online_key(data, product, "telemetry"), &nobody)?;
+    let named = targets.content.telemetry_keys().map_err(|_| bad(Role::Targets))?;
     let ours = telemetry.public_key();
     let kid = named.into_iter().rev().find(|(_, key)| *key == ours).map(|(kid, _)| kid);
     Ok(OnlineKeys {
-        rollout: signer("rollout")?,
-        halt: signer("halt")?,
-        snapshot: signer("snapshot")?,
-        timestamp: signer("timestamp")?,
+        rollout: delegated(Role::Rollout)?,
+        halt: delegated(Role::Halt)?,
+        snapshot: top(Role::Snapshot)?,
+        timestamp: top(Role::Timestamp)?,
         telemetry,
         kid: kid.ok_or_else(|| KeysError::Telemetry(product.clone()))?,
     })
+}
+
+/// All key files of a product.
+struct KeyRing {
+    folder: PathBuf,
+    keys: Vec<(PathBuf, SecretKey)>,
+}
+
+impl KeyRing {
+    fn read(data: &Path, product: &ProductId) -> Result<Self, KeysError> {
+        let folder = data.join("keys").join(product.as_str());
+        let entries = fs::read_dir(&folder).map_err(KeysError::io("read the folder", &folder))?;
+        let mut keys = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(KeysError::io("read the folder", &folder))?.path();
+            if path.extension().is_some_and(|extension| extension == "pem") {
+                let key = secret::read(&path, &nobody)?;
+                keys.push((path, key));
+            }
+        }
+        keys.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(Self { folder, keys })
+    }
+
+    fn named(
+        &self,
+        role: Role,
+        authority: Result<Authority<'_>, TufError>,
+        unnamed: Unnamed,
+    ) -> Result<Box<P256Signer>, KeysError> {
+        let named: Vec<String> = authority
+            .map(|authority| authority.keys().map(|(_, key)| key.pem().to_owned()).collect())
+            .unwrap_or_default();
+        let mut signers = self.keys.iter().map(|(_, key)| signer(key));
+        let found = signers.find(|signer| named.contains(&signer.public().pem().to_owned()));
+        let usual = || {
+            let path = self.folder.join(format!("{role}.pem"));
+            let (_, key) = self.keys.iter().find(|(other, _)| *other == path)?;
+            (unnamed == Unnamed::Tolerated).then(|| signer(key))
+        };
+        found
+            .or_else(usual)
+            .map(Box::new)
+            .ok_or_else(|| KeysError::NotNamed { folder: self.folder.clone(), role })
+    }
+}
+
+fn signer(key: &SecretKey) -> P256Signer {
+    P256Signer::new(SigningKey::from(key))
+}
+
+/// Where nobody can be asked for a passphrase.
+fn nobody(path: &Path) -> Result<Passphrase, KeysError> {
+    Err(KeysError::Sealed(path.to_owned()))
 }
 
 /// Reads the offline files of a product: root, targets and the release file that it was set up with.
@@ -91,25 +191,32 @@ pub fn offline_files(data: &Path, product: &ProductId) -> Result<Vec<SignedFile>
     roles.into_iter().map(read).collect()
 }
 
-/// Reads a signing key; refuses one that others may read.
+/// Puts offline files that are in force into a product's folder.
+pub fn keep_offline(data: &Path, product: &ProductId, files: &[SignedFile]) -> Result<(), KeysError> {
+    for kept in files {
+        let path = file(data, product, kept.role);
+        replace(&path, kept.text.as_bytes(), Readers::All).map_err(KeysError::io("write", &path))?;
+    }
+    Ok(())
+}
+
+/// Draws a new key for a role of the service and puts it beside the present one, which stays in force until
+/// signed files name the new one.
+pub fn make_online(data: &Path, product: &ProductId, role: Role) -> Result<(PathBuf, PublicKey), KeysError> {
+    let key = secret::draw()?;
+    let public = signer(&key).public();
+    let short: String = public.id().as_str().chars().take(8).collect();
+    let path = online_key(data, product, &format!("{role}-{short}"));
+    secret::write(&path, &key, &Protection::Unencrypted)?;
+    Ok((path, public))
+}
+
+/// Reads a signing key that is not encrypted; refuses one that others may read.
 pub fn load_signer(path: &Path) -> Result<P256Signer, KeysError> {
-    Ok(P256Signer::new(SigningKey::from(&secret(path)?)))
+    Ok(signer(&secret::read(path, &nobody)?))
 }
 
-fn secret(path: &Path) -> Result<SecretKey, KeysError> {
-    let about = fs::metadata(path).map_err(KeysError::io("read the key", path))?;
-    let mode = about.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeysError::Open { path: path.to_owned(), mode });
-    }
-    if about.len() > KEY_MAX {
-        return Err(KeysError::NotAKey(path.to_owned()));
-    }
-    let pem = fs::read_to_string(path).map_err(KeysError::io("read the key", path))?;
-    SecretKey::from_pkcs8_pem(&pem).map_err(|_| KeysError::NotAKey(path.to_owned()))
-}
-
-fn targets(bytes: &[u8]) -> Option<Targets<TargetsContent>> {
-    let file = tern_protocol::tuf::canonical::read(bytes).ok()?;
-    Targets::read(Role::Targets, file.get("signed")?).ok()
+fn signed_part<T: Metadata>(role: Role, text: &str) -> Option<T> {
+    let file = tern_protocol::tuf::canonical::read(text.as_bytes()).ok()?;
+    T::read(role, file.get("signed")?).ok()
 }

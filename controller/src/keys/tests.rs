@@ -2,21 +2,22 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use p256::ecdsa::SigningKey;
 use tempfile::TempDir;
 use tern_protocol::bundle::File;
-use tern_protocol::tuf::{Role, Trusted};
+use tern_protocol::tuf::key::P256Signer;
+use tern_protocol::tuf::{Role, Signer, Trusted};
 
 use super::*;
 
 fn options(home: &TempDir) -> InitOptions {
-    InitOptions {
-        fleet: "acme".parse().unwrap(),
-        product: "cam".parse().unwrap(),
-        data: home.path().join("data"),
-        offline: home.path().join("offline"),
-        days: None,
-        now: 1_800_000_000,
-    }
+    InitOptions::unencrypted(
+        "acme".parse().unwrap(),
+        "cam".parse().unwrap(),
+        home.path().join("data"),
+        home.path().join("offline"),
+        1_800_000_000,
+    )
 }
 
 #[test]
@@ -74,13 +75,13 @@ fn a_second_product_joins_the_fleet_and_another_fleet_does_not() {
     init(&first).unwrap();
     let second = InitOptions {
         product: "router".parse().unwrap(),
-        offline: home.path().join("offline-router"),
+        holders: vec![Holder { folder: home.path().join("offline-router"), ..first.holders[0].clone() }],
         ..first.clone()
     };
     let stranger = InitOptions {
         fleet: "other".parse().unwrap(),
         product: "third".parse().unwrap(),
-        offline: home.path().join("offline-third"),
+        holders: vec![Holder { folder: home.path().join("offline-third"), ..first.holders[0].clone() }],
         ..first.clone()
     };
 
@@ -104,4 +105,94 @@ fn a_telemetry_key_that_targets_does_not_name_is_refused() {
     let loaded = load_online(&options.data, &options.product);
 
     assert!(matches!(loaded, Err(KeysError::Telemetry(_))));
+}
+
+/// Asks openssl, which we did not write, for the public half of a key.
+fn openssl(key: &std::path::Path, more: &[&str]) -> Option<String> {
+    let mut command = std::process::Command::new("openssl");
+    command.args(["pkey", "-pubout", "-in"]).arg(key).args(more);
+    let output = command.output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn openssl_reads_our_keys_with_the_passphrase_alone_and_we_read_its_keys() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("release.pem");
+    let passphrase = Passphrase::chosen("correct horse").unwrap();
+    let (_, public) = make_key(&path, &Protection::Passphrase(passphrase.clone())).unwrap();
+
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{text}");
+    assert_eq!(openssl(&path, &["-passin", "pass:correct horse"]).unwrap().trim(), public.pem().trim());
+    assert_eq!(openssl(&path, &["-passin", "pass:wrong horse"]), None);
+
+    let theirs = home.path().join("theirs.pem");
+    let mut made = std::process::Command::new("openssl");
+    made.args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-aes-256-cbc"]);
+    made.args(["-pass", "pass:correct horse", "-out"]).arg(&theirs);
+    assert!(made.output().unwrap().status.success());
+    std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let key = secret::read(&theirs, &|_| Ok(passphrase.clone())).unwrap();
+    let public = P256Signer::new(SigningKey::from(&key)).public();
+    assert_eq!(openssl(&theirs, &["-passin", "pass:correct horse"]).unwrap().trim(), public.pem().trim());
+}
+
+#[test]
+fn a_wrong_passphrase_is_called_that_and_nothing_else_is() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("root.pem");
+    let passphrase = || Passphrase::chosen("correct horse");
+    make_key(&path, &Protection::Passphrase(passphrase().unwrap())).unwrap();
+    let open = |text: &str| KeyName::File(path.clone()).open(&|_| Ok(Passphrase::given(text)));
+
+    assert!(open("correct horse").is_ok());
+    for wrong in ["", "correct horsf", "Correct horse", "correct horse "] {
+        assert!(matches!(open(wrong), Err(KeysError::WrongPassphrase(_))), "{wrong:?}");
+    }
+    // The service has nobody to ask.
+    assert!(matches!(load_signer(&path), Err(KeysError::Sealed(_))));
+    assert!(matches!(make_key(&path, &Protection::Unencrypted), Err(KeysError::Exists(_))));
+    let torn = std::fs::read_to_string(&path).unwrap().replacen('M', "!", 1);
+    std::fs::write(&path, torn).unwrap();
+    assert!(matches!(open("correct horse"), Err(KeysError::NotAKey(_))));
+    assert!(matches!(Passphrase::chosen("short"), Err(KeysError::ShortPassphrase)));
+}
+
+#[test]
+fn an_encrypted_key_does_not_show_the_key_and_two_of_them_have_nothing_in_common() {
+    let home = TempDir::new().unwrap();
+    let key = secret::draw().unwrap();
+    let sealed = |name: &str| {
+        let path = home.path().join(name);
+        let protection = Protection::Passphrase(Passphrase::chosen("correct horse").unwrap());
+        secret::write(&path, &key, &protection).unwrap();
+        let (_, document) =
+            pkcs8::SecretDocument::from_pem(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        document.as_bytes().to_vec()
+    };
+    let (one, other) = (sealed("one.pem"), sealed("other.pem"));
+
+    assert!(!one.windows(32).any(|part| part == &key.to_bytes()[..]));
+    let body = |bytes: &[u8]| bytes[bytes.len() - 128..].to_vec();
+    assert_ne!(body(&one), body(&other), "salt and vector are drawn anew");
+    assert_eq!(one.len(), other.len());
+}
+
+#[test]
+fn numbers_of_keys_that_do_not_go_together_make_nothing() {
+    let home = TempDir::new().unwrap();
+    let options = options(&home);
+    let with = |root: (usize, usize), release: (usize, usize)| {
+        let quota = |(keys, threshold)| Quota { keys, threshold };
+        init(&InitOptions { root: quota(root), release: quota(release), ..options.clone() })
+    };
+
+    for (root, release) in
+        [((0, 0), (1, 1)), ((2, 1), (1, 1)), ((1, 2), (1, 1)), ((1, 1), (1, 0)), ((1, 1), (2, 2))]
+    {
+        assert!(matches!(with(root, release), Err(KeysError::Quota(_))), "{root:?} {release:?}");
+    }
+    assert!(!options.data.exists());
+    assert!(with((1, 1), (1, 1)).is_ok());
 }

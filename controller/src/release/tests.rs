@@ -21,20 +21,19 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let options = InitOptions {
-            fleet: "acme".parse().unwrap(),
-            product: "cam".parse().unwrap(),
-            data: dir.path().join("data"),
-            offline: dir.path().join("offline"),
-            days: None,
-            now: NOW,
-        };
+        let options = InitOptions::unencrypted(
+            "acme".parse().unwrap(),
+            "cam".parse().unwrap(),
+            dir.path().join("data"),
+            dir.path().join("offline"),
+            NOW,
+        );
         keys::init(&options).unwrap();
         Self { dir, options }
     }
 
     fn last(&self) -> ReleaseDocument {
-        ReleaseDocument::open(&self.options.offline.join("release.json")).unwrap().0
+        ReleaseDocument::open(&self.options.holders[0].folder.join("release.json")).unwrap().0
     }
 
     fn new_release(&self, rc: u64) -> NewRelease {
@@ -54,11 +53,11 @@ impl Home {
     }
 
     fn key(&self, name: &str) -> P256Signer {
-        keys::load_signer(&self.options.offline.join(format!("{name}.pem"))).unwrap()
+        keys::load_signer(&self.options.holders[0].folder.join(format!("{name}.pem"))).unwrap()
     }
 
     fn targets(&self) -> Vec<u8> {
-        std::fs::read(self.options.offline.join("targets.json")).unwrap()
+        std::fs::read(self.options.holders[0].folder.join("targets.json")).unwrap()
     }
 }
 

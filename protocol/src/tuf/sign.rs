@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::key::{KeyId, SignError, Signer};
+use super::key::{KeyId, PublicKey, SignError, Signer};
 use super::{Role, TufError, canonical};
 use crate::limits::SIGNATURES_MAX;
 
@@ -20,6 +20,20 @@ pub fn sign(signed: Value, signers: &[&dyn Signer]) -> Result<Vec<u8>, SignError
 pub fn add_signature(file: &[u8], signer: &dyn Signer) -> Result<Vec<u8>, SignError> {
     let mut file = Draft::read(file)?;
     file.add(signer)?;
+    file.write()
+}
+
+/// Returns the bytes that a signature on this file covers.
+pub fn message(file: &[u8]) -> Result<Vec<u8>, SignError> {
+    Draft::read(file)?.message()
+}
+
+/// Adds a signature that somebody else made, under the id that metadata gives the key. Refuses one that does not
+/// verify.
+pub fn attach(file: &[u8], keyid: &KeyId, key: &PublicKey, signature: Vec<u8>) -> Result<Vec<u8>, SignError> {
+    let mut file = Draft::read(file)?;
+    let message = file.message()?;
+    file.keep(keyid.clone(), key, &message, signature)?;
     file.write()
 }
 
@@ -53,15 +67,28 @@ impl Draft {
     }
 
     fn add(&mut self, signer: &dyn Signer) -> Result<(), SignError> {
-        let role = kind(&self.signed)?;
-        let message = canonical::write(&self.signed).map_err(|e| TufError::malformed(role, e))?;
+        let message = self.message()?;
         let key = signer.public();
         let signature = signer.sign(&message)?;
+        self.keep(key.id(), &key, &message, signature)
+    }
+
+    fn message(&self) -> Result<Vec<u8>, SignError> {
+        let role = kind(&self.signed)?;
+        Ok(canonical::write(&self.signed).map_err(|e| TufError::malformed(role, e))?)
+    }
+
+    fn keep(
+        &mut self,
+        keyid: KeyId,
+        key: &PublicKey,
+        message: &[u8],
+        signature: Vec<u8>,
+    ) -> Result<(), SignError> {
         // Verified before it is kept: with two tokens at hand the wrong one signs without a word.
-        if !key.verifies(&message, &signature) {
-            return Err(SignError::OtherKey(key.id()));
+        if !key.verifies(message, &signature) {
+            return Err(SignError::OtherKey(keyid));
         }
-        let keyid = key.id();
         self.signatures.retain(|(other, _)| *other != keyid);
         self.signatures.push((keyid, hex::encode(signature)));
         Ok(())

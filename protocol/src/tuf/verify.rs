@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use super::client::open_next_root;
-use super::key::{KeyId, PublicKey};
+use super::key::{KeyId, PublicKey, Verifier};
 use super::metadata::{DelegatedRole, Delegations, Metadata, RoleKeys, RootMeta, TargetsMeta};
 use super::{Role, RoleName, TufError, canonical};
 use crate::limits::{SIGNATURES_MAX, TufLimits};
@@ -82,16 +82,7 @@ impl Unverified {
     /// Counts distinct public keys, not key ids, so one key under two names counts once. Signatures that are
     /// invalid, or by keys that are not asked for, do no harm: a rotation leaves such signatures behind.
     pub fn verify(&self, authority: Authority<'_>) -> Result<(), TufError> {
-        let mut signers = BTreeSet::new();
-        for keyid in &authority.role.keyids {
-            let Some((key, sig)) = authority.keys.get(keyid).zip(self.signatures.get(keyid)) else {
-                continue;
-            };
-            let Some((verifier, sig)) = key.verifier().zip(hex::decode(sig).ok()) else { continue };
-            if verifier.verifies(&self.message, &sig) {
-                signers.insert(verifier.identity());
-            }
-        }
+        let signers: BTreeSet<_> = self.valid(authority).map(|(_, verifier)| verifier.identity()).collect();
         let threshold = authority.role.threshold;
         let valid = u32::try_from(signers.len()).unwrap_or(u32::MAX);
         if valid >= threshold {
@@ -99,6 +90,19 @@ impl Unverified {
         } else {
             Err(TufError::Threshold { role: self.role.clone(), valid, threshold })
         }
+    }
+
+    /// Returns which of the authority's keys signed validly: for people who collect signatures.
+    pub fn signed_by(&self, authority: Authority<'_>) -> BTreeSet<KeyId> {
+        self.valid(authority).map(|(keyid, _)| keyid.clone()).collect()
+    }
+
+    fn valid<'a>(&'a self, authority: Authority<'a>) -> impl Iterator<Item = (&'a KeyId, Verifier)> {
+        authority.role.keyids.iter().filter_map(move |keyid| {
+            let (key, sig) = authority.keys.get(keyid).zip(self.signatures.get(keyid))?;
+            let (verifier, sig) = key.verifier().zip(hex::decode(sig).ok())?;
+            verifier.verifies(&self.message, &sig).then_some((keyid, verifier))
+        })
     }
 }
 
@@ -121,6 +125,16 @@ impl<'a> Authority<'a> {
     /// Returns the keys that one delegation names.
     pub fn by(delegations: &'a Delegations, delegated: &'a DelegatedRole) -> Self {
         Self { keys: &delegations.keys, role: &delegated.keys }
+    }
+
+    /// Returns the keys, in the order in which they are listed; those without a key behind them are left out.
+    pub fn keys(self) -> impl Iterator<Item = (&'a KeyId, &'a PublicKey)> {
+        self.role.keyids.iter().filter_map(move |keyid| Some((keyid, self.keys.get(keyid)?)))
+    }
+
+    /// Returns how many distinct keys must sign.
+    pub fn threshold(self) -> u32 {
+        self.role.threshold
     }
 
     /// Returns what identifies the distinct public keys.

@@ -86,6 +86,7 @@ impl Lab {
             &text(&data),
             "--offline",
             &text(&offline),
+            "--no-passphrase",
         ]);
         assert_eq!(ran.code, Some(0), "{ran:?}");
     }

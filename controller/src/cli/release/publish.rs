@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::api::types::{PublishRelease, Published};
+use crate::ceremony::Document;
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure};
+use crate::cli::keys::present::view;
+use crate::cli::keys::publish::check;
 use crate::release::{ReleaseDocument, measure};
 
 #[derive(Debug, Args)]
@@ -28,6 +31,9 @@ pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
     let product = document.product()?.ok_or_else(|| {
         Failure::new(format!("{shown} names no release"), "make it with `tern release create`")
     })?;
+    // An upload takes long; who still has to sign is known before.
+    let present = view(&product, context)?;
+    check(&[Document::read("the release file", &bytes)?], &present.files)?;
     for image in &flags.image {
         upload(image, &document, context)?;
     }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tern_protocol::bundle::File;
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RegionId, RolloutId};
 use tern_protocol::position::Salt;
 use tern_protocol::tuf::content::EntryKind;
-use tern_protocol::tuf::{Role, Trusted, peek};
+use tern_protocol::tuf::{Role, peek};
 
 use super::admit::{Admission, NewClaim, OneTimeToken};
 use super::{Fact, Service};
@@ -27,6 +26,13 @@ pub enum Command {
         /// The product.
         product: ProductId,
         /// Root, targets and an empty release file.
+        files: Vec<SignedFile>,
+    },
+    /// Replace offline files of a product by newer ones.
+    RenewOffline {
+        /// The product.
+        product: ProductId,
+        /// Roots, targets, release: those that are new.
         files: Vec<SignedFile>,
     },
     /// Register devices of a list that a trusted factory has signed.
@@ -195,6 +201,7 @@ impl Service {
     pub(super) fn command(&mut self, command: Command) -> Outcome {
         match command {
             Command::AddProduct { product, files } => self.add_product(product, files),
+            Command::RenewOffline { product, files } => self.renew_offline(&product, files),
             Command::AddDevices { list, signature } => self.add_signed(&list, &signature),
             Command::AddUnsignedDevices { devices } => self.add_unsigned(devices),
             Command::TrustFactory { factory, key } => self.trust_factory(factory, key),
@@ -229,28 +236,6 @@ impl Service {
         };
         let hint = "mend that (keys in the data folder, the clock, expired files) and restart the service; it signs what is recorded by itself";
         Err(refuse(RefusalKind::Unsigned, what, hint))
-    }
-
-    fn add_product(&mut self, product: ProductId, files: Vec<SignedFile>) -> Outcome {
-        let bytes: Vec<File> = files.iter().map(File::from).collect();
-        let present = self.fleet.products.get(&product);
-        // The folder of a product holds what it was set up with; what was published since is newer.
-        let held = |role| present.and_then(|p| p.files.get(&role)).and_then(|text| peek(text.as_bytes()));
-        let newer = |f: &SignedFile| peek(f.text.as_bytes()) > held(f.role);
-        let files: Vec<SignedFile> = files.into_iter().filter(newer).collect();
-        if files.is_empty() {
-            return Ok(Reply::Done { what: format!("product {product} is set up already") });
-        }
-        let trusted = match present {
-            Some(product) => Trusted::restore(&product.signed(&Role::ALL)),
-            None => Trusted::restore(&bytes),
-        };
-        trusted.map_err(|e| {
-            let what = format!("the files of product {product} are not a repository: {e}");
-            refuse(RefusalKind::Invalid, what, "make them with `tern keys init`")
-        })?;
-        self.record(Fact::ProductAdded { product: product.clone(), files });
-        Ok(Reply::Done { what: format!("product {product} is set up") })
     }
 
     fn publish_release(&mut self, product: ProductId, file: String) -> Outcome {
@@ -459,7 +444,7 @@ impl Service {
         Ok(Reply::Done { what: format!("rollout {id} killed; release {rc} is dead for ever") })
     }
 
-    fn product(&self, id: &ProductId) -> Result<&crate::core::fleet::product::Product, Refusal> {
+    pub(super) fn product(&self, id: &ProductId) -> Result<&crate::core::fleet::product::Product, Refusal> {
         self.fleet.products.get(id).ok_or_else(|| {
             let what = format!("no product {id}");
             refuse(RefusalKind::NotFound, what, "set it up with `tern keys init` before starting the service")

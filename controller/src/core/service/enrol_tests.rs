@@ -105,14 +105,13 @@ impl Camera {
 impl World {
     fn new() -> Self {
         let home = tempfile::TempDir::new().unwrap();
-        let options = InitOptions {
-            fleet: fleet(),
-            product: "cam".parse().unwrap(),
-            data: home.path().join("data"),
-            offline: home.path().join("offline"),
-            days: None,
-            now: NOW / 1000,
-        };
+        let options = InitOptions::unencrypted(
+            fleet(),
+            "cam".parse().unwrap(),
+            home.path().join("data"),
+            home.path().join("offline"),
+            NOW / 1000,
+        );
         keys::init(&options).unwrap();
         let online = keys::load_online(&options.data, &options.product).unwrap();
         let online = BTreeMap::from([(options.product.clone(), online)]);

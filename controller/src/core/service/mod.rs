@@ -16,6 +16,7 @@ mod enrol;
 mod enrol_tests;
 mod ingest;
 mod keys;
+mod offline;
 mod publish;
 mod rotation;
 mod verdicts;
@@ -141,6 +142,8 @@ pub struct Step {
 pub struct Service {
     fleet: Fleet,
     keys: BTreeMap<ProductId, OnlineKeys>,
+    /// Keys that wait for the files that name them.
+    staged: BTreeMap<ProductId, OnlineKeys>,
     lives: Lives,
     secrets: BTreeMap<DeviceId, keys::DeviceKeys>,
     challenges: BTreeMap<DeviceId, (Nonce, Millis)>,
@@ -216,6 +219,7 @@ impl Service {
         let mut service = Self {
             fleet,
             keys,
+            staged: BTreeMap::new(),
             lives,
             secrets: BTreeMap::new(),
             challenges: BTreeMap::new(),

@@ -33,14 +33,13 @@ impl Scene {
     /// As above, after something was done to the data folder.
     fn with(damage: impl Fn(&PathBuf)) -> Self {
         let home = TempDir::new().unwrap();
-        let options = InitOptions {
-            fleet: "acme".parse().unwrap(),
-            product: "cam".parse().unwrap(),
-            data: home.path().join("data"),
-            offline: home.path().join("offline"),
-            days: None,
-            now: NOW / 1000,
-        };
+        let options = InitOptions::unencrypted(
+            "acme".parse().unwrap(),
+            "cam".parse().unwrap(),
+            home.path().join("data"),
+            home.path().join("offline"),
+            NOW / 1000,
+        );
         keys::init(&options).unwrap();
         damage(&options.data.join("keys/cam"));
         let product = options.product.clone();
