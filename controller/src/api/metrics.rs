@@ -31,11 +31,8 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
         "Products for which nothing can be signed: wake somebody",
         trouble,
     );
-    for (name, help, value) in
-        [("tern_enrolments_refused_total", "Enrolments by claims that were not good", counters.refused())]
-    {
-        page.one(name, "counter", help, value);
-    }
+    let refused = counters.refused();
+    page.one("tern_enrolments_refused_total", "counter", "Enrolments by claims that were not good", refused);
     page.one("tern_ledger_frames", "counter", "Frames of the ledger", ledger.next());
     page.one("tern_wire_pack_bytes_total", "counter", "Payload of packs sent", wire.packs);
     page.one("tern_wire_down_bytes_total", "counter", "MQTT bytes to devices", wire.down);
