@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tern_protocol::digest::Digest;
 
@@ -15,6 +16,8 @@ use super::segment::Segment;
 /// Bytes after which a new segment is begun.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 const LOCK: &str = "lock";
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a ledger is kept.
 #[derive(Debug, Clone)]
@@ -209,11 +212,16 @@ fn lock(dir: &Path) -> Result<File, LedgerError> {
         .truncate(false)
         .open(&path)
         .map_err(LedgerError::io("open the lock file", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LedgerError::InUse { dir: dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(LedgerError::io("lock", path)(source)),
+    // A child of this process that is just being started has a copy of every open file until it executes: a lock that
+    // was given back a moment ago may still look taken.
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(source)) => return Err(LedgerError::io("lock", path)(source)),
+        }
     }
+    Err(LedgerError::InUse { dir: dir.to_owned() })
 }
 
 /// Makes the names in a folder durable: syncing a new file does not.
