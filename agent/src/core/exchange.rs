@@ -131,9 +131,9 @@ impl Agent {
             return;
         }
         if now.uptime >= self.exchange.resend_at {
+            self.unheard(now);
             self.exchange.sent_below = 0;
             self.exchange.resend_at = now.uptime + self.exchange.resend.step();
-            self.unheard(now);
             if !self.exchange.greeted {
                 self.greet();
             }

@@ -1,7 +1,5 @@
 //! What operators want, and how it goes. Stopping never asks; widening says what the operator saw.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RegionId, RolloutId};
 use tern_protocol::position::Salt;
@@ -239,15 +237,7 @@ impl Service {
     }
 
     fn publish_release(&mut self, product: ProductId, file: String) -> Outcome {
-        let state = self.product(&product)?;
-        let before: Vec<u64> = state.releases().keys().copied().collect();
-        let fresh = releases_in(&file);
-        self.may_replace(&product, &file, &fresh)?;
-        let new: Vec<_> = fresh.values().filter(|r| !before.contains(&r.rc)).cloned().collect();
-        if let Some(halted) = new.iter().find(|r| state.halted.contains(&r.rc)) {
-            let what = format!("release {} was halted and is dead for ever", halted.rc);
-            return Err(refuse(RefusalKind::Conflict, what, "publish the same bytes under a new rc"));
-        }
+        let new = self.check_release(&product, &file)?;
         let files = self.sign_step(&product, Some(file.into_bytes()), None, None).map_err(|e| {
             refuse(
                 RefusalKind::Invalid,
@@ -256,25 +246,32 @@ impl Service {
             )
         })?;
         self.record(Fact::Signed { product: product.clone(), files });
-        for release in new {
-            let (rc, version) = (release.rc, release.version.clone());
+        for Release { rc, version, .. } in new {
             self.note(format!("product {product}: release {rc} ({version}) published"));
             self.record(Fact::ReleasePublished { product: product.clone(), rc, version });
         }
-        Ok(Reply::Published { releases: fresh.into_keys().collect() })
+        let releases = self.product(&product)?.releases();
+        Ok(Reply::Published { releases: releases.into_keys().collect() })
     }
 
-    /// Evidence about a release is evidence about its bytes: they never change under its counter.
-    fn may_replace(&self, id: &ProductId, file: &str, fresh: &BTreeMap<u64, Release>) -> Result<(), Refusal> {
+    /// Tells what a release file may not do, whichever way it comes, and returns the releases that it adds. Evidence
+    /// about a release is evidence about its bytes: they never change under its counter.
+    pub(super) fn check_release(&self, id: &ProductId, file: &str) -> Result<Vec<Release>, Refusal> {
         let state = self.product(id)?;
+        let (fresh, before) = (releases_in(file), state.releases());
+        let new: Vec<Release> = fresh.values().filter(|r| !before.contains_key(&r.rc)).cloned().collect();
+        if let Some(halted) = new.iter().find(|r| state.halted.contains(&r.rc)) {
+            let what = format!("release {} was halted and is dead for ever", halted.rc);
+            return Err(refuse(RefusalKind::Conflict, what, "publish the same bytes under a new rc"));
+        }
         if state.files.get(&Role::Release).is_some_and(|held| held == file) {
-            return Ok(());
+            return Ok(new);
         }
         // What is no file at all is refused as such, by the check of its signature.
-        let Some(offered) = peek(file.as_bytes()) else { return Ok(()) };
-        for (rc, release) in fresh {
+        let Some(offered) = peek(file.as_bytes()) else { return Ok(new) };
+        for (rc, release) in &fresh {
             // A checkpoint of an earlier version knows only the newest file's.
-            let held = || state.releases().get(rc).map(Release::fingerprint);
+            let held = || before.get(rc).map(Release::fingerprint);
             let known = state.published.get(rc).copied().or_else(held);
             if known.is_some_and(|known| known != release.fingerprint()) {
                 let what = format!("release {rc} was published already, with other bytes or conditions");
@@ -300,7 +297,7 @@ impl Service {
                 "end that rollout first, or keep the release in the file",
             ));
         }
-        Ok(())
+        Ok(new)
     }
 
     fn start(&mut self, id: RolloutId, product: ProductId, rc: u64, attempt: u32, plan: Plan) -> Outcome {

@@ -94,11 +94,7 @@ impl Service {
         let Some(acks) = self.acks.get_mut(id) else { return };
         acks.epoch = report.e;
         acks.numbers.push(report.n);
-        if matches!(report.kind, ReportKind::Hello(_)) {
-            acks.registry = true;
-            // It found its way without: an answer that somebody held back must not move the epoch under its feet.
-            self.challenges.remove(id);
-        }
+        acks.registry |= matches!(report.kind, ReportKind::Hello(_));
         if let ReportKind::Started { nonce, attempt } = &report.kind
             && may_ask(device, attempt)
         {
@@ -110,6 +106,10 @@ impl Service {
             if report.e == device.epoch {
                 return;
             }
+        }
+        if matches!(report.kind, ReportKind::Hello(_)) {
+            // It found its way without: an answer that somebody held back must not move the epoch under its feet.
+            self.challenges.remove(id);
         }
         self.counters.accepted += 1;
         if let Some(attempt) = report.kind.attempt()

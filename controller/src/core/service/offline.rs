@@ -70,6 +70,13 @@ impl Service {
             return Ok(Reply::Done { what: format!("product {product} has these files already") });
         }
         files.sort_by_key(|file| (file.role, version(&file.text)));
+        for file in files.iter().filter(|file| file.role == Role::Release) {
+            if let Some(new) = self.check_release(product, &file.text)?.first() {
+                let what = format!("the file brings release {}, which is not published", new.rc);
+                let hint = "publish it with `tern release publish`, which takes its image along";
+                return Err(refuse(RefusalKind::Conflict, what, hint));
+            }
+        }
         let keys = staged.as_ref().or_else(|| self.keys.get(product)).ok_or_else(|| {
             let what = format!("the service holds no online keys for product {product}");
             refuse(RefusalKind::Conflict, what, "set the product up with `tern keys init`")

@@ -50,7 +50,8 @@ impl Service {
             return;
         }
         let mut settled = true;
-        let products: Vec<ProductId> = self.keys.keys().cloned().collect();
+        // Also those whose keys are not here: what is to be said about them and cannot be signed is trouble.
+        let products: Vec<ProductId> = self.fleet.products.keys().cloned().collect();
         for product in products {
             let Some(state) = self.fleet.products.get(&product) else { continue };
             let (rollout, halt) = (self.wanted_rollout(&product), wanted_halt(state));

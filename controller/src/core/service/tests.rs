@@ -193,6 +193,42 @@ fn the_bytes_of_a_release_never_change_under_its_counter() {
 }
 
 #[test]
+fn the_way_of_offline_files_is_no_way_around_the_rules_for_releases() {
+    let mut scene = Scene::new();
+    let release = |scene: &Scene| {
+        scene.service.fleet().products[&scene.product].files[&tern_protocol::tuf::Role::Release].clone()
+    };
+    let empty = release(&scene);
+    scene.publish(&scene.signed(2, 2, None)).unwrap();
+    let other = scene.signed(3, 3, Some(&scene.signed(2, 66, Some(&empty))));
+    let new = scene.signed(3, 3, None);
+    let held = release(&scene);
+
+    let mut offline = |text: String| {
+        let role = tern_protocol::tuf::Role::Release;
+        let files = vec![crate::core::fact::SignedFile { role, text }];
+        scene.command(Command::AddProduct { product: scene.product.clone(), files }).unwrap_err()
+    };
+    let (changed, added) = (offline(other), offline(new));
+
+    assert!(changed.what.contains("release 2 was published already"), "{changed}");
+    assert!(added.what.contains("release 3, which is not published"), "{added}");
+    assert_eq!(release(&scene), held);
+}
+
+#[test]
+fn a_kill_for_a_product_whose_keys_are_gone_is_never_called_done() {
+    let mut scene = Scene::new();
+    scene.publish(&scene.signed(2, 2, None)).unwrap();
+    scene.start("r2", 2).unwrap();
+    scene.service.keys.clear();
+
+    let refusal = scene.kill("r2").unwrap_err();
+
+    assert_eq!(refusal.kind, RefusalKind::Unsigned, "{refusal}");
+}
+
+#[test]
 fn the_newest_rollout_comes_first_whatever_the_clock_said() {
     let mut scene = Scene::new();
     scene.publish(&scene.signed(2, 2, None)).unwrap();
