@@ -5,6 +5,7 @@
 //! | `client` | an MQTT client that can misbehave |
 //! | `disk` | a disk that can be filled |
 //! | `images` | what is installed |
+//! | `foreign` | implementations of TUF that nobody here wrote |
 //! | `programs` | the built executables |
 //! | `service` | a service with its data folder, and the command line against it |
 //! | `device` | a device's folder, configuration and agent process |
@@ -16,6 +17,7 @@ mod bridge;
 mod client;
 mod device;
 mod disk;
+mod foreign;
 mod images;
 mod ledger;
 mod programs;
@@ -26,6 +28,7 @@ pub use bridge::LabBridge;
 pub use client::MqttClient;
 pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;
+pub use foreign::{Foreign, Mirror, Peer};
 pub use images::{firmware, made};
 pub use ledger::{Heard, Part, Sum};
 pub use programs::{Ran, ends, in_ci, program, program_in};
