@@ -39,7 +39,7 @@ def follow(root, store, metadata, targets, *names):
             bootstrap=Path(root).read_bytes(),
         )
         updater.refresh()
-        product = names[0].split("/")[0]
+        product = names[0].split("/")[0] if names else "router"
         # A path that nobody names: ngclient asks every role that might, and so reads all of them. By a path that
         # release names it would read release and stop.
         assert updater.get_targetinfo(f"{product}/0/nothing") is None
