@@ -30,7 +30,7 @@ fn fold_equal_functions() {
         link(FOLD);
     } else {
         println!(
-            "cargo:warning=this linker keeps equal functions apart, so the agent is 50 kB larger; lld, mold and gold fold them"
+            "cargo:warning=this linker keeps equal functions apart, so the agent is 50 kB larger; lld folds them"
         );
     }
 }
