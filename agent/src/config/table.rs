@@ -1,7 +1,7 @@
 //! Tables of the file, read by their keys and in no other way.
 //!
-//! A derived reader takes a list for a table too, by position: `timing = [1, 30]` would pass. It would also have every
-//! key read twice in the executable, once for each way; that is what half of the configuration's code would be.
+//! A derived reader takes a list for a table too, by position: `timing = [1, 30]` would pass. It also puts a reader
+//! for each of the two ways into the executable, 35 kB more.
 
 use std::fmt;
 
