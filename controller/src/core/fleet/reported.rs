@@ -34,6 +34,7 @@ impl Fleet {
             device.floor = hello.floor;
             device.versions = hello.versions;
             device.agent.clone_from(&hello.agent);
+            self.heard(id, hello);
         }
         if let Some(attempt) = report.attempt() {
             self.attempted(at, id, attempt, (n, whole, report));
@@ -93,6 +94,7 @@ impl Fleet {
             }
         }
         record.changed_at = at;
+        record.lost = false;
         let mut event = None;
         match report {
             ReportKind::Started { .. } => event = Some(tale::Event::Begun),
