@@ -94,7 +94,11 @@ impl Fleet {
             }
         }
         record.changed_at = at;
-        record.lost = false;
+        if std::mem::take(&mut record.lost) && !quarantined && std::mem::take(&mut record.withdrawn) {
+            // It was not over after all: its start counts again, and so will its end.
+            record.rank = rollout.count_start(model, record.phase);
+            record.series = rollout.series;
+        }
         let mut event = None;
         match report {
             ReportKind::Started { .. } => event = Some(tale::Event::Begun),
