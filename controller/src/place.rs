@@ -23,10 +23,14 @@ pub fn is_original(data: &Path, frames: u64) -> bool {
     !name.contains('/') && identity(&data.join("ledger").join(name)).is_ok_and(|identity| identity == found)
 }
 
-/// Writes the mark anew; `ledger` is the file that the ledger is written to.
+/// Writes the mark, unless it is right; `ledger` is the file that the ledger is written to.
 pub fn mark(data: &Path, ledger: &Path) -> io::Result<()> {
     let name = ledger.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    files::replace(&data.join(MARK), format!("{name} {}\n", identity(ledger)?).as_bytes(), Readers::All)
+    let (path, text) = (data.join(MARK), format!("{name} {}\n", identity(ledger)?));
+    if std::fs::read_to_string(&path).is_ok_and(|present| present == text) {
+        return Ok(());
+    }
+    files::replace(&path, text.as_bytes(), Readers::All)
 }
 
 fn identity(file: &Path) -> io::Result<String> {

@@ -212,10 +212,16 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     let lives = Lives { heartbeat: config.heartbeat, ..Lives::default() };
     let known: Vec<_> = opened.fleet.products.keys().cloned().collect();
     let mut service = Service::new(opened.fleet, online, lives, seed);
-    if !opened.original {
+    let ledger_file = opened.ledger.file().to_owned();
+    let mark = || {
+        place::mark(&config.data, &ledger_file)
+            .with_context(|| format!("could not mark the data folder {}", config.data.display()))
+    };
+    if opened.original {
+        mark()?;
+    } else {
         service.found_copied(COPIED.to_owned());
     }
-    let ledger_file = opened.ledger.file().to_owned();
 
     let staging = config.data.join("staging");
     std::fs::create_dir_all(&staging).with_context(|| format!("could not make {}", staging.display()))?;
@@ -248,9 +254,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         // Its reply says that the ledger knows: only then may the folder count as the original.
         let begun = handle.command(Command::Recover { because: COPIED.to_owned() }).await?;
         begun.context("could not begin to compare with the devices")?;
+        mark()?;
     }
-    place::mark(&config.data, &ledger_file)
-        .with_context(|| format!("could not mark the data folder {}", config.data.display()))?;
     for product in &products {
         let files = keys::offline_files(&config.data, product)?;
         let known = known.contains(product);

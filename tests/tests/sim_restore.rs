@@ -186,6 +186,12 @@ fn a_device_that_claims_what_nobody_signed_moves_nothing_and_stops_the_service_o
 
     sim.expect("the service compares", Sim::is_comparing, MINUTE);
     sim.set_offline(0, true);
+    // Asked for the file that would prove it, it presents one that it signed itself.
+    sim.run_for(MINUTE);
+    sim.present_forged_halt(0, 500, rc);
+    sim.run_for(MINUTE);
+    let refused = |line: &&String| line.contains("halt of device d0 proves nothing");
+    assert_eq!(sim.log.iter().filter(refused).count(), 1, "the file was not looked at\n{}", sim.tail(20));
     sim.expect("the comparison ends", |s| !s.is_comparing(), COMPARISON + HOUR);
     let fleet = sim.controller.fleet();
     let product = fleet.products.values().next().expect("there is one");

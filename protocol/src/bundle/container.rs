@@ -188,6 +188,14 @@ mod tests {
         assert_eq!(Bundle::unpack(&sample().pack_stored(), None), Ok(sample()));
     }
 
+    /// The example of docs/protocol.md; never change it.
+    #[test]
+    fn a_stored_bundle_is_written_as_it_always_was() {
+        let files = vec![File { role: Role::Halt, bytes: b"{}".to_vec() }];
+        let packed = hex::encode(Bundle { root: 3, files }.pack_stored());
+        assert_eq!(packed, "54524e42020000000300000000010400fbff077b7d00");
+    }
+
     #[test]
     fn every_truncation_is_an_error() {
         let packed = sample().pack();

@@ -5,11 +5,16 @@ use std::collections::BTreeSet;
 use tern_controller::core::fact::{Entry, Fact};
 use tern_controller::core::rollout::plan::Plan;
 use tern_controller::core::service::Command;
+use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::id::RolloutId;
 use tern_protocol::message::{Hello, Report, ReportKind, Versions};
 use tern_protocol::topic::{Topic, UpKind};
+use tern_protocol::tuf::content::HaltContent;
+use tern_protocol::tuf::key::P256Signer;
+use tern_protocol::tuf::{Role, build, sign};
 
-use super::clock::SECOND;
+use super::clock::{EPOCH, SECOND};
+use super::controller::secret_key;
 use super::{Broken, Event, Sim};
 
 /// How the service comes to know of the copy, and what is left of the broker.
@@ -112,6 +117,17 @@ impl Sim {
         let payload = self.controller.seal_report(&id, &report);
         self.queue
             .plan(self.queue.now() + 1, Event::ToService { topic: Topic::Up(id, UpKind::Report), payload });
+    }
+
+    /// Has a device present a halt file that somebody without the halt key has signed.
+    pub fn present_forged_halt(&mut self, d: usize, version: u32, rc: u64) {
+        let content = HaltContent { halted: vec![rc] };
+        let value = build::halt(version, EPOCH / 1000 + 1_000_000, &content);
+        let thief = P256Signer::new(secret_key(self.seed, "thief").into());
+        let bytes = sign::sign(value, &[&thief]).expect("a thief's file signs too");
+        let payload = Bundle { root: 1, files: vec![File { role: Role::Halt, bytes }] }.pack_stored();
+        let topic = Topic::Up(self.devices[d].id.clone(), UpKind::Report);
+        self.queue.plan(self.queue.now() + 1, Event::ToService { topic, payload });
     }
 
     /// What reaches a service that never looks at claims.

@@ -200,7 +200,7 @@ impl Service {
 
     /// Files came in: what they say about rollouts is taken over. A kill stays in force, and nobody who was included
     /// is left out again.
-    pub(super) fn conclude(&mut self, product: &ProductId) {
+    pub(super) fn conclude(&mut self, product: &ProductId, roles: &[Role]) {
         let Some(state) = self.fleet.products.get(product) else { return };
         let (content, halted) = (state.rollout_content(), state.halted.clone());
         let version = state.versions().rollout;
@@ -212,7 +212,9 @@ impl Service {
             self.note(format!("rollout {rollout}: {because}"));
             self.record(Fact::Killed { rollout, because });
         }
-        for entry in content.entries {
+        // Said once for each file that says so.
+        let entries = if roles.contains(&Role::Rollout) { content.entries } else { Vec::new() };
+        for entry in entries {
             let Some(rollout) = self.fleet.rollouts.get(&entry.rollout).cloned() else {
                 self.step.alarms.push(format!(
                     "product {product}: rollout {} of release {} was started since the data folder was copied; its \

@@ -113,11 +113,11 @@ impl Service {
             .map(|file| format!("{} {}", file.role, peek(file.text.as_bytes()).unwrap_or(0)))
             .collect();
         self.note(format!("product {product}: {by} presents what was lost here: {}", words.join(", ")));
-        let count = proved.len();
+        let roles: Vec<Role> = proved.iter().map(|file| file.role).collect();
         self.record(Fact::FilesPresented { product: product.clone(), device, files: proved });
         self.renewed.insert(product.clone());
-        self.conclude(product);
-        count
+        self.conclude(product, &roles);
+        roles.len()
     }
 }
 
