@@ -318,6 +318,8 @@ pub struct Changed {
     factories: bool,
     /// Some rollout of a device that does not take part any more.
     withdrawn: bool,
+    /// The comparison with the devices, and whatever its end has changed.
+    compared: bool,
 }
 
 impl Changed {
@@ -349,6 +351,9 @@ impl Changed {
                 self.pending.insert(device.clone());
                 self.claims = true;
             }
+            Fact::ComparisonBegan { .. } | Fact::FilesPresented { .. } | Fact::ComparisonEnded { .. } => {
+                self.compared = true;
+            }
             Fact::ClaimCreated { .. } | Fact::ClaimRevoked { .. } => self.claims = true,
             Fact::FactoryAdded { .. } | Fact::FactoryRevoked { .. } => self.factories = true,
             Fact::Reported { device, report, .. } => {
@@ -375,10 +380,10 @@ impl Changed {
     fn values(&self, fleet: &Fleet) -> Result<Vec<Kept>, EngineError> {
         let mut values = Vec::new();
         let mut put = |key: Key, value: Vec<u8>| values.push((key, Some(value)));
-        for id in &self.devices {
-            if let Some(device) = fleet.devices.get(id) {
-                put(Key::Device(id.clone()), serde_json::to_vec(device)?);
-            }
+        // It ends once after a restore, and may have touched everything.
+        let devices = fleet.devices.iter().filter(|(id, _)| self.compared || self.devices.contains(*id));
+        for (id, device) in devices {
+            put(Key::Device(id.clone()), serde_json::to_vec(device)?);
         }
         // Few are in force at once, so all of them go when one has changed.
         for (id, claim) in fleet.claims.iter().filter(|_| self.claims) {
@@ -388,7 +393,7 @@ impl Changed {
             put(Key::Factory(id.clone()), serde_json::to_vec(factory)?);
         }
         for (id, rollout) in &fleet.rollouts {
-            if self.withdrawn || self.rollouts.contains(id) {
+            if self.withdrawn || self.compared || self.rollouts.contains(id) {
                 put(Key::Rollout(id.clone()), serde_json::to_vec(rollout)?);
             }
         }
@@ -396,10 +401,15 @@ impl Changed {
         let killed = self.rollouts.iter().filter_map(|id| fleet.rollouts.get(id));
         let killed =
             killed.filter(|rollout| rollout.status == Status::Killed).map(|rollout| &rollout.product);
-        for id in self.products.iter().chain(killed).collect::<BTreeSet<_>>() {
+        let learned = fleet.products.keys().filter(|_| self.compared);
+        for id in self.products.iter().chain(killed).chain(learned).collect::<BTreeSet<_>>() {
             if let Some(product) = fleet.products.get(id) {
                 put(Key::Product(id.clone()), serde_json::to_vec(product)?);
             }
+        }
+        // Every hello goes into it while it lasts.
+        if self.compared || fleet.comparison.is_some() {
+            put(Key::Meta(Meta::Comparison), serde_json::to_vec(&fleet.comparison)?);
         }
         // The mark moves even when nothing that is kept has changed.
         put(Key::Meta(Meta::Reports), serde_json::to_vec(&fleet.reports)?);

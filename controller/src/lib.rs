@@ -16,6 +16,7 @@
 //! | [`release`] | release files: draft, sign |
 //! | [`demo`] | the whole story on one machine |
 //! | [`files`] | files that are there whole or not at all |
+//! | [`place`] | the data folder, told from a copy of it |
 //! | [`plain`] | text of others, made harmless for a terminal |
 //! | [`clock`] | the one place that asks what time it is |
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ pub mod engine;
 pub mod files;
 pub mod keys;
 pub mod ledger;
+pub mod place;
 pub mod plain;
 pub mod release;
 pub mod serve;

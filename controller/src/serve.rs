@@ -21,10 +21,13 @@ use crate::broker_link::{self, BrokerAddress};
 use crate::cli::serve::ServeArgs;
 use crate::core::service::{Command, Lives, Service};
 use crate::engine::{self, Engine, EngineError, Works};
-use crate::{keys, state};
+use crate::{keys, place, state};
 
 /// Exit code when the embedded broker has died: the supervisor starts the process again.
 pub const BROKER_DIED: u8 = 70;
+
+/// Why the service compares with its devices after such a start.
+const COPIED: &str = "the data folder was restored, moved or lost its ledger";
 
 /// Name of a fleet that nobody has named.
 const DEFAULT_FLEET: &str = "fleet";
@@ -208,7 +211,17 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
     let lives = Lives { heartbeat: config.heartbeat, ..Lives::default() };
     let known: Vec<_> = opened.fleet.products.keys().cloned().collect();
-    let service = Service::new(opened.fleet, online, lives, seed);
+    let mut service = Service::new(opened.fleet, online, lives, seed);
+    let ledger_file = opened.ledger.file().to_owned();
+    let mark = || {
+        place::mark(&config.data, &ledger_file)
+            .with_context(|| format!("could not mark the data folder {}", config.data.display()))
+    };
+    if opened.original {
+        mark()?;
+    } else {
+        service.found_copied(COPIED.to_owned());
+    }
 
     let staging = config.data.join("staging");
     std::fs::create_dir_all(&staging).with_context(|| format!("could not make {}", staging.display()))?;
@@ -237,6 +250,12 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         drop(gone.send(result));
     });
     thread.context("could not start the engine")?;
+    if !opened.original {
+        // Its reply says that the ledger knows: only then may the folder count as the original.
+        let begun = handle.command(Command::Recover { because: COPIED.to_owned() }).await?;
+        begun.context("could not begin to compare with the devices")?;
+        mark()?;
+    }
     for product in &products {
         let files = keys::offline_files(&config.data, product)?;
         let known = known.contains(product);

@@ -31,6 +31,10 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
         "Products for which nothing can be signed: wake somebody",
         trouble,
     );
+    let recovery = super::recover::view(service);
+    let comparing = u64::from(recovery.comparing);
+    page.one("tern_comparing", "gauge", "1: compares with devices after a restore, signs nothing", comparing);
+    page.one("tern_comparing_devices_compared", "gauge", "Devices that were compared", recovery.compared);
     let refused = counters.refused();
     page.one("tern_enrolments_refused_total", "counter", "Enrolments by claims that were not good", refused);
     page.one("tern_ledger_frames", "counter", "Frames of the ledger", ledger.next());

@@ -22,6 +22,7 @@ mod keys;
 mod ledger;
 mod metrics;
 mod preview;
+mod recover;
 mod releases;
 mod rollouts;
 pub mod routes;

@@ -13,7 +13,10 @@ use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
-use super::{ApiState, admission, devices, images, keys, ledger, metrics, releases, rollouts, views};
+use super::{
+    ApiState, admission, devices, images, keys, ledger, metrics, recover, releases, rollouts, views,
+};
+use crate::core::service::Service;
 use crate::files;
 
 /// A body, apart from images and device lists.
@@ -58,6 +61,8 @@ pub fn router(api: ApiState) -> Router {
         .route("/v1/rollouts/{rollout}/resume", post(rollouts::resume))
         .route("/v1/rollouts/{rollout}/promote", post(rollouts::promote))
         .route("/v1/rollouts/{rollout}/kill", post(rollouts::kill))
+        .route("/v1/recover", get(recover::show).post(recover::begin))
+        .route("/v1/recover/end", post(recover::end))
         .route("/v1/ledger", get(ledger::head))
         .route("/v1/ledger/frames", get(ledger::frames))
         .fallback(no_such_path)
@@ -69,8 +74,11 @@ pub fn router(api: ApiState) -> Router {
 
 /// Healthy means that the engine answers, not only that the port is open, that its ledger can grow, and that a kill
 /// would reach devices.
+///
+/// A service that compares itself with its devices is well: it does what it should, and kills reach devices.
 async fn health(State(state): State<Shared>) -> Result<&'static str, Failure> {
-    let trouble = state.api.engine.query(|service, _| service.trouble().clone()).await?;
+    let look = |service: &mut Service, _: &_| (service.trouble().clone(), service.is_comparing());
+    let (trouble, comparing) = state.api.engine.query(look).await?;
     if let Some((product, why)) = trouble.first_key_value() {
         let error = format!("nothing can be signed for product {product}: {why}");
         let hint =
@@ -78,7 +86,11 @@ async fn health(State(state): State<Shared>) -> Result<&'static str, Failure> {
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, error, hint));
     }
     ledger_is_there(&state.api.data_dir.join("ledger"))?;
-    Ok("ok\n")
+    Ok(if comparing {
+        "ok, comparing with devices after a restore: see `tern keys recover --status`\n"
+    } else {
+        "ok\n"
+    })
 }
 
 /// An open file survives the loss of its folder: the service would write on where nobody finds it.

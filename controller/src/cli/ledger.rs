@@ -165,6 +165,15 @@ fn said(fact: &Fact) -> String {
         Fact::Resumed { rollout, because } => format!("rollout {rollout} resumed: {because}"),
         Fact::Killed { rollout, because } => format!("rollout {rollout} killed: {because}"),
         Fact::Completed { rollout, because } => format!("rollout {rollout} completed: {because}"),
+        Fact::ComparisonBegan { because, .. } => {
+            format!("the service compares itself with its devices: {because}")
+        }
+        Fact::FilesPresented { product, device, files } => {
+            let by = device.as_ref().map_or("the operator".to_owned(), |id| format!("device {id}"));
+            let roles: Vec<&str> = files.iter().map(|file| file.role.name()).collect();
+            format!("product {product}: {by} presented {}", roles.join(", "))
+        }
+        Fact::ComparisonEnded { because, .. } => format!("the comparison is over, {because}"),
     }
 }
 

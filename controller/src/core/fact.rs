@@ -232,6 +232,32 @@ pub enum Fact {
         /// Why, with the numbers.
         because: String,
     },
+    /// The service compares itself with its devices: it signs nothing until it knows what they know.
+    ComparisonBegan {
+        /// Why.
+        because: String,
+        /// The device whose claim it was, if one was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<DeviceId>,
+    },
+    /// Signed files that the service had lost, or never seen.
+    FilesPresented {
+        /// The product.
+        product: ProductId,
+        /// Who presented them; nobody: an operator.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<DeviceId>,
+        /// The files; each was verified.
+        files: Vec<SignedFile>,
+    },
+    /// The comparison is over.
+    ComparisonEnded {
+        /// Why, with the numbers.
+        because: String,
+        /// Devices that claimed more and presented nothing to prove it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unproved: Vec<DeviceId>,
+    },
     /// Every device that a rollout covers has come to an end.
     Completed {
         /// The rollout.

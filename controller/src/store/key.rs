@@ -58,11 +58,19 @@ pub enum Meta {
     Checkpointing = 4,
     /// Reports counted in the fleet's life.
     Reports = 5,
+    /// The comparison with the devices that goes on.
+    Comparison = 6,
 }
 
 impl Meta {
-    const ALL: [Self; 5] =
-        [Self::Reception, Self::Roles, Self::UnfinishedKill, Self::Checkpointing, Self::Reports];
+    const ALL: [Self; 6] = [
+        Self::Reception,
+        Self::Roles,
+        Self::UnfinishedKill,
+        Self::Checkpointing,
+        Self::Reports,
+        Self::Comparison,
+    ];
 }
 
 /// Which keys a scan walks.

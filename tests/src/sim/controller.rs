@@ -86,6 +86,8 @@ pub struct Controller {
     pub answers: BTreeMap<[u8; 16], u64>,
     /// Deliberately wrong: from a kill on, answers name no versions and nothing is published.
     pub forgets_kills: bool,
+    /// The ledger is a copy that was put in place, and the shell saw it; until the next start.
+    pub copied: bool,
 }
 
 impl Controller {
@@ -107,6 +109,7 @@ impl Controller {
             killed: BTreeMap::new(),
             answers: BTreeMap::new(),
             forgets_kills: false,
+            copied: false,
         };
         controller.start();
         controller
@@ -193,6 +196,12 @@ impl Controller {
         serde_json::from_slice(&body).ok()
     }
 
+    /// Seals a report as its device does.
+    pub fn seal_report(&self, device: &DeviceId, report: &Report) -> Vec<u8> {
+        let secret = self.secrets.get(device).expect("the harness met every device");
+        secret.key(Direction::Up, &self.fleet, device, KID, report.e).seal(report)
+    }
+
     /// Opens an answer to a device.
     pub fn open_answer(&self, device: &DeviceId, payload: &[u8]) -> Option<Answer> {
         let body = self.open(device, Direction::Down, payload)?;
@@ -241,7 +250,11 @@ impl Controller {
         };
         let keys = BTreeMap::from([(self.product.clone(), keys)]);
         let seed = self.rng.seed();
-        self.service = Some(Service::new(self.fleet(), keys, Lives::default(), seed));
+        let mut service = Service::new(self.fleet(), keys, Lives::default(), seed);
+        if std::mem::take(&mut self.copied) {
+            service.found_copied("the data folder is a copy".to_owned());
+        }
+        self.service = Some(service);
     }
 
     /// Hands in one thing that happened. Facts are in the ledger when this returns, outputs are not out yet.
@@ -330,6 +343,13 @@ impl Controller {
             Fact::Rejected { device } => format!("rejected {device}"),
             Fact::StandingChanged { device, standing, .. } => format!("{device} is {}", standing.word()),
             Fact::IdentityReplaced { device, .. } => format!("{device} has replaced its keys"),
+            Fact::ComparisonBegan { because, .. } => format!("comparison began: {because}"),
+            Fact::FilesPresented { device, files, .. } => {
+                let by = device.as_ref().map_or("an operator", |id| id.as_str());
+                let files: Vec<&str> = files.iter().map(|file| file.role.name()).collect();
+                format!("{by} presented {}", files.join(", "))
+            }
+            Fact::ComparisonEnded { because, .. } => format!("comparison ended: {because}"),
         }
     }
 }

@@ -59,6 +59,8 @@ impl Sim {
             images: vec![Image { rc: 0, bytes: factory, artifact: None }],
             trials: Default::default(),
             reported: Default::default(),
+            lost: Default::default(),
+            before: Vec::new(),
             partitioned: false,
             lose_outputs: false,
             hostile: config.hostility.map(|how| Hostile::new(seed, how)),

@@ -1,6 +1,7 @@
 //! Devices, products and rollouts, folded from the ledger's facts.
 
 mod admission;
+pub mod comparison;
 pub mod device;
 pub mod product;
 pub mod received;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, RolloutId};
 use tern_protocol::position::{Salt, Shuffle};
 
+use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
 use super::enrolment::claim::{Applicant, Claim};
@@ -40,6 +42,9 @@ pub struct Fleet {
     /// Factories, revoked ones as well.
     #[serde(default)]
     pub factories: BTreeMap<FactoryId, Factory>,
+    /// The comparison with the devices that goes on after the data folder was restored; nothing is signed meanwhile.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
     /// Reports counted, for the statistics.
     pub reports: u64,
     /// Orders of the cohorts, worked out once per rollout.
@@ -75,6 +80,7 @@ impl Fleet {
             pending: BTreeMap::new(),
             claims: BTreeMap::new(),
             factories: BTreeMap::new(),
+            comparison: None,
             reports: 0,
             shuffles: Shuffles::default(),
         }
@@ -98,6 +104,9 @@ impl Fleet {
             | Fact::StandingChanged { .. }
             | Fact::IdentityReplaced { .. }
             | Fact::Enrolled { .. } => self.admission(at, fact),
+            Fact::ComparisonBegan { .. } | Fact::FilesPresented { .. } | Fact::ComparisonEnded { .. } => {
+                self.compared(at, fact)
+            }
             // The counter binds the device, which continues above it. Numbers below it may still wait in its
             // outbox: taken as received they would be acknowledged and never counted.
             Fact::Granted { device, epoch, .. } => {

@@ -101,6 +101,13 @@ pub enum Command {
         /// Why, for the ledger.
         reason: String,
     },
+    /// Compare with the devices before anything more is signed: the data folder may be older than the fleet.
+    Recover {
+        /// Why, for the ledger.
+        because: String,
+    },
+    /// End the comparison, whoever was not heard.
+    EndRecovery,
 }
 
 /// What a command wants devices to learn, in signed files.
@@ -193,6 +200,7 @@ pub(super) type Outcome = Result<Reply, Refusal>;
 
 impl Service {
     pub(super) fn command(&mut self, command: Command) -> Outcome {
+        self.unless_comparing(&command)?;
         match command {
             Command::AddProduct { product, files } => self.add_product(product, files),
             Command::RenewOffline { product, files } => self.renew_offline(&product, files),
@@ -211,6 +219,8 @@ impl Service {
             Command::Resume(id) => self.resume(&id),
             Command::Promote { rollout, from_phase } => self.promote(&rollout, from_phase),
             Command::Kill { rollout, reason } => self.kill_by_hand(&rollout, &reason),
+            Command::Recover { because } => self.recover(because),
+            Command::EndRecovery => self.end_recovery(),
         }
     }
 

@@ -11,12 +11,14 @@
 
 mod admit;
 mod command;
+mod compare;
 mod enrol;
 #[cfg(test)]
 mod enrol_tests;
 mod ingest;
 mod keys;
 mod offline;
+mod present;
 mod preview;
 mod publish;
 mod releases;
@@ -40,6 +42,7 @@ use super::fleet::Fleet;
 
 pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, Refusal, RefusalKind, Reply};
+pub use compare::Progress;
 pub use preview::PhasePreview;
 
 /// The keys that the service holds for one product.
@@ -178,6 +181,12 @@ pub struct Service {
     wrong: BTreeMap<String, Millis>,
     /// When each claim was last complained about.
     complained: BTreeMap<ClaimId, Millis>,
+    /// Whom the service asked to present files, or to say hello, since it began to compare.
+    presents: BTreeMap<DeviceId, present::Asked>,
+    /// The data folder is a copy, and that is not in the ledger yet.
+    copied: Option<String>,
+    /// Everything retained is published at the end of this step.
+    publish_all: bool,
 }
 
 /// What was refused and why, for the statistics.
@@ -244,6 +253,9 @@ impl Service {
             trouble: BTreeMap::new(),
             wrong: BTreeMap::new(),
             complained: BTreeMap::new(),
+            presents: BTreeMap::new(),
+            copied: None,
+            publish_all: false,
         };
         // A rotation that was recorded and not signed is completed like a kill.
         service.renewed = service.fleet.products.keys().cloned().collect();
@@ -269,6 +281,7 @@ impl Service {
     /// Takes what happened, in order, and returns what to record and then to send.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Step {
         self.now = self.now.max(now);
+        self.begin_if_copied();
         // An unfinished kill is completed before any report is read.
         self.reconcile();
         let mut replies = Vec::new();
@@ -280,15 +293,21 @@ impl Service {
                     let result = self.command(*command);
                     replies.push((id, signs, result));
                 }
+                // Older files must not take the place of newer ones that the broker still retains.
+                Input::BrokerUp if self.is_comparing() => {}
                 Input::BrokerUp => self.publish_everything(),
                 Input::Time => {
                     self.touched.extend(self.fleet.rollouts.keys().cloned());
+                    self.attend_comparison();
                     self.renew();
                 }
             }
         }
         self.decide();
         self.reconcile();
+        if std::mem::take(&mut self.publish_all) {
+            self.publish_everything();
+        }
         for (id, signs, result) in replies {
             let result = self.unless_unsigned(signs.as_ref(), result);
             self.step.outputs.push(Output::Reply { id, result });
