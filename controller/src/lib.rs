@@ -17,6 +17,7 @@
 //! | [`demo`] | the whole story on one machine |
 //! | [`files`] | files that are there whole or not at all |
 //! | [`plain`] | text of others, made harmless for a terminal |
+//! | [`token_file`] | tokens of the API in files |
 //! | [`clock`] | the one place that asks what time it is |
 #![forbid(unsafe_code)]
 
@@ -36,3 +37,4 @@ pub mod release;
 pub mod serve;
 pub mod state;
 pub mod store;
+pub mod token_file;

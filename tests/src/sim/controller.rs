@@ -255,7 +255,7 @@ impl Controller {
             {
                 self.killed.entry(rollout.rc).or_insert(self.steps);
             }
-            self.ledger.push(Entry { at: EPOCH + now, fact: fact.clone() });
+            self.ledger.push(Entry { at: EPOCH + now, actor: None, fact: fact.clone() });
         }
         if self.forgets_kills && !self.killed.is_empty() {
             step.outputs = step.outputs.into_iter().filter_map(|o| self.forgetful(o)).collect();
@@ -330,6 +330,9 @@ impl Controller {
             Fact::Rejected { device } => format!("rejected {device}"),
             Fact::StandingChanged { device, standing, .. } => format!("{device} is {}", standing.word()),
             Fact::IdentityReplaced { device, .. } => format!("{device} has replaced its keys"),
+            Fact::TokenCreated { token, .. } => format!("token {token} created"),
+            Fact::TokenRevoked { token } => format!("token {token} revoked"),
+            Fact::TokenUsed { token, .. } => format!("token {token} used"),
         }
     }
 }

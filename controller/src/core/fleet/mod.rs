@@ -15,6 +15,7 @@ use tern_protocol::position::{Salt, Shuffle};
 
 use self::device::Device;
 use self::product::Product;
+use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
@@ -40,6 +41,9 @@ pub struct Fleet {
     /// Factories, revoked ones as well.
     #[serde(default)]
     pub factories: BTreeMap<FactoryId, Factory>,
+    /// Who may use the API.
+    #[serde(default)]
+    pub access: Access,
     /// Reports counted, for the statistics.
     pub reports: u64,
     /// Orders of the cohorts, worked out once per rollout.
@@ -75,6 +79,7 @@ impl Fleet {
             pending: BTreeMap::new(),
             claims: BTreeMap::new(),
             factories: BTreeMap::new(),
+            access: Access::default(),
             reports: 0,
             shuffles: Shuffles::default(),
         }
@@ -84,6 +89,9 @@ impl Fleet {
     pub fn apply(&mut self, at: Millis, fact: &Fact) {
         match fact {
             Fact::ServiceStarted { .. } => {}
+            Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
+                self.access.apply(at, fact);
+            }
             Fact::ProductAdded { product, files } => {
                 self.products.entry(product.clone()).or_default().take(files);
             }

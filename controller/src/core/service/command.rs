@@ -1,5 +1,7 @@
 //! What operators want, and how it goes. Stopping never asks; widening says what the operator saw.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RegionId, RolloutId};
 use tern_protocol::position::Salt;
@@ -7,7 +9,9 @@ use tern_protocol::tuf::content::EntryKind;
 use tern_protocol::tuf::{Role, peek};
 
 use super::admit::{Admission, NewClaim, OneTimeToken};
+use super::tokens::MintToken;
 use super::{Fact, Service};
+use crate::core::access::TokenName;
 use crate::core::fact::{DeviceEntry, SignedFile};
 use crate::core::fleet::product::{Release, releases_in};
 use crate::core::rollout::phase;
@@ -66,6 +70,17 @@ pub enum Command {
         admission: Admission,
         /// Why, for the ledger.
         reason: String,
+    },
+    /// Make a token of the API.
+    CreateToken(MintToken),
+    /// Take a token of the API back.
+    RevokeToken(TokenName),
+    /// Write down that a token was used, if this hour's use is not written down yet.
+    NoteUse {
+        /// The token.
+        token: TokenName,
+        /// From where.
+        peer: IpAddr,
     },
     /// Publish a signed release file.
     PublishRelease {
@@ -187,6 +202,8 @@ pub enum RefusalKind {
     Invalid,
     /// It is recorded, and devices cannot learn of it: nothing can be signed.
     Unsigned,
+    /// Whoever asks may not.
+    Denied,
 }
 
 pub(crate) fn refuse(kind: RefusalKind, what: impl Into<String>, hint: impl Into<String>) -> Refusal {
@@ -207,6 +224,9 @@ impl Service {
             Command::CreateClaim(new) => self.create_claim(new),
             Command::RevokeClaim(claim) => self.revoke_claim(claim),
             Command::Admit { device, admission, reason } => self.admission(device, admission, &reason),
+            Command::CreateToken(new) => self.create_token(new),
+            Command::RevokeToken(token) => self.revoke_token(token),
+            Command::NoteUse { token, peer } => self.note_use(token, peer),
             Command::PublishRelease { product, file } => self.publish_release(product, file),
             Command::Start { rollout, product, rc, attempt, plan } => {
                 self.start(rollout, product, rc, attempt, plan)
@@ -353,7 +373,7 @@ impl Service {
         let kind = EntryKind::Update;
         self.record(Fact::RolloutStarted { rollout: id.clone(), product, rc, kind, attempt, salt, plan });
         let rollout = self.fleet.rollouts.get(&id).cloned().expect("it was recorded just now");
-        self.open_phase(&rollout, 0, "started by the operator".to_owned());
+        self.open_phase(&rollout, 0, format!("started by {}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} started") })
     }
 
@@ -386,7 +406,7 @@ impl Service {
         match rollout.status {
             Status::Paused => Ok(Reply::Done { what: format!("rollout {id} is paused already") }),
             Status::Running => {
-                let because = "PAUSE: by the operator".to_owned();
+                let because = format!("PAUSE: by {}", self.actor());
                 self.record(Fact::Paused { rollout: id.clone(), because });
                 Ok(Reply::Done { what: format!("rollout {id} paused") })
             }
@@ -399,7 +419,7 @@ impl Service {
         match rollout.status {
             Status::Running => Ok(Reply::Done { what: format!("rollout {id} is running already") }),
             Status::Paused => {
-                let because = "RESUME: by the operator; a new series begins".to_owned();
+                let because = format!("RESUME: by {}; a new series begins", self.actor());
                 self.record(Fact::Resumed { rollout: id.clone(), because });
                 Ok(Reply::Done { what: format!("rollout {id} resumed") })
             }
@@ -427,7 +447,7 @@ impl Service {
             return Err(refuse(RefusalKind::Conflict, what, "nothing is left to promote to"));
         }
         let verdict = self.judge(&rollout);
-        self.advance(&rollout, format!("PROMOTED by the operator; it stood at: {verdict}"));
+        self.advance(&rollout, format!("PROMOTED by {}; it stood at: {verdict}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} promoted to phase {}", from_phase + 1) })
     }
 
@@ -437,7 +457,7 @@ impl Service {
             return Ok(Reply::Done { what: format!("rollout {id} is killed already") });
         }
         let rc = rollout.rc;
-        self.kill(id, format!("KILL: by the operator: {reason}"));
+        self.kill(id, format!("KILL: by {}: {reason}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} killed; release {rc} is dead for ever") })
     }
 
