@@ -55,7 +55,7 @@ fn everything(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn each_role_may_what_it_may_and_who_has_no_token_is_told_where_to_get_one() {
     let lab = Lab::start();
     let roles = ["viewer", "operator", "approver", "admin"];
-    let tokens = roles.map(|role| token(&lab, role, role));
+    let tokens = roles.map(|role| token(&lab, &format!("the-{role}"), role));
     // The least role that gets past the gate, for one command of each kind.
     let table: [(&[&str], usize); 9] = [
         (&["rollout", "list"], 0),

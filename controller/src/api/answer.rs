@@ -21,7 +21,8 @@ use crate::engine::Stopped;
 pub(super) struct Failure {
     status: StatusCode,
     body: ErrorBody,
-    header: Option<(HeaderName, HeaderValue)>,
+    /// Boxed, for few have one.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 pub(super) type Answer<T> = Result<axum::Json<T>, Failure>;
@@ -38,7 +39,7 @@ impl Failure {
 
     /// Adds a header to the answer.
     pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+        Self { header: Some(Box::new((name, value))), ..self }
     }
 
     /// Tells whether it refuses whoever asks, and not what is asked.
@@ -58,7 +59,8 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = (self.status, axum::Json(self.body)).into_response();
-        if let Some((name, value)) = self.header {
+        if let Some(header) = self.header {
+            let (name, value) = *header;
             response.headers_mut().insert(name, value);
         }
         response
