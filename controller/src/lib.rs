@@ -18,6 +18,7 @@
 //! | [`files`] | files that are there whole or not at all |
 //! | [`place`] | the data folder, told from a copy of it |
 //! | [`plain`] | text of others, made harmless for a terminal |
+//! | [`token_file`] | tokens of the API in files |
 //! | [`clock`] | the one place that asks what time it is |
 #![forbid(unsafe_code)]
 
@@ -38,3 +39,4 @@ pub mod release;
 pub mod serve;
 pub mod state;
 pub mod store;
+pub mod token_file;

@@ -190,6 +190,7 @@ fn take(fleet: &mut Fleet, key: Key, value: &[u8]) -> bool {
         Key::Pending(id) => put(&mut fleet.pending, id, value),
         Key::Claim(id) => put(&mut fleet.claims, id, value),
         Key::Factory(id) => put(&mut fleet.factories, id, value),
+        Key::Meta(Meta::Access) => serde_json::from_slice(value).map(|a| fleet.access = a).is_ok(),
         Key::Meta(Meta::Reports) => serde_json::from_slice(value).map(|n| fleet.reports = n).is_ok(),
         Key::Meta(Meta::Comparison) => {
             serde_json::from_slice(value).map(|comparison| fleet.comparison = comparison).is_ok()

@@ -1,5 +1,6 @@
 //! Request and response shapes of the API; the command line prints the same with `--json`.
 
+mod access;
 mod enrolment;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
 use tern_protocol::tuf::Role;
 
+pub use self::access::{CreatedToken, NewToken, TokenLine};
 pub use self::enrolment::{
     AddDevices, AddedDevices, Because, ClaimLine, CreatedClaim, FactoryLine, NewClaim, OneTimeToken,
     PendingLine, SignedList, TrustFactory,

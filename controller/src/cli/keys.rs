@@ -79,13 +79,16 @@ pub(super) enum Verb {
     Recover(recover::Flags),
     /// Make the key with which a factory signs its lists
     #[command(
-        after_help = "Writes FILE (private, mode 600) and FILE with .pub.pem. Nothing is ever overwritten.\n\n\
-                      Example:\n  tern keys factory --out line-1.pem"
+        after_help = "Writes FILE (private, mode 600) and FILE with .pub.pem. Nothing is ever overwritten.\n\
+                      A line that signs by itself takes its passphrase from a file, or has a key with --no-passphrase.\n\n\
+                      Examples:\n  tern keys factory --out line-1.pem\n  tern keys factory --out line-1.pem --passphrase-file /run/secrets/line-1"
     )]
     Factory {
         /// Write the private key here
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        #[command(flatten)]
+        new: NewKeys,
     },
 }
 
@@ -107,7 +110,7 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Publish(flags) => publish::run(&flags, context),
         Verb::Status(flags) => status::run(&flags, context),
         Verb::Recover(flags) => recover::run(&flags, context),
-        Verb::Factory { out } => factory(&out, context),
+        Verb::Factory { out, new } => factory(&out, &new, context),
     }
 }
 
@@ -123,8 +126,9 @@ fn make(flags: &MakeFlags, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn factory(out: &Path, context: &Context) -> Result<Exit, Failure> {
-    let made = make_factory(out)?;
+fn factory(out: &Path, new: &NewKeys, context: &Context) -> Result<Exit, Failure> {
+    let protections = new.protections(&[out.to_owned()])?;
+    let made = make_factory(out, protections.first().expect("there is one for each path"))?;
     context.out.result(&made, |made| {
         format!(
             "keep {} at the factory, and a copy in a safe place\nnext: `tern factory add NAME --key {}` at the service",

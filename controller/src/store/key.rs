@@ -60,6 +60,8 @@ pub enum Meta {
     Reports = 5,
     /// The comparison with the devices that goes on.
     Comparison = 6,
+    /// Tokens of the API.
+    Access = 7,
 }
 
 impl Meta {
@@ -70,6 +72,7 @@ impl Meta {
         Self::Checkpointing,
         Self::Reports,
         Self::Comparison,
+        Self::Access,
     ];
 }
 
@@ -200,6 +203,7 @@ mod tests {
             Key::Meta(Meta::Reception),
             Key::Meta(Meta::Roles),
             Key::Meta(Meta::UnfinishedKill),
+            Key::Meta(Meta::Access),
             Key::Device(id.parse().unwrap()),
             Key::Product(id.parse().unwrap()),
             Key::Rollout(id.parse().unwrap()),

@@ -268,7 +268,7 @@ impl Controller {
             {
                 self.killed.entry(rollout.rc).or_insert(self.steps);
             }
-            self.ledger.push(Entry { at: EPOCH + now, fact: fact.clone() });
+            self.ledger.push(Entry { at: EPOCH + now, actor: None, fact: fact.clone() });
         }
         if self.forgets_kills && !self.killed.is_empty() {
             step.outputs = step.outputs.into_iter().filter_map(|o| self.forgetful(o)).collect();
@@ -350,6 +350,9 @@ impl Controller {
                 format!("{by} presented {}", files.join(", "))
             }
             Fact::ComparisonEnded { because, .. } => format!("comparison ended: {because}"),
+            Fact::TokenCreated { token, .. } => format!("token {token} created"),
+            Fact::TokenRevoked { token } => format!("token {token} revoked"),
+            Fact::TokenUsed { token, .. } => format!("token {token} used"),
         }
     }
 }

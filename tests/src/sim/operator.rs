@@ -115,7 +115,7 @@ impl Sim {
 
     /// Runs an operator's command.
     pub fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
-        let input = Input::Command { id: 0, command: Box::new(command) };
+        let input = Input::Command { id: 0, by: None, command: Box::new(command) };
         let step = self.controller.handle(input, self.queue.now());
         self.let_out(step).expect("a running service replies to every command")
     }

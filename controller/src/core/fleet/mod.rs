@@ -17,6 +17,7 @@ use tern_protocol::position::{Salt, Shuffle};
 use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
+use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
@@ -45,6 +46,9 @@ pub struct Fleet {
     /// The comparison with the devices that goes on after the data folder was restored; nothing is signed meanwhile.
     #[serde(default)]
     pub comparison: Option<Comparison>,
+    /// Who may use the API.
+    #[serde(default)]
+    pub access: Access,
     /// Reports counted, for the statistics.
     pub reports: u64,
     /// Orders of the cohorts, worked out once per rollout.
@@ -81,6 +85,7 @@ impl Fleet {
             claims: BTreeMap::new(),
             factories: BTreeMap::new(),
             comparison: None,
+            access: Access::default(),
             reports: 0,
             shuffles: Shuffles::default(),
         }
@@ -90,6 +95,9 @@ impl Fleet {
     pub fn apply(&mut self, at: Millis, fact: &Fact) {
         match fact {
             Fact::ServiceStarted { .. } => {}
+            Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
+                self.access.apply(at, fact);
+            }
             Fact::ProductAdded { product, files } => {
                 self.products.entry(product.clone()).or_default().take(files);
             }

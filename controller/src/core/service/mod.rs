@@ -25,6 +25,7 @@ mod releases;
 mod rotation;
 mod start;
 mod steer;
+mod tokens;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,7 @@ use tern_protocol::position::Cohort;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::Signer;
 
+use super::access::TokenName;
 use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
 
@@ -44,6 +46,7 @@ pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, Refusal, RefusalKind, Reply};
 pub use compare::Progress;
 pub use preview::PhasePreview;
+pub use tokens::MintToken;
 
 /// The keys that the service holds for one product.
 pub struct OnlineKeys {
@@ -103,6 +106,8 @@ pub enum Input {
     Command {
         /// Number to reply with.
         id: u64,
+        /// Whose token asked; nobody's when the service wants it itself.
+        by: Option<TokenName>,
         /// What.
         command: Box<Command>,
     },
@@ -138,6 +143,8 @@ pub struct Step {
     pub at: Millis,
     /// For the ledger, in order; to be synced before any output leaves.
     pub facts: Vec<Fact>,
+    /// Whose token asked for which of them, by place; the others followed by themselves.
+    pub actors: BTreeMap<usize, TokenName>,
     /// To send then, in order.
     pub outputs: Vec<Output>,
     /// What an operator would tell a colleague.
@@ -157,6 +164,8 @@ pub struct Service {
     challenges: BTreeMap<DeviceId, (Nonce, Millis)>,
     seed: [u8; 32],
     drawn: u64,
+    /// Whose command is being run.
+    acting: Option<TokenName>,
     step: Step,
     now: Millis,
     /// Devices to acknowledge in this step, and whether the registry goes along.
@@ -239,6 +248,7 @@ impl Service {
             challenges: BTreeMap::new(),
             seed,
             drawn: 0,
+            acting: None,
             step: Step::default(),
             now: 0,
             acks: BTreeMap::new(),
@@ -288,9 +298,9 @@ impl Service {
         for input in inputs {
             match input {
                 Input::Message { topic, payload } => self.message(&topic, &payload),
-                Input::Command { id, command } => {
+                Input::Command { id, by, command } => {
                     let signs = command.signs();
-                    let result = self.command(*command);
+                    let result = self.command_by(by, *command);
                     replies.push((id, signs, result));
                 }
                 // Older files must not take the place of newer ones that the broker still retains.
@@ -324,6 +334,7 @@ impl Service {
                 self.touched.extend(self.fleet.rollouts.keys().cloned());
             }
             Fact::Applied { .. } | Fact::Rejected { .. } | Fact::IdentityReplaced { .. } => {}
+            Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {}
             Fact::ProductAdded { product, .. } => {
                 self.renewed.insert(product.clone());
                 self.unsettled = true;
@@ -332,6 +343,9 @@ impl Service {
             _ => self.unsettled = true,
         }
         self.fleet.apply(self.now, &fact);
+        if let Some(actor) = &self.acting {
+            self.step.actors.insert(self.step.facts.len(), actor.clone());
+        }
         self.step.facts.push(fact);
     }
 
