@@ -27,6 +27,7 @@ class Config:
         self.component = values.get("component", "rootfs")
         self.data, self.root = values["data"], values["root"]
         self.claim = values.get("claim")
+        self.resend = values.get("resend", 10)
         self.soak = values.get("soak", 900)
         # A release is well if its image begins with this text: the one thing that this device can look at.
         self.healthy = values.get("healthy", "").encode()

@@ -75,10 +75,14 @@ class Codes:
         return json.loads(message)
 
 
+def enrol_input(fleet, device, identity, telemetry):
+    return b"tern-enrol-v1" + _hashed(fleet, device, identity, telemetry)
+
+
 def enrol(fleet, device, identity, telemetry, claim=None, registry=None):
     """The enrolment message; `claim` is the operator's token."""
     keys = point(identity), point(telemetry)
-    proof = identity.sign(b"tern-enrol-v1" + _hashed(fleet, device, *keys), ECDSA)
+    proof = identity.sign(enrol_input(fleet, device, *keys), ECDSA)
     body = {"identity": keys[0].hex(), "telemetry": keys[1].hex(), "proof": proof.hex()}
     if claim:
         body |= {"claim": claim_code(claim, fleet, device, *keys, registry), "registry": registry}

@@ -14,7 +14,7 @@ from update import Update
 
 log = logging.getLogger("device")
 DAY = 86400
-CLOCK_WAS_SET = 1735689600  # 2025-01-01
+CLOCK_WAS_SET = 1767225600  # 2026-01-01
 
 
 class Machine:
@@ -28,8 +28,9 @@ class Machine:
         self.save()
         self.topics = wire.Topics(config.fleet, config.device)
         self.trust = Trust(store.trusted())
+        self.learn_halted()
         self.files = Files(self.trust)
-        self.reports = Reports(self.j, config.device, self.keys[0], self.publish, self.save)
+        self.reports = Reports(self.j, config.device, self.keys[0], self.publish, self.enrol, self.save, config.resend)
         self.update = Update(self)
         self.link, self.online, self.rebooting = None, False, False
         self.find_codes()
@@ -45,11 +46,16 @@ class Machine:
     def wall(self):
         """The later of the clock and the time that an answer showed; a clock that was ever set moves by a day at most."""
         clock = int(time.time())
-        return max(clock, min(self.j["shown"], clock + DAY) if clock > CLOCK_WAS_SET else self.j["shown"])
+        return max(clock, min(self.j["shown"], clock + DAY) if clock >= CLOCK_WAS_SET else self.j["shown"])
 
     def patience(self, now):
         times = [self.reports.next_due(), self.files.due, self.update.due(now)]
         return max(0.01, min([at - now for at in times if at is not None] + [5]))
+
+    def learn_halted(self):
+        """What was once halted stays halted, whatever becomes of the halt file or of the journal."""
+        self.j["halted"] = sorted(set(self.j["halted"]) | self.trust.halted())
+        self.save()
 
     # The connection.
 
@@ -74,13 +80,14 @@ class Machine:
     def disconnected(self):
         self.online = self.reports.greeted = False
 
+    def enrol(self):
+        """What it proves is what it was configured as: the registry's word is the service's own."""
+        config = self.config
+        self.publish("enrol", mac.enrol(config.fleet, config.device, *self.keys, config.claim, config.registry))
+
     def greet(self, now):
-        if not self.j["enrolled"] or self.j.get("unanswered", 0) >= 3:
-            self.j["unanswered"] = 0
-            registry = self.config.registry
-            self.publish("enrol", mac.enrol(self.config.fleet, self.config.device, *self.keys, self.config.claim, registry))
         label = self.store.label(self.running)
-        halted = sorted(self.j["halted"])[-64:]
+        halted = sorted(self.j["halted"], reverse=True)[:32]
         hello = {"running": self.rc, "agent": "second-device", **self.j["registry"], "floor": self.j["floor"]}
         hello |= {"versions": self.trust.versions(), "halted": halted, "components": {self.config.component: label["version"]}}
         self.reports.greet(**hello)
@@ -107,8 +114,7 @@ class Machine:
             return  # a cohort topic that was cleared: no information
         if self.files.take(topic, payload, now, self.wall()):
             self.store.save_trusted(self.trust.files())
-            self.j["halted"] = sorted(set(self.j["halted"]) | self.trust.halted())
-            self.save()
+            self.learn_halted()
             self.find_codes()
             log.info("trusts %s, halted %s", self.trust.versions(), self.j["halted"])
         for alarm in self.trust.alarms:
@@ -152,6 +158,8 @@ class Machine:
     # Whatever happened: what is owed now.
 
     def step(self, now):
+        if self.reports.deaf:
+            self.greet(now)
         self.reports.send_due(now)
         request = self.online and self.files.request(self.j["registry"]["product"], now)
         if request:

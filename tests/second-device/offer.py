@@ -19,6 +19,7 @@ class Offer:
     component: str
     min_from: int
     floor: int
+    spread: int
 
 
 def offer(trust, device, registry, running, halted):
@@ -28,8 +29,11 @@ def offer(trust, device, registry, running, halted):
         return None
     for entry in rollout["x-tern"]["entries"][:8]:
         found = fits(entry, release, rollout, device, registry, halted)
-        if found:
-            return found if entry["kind"] == "revert" or entry["rc"] > running else None
+        if not found:
+            continue
+        raises = entry["rc"] != running if entry["kind"] == "revert" else entry["rc"] > running
+        # The first entry that fits ends the search, also where it brings nothing: no later one speaks for this device.
+        return found if raises and not held_back(entry, device) else None
     return None
 
 
@@ -38,23 +42,43 @@ def fits(entry, release, rollout, device, registry, halted):
         if entry.get(field) and registry[own] not in entry[field]:
             return None
     prefix = f"{registry['product']}/{entry['rc']}/"
-    approved = {path: target for path, target in release["targets"].items() if path.startswith(prefix)}
-    # The agent of the page installs a release of exactly one artifact; so does this one.
-    if entry["rc"] in halted or len(approved) != 1:
+    approved, offered = (of_release(file, prefix) for file in (release, rollout))
+    # A device with one slot pair installs a release of exactly one artifact.
+    if entry["rc"] in halted or len(approved) != 1 or approved.keys() != offered.keys():
         return None
-    (path, target), offered = *approved.items(), rollout["targets"]
-    same = path in offered and all(offered[path][name] == target[name] for name in ("length", "hashes"))
+    ((path, target),) = approved.items()
     custom = target["custom"]
-    if not same or registry["model"] not in custom["models"] or not included(entry, device, registry["model"]):
+    same = all(named(offered[path]) == named(target) for path in approved)
+    own = custom["rc"] == entry["rc"] and path == prefix + custom["component"]
+    if not same or not own or registry["model"] not in custom["models"] or not included(entry, device, registry["model"]):
         return None
     return Offer(
         entry["rollout"], entry["rc"], entry["attempt"], entry["kind"], target["length"], target["hashes"]["sha256"],
         custom["root"], custom["version"], custom["component"], custom["min_from"], custom["floor"],
+        entry.get("spread", 0),
     )  # fmt: skip
 
 
+def of_release(file, prefix):
+    return {path: target for path, target in file["targets"].items() if path.startswith(prefix)}
+
+
+def named(target):
+    return target["length"], target["hashes"]["sha256"]
+
+
+def listed(entry, device):
+    return hashlib.sha256(device.encode()).digest()[:8].hex() in entry.get("list", [])
+
+
+def held_back(entry, device):
+    first, end = entry.get("hold_back") or (0, 0)
+    return not listed(entry, device) and first <= position(device, bytes.fromhex(entry["salt"])) < end
+
+
 def included(entry, device, model):
-    if hashlib.sha256(device.encode()).digest()[:8].hex() in entry.get("list", []):
+    if listed(entry, device):
         return True
-    cut = entry["cuts"].get(model)
-    return cut is not None and position(device, bytes.fromhex(entry["salt"])) < cut
+    cut = entry.get("cuts", {}).get(model, 0)
+    # A device that is held back is exposed beside the first wave, wherever its range lies: it fits, and gets nothing.
+    return cut > 0 and (held_back(entry, device) or position(device, bytes.fromhex(entry["salt"])) < cut)

@@ -4,20 +4,25 @@ import secrets
 
 import mac
 
-RETRY, ASK, LONGEST = 10, 60, 600
+LONGEST = 600
 OUTBOX = 256
 FRESH = 120
+HELLOS = 3
+UNHEARD = 5
 
 
 class Reports:
-    def __init__(self, journal, device, identity, publish, save):
+    def __init__(self, journal, device, identity, publish, enrol, save, first_wait):
         self.j = journal
         self.device, self.identity = device, identity
-        self.publish, self.save = publish, save
+        self.publish, self.enrol, self.save = publish, enrol, save
+        self.first_wait = first_wait
         self.codes = None
         self.greeted = False  # the hello of this connection was acknowledged
         self.challenge = None
         self.due = {}  # n → (when it is sent again, how long after that)
+        self.hellos = 0  # sent since the last enrolment
+        self.unheard = 0  # rounds since the service was heard
         self.nonce = None  # (nonce, when it was made), of the question that is open
 
     def number(self):
@@ -40,21 +45,39 @@ class Reports:
 
     def greet(self, **fields):
         """The first report of a connection and of an epoch. An older hello says nothing that this one does not."""
-        self.greeted, self.challenge = False, None
+        self.greeted, self.challenge, self.unheard, self.hellos = False, None, 0, 0
         self.j["outbox"] = [body for body in self.j["outbox"] if body["t"] != "hello"]
         self.due.clear()
-        self.j["unanswered"] = self.j.get("unanswered", 0) + 1
         return self.add("hello", **fields)
+
+    @property
+    def hello(self):
+        return next((body for body in self.j["outbox"] if body["t"] == "hello"), None)
+
+    @property
+    def deaf(self):
+        """Greeted, and not heard for rounds: a service that was restored drops everything until it is greeted."""
+        return self.greeted and self.unheard >= UNHEARD
+
+    def start_waits(self):
+        return any(body["t"] == "started" for body in self.j["outbox"])
 
     def send_due(self, now):
         """Until the hello is acknowledged nothing else goes out: the numbers of a lost journal may be another's."""
         if not self.codes:
             return
         for body in list(self.j["outbox"]):
-            at, wait = self.due.get(body["n"], (0, RETRY))
-            if at <= now and (self.greeted or body["t"] == "hello"):
-                self.due[body["n"]] = (now + wait, min(wait * 2, LONGEST))
-                self.send(body)
+            at, wait = self.due.get(body["n"], (0, self.first_wait))
+            if at > now or not (self.greeted or body["t"] == "hello"):
+                continue
+            self.due[body["n"]] = (now + wait, min(wait * 2, LONGEST))
+            if body["t"] == "hello":
+                if not self.j["enrolled"] or self.hellos >= HELLOS:
+                    self.hellos = 0
+                    self.enrol()
+                self.hellos += 1
+            self.unheard += body is self.j["outbox"][0]
+            self.send(body)
 
     def next_due(self):
         return min((at for at, _ in self.due.values()), default=None)
@@ -86,6 +109,7 @@ class Reports:
         body = self.codes and self.codes.open(message, (self.j["epoch"], 0))
         if not body or body.get("k") != self.codes.kid or (body["t"] in ("challenge", "grant")) != (body["e"] == 0):
             return None
+        self.unheard = 0
         return body
 
     def acked(self, ranges):
@@ -96,7 +120,6 @@ class Reports:
             self.due.pop(body["n"], None)
         if any(body["t"] == "hello" for body in gone):
             self.greeted, self.challenge = True, None
-            self.j["unanswered"] = 0
         self.save()
         return self.greeted
 
@@ -105,10 +128,9 @@ class Reports:
 
     def challenged(self, body):
         """Answers only while a hello waits: an old challenge that somebody repeats makes this device sign nothing."""
-        hello = next((kept for kept in self.j["outbox"] if kept["t"] == "hello"), None)
-        if hello and not self.greeted:
+        if self.hello and not self.greeted:
             self.challenge = body["challenge"]
-            self.send(hello)
+            self.send(self.hello)
 
     def granted(self, body):
         """Returns whether the grant was for us; then a new hello is owed."""

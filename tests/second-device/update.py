@@ -6,6 +6,7 @@ State names are those of reports. The state is saved before what it owes is done
 import dataclasses
 import logging
 
+import wire
 from download import Download
 
 log = logging.getLogger("device")
@@ -41,12 +42,18 @@ class Update:
         self.reports.add("transition", **self.names(), **{"from": before, "to": state}, **({"reason": reason} if reason else {}))
 
     def end(self, outcome, state, reason=None):
-        self.reports.add("outcome", **self.names(), outcome=outcome, **({"reason": reason[:512]} if reason else {}))
+        """Reports how a start ended, after the step that ended it."""
+        names = self.names()
         self.goto(state, reason)
+        self.reports.add("outcome", **names, outcome=outcome, **({"reason": reason} if reason else {}))
         if state == "failed":
             self.m.j["finished"] = [self.attempt["rollout"], self.attempt["attempt"]]
-        self.m.j["attempt"] = None
-        self.download = self.wait_until = None
+        if state in ("failed", "idle"):
+            self.rest(state)
+
+    def rest(self, state):
+        self.m.j["attempt"], self.m.j["rests"] = None, state
+        self.download = self.wait_until = self.started = None
         self.m.save()
 
     # One step.
@@ -55,7 +62,8 @@ class Update:
         if self.attempt is None:
             if offer is None or [offer.rollout, offer.attempt] == self.m.j.get("finished"):
                 return
-            self.m.j["attempt"] = dataclasses.asdict(offer) | {"state": "idle"}
+            # A device that gave up rests in `failed`, and begins from there.
+            self.m.j["attempt"] = dataclasses.asdict(offer) | {"state": self.m.j.get("rests", "idle")}
             self.goto("checking")
         if self.recalled() or self.withdrawn(offer):
             return
@@ -72,8 +80,7 @@ class Update:
         self.reports.add("halted", **self.names(), state=attempt["state"])
         if attempt["state"] in BEFORE_START or (attempt["state"] == "updating" and not self.started):
             self.goto("idle", "halted")
-            self.m.j["attempt"] = None
-            self.m.save()
+            self.rest("idle")
         elif attempt["state"] == "updating" and not attempt.get("armed"):
             self.end("recalled", "idle", "halted")
         else:
@@ -86,8 +93,7 @@ class Update:
         if same or self.attempt["state"] not in BEFORE_START:
             return False
         self.goto("idle", "not offered any more")
-        self.m.j["attempt"] = None
-        self.m.save()
+        self.rest("idle")
         return True
 
     def checking(self, now):
@@ -107,11 +113,14 @@ class Update:
         if self.download is None:
             self.store.mark_bad(self.slot, self.attempt["length"])
             self.download = Download(self.attempt, lambda index, chunk: self.store.write_chunk(self.slot, index, chunk))
+            # So that a wave does not ask all at once.
+            self.wait_until = now + wire.spread(self.m.config.device, self.attempt["spread"])
         if self.download.complete:
             self.store.sync(self.slot)
-            self.download = None
+            self.download = self.wait_until = None
             self.goto("verifying")
-        elif self.m.online:
+        elif self.m.online and now >= self.wait_until:
+            self.wait_until = now
             wants = self.download.wants(now)
             if wants:
                 self.m.get({"want": wants})
@@ -154,15 +163,15 @@ class Update:
         if self.started is None:
             self.started = self.asked = now
             self.reports.add("started", nonce=self.reports.new_nonce(now), **self.names())
-        if self.answered(now):
+        # The start counts only once it is in the ledger: an answer alone does not say that.
+        if self.answered(now) and not self.reports.start_waits():
             self.attempt["armed"] = True
             self.m.save()
             self.store.write_record(self.store.record()["confirmed"], self.slot, 2)
             self.m.rebooting = True
         elif now > self.started + GIVE_UP:
-            self.reports.add("outcome", **self.names(), outcome="deferred", reason="no answer")
             self.started = None
-            self.goto("verifying", "no answer")
+            self.end("deferred", "verifying", "no answer to the start")
 
     def booted(self):
         if self.m.running == self.store.record()["trial"]:

@@ -31,6 +31,11 @@ def position(device, salt):
     return ranks(salt)[cohort(device)] << 32 | int.from_bytes(sha(salt, device.encode())[:4], "big")
 
 
+def spread(device, seconds):
+    """How long this device waits before its first request: a share of the entry's spread."""
+    return seconds * int.from_bytes(sha(device.encode())[:4], "big") / 2**32
+
+
 class Topics:
     """The topics of one device; product and region are what the service acknowledged last."""
 
