@@ -48,7 +48,8 @@ class Files:
 
     def behind(self):
         """Roles to ask for; None of them: nothing is missing."""
-        wants = ["root"] if self.spoken_root > self.trust.version("root") else []
+        newer = self.trust.newer_root or self.spoken_root > self.trust.version("root")
+        wants = ["root"] if newer else []
         if self.kept or wants or "snapshot" not in self.trust.held:
             return wants + list(ROLES)
         named = {role for role, version in self.at_least.items() if version > self.trust.version(role)}

@@ -19,6 +19,10 @@ class Refused(Exception):
     """A file that does not pass; the text says which check."""
 
 
+class Unsigned(Refused):
+    """Too few signatures: of a top-level file a newer root may still say that they are enough."""
+
+
 def parse(file):
     """Strict JSON: no floats, no key twice in one object, at most 16 levels."""
 
@@ -71,8 +75,8 @@ def verify(file, keys, role):
         except (InvalidSignature, ValueError):
             continue
         good.add(public.public_numbers())
-    if len(good) < role["threshold"]:
-        raise Refused(f"{len(good)} of {role['threshold']} signatures")
+    if len(good) < max(role["threshold"], 1):
+        raise Unsigned(f"{len(good)} of {role['threshold']} signatures")
 
 
 class Trust:
@@ -81,6 +85,7 @@ class Trust:
     def __init__(self, files):
         self.held = {role: (file, parse(file)) for role, file in files.items()}
         self.pool, self.alarms = {}, []
+        self.newer_root = False  # something waits that only a newer root can vouch for
 
     def files(self):
         return {role: file for role, (file, _) in self.held.items()}
@@ -108,14 +113,17 @@ class Trust:
         while len(self.pool) > WAITING:
             self.pool.pop(next(iter(self.pool)))
         before = self.versions()
+        self.newer_root = False
         self.roots(now)
         # Only a root that is in force today may name the keys of anything new.
-        if seconds(self.signed("root")["expires"]) > now:
+        if seconds(self.signed("root")["expires"]) <= now:
+            self.newer_root = True
+        else:
             self.timestamps(now)
             self.attempt("snapshot", self.named("timestamp", "snapshot"), self.check_snapshot, now)
             for role in LISTED:
                 self.attempt(role, self.named("snapshot", role), self.check_listed, now)
-        self.pool = {key: waiting for key, waiting in self.pool.items() if key[1] > self.version(key[0])}
+        self.pool = {key: waiting for key, waiting in self.pool.items() if waiting and key[1] > self.version(key[0])}
         return self.versions() != before
 
     def named(self, by, role):
@@ -130,6 +138,7 @@ class Trust:
     def attempt(self, role, version, check, now):
         if version <= self.version(role):
             return
+        kept = []
         for file, value in self.pool.get((role, version), []):
             try:
                 if value["signed"]["_type"] != ("targets" if role in DELEGATED else role):
@@ -139,7 +148,10 @@ class Trust:
                 return
             except (Refused, KeyError, TypeError, ValueError) as error:
                 self.alarms.append(f"{role} {version}: {error!r}")
-        self.pool.pop((role, version), None)
+                if isinstance(error, Unsigned) and role in ("timestamp", "snapshot", "targets"):
+                    self.newer_root = True
+                    kept.append((file, value))
+        self.pool[(role, version)] = kept
 
     def accept(self, role, file, value):
         self.held[role] = (file, value)
@@ -193,6 +205,8 @@ class Trust:
         for name, held in (self.signed("snapshot") or {"meta": {}})["meta"].items():
             if signed["meta"].get(name, {"version": 0})["version"] < held["version"]:
                 raise Refused(f"{name} goes back")
+        if not all(f"{name}.json" in signed["meta"] for name in LISTED):
+            raise Refused("it hides a file")
         self.expiry(signed, now)
 
     # 5.6

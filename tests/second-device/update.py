@@ -89,10 +89,13 @@ class Update:
 
     def withdrawn(self, offer):
         """Drops what is not offered any more as long as nothing is armed."""
-        same = offer and (offer.rollout, offer.attempt, offer.rc) == tuple(self.attempt[k] for k in ("rollout", "attempt", "rc"))
-        if same or self.attempt["state"] not in BEFORE_START:
+        attempt = self.attempt
+        same = offer and (offer.rollout, offer.attempt, offer.rc) == tuple(attempt[k] for k in ("rollout", "attempt", "rc"))
+        if same or attempt["state"] not in (*BEFORE_START, "updating") or attempt.get("armed"):
             return False
-        self.goto("idle", "not offered any more")
+        if attempt["state"] == "updating" and self.started:
+            self.end("deferred", "verifying", "no longer offered")
+        self.goto("idle", "no longer offered")
         self.rest("idle")
         return True
 
@@ -174,7 +177,10 @@ class Update:
             self.end("deferred", "verifying", "no answer to the start")
 
     def booted(self):
-        if self.m.running == self.store.record()["trial"]:
+        if self.store.record()["trial"] is None:
+            # The power went before the record was written; the answer is stale by now.
+            self.attempt["armed"] = False
+        elif self.m.running == self.store.record()["trial"]:
             self.goto("verify-post")
         else:
             self.goto("rollback", "the trial did not boot", outcome="rolled-back")

@@ -275,3 +275,27 @@ fn bundles_are_those_of_the_page() {
     }
     assert_eq!(written, computed, "«Test vectors» should say \"bundles\": {computed}");
 }
+
+#[test]
+fn the_short_vectors_beside_the_text_hold_too() {
+    let line = |text: &str| {
+        let text = format!("{text}\n");
+        assert!(PAGE.contains(&text), "docs/protocol.md should hold: {text}");
+    };
+    for device in ["router-1", "router-2", "modem_A", "x"] {
+        let id: DeviceId = device.parse().unwrap();
+        let (partition, cohort) = (Partition::of(&id).0, Cohort::of(&id).number());
+        let position = position(salt(), &id).0;
+        line(&format!("| `{device}` | {partition} (`{partition:02x}`) | {cohort} | {position} |"));
+    }
+    let pair = PairSecret::agree(&secret(1), &secret(2).public_key());
+    let body: Box<serde_json::value::RawValue> = serde_json::from_str(r#"{"e":4,"text":"hi"}"#).unwrap();
+    let sealed = pair.key(Direction::Up, &fleet(), &"d1".parse().unwrap(), 1, 4).seal(&body);
+    line(&format!("message {}", String::from_utf8(sealed).unwrap()));
+    let token: Token = "batch-7.000102030405060708090a0b0c0d0e0f".parse().unwrap();
+    let registry = serde_json::from_value(page()["claim"]["registry"].clone()).unwrap();
+    let (identity, telemetry) = (&[4; 65], &[5; 65]);
+    let claimed = Claimed { fleet: &fleet(), device: &device(), identity, telemetry, registry: &registry };
+    line(&format!("key     {}", token.key().digest()));
+    line(&format!("claim   {}", token.prove(&claimed)));
+}
