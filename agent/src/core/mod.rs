@@ -11,6 +11,9 @@
 //! | `reader` | bundles: their dictionary, and those that wait for one |
 //! | [`durable`] | what the journal keeps |
 //! | [`agent`] | the whole agent as one value: inputs in, outputs out |
+//! | [`port`] | those inputs and outputs, and the device's keys |
+//! | `work` | local jobs: what the state owes, and what their end means |
+//! | `entropy` | chance from one seed |
 //! | `exchange` | epochs, hello, nonces, answers |
 //! | `trust` | signed files in, offers and kills out |
 //!
@@ -20,13 +23,16 @@ pub mod agent;
 pub mod download;
 pub mod durable;
 pub mod eligibility;
+mod entropy;
 mod exchange;
 pub mod machine;
 pub mod outbox;
+pub mod port;
 mod reader;
 pub mod state;
 pub mod timing;
 mod trust;
+mod work;
 
 #[cfg(test)]
 mod tests;

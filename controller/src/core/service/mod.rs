@@ -17,8 +17,12 @@ mod enrol_tests;
 mod ingest;
 mod keys;
 mod offline;
+mod preview;
 mod publish;
+mod releases;
 mod rotation;
+mod start;
+mod steer;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +39,8 @@ use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
 
 pub use admit::{Admission, NewClaim, OneTimeToken};
-pub use command::{Command, PhasePreview, Refusal, RefusalKind, Reply};
+pub use command::{Command, Refusal, RefusalKind, Reply};
+pub use preview::PhasePreview;
 
 /// The keys that the service holds for one product.
 pub struct OnlineKeys {

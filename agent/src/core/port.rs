@@ -1,0 +1,195 @@
+//! What the shell hands to the core and what it gets back: plain values, and the device's keys behind a port.
+
+use tern_protocol::bundle::File;
+use tern_protocol::claim::Token;
+use tern_protocol::id::{DeviceId, FleetId};
+use tern_protocol::mac::PairSecret;
+use tern_protocol::message::Registry;
+use tern_protocol::offer::Artifact;
+use tern_protocol::topic::Topic;
+use tern_protocol::tuf::{Role, TufError};
+
+use super::SlotName;
+use super::timing::Timing;
+
+/// What never changes while the agent runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// This device.
+    pub device: DeviceId,
+    /// What the device believes it is, until the controller's registry says otherwise.
+    pub registry: Registry,
+    /// The component that the slots hold.
+    pub component: String,
+    /// Token for a device that no factory list names.
+    pub claim: Option<Token>,
+    /// The agent's own version, for reports.
+    pub version: String,
+    /// Every wait.
+    pub timing: Timing,
+}
+
+/// The device's keys, behind a port: files, or a chip.
+pub trait Keys {
+    /// Returns the identity key's public half, uncompressed SEC1.
+    fn identity(&self) -> Vec<u8>;
+    /// Returns the telemetry key's public half, uncompressed SEC1.
+    fn telemetry(&self) -> Vec<u8>;
+    /// Signs with the identity key; DER.
+    fn sign(&self, message: &[u8]) -> Vec<u8>;
+    /// Agrees with the controller's telemetry key.
+    fn agree(&self, peer: &p256::PublicKey) -> PairSecret;
+    /// Tells whether these keys are to replace others that the controller still believes in.
+    fn replaces(&self) -> bool {
+        false
+    }
+    /// Signs with the identity key that is to be replaced; DER.
+    fn sign_as_former(&self, _message: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// What boot record and slots say when the agent comes up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFacts {
+    /// The slot that runs.
+    pub slot: SlotName,
+    /// Changes with every boot of the operating system.
+    pub boot_id: String,
+    /// The boot record holds a trial.
+    pub armed: bool,
+    /// The release that runs, from its slot's label; 0 for a factory image without one.
+    pub running: u64,
+    /// Its version.
+    pub running_version: String,
+    /// Bytes that the inactive slot can hold.
+    pub capacity: u64,
+    /// The image that the inactive slot holds whole, if any.
+    pub inactive: Option<Artifact>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The agent's process came up.
+    Up(BootFacts),
+    /// Connected and subscribed.
+    LinkUp,
+    /// Not connected any more.
+    LinkDown,
+    /// A message arrived.
+    Message {
+        /// Where.
+        topic: Topic,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// A job came to its end.
+    Done {
+        /// Its number.
+        job: u64,
+        /// How.
+        result: Done,
+    },
+    /// Nothing but time passed.
+    Time,
+}
+
+/// Something to do, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Make these signed files durable.
+    SaveTrust(Vec<File>),
+    /// Make the journal durable. Everything after it relies on that.
+    SaveJournal,
+    /// Listen to exactly these topics.
+    Listen(Vec<Topic>),
+    /// The controller has answered under the new keys: forget the ones that they replace.
+    SettleKeys,
+    /// Subscribe again, so that retained messages come again.
+    ListenAgain,
+    /// Somebody sent a signed file that is bad; it changed nothing. For the log.
+    Refused {
+        /// Its role.
+        role: Role,
+        /// Why.
+        error: TufError,
+    },
+    /// Send.
+    Publish {
+        /// Where.
+        topic: Topic,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// Write verified bytes into the inactive slot; needs no answer, [`Job::Sync`] follows.
+    Write {
+        /// The slot.
+        slot: SlotName,
+        /// Where in the slot.
+        offset: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Do this and say how it ended; it replaces the job before it.
+    Start {
+        /// Number to answer with.
+        job: u64,
+        /// What to do.
+        work: Job,
+    },
+}
+
+/// Local work with a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Job {
+    /// Mark a slot bad, durably.
+    MarkBad(SlotName),
+    /// Sync the slot's bytes; these chunks are then durable.
+    Sync(SlotName, Vec<u32>),
+    /// Read the slot back, compare, and label it when it matches.
+    Hash {
+        /// The slot.
+        slot: SlotName,
+        /// What it must hold.
+        artifact: Artifact,
+        /// Release counter for the label.
+        rc: u64,
+        /// Version for the label.
+        version: String,
+    },
+    /// Run the pre-update hooks.
+    RunHooks,
+    /// Undo them.
+    UndoHooks,
+    /// Write a boot record with a trial of this slot.
+    Arm {
+        /// The slot.
+        slot: SlotName,
+        /// The release in it.
+        rc: u64,
+    },
+    /// Write a boot record without a trial.
+    Disarm,
+    /// Boot.
+    Reboot,
+    /// Run the health probes.
+    Probe,
+    /// Make this slot the active one.
+    Confirm(SlotName),
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It did what it should.
+    Ok,
+    /// A hash did not match.
+    Mismatch,
+    /// A hook said "not now".
+    NotNow(String),
+    /// It failed.
+    Failed(String),
+}
