@@ -10,6 +10,7 @@
 //! | `device` | a device's folder, configuration and agent process |
 //! | `second` | a device of the other implementation, in Python |
 //! | `bridge` | the bridge as a process of its own |
+//! | `middleman` | a hostile broker between agents and service |
 //! | `records` | what is true of a device, read from its disk |
 //! | `ledger` | what devices said, read from the ledger's files |
 
@@ -19,6 +20,7 @@ mod device;
 mod disk;
 mod images;
 mod ledger;
+mod middleman;
 mod programs;
 mod records;
 mod second;
@@ -30,6 +32,7 @@ pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;
 pub use images::{firmware, made};
 pub use ledger::{Heard, Part, Sum};
+pub use middleman::Middleman;
 pub use programs::{Ran, ends, in_ci, program, program_in};
 pub use records::Records;
 pub use second::{SecondDevice, check_vectors, foreign_python};

@@ -13,8 +13,9 @@ use tern_protocol::bundle::File;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, FleetId, ModelId, ProductId};
 use tern_protocol::mac::{Direction, PairSecret, epoch_of};
-use tern_protocol::message::{Answer, AnswerKind, Nonce, Report};
+use tern_protocol::message::{Answer, AnswerKind, Attempt, Nonce, Report, ReportKind};
 use tern_protocol::offer::Artifact;
+use tern_protocol::state::Outcome;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::build::{self, DelegatedKeys, Keys, Named, RootKeys};
 use tern_protocol::tuf::content::{ArtifactContent, TargetsContent, point_hex};
@@ -200,6 +201,18 @@ impl Controller {
     pub fn seal_report(&self, device: &DeviceId, report: &Report) -> Vec<u8> {
         let secret = self.secrets.get(device).expect("the harness met every device");
         secret.key(Direction::Up, &self.fleet, device, KID, report.e).seal(report)
+    }
+
+    /// Seals a report that the device never made, as a thief of its key would: an outcome under a number far ahead.
+    pub fn forge_report(&self, device: &DeviceId, genuine: &[u8]) -> Option<Vec<u8>> {
+        let mut report = self.open_report(device, genuine)?;
+        report.n += 1000;
+        report.kind = ReportKind::Outcome {
+            attempt: Attempt { rc: 1, rollout: "r1".parse().ok()?, attempt: 1 },
+            outcome: Outcome::Success,
+            reason: None,
+        };
+        Some(self.seal_report(device, &report))
     }
 
     /// Opens an answer to a device.

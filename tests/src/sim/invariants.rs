@@ -243,6 +243,10 @@ impl Sim {
     }
 
     pub(super) fn watch_fact(&mut self, fact: &Fact) {
+        if matches!(fact, Fact::PhaseOpened { .. }) {
+            // A phase that opens on counts that no device vouches for is the harm that invented reports would do.
+            self.check_not_more_than_the_truth();
+        }
         let Fact::Reported { device, n, report, .. } = fact else { return };
         if matches!(report, ReportKind::Hello(_)) {
             return;

@@ -352,7 +352,7 @@ impl Sim {
         &mut self,
         topic: &Topic,
         payload: Vec<u8>,
-        late: impl FnOnce(Topic, Vec<u8>) -> Event,
+        later: impl FnOnce(Topic, Vec<u8>) -> Event,
     ) -> Option<Vec<u8>> {
         let now = self.queue.now();
         let Some(hostile) = &mut self.hostile else { return Some(payload) };
@@ -361,8 +361,13 @@ impl Sim {
             Fate::Lost => None,
             Fate::Held(_) if matches!(topic, Topic::Up(_, UpKind::Get)) => None,
             Fate::Held(wait) => {
-                self.queue.plan(now + wait, late(topic.clone(), payload));
+                self.queue.plan(now + wait, later(topic.clone(), payload));
                 None
+            }
+            Fate::Twice(_) if matches!(topic, Topic::Up(_, UpKind::Get)) => Some(payload),
+            Fate::Twice(wait) => {
+                self.queue.plan(now + wait, later(topic.clone(), payload.clone()));
+                Some(payload)
             }
         }
     }
