@@ -20,6 +20,7 @@ mod offline;
 mod preview;
 mod publish;
 mod releases;
+mod revocation;
 mod rotation;
 mod start;
 mod steer;
@@ -167,6 +168,8 @@ pub struct Service {
     refreshed_at: BTreeMap<ProductId, Millis>,
     /// Signed files may differ from what the fleet's state asks for.
     unsettled: bool,
+    /// Who is revoked may differ from what fronts were told.
+    revoked_anew: bool,
     /// Products whose root or targets may be newer than what was signed under them.
     renewed: BTreeSet<ProductId>,
     /// Devices that each rollout covers, counted once until devices are added.
@@ -238,6 +241,7 @@ impl Service {
             touched: BTreeSet::new(),
             refreshed_at: BTreeMap::new(),
             unsettled: true,
+            revoked_anew: false,
             renewed: BTreeSet::new(),
             covered: BTreeMap::new(),
             counters: Counters::default(),
@@ -289,6 +293,7 @@ impl Service {
         }
         self.decide();
         self.reconcile();
+        self.tell_revoked();
         for (id, signs, result) in replies {
             let result = self.unless_unsigned(signs.as_ref(), result);
             self.step.outputs.push(Output::Reply { id, result });
@@ -303,6 +308,7 @@ impl Service {
             Fact::DevicesAdded { .. } | Fact::Approved { .. } | Fact::StandingChanged { .. } => {
                 self.covered.clear();
                 self.touched.extend(self.fleet.rollouts.keys().cloned());
+                self.revoked_anew |= matches!(fact, Fact::StandingChanged { .. });
             }
             Fact::Applied { .. } | Fact::Rejected { .. } | Fact::IdentityReplaced { .. } => {}
             Fact::ProductAdded { product, .. } => {
