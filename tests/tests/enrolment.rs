@@ -53,8 +53,22 @@ fn a_factory_vouches_for_its_devices_and_one_changed_byte_undoes_it() {
     let (list, signature) = (lab.path("list.jsonl"), lab.path("list.sig"));
     std::fs::write(&list, format!("{}\n", device.identity())).unwrap();
     let key = lab.path("line-1.pem");
-    lab.json(&["keys", "factory", "--out", &show(&key)]);
-    let sign = ["factory", "sign", &show(&list), "--fleet", "lab", "--key", &show(&key)];
+    let words = lab.path("words");
+    std::fs::write(&words, "correct horse\n").unwrap();
+    std::fs::set_permissions(&words, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let words = show(&words);
+    lab.json(&["keys", "factory", "--out", &show(&key), "--passphrase-file", &words]);
+    let sign = [
+        "factory",
+        "sign",
+        &show(&list),
+        "--fleet",
+        "lab",
+        "--key",
+        &show(&key),
+        "--passphrase-file",
+        &words,
+    ];
     lab.json(&[&sign[..], &["--out", &show(&signature)]].concat());
     let (list, signature) = (show(&list), show(&signature));
     let add = ["device", "add", "--file", &list, "--signature", &signature];
@@ -150,20 +164,26 @@ fn a_claimed_device_is_approved_quarantined_readmitted_revoked_and_let_back_in()
 
     // Revoked, it is not heard whatever it says.
     lab.json(&["device", "revoke", "claimed", "--reason", "stolen"]);
+    let front = |lab: &Lab, counter: &str| count(&lab.status()["front"][counter]);
+    wait("its connection to be closed", PATIENCE, || (front(&lab, "revoked_connections") == 1).then_some(()));
     let seen = lab.device("claimed")["seen_at"].clone();
-    let silenced = |lab: &Lab| count(&lab.status()["counters"]["silenced"]);
-    let before = silenced(&lab);
+    let before = front(&lab, "refused_connections");
     claimed.kill();
     claimed.start();
-    wait("the service not to listen", PATIENCE, || (silenced(&lab) > before + 1).then_some(()));
+    let turned_away = |lab: &Lab| front(lab, "refused_connections") > before + 1;
+    wait("the device to be turned away", PATIENCE, || turned_away(&lab).then_some(()));
     assert_eq!(lab.device("claimed")["seen_at"], seen);
 
     // With other keys the name cannot be had, claim or not, until somebody resets it.
     claimed.kill();
     claimed.lose_keys();
-    let before = silenced(&lab);
+    // After a restart of the service too.
+    lab.stop_service();
+    lab.start_service();
+    let before = front(&lab, "refused_connections");
     claimed.start();
-    wait("the service not to listen", PATIENCE, || (silenced(&lab) > before + 1).then_some(()));
+    let turned_away = |lab: &Lab| front(lab, "refused_connections") > before + 1;
+    wait("the device to be turned away", PATIENCE, || turned_away(&lab).then_some(()));
     assert_eq!(pending(&lab), Vec::<String>::new());
     lab.json(&["device", "reset", "claimed", "--reason", "flash replaced"]);
     wait("the device to wait again", PATIENCE, || (pending(&lab) == ["claimed"]).then_some(()));
