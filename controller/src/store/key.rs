@@ -65,7 +65,7 @@ pub enum Meta {
 }
 
 impl Meta {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Reception,
         Self::Roles,
         Self::UnfinishedKill,
