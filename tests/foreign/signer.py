@@ -13,7 +13,7 @@ import json
 import sys
 from datetime import timedelta
 
-from repository import DELEGATED, NOW, TOP, Alias, Repository, image, new_key
+from repository import DELEGATED, NOW, TOP, Alias, Repository, new_key
 from securesystemslib.signer import CryptoSigner
 
 CASES = []
@@ -388,5 +388,4 @@ if __name__ == "__main__":
         part()
     names = [case["name"] for case in CASES]
     assert len(names) == len(set(names)), "a name twice"
-    releases_ = {str(rc): image(rc).decode() for rc in range(7, 10)}
-    json.dump({"now": int(NOW.timestamp()), "story": story(), "cases": CASES, "images": releases_}, sys.stdout)
+    json.dump({"now": int(NOW.timestamp()), "story": story(), "cases": CASES}, sys.stdout)
