@@ -8,7 +8,7 @@ use p256::pkcs8::DecodePrivateKey as _;
 use serde_json::{Value, json};
 use tern_bridge::front::frame::{Packet, Publish};
 use tern_protocol::id::{DeviceId, FleetId};
-use tern_protocol::limits::{MQTT_PACKET_MAX, REPORT_MAX};
+use tern_protocol::limits::{MQTT_PACKET_MAX, PRESENTED_MAX};
 use tern_protocol::mac::{Direction, MacKey, PairSecret};
 use tern_protocol::topic::{Topic, UpKind};
 use tern_tests::lab::{Lab, LabDevice, Making, MqttClient, PRODUCT, made, wait};
@@ -116,7 +116,7 @@ fn messages_that_make_no_sense_are_counted_while_a_rollout_completes_beside_them
     client.is_closed();
     // What the front must refuse: 5 messages, each of which costs the connection.
     let foreign = report.replace("taken", "dev-1");
-    let oversize = vec![b'x'; REPORT_MAX + 1];
+    let oversize = vec![b'x'; PRESENTED_MAX + 1];
     let others: [(&str, &[u8], bool); 5] = [
         (&report, &oversize, false),
         (&report, &whole, true),
