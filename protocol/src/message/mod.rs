@@ -10,12 +10,14 @@ mod flat;
 mod get;
 mod pack;
 mod report;
+mod time;
 
 pub use answer::{Answer, AnswerKind, Registry};
 pub use enrol::{Enrol, enrol_signing_input};
 pub use get::{Get, GetError, Want};
 pub use pack::{Pack, PackError, PackKind};
 pub use report::{Attempt, Hello, Proof, Report, ReportKind, Versions, challenge_signing_input};
+pub use time::{TimeAnswer, TimeAnswerError};
 
 use serde::{Deserialize, Serialize};
 
