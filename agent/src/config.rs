@@ -3,6 +3,7 @@
 //! Every key stands with its default and its reason in `deploy/agent.toml`; a test keeps both in step.
 
 mod file;
+mod table;
 mod timing;
 
 use std::fs;
@@ -17,6 +18,7 @@ use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, Region
 use crate::health::Probe;
 use crate::hooks::Hook;
 use file::File;
+use table::Table;
 pub use timing::Timing;
 
 /// Everything that the agent is told about its device and its fleet.
@@ -134,8 +136,8 @@ impl Config {
             Ok(text) => text,
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        match toml::from_str::<File>(&text) {
-            Ok(file) => file.checked().map_err(|problem| ConfigError::Senseless { path, problem }),
+        match toml::from_str::<Table<File>>(&text) {
+            Ok(Table(file)) => file.checked().map_err(|problem| ConfigError::Senseless { path, problem }),
             Err(source) => Err(ConfigError::Parse { path, source: Box::new(source) }),
         }
     }

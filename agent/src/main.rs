@@ -1,5 +1,7 @@
 //! `tern-agent`: keeps one device on the release that its fleet has approved.
-#![forbid(unsafe_code)]
+
+#[cfg(no_unwind_tables)]
+mod no_backtrace;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -225,7 +225,8 @@ fn ceiling_of(topic: &Topic) -> usize {
         Topic::Timestamp(_) | Topic::Root(..) | Topic::Head(_) | Topic::Cohort(..) => limits::BUNDLE_MAX,
         Topic::DeviceIn(_) => limits::BUNDLE_MAX.max(limits::ANSWER_MAX),
         Topic::DevicePack(_) => limits::PACK_FRAME_MAX,
-        Topic::Up(_, UpKind::Report) => limits::REPORT_MAX,
+        // Besides reports: signed files that the service asked for.
+        Topic::Up(_, UpKind::Report) => limits::PRESENTED_MAX,
         Topic::Up(_, UpKind::Get) => limits::GET_MAX,
         Topic::Up(_, UpKind::Presence) => limits::PRESENCE_MAX,
         Topic::Up(_, UpKind::Enrol) => limits::ENROL_MAX,

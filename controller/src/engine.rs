@@ -3,8 +3,9 @@
 //! One thread, because a decision must see every report before it, and because an fsync blocks. While one batch
 //! is being synced the next one gathers in the channel: that is the group commit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tern_protocol::id::{DeviceId, ProductId, RolloutId};
@@ -12,6 +13,7 @@ use tern_protocol::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
+use crate::core::access::{Access, TokenName};
 use crate::core::fact::{EntryRef, Fact, Millis};
 use crate::core::fleet::Fleet;
 use crate::core::rollout::record::Status;
@@ -41,8 +43,8 @@ pub enum Message {
     Received(Topic, Vec<u8>),
     /// The connection to the broker came up.
     BrokerUp,
-    /// An operator's command.
-    Command(Box<Command>, oneshot::Sender<Result<Reply, Refusal>>),
+    /// A command, and whose token asks for it.
+    Command(Option<TokenName>, Box<Command>, oneshot::Sender<Result<Reply, Refusal>>),
     /// A question about the state.
     Query(Query),
     /// Write a checkpoint and end.
@@ -53,6 +55,17 @@ pub enum Message {
 #[derive(Clone)]
 pub struct Engine {
     to: SyncSender<Message>,
+    access: Board,
+}
+
+/// Where the engine hangs out who may use the API, so that a flood of wrong tokens costs it nothing. It is renewed
+/// before the reply to whatever changed it leaves. Nothing hangs there until the engine runs.
+type Board = Arc<RwLock<Option<Arc<Access>>>>;
+
+/// The engine's end of its queue.
+pub struct Inbox {
+    from: Receiver<Message>,
+    access: Board,
 }
 
 /// Says that the engine has ended; the process is about to.
@@ -83,10 +96,25 @@ impl Engine {
         }
     }
 
-    /// Runs a command.
+    /// Runs a command that the service wants itself.
     pub async fn command(&self, command: Command) -> Result<Result<Reply, Refusal>, Stopped> {
+        self.command_by(None, command).await
+    }
+
+    /// Returns who may use the API; none before the engine runs.
+    pub fn access(&self) -> Option<Arc<Access>> {
+        // Whoever panics while holding the lock has only swapped a pointer.
+        self.access.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs a command for the holder of a token.
+    pub async fn command_by(
+        &self,
+        by: Option<TokenName>,
+        command: Command,
+    ) -> Result<Result<Reply, Refusal>, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Command(Box::new(command), reply)).await?;
+        self.send(Message::Command(by, Box::new(command), reply)).await?;
         answer.await.map_err(|_| Stopped)
     }
 
@@ -147,23 +175,25 @@ pub struct Works {
 }
 
 /// Returns the sending end and the receiving end for [`run`].
-pub fn channel() -> (Engine, Receiver<Message>) {
+pub fn channel() -> (Engine, Inbox) {
     let (to, from) = std::sync::mpsc::sync_channel(QUEUE);
-    (Engine { to }, from)
+    let access = Board::default();
+    (Engine { to, access: access.clone() }, Inbox { from, access })
 }
 
 /// Runs until it is stopped or cannot keep its promise any more.
-pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError> {
+pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
     let mut changed = std::mem::take(&mut works.changed);
     let started = Fact::ServiceStarted { version: env!("CARGO_PKG_VERSION").to_owned() };
-    works.write(&[started], clock::now(), &mut changed)?;
+    works.write(&[started], &BTreeMap::new(), clock::now(), &mut changed)?;
+    works.hang_out(&inbox.access);
     let mut ticked = clock::now();
     loop {
         let mut inputs = Vec::new();
         let mut replies = Vec::new();
         let mut queries = Vec::new();
         let mut stop = None;
-        let mut next = match from.recv_timeout(TICK) {
+        let mut next = match inbox.from.recv_timeout(TICK) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return works.checkpoint(&mut changed),
@@ -172,15 +202,15 @@ pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError
             match message {
                 Message::Received(topic, payload) => inputs.push(Input::Message { topic, payload }),
                 Message::BrokerUp => inputs.push(Input::BrokerUp),
-                Message::Command(command, reply) => {
-                    inputs.push(Input::Command { id: replies.len() as u64, command });
+                Message::Command(by, command, reply) => {
+                    inputs.push(Input::Command { id: replies.len() as u64, by, command });
                     replies.push(Some(reply));
                 }
                 Message::Query(query) => queries.push(query),
                 Message::Stop(done) => stop = Some(done),
             }
             if inputs.len() < BATCH && stop.is_none() {
-                next = from.try_recv().ok();
+                next = inbox.from.try_recv().ok();
             }
         }
         let now = clock::now();
@@ -188,7 +218,7 @@ pub fn run(mut works: Works, from: &Receiver<Message>) -> Result<(), EngineError
             ticked = now;
             inputs.push(Input::Time);
         }
-        works.step(inputs, &mut replies, &mut changed)?;
+        works.step(inputs, &mut replies, &mut changed, &inbox.access)?;
         for query in queries {
             query(&mut works.service, &works.ledger);
         }
@@ -215,13 +245,17 @@ impl Works {
         inputs: Vec<Input>,
         replies: &mut [Waiting],
         changed: &mut Changed,
+        access: &Board,
     ) -> Result<(), EngineError> {
         if inputs.is_empty() {
             return Ok(());
         }
         let step = self.service.handle(inputs, clock::now());
         // The time at which the service applied them: a replay must come to the same state.
-        self.write(&step.facts, step.at, changed)?;
+        self.write(&step.facts, &step.actors, step.at, changed)?;
+        if step.facts.iter().any(is_about_access) {
+            self.hang_out(access);
+        }
         for note in step.notes {
             tracing::info!("{note}");
         }
@@ -250,14 +284,25 @@ impl Works {
         Ok(())
     }
 
-    fn write(&mut self, facts: &[Fact], at: Millis, changed: &mut Changed) -> Result<(), EngineError> {
+    fn hang_out(&self, board: &Board) {
+        let access = Arc::new(self.service.fleet().access.clone());
+        *board.write().unwrap_or_else(PoisonError::into_inner) = Some(access);
+    }
+
+    fn write(
+        &mut self,
+        facts: &[Fact],
+        actors: &BTreeMap<usize, TokenName>,
+        at: Millis,
+        changed: &mut Changed,
+    ) -> Result<(), EngineError> {
         if facts.is_empty() {
             return Ok(());
         }
         let mut bytes = Vec::with_capacity(facts.len() * FACT_BYTES);
         let mut ends = Vec::with_capacity(facts.len());
-        for fact in facts {
-            serde_json::to_writer(&mut bytes, &EntryRef { at, fact })?;
+        for (place, fact) in facts.iter().enumerate() {
+            serde_json::to_writer(&mut bytes, &EntryRef { at, actor: actors.get(&place), fact })?;
             ends.push(bytes.len());
         }
         let starts = std::iter::once(0).chain(ends.iter().copied());
@@ -303,6 +348,10 @@ impl Works {
     }
 }
 
+fn is_about_access(fact: &Fact) -> bool {
+    matches!(fact, Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. })
+}
+
 /// What changed since the last checkpoint, before this start too: a checkpoint that says that it has a frame must
 /// have what the frame did.
 #[derive(Debug, Default)]
@@ -316,8 +365,12 @@ pub struct Changed {
     claims: bool,
     /// Some factory.
     factories: bool,
+    /// Some token of the API.
+    access: bool,
     /// Some rollout of a device that does not take part any more.
     withdrawn: bool,
+    /// The comparison with the devices, and whatever its end has changed.
+    compared: bool,
 }
 
 impl Changed {
@@ -349,8 +402,14 @@ impl Changed {
                 self.pending.insert(device.clone());
                 self.claims = true;
             }
+            Fact::ComparisonBegan { .. } | Fact::FilesPresented { .. } | Fact::ComparisonEnded { .. } => {
+                self.compared = true;
+            }
             Fact::ClaimCreated { .. } | Fact::ClaimRevoked { .. } => self.claims = true,
             Fact::FactoryAdded { .. } | Fact::FactoryRevoked { .. } => self.factories = true,
+            Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
+                self.access = true
+            }
             Fact::Reported { device, report, .. } => {
                 // Most are noted already, and a set looks only after its key was copied.
                 if !self.devices.contains(device) {
@@ -375,10 +434,10 @@ impl Changed {
     fn values(&self, fleet: &Fleet) -> Result<Vec<Kept>, EngineError> {
         let mut values = Vec::new();
         let mut put = |key: Key, value: Vec<u8>| values.push((key, Some(value)));
-        for id in &self.devices {
-            if let Some(device) = fleet.devices.get(id) {
-                put(Key::Device(id.clone()), serde_json::to_vec(device)?);
-            }
+        // It ends once after a restore, and may have touched everything.
+        let devices = fleet.devices.iter().filter(|(id, _)| self.compared || self.devices.contains(*id));
+        for (id, device) in devices {
+            put(Key::Device(id.clone()), serde_json::to_vec(device)?);
         }
         // Few are in force at once, so all of them go when one has changed.
         for (id, claim) in fleet.claims.iter().filter(|_| self.claims) {
@@ -387,8 +446,11 @@ impl Changed {
         for (id, factory) in fleet.factories.iter().filter(|_| self.factories) {
             put(Key::Factory(id.clone()), serde_json::to_vec(factory)?);
         }
+        if self.access {
+            put(Key::Meta(Meta::Access), serde_json::to_vec(&fleet.access)?);
+        }
         for (id, rollout) in &fleet.rollouts {
-            if self.withdrawn || self.rollouts.contains(id) {
+            if self.withdrawn || self.compared || self.rollouts.contains(id) {
                 put(Key::Rollout(id.clone()), serde_json::to_vec(rollout)?);
             }
         }
@@ -396,10 +458,15 @@ impl Changed {
         let killed = self.rollouts.iter().filter_map(|id| fleet.rollouts.get(id));
         let killed =
             killed.filter(|rollout| rollout.status == Status::Killed).map(|rollout| &rollout.product);
-        for id in self.products.iter().chain(killed).collect::<BTreeSet<_>>() {
+        let learned = fleet.products.keys().filter(|_| self.compared);
+        for id in self.products.iter().chain(killed).chain(learned).collect::<BTreeSet<_>>() {
             if let Some(product) = fleet.products.get(id) {
                 put(Key::Product(id.clone()), serde_json::to_vec(product)?);
             }
+        }
+        // Every hello goes into it while it lasts.
+        if self.compared || fleet.comparison.is_some() {
+            put(Key::Meta(Meta::Comparison), serde_json::to_vec(&fleet.comparison)?);
         }
         // The mark moves even when nothing that is kept has changed.
         put(Key::Meta(Meta::Reports), serde_json::to_vec(&fleet.reports)?);

@@ -39,8 +39,8 @@ pub use exec::{ExecError, ExecSigner};
 pub use hand::{Hand, KeyName};
 pub use init::{FactoryReport, Holder, InitOptions, InitReport, Quota, init, make_factory, make_key};
 pub use load::{
-    OnlineKey, Unnamed, fleet, keep_offline, load_online, load_online_for, load_signer, make_online,
-    make_service_key, offline_files, online_keys, products,
+    OnlineKey, Unnamed, fleet, keep_offline, load_online, load_online_for, load_signer, load_signer_asking,
+    make_online, make_service_key, offline_files, online_keys, products,
 };
 pub use secret::{PASSPHRASE_MIN, Passphrase, Protection};
 

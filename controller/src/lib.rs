@@ -16,7 +16,9 @@
 //! | [`release`] | release files: draft, sign |
 //! | [`demo`] | the whole story on one machine |
 //! | [`files`] | files that are there whole or not at all |
+//! | [`place`] | the data folder, told from a copy of it |
 //! | [`plain`] | text of others, made harmless for a terminal |
+//! | [`token_file`] | tokens of the API in files |
 //! | [`clock`] | the one place that asks what time it is |
 #![forbid(unsafe_code)]
 
@@ -31,8 +33,10 @@ pub mod engine;
 pub mod files;
 pub mod keys;
 pub mod ledger;
+pub mod place;
 pub mod plain;
 pub mod release;
 pub mod serve;
 pub mod state;
 pub mod store;
+pub mod token_file;

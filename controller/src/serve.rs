@@ -1,5 +1,7 @@
 //! The service as a process: data folder, broker, API, engine; and how it ends.
 
+mod first_token;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use tern_protocol::tuf::Role;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::access::FirstToken;
 use crate::api::routes::router;
 use crate::api::types::{EdgeView, FrontCounters, StoredImage, WireBytes};
 use crate::api::{ApiState, Images};
@@ -21,10 +24,13 @@ use crate::broker_link::{self, BrokerAddress};
 use crate::cli::serve::ServeArgs;
 use crate::core::service::{Command, Lives, Service};
 use crate::engine::{self, Engine, EngineError, Works};
-use crate::{keys, state};
+use crate::{keys, place, state};
 
 /// Exit code when the embedded broker has died: the supervisor starts the process again.
 pub const BROKER_DIED: u8 = 70;
+
+/// Why the service compares with its devices after such a start.
+const COPIED: &str = "the data folder was restored, moved or lost its ledger";
 
 /// Name of a fleet that nobody has named.
 const DEFAULT_FLEET: &str = "fleet";
@@ -37,6 +43,10 @@ pub struct ServeConfig {
     pub data: PathBuf,
     /// Address of the API.
     pub listen_api: SocketAddr,
+    /// How the first admin token comes to its holder.
+    pub first_token: FirstToken,
+    /// The API may listen on other than loopback addresses, where its tokens travel in the clear.
+    pub insecure_api_without_tls: bool,
     /// Listeners of the embedded broker.
     pub listeners: Vec<ListenerConfig>,
     /// Ceilings of the embedded broker's front.
@@ -70,6 +80,8 @@ impl Default for ServeConfig {
         Self {
             data: PathBuf::from("tern-data"),
             listen_api: SocketAddr::from(([127, 0, 0, 1], 7880)),
+            first_token: FirstToken::default(),
+            insecure_api_without_tls: false,
             listeners: vec![ListenerConfig { listen: mqtt, auth: Auth::Open {} }],
             limits: FrontLimits::default(),
             broker: None,
@@ -91,6 +103,7 @@ impl ServeConfig {
         if let Some(listen) = args.listen_api {
             config.listen_api = listen;
         }
+        config.insecure_api_without_tls |= args.insecure_api_without_tls;
         if let Some(listen) = args.listen_mqtt {
             config.listeners = vec![ListenerConfig { listen, auth: Auth::Open {} }];
         }
@@ -142,12 +155,13 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
+    let renew_admin = args.new_admin_token;
     let config = ServeConfig::from_args(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("could not start the runtime")?;
-    let ended = runtime.block_on(serve(config))?;
+    let ended = runtime.block_on(serve(config, renew_admin))?;
     // Nothing that is left holds anything that must be kept.
     runtime.shutdown_background();
     match ended {
@@ -162,15 +176,17 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Runs the service until it is stopped, or cannot keep its promises.
-pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
+/// Runs the service until it is stopped, or cannot keep its promises. `renew_admin`: a new admin token is wanted.
+pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<Ended> {
     // Before anything is opened or written.
     if !config.listen_api.ip().is_loopback() {
-        anyhow::bail!(
-            "the API has no login, so it listens on loopback addresses only, not on {}: keep 127.0.0.1, and reach it \
-             through an SSH tunnel, or a proxy on this machine that asks who is there",
+        anyhow::ensure!(
+            config.insecure_api_without_tls,
+            "the API has no TLS, so on {} its tokens would travel in the clear: keep 127.0.0.1, and reach it through an \
+             SSH tunnel, or a proxy on this machine that speaks TLS; or say --insecure-api-without-tls",
             config.listen_api
         );
+        tracing::warn!(api = %config.listen_api, "the API listens without TLS: tokens travel in the clear");
     }
     let fleet = match keys::fleet(&config.data)? {
         Some(fleet) => fleet,
@@ -208,7 +224,17 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
     let lives = Lives { heartbeat: config.heartbeat, ..Lives::default() };
     let known: Vec<_> = opened.fleet.products.keys().cloned().collect();
-    let service = Service::new(opened.fleet, online, lives, seed);
+    let mut service = Service::new(opened.fleet, online, lives, seed);
+    let ledger_file = opened.ledger.file().to_owned();
+    let mark = || {
+        place::mark(&config.data, &ledger_file)
+            .with_context(|| format!("could not mark the data folder {}", config.data.display()))
+    };
+    if opened.original {
+        mark()?;
+    } else {
+        service.found_copied(COPIED.to_owned());
+    }
 
     let staging = config.data.join("staging");
     std::fs::create_dir_all(&staging).with_context(|| format!("could not make {}", staging.display()))?;
@@ -237,6 +263,12 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         drop(gone.send(result));
     });
     thread.context("could not start the engine")?;
+    if !opened.original {
+        // Its reply says that the ledger knows: only then may the folder count as the original.
+        let begun = handle.command(Command::Recover { because: COPIED.to_owned() }).await?;
+        begun.context("could not begin to compare with the devices")?;
+        mark()?;
+    }
     for product in &products {
         let files = keys::offline_files(&config.data, product)?;
         let known = known.contains(product);
@@ -251,6 +283,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
             Err(refusal) => anyhow::bail!("{refusal}"),
         }
     }
+    first_token::provide(&config.data, config.first_token, renew_admin, &handle).await?;
     let link = tokio::spawn(broker_link::run(fleet.clone(), edge.broker.clone(), handle.clone(), to_broker));
 
     let stats = edge.bridge.clone();
@@ -259,6 +292,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<Ended> {
         images: Arc::new(StoreImages { store: edge.store.clone(), staging }),
         extras: Arc::new(move || view(stats.as_deref())),
         data_dir: config.data.clone(),
+        first_token: config.first_token,
     };
     // Who asks matters: an unsigned list is taken from this machine only.
     let service = router(api_state).into_make_service_with_connect_info::<SocketAddr>();
@@ -444,6 +478,8 @@ mod tests {
         let defaults = ServeConfig::default();
         assert_eq!(sample.listen_api, defaults.listen_api);
         assert_eq!(sample.heartbeat, defaults.heartbeat);
+        assert_eq!(sample.first_token, defaults.first_token);
+        assert_eq!(sample.insecure_api_without_tls, defaults.insecure_api_without_tls);
         assert_eq!(sample.limits, defaults.limits);
         assert_eq!(sample.listeners[0].listen, defaults.listeners[0].listen);
     }

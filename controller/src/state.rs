@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data>/ledger/        every fact, append-only; the truth
+//! <data>/place         tells the folder from a copy of it
 //! <data>/store/         checkpoint of what the ledger adds up to; may be deleted
 //! <data>/keys/<product>/{rollout,halt,snapshot,timestamp,telemetry}.pem
 //! <data>/products/<product>/{root,targets,release}.json     offline files of `keys init`
@@ -16,6 +17,7 @@ use crate::core::fact::Entry;
 use crate::core::fleet::Fleet;
 use crate::engine::Changed;
 use crate::ledger::{Ledger, LedgerError};
+use crate::place;
 use crate::store::sled::SledStore;
 use crate::store::{Key, Meta, Page, Prefix, Store, StoreError};
 
@@ -80,6 +82,8 @@ pub struct Opened {
     pub changed: Changed,
     /// What an operator should hear about the opening.
     pub notes: Vec<String>,
+    /// Nobody has put a copy in the place of the folder that was written to last.
+    pub original: bool,
 }
 
 /// Opens the data folder and folds the ledger into a fleet.
@@ -88,6 +92,7 @@ pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
     std::fs::create_dir_all(data).map_err(folder)?;
     let mut notes = Vec::new();
     let (mut ledger, recovery) = Ledger::open(&data.join("ledger"))?;
+    let original = place::is_original(data, ledger.next());
     if let Some(cut) = recovery.cut {
         notes.push(format!(
             "the ledger was cut at its last whole frame: {} B after byte {} of {} were not whole; \
@@ -134,7 +139,7 @@ pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
     let term = ledger.term().max(store.recovered().term) + 1;
     ledger.begin_term(term)?;
     store.fence(term)?;
-    Ok(Opened { fleet: state, ledger, store, term, checkpointed, changed, notes })
+    Ok(Opened { fleet: state, ledger, store, term, checkpointed, changed, notes, original })
 }
 
 /// Reads the checkpoint; none if its writing was cut short.
@@ -185,7 +190,11 @@ fn take(fleet: &mut Fleet, key: Key, value: &[u8]) -> bool {
         Key::Pending(id) => put(&mut fleet.pending, id, value),
         Key::Claim(id) => put(&mut fleet.claims, id, value),
         Key::Factory(id) => put(&mut fleet.factories, id, value),
+        Key::Meta(Meta::Access) => serde_json::from_slice(value).map(|a| fleet.access = a).is_ok(),
         Key::Meta(Meta::Reports) => serde_json::from_slice(value).map(|n| fleet.reports = n).is_ok(),
+        Key::Meta(Meta::Comparison) => {
+            serde_json::from_slice(value).map(|comparison| fleet.comparison = comparison).is_ok()
+        }
         Key::Meta(_) | Key::Release(..) | Key::Counters(..) => true,
     }
 }

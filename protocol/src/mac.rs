@@ -224,6 +224,17 @@ mod tests {
         assert_eq!(sealed, br#"{"e":4,"text":"hi","m":"bEyATWGdPOw3pwGpdGln9A"}"#);
     }
 
+    /// The example of docs/protocol.md; never change it.
+    #[test]
+    fn a_request_to_present_files_is_sealed_as_it_always_was() {
+        use crate::message::{Answer, AnswerKind};
+        use crate::tuf::Role;
+        let kind = AnswerKind::Present { roles: vec![Role::Release, Role::Halt] };
+        let sealed = key(&keys().0, Direction::Down, "d1", 0).seal(&Answer { e: 0, k: 1, kind });
+        let text = r#"{"e":0,"k":1,"t":"present","roles":["release","halt"],"m":"tgNylm2gvMYsCw16yMShvA"}"#;
+        assert_eq!(String::from_utf8(sealed).unwrap(), text);
+    }
+
     #[test]
     fn another_direction_device_epoch_or_byte_does_not_open() {
         let (device, controller) = keys();

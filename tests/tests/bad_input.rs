@@ -295,14 +295,14 @@ fn a_broker_address_that_is_none_is_refused() {
     refused(&ran, &["http://x", "mqtt://host:port"]);
 }
 
-/// The API has no login: who asks for it on another address is told before anything is written.
+/// The API has no TLS: who asks for it on another address is told before anything is written.
 #[test]
-fn an_api_for_everybody_is_refused() {
+fn an_api_whose_tokens_would_travel_in_the_clear_is_refused() {
     let lab = Lab::bare(Broker::Embedded);
     let fresh = lab.path("fresh");
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:7880"] {
         let ran = lab.run(&["serve", "--data", &show(&fresh), "--listen-api", address]);
-        refused(&ran, &[address, "no login", "SSH tunnel"]);
+        refused(&ran, &[address, "in the clear", "SSH tunnel", "--insecure-api-without-tls"]);
     }
     assert!(!fresh.exists());
 }

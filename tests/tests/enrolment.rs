@@ -53,8 +53,22 @@ fn a_factory_vouches_for_its_devices_and_one_changed_byte_undoes_it() {
     let (list, signature) = (lab.path("list.jsonl"), lab.path("list.sig"));
     std::fs::write(&list, format!("{}\n", device.identity())).unwrap();
     let key = lab.path("line-1.pem");
-    lab.json(&["keys", "factory", "--out", &show(&key)]);
-    let sign = ["factory", "sign", &show(&list), "--fleet", "lab", "--key", &show(&key)];
+    let words = lab.path("words");
+    std::fs::write(&words, "correct horse\n").unwrap();
+    std::fs::set_permissions(&words, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let words = show(&words);
+    lab.json(&["keys", "factory", "--out", &show(&key), "--passphrase-file", &words]);
+    let sign = [
+        "factory",
+        "sign",
+        &show(&list),
+        "--fleet",
+        "lab",
+        "--key",
+        &show(&key),
+        "--passphrase-file",
+        &words,
+    ];
     lab.json(&[&sign[..], &["--out", &show(&signature)]].concat());
     let (list, signature) = (show(&list), show(&signature));
     let add = ["device", "add", "--file", &list, "--signature", &signature];

@@ -6,7 +6,7 @@
 
 use tern_controller::core::rollout::plan::Reach;
 use tern_controller::core::rollout::record::Status;
-use tern_tests::sim::clock::{HOUR, MINUTE};
+use tern_tests::sim::clock::{HOUR, MINUTE, SECOND};
 use tern_tests::sim::hostile::Hostility;
 use tern_tests::sim::operator::plan;
 use tern_tests::sim::{Faults, Sim, SimConfig, Trial};
@@ -90,10 +90,28 @@ fn ten_thousand_hostile_brokers() {
     campaign(first..first + number("TERN_HOSTILE_SEEDS", 10_000));
 }
 
+/// A broker that only acts by itself.
+fn calm(until: u64) -> Hostility {
+    let (hides, mutes, holds, bends, doubles) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    Hostility { until, hides, mutes, holds, bends, doubles, acts_every: MINUTE, thief: false }
+}
+
+#[test]
+fn should_find_a_broker_that_also_stole_the_devices_keys() {
+    let thief = Hostility { thief: true, acts_every: 10 * SECOND, ..calm(2 * HOUR) };
+    let mut sim = world(7001, thief);
+    let rc = sim.publish(Trial::Healthy);
+    sim.start(rc, plan(&[Reach::Devices(1), Reach::All], 60));
+
+    sim.run_for(2 * HOUR - MINUTE);
+
+    let hit = sim.violations.iter().any(|v| v.contains("is not what the device's journal holds"));
+    assert!(hit, "the thief was not seen: {:?}\n{}", sim.violations, sim.tail(30));
+}
+
 #[test]
 fn a_broker_that_lets_no_outcome_through_widens_nothing() {
-    let silent =
-        Hostility { until: 3 * HOUR, hides: 0.0, mutes: 1.0, holds: 0.0, bends: 0.0, acts_every: MINUTE };
+    let silent = Hostility { mutes: 1.0, ..calm(3 * HOUR) };
     let mut sim = world(7000, silent);
     let rc = sim.publish(Trial::Healthy);
     let rollout = sim.start(rc, plan(&[Reach::Devices(1), Reach::All], 60));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
+use super::table::Table;
 use super::{BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, timing};
 use crate::command::Program;
 use crate::hooks::{Hook, HookStep};
@@ -27,20 +28,20 @@ pub(super) struct File {
     user: Option<String>,
     password_file: Option<PathBuf>,
     claim_file: Option<PathBuf>,
-    tls: Option<TlsFiles>,
+    tls: Option<Table<TlsFiles>>,
     #[serde(default = "data_dir")]
     data_dir: PathBuf,
     #[serde(default = "runtime_dir")]
     runtime_dir: PathBuf,
     #[serde(default = "root")]
     root: PathBuf,
-    slots: SlotsFile,
+    slots: Table<SlotsFile>,
     #[serde(default)]
-    probes: Vec<ProbeFile>,
+    probes: Vec<Table<ProbeFile>>,
     #[serde(default)]
-    hooks: Vec<HookFile>,
+    hooks: Vec<Table<HookFile>>,
     #[serde(default)]
-    timing: Timing,
+    timing: Table<Timing>,
 }
 
 #[derive(Deserialize)]
@@ -96,13 +97,14 @@ pub(super) fn program_deadline() -> Duration {
 impl File {
     /// Checks what no single key can tell.
     pub(super) fn checked(self) -> Result<Config, String> {
+        let (tls, slots) = (self.tls.map(|tls| tls.0), self.slots.0);
         if self.brokers.is_empty() {
             return Err("brokers is empty; name at least one".into());
         }
-        if self.brokers.iter().any(|broker| broker.tls) && self.tls.is_none() {
+        if self.brokers.iter().any(|broker| broker.tls) && tls.is_none() {
             return Err("a broker is mqtts:// but there is no [tls] section; name at least its ca".into());
         }
-        if self.tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
+        if tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
             return Err("tls.cert and tls.key go together; name both or neither".into());
         }
         if self.user.is_none() && self.password_file.is_some() {
@@ -114,14 +116,16 @@ impl File {
                 self.component
             ));
         }
-        if self.slots.capacity == 0 {
+        if slots.capacity == 0 {
             return Err("slots.capacity is 0; say how many bytes one slot can hold".into());
         }
-        let probes = self.probes.into_iter().map(|p| program(p.name, p.command, p.deadline));
+        let probes = self.probes.into_iter().map(|Table(p)| program(p.name, p.command, p.deadline));
         let probes = probes.collect::<Result<_, _>>()?;
-        let hook = |h: HookFile| Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? });
+        let hook = |Table(h): Table<HookFile>| {
+            Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? })
+        };
         let hooks = self.hooks.into_iter().map(hook).collect::<Result<_, String>>()?;
-        let slots_dir = self.slots.dir.unwrap_or_else(|| self.data_dir.join("slots"));
+        let slots_dir = slots.dir.unwrap_or_else(|| self.data_dir.join("slots"));
         Ok(Config {
             fleet: self.fleet,
             device: self.device,
@@ -134,14 +138,14 @@ impl File {
             user: self.user,
             password_file: self.password_file,
             claim_file: self.claim_file,
-            tls: self.tls,
+            tls,
             data_dir: self.data_dir,
             runtime_dir: self.runtime_dir,
             root: self.root,
-            slots: SlotsConfig { dir: slots_dir, capacity: self.slots.capacity },
+            slots: SlotsConfig { dir: slots_dir, capacity: slots.capacity },
             probes,
             hooks,
-            timing: self.timing.checked()?,
+            timing: self.timing.0.checked()?,
         })
     }
 }

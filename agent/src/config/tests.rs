@@ -102,6 +102,15 @@ fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
 }
 
 #[test]
+fn a_table_is_read_by_its_keys_and_never_by_position() {
+    for text in ["timing = [1, 30]", "tls = ['ca.pem']", "probes = [['p', ['/bin/true'], 1]]"] {
+        let refusal = refusal(&format!("{text}\n{SMALLEST}"));
+        assert!(refusal.contains("invalid type: sequence, expected a table"), "{refusal}");
+        assert!(refusal.contains("line 1"), "{refusal}");
+    }
+}
+
+#[test]
 fn a_missing_file_a_missing_key_and_a_bad_id_are_named() {
     let error = Config::load(Path::new("/no/such/agent.toml")).unwrap_err();
     assert!(error.to_string().contains("/no/such/agent.toml"), "{error}");

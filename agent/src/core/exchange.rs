@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 
+use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::claim::Claimed;
-use tern_protocol::limits::ANSWER_MAX;
+use tern_protocol::limits::{ANSWER_MAX, PRESENTED_MAX};
 use tern_protocol::mac::{Direction, MacKey, epoch_of};
 use tern_protocol::message::{
     Answer, AnswerKind, Enrol, Hello, Nonce, Proof, Report, ReportKind, TimeAnswer, challenge_signing_input,
     enrol_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
+use tern_protocol::tuf::Role;
 
 use super::agent::{Agent, Output};
 use super::state::{Effect, Event, State, UpdatingStep};
@@ -155,12 +157,16 @@ impl Agent {
         }
         self.exchange.unheard += 1;
         if self.exchange.unheard >= UNHEARD_MAX {
-            self.exchange.unheard = 0;
-            self.exchange.greeted = false;
-            self.exchange.hellos = 0;
-            self.exchange.resend_at = now.uptime;
-            self.durable.outbox.drop_hello();
+            self.greet_again(now);
         }
+    }
+
+    fn greet_again(&mut self, now: Now) {
+        self.exchange.unheard = 0;
+        self.exchange.greeted = false;
+        self.exchange.hellos = 0;
+        self.exchange.resend_at = now.uptime;
+        self.durable.outbox.drop_hello();
     }
 
     fn greet(&mut self, now: Now) {
@@ -368,12 +374,29 @@ impl Agent {
             (0, AnswerKind::Grant { challenge, epoch, counter }) => {
                 self.granted(challenge, epoch, counter, now)
             }
+            (0, AnswerKind::Present { roles }) => self.present(&roles, now),
             (0, _) => {}
             (_, AnswerKind::Ack { ranges, registry }) => self.acknowledged(&ranges, registry, now),
             (_, AnswerKind::Answer { nonce, time, rollout, halt }) => {
                 self.answered(nonce, time, rollout, halt, now);
             }
-            (_, AnswerKind::Challenge { .. } | AnswerKind::Grant { .. }) => {}
+            (_, AnswerKind::Challenge { .. } | AnswerKind::Grant { .. } | AnswerKind::Present { .. }) => {}
+        }
+    }
+
+    /// The service has lost its data folder, or an older one was put back. What it should believe of us is signed.
+    fn present(&mut self, roles: &[Role], now: Now) {
+        if roles.is_empty() {
+            self.greet_again(now);
+        }
+        // Each role once: nobody may have us send more than there is.
+        for role in Role::ALL.into_iter().filter(|role| roles.contains(role)) {
+            let Some(bytes) = self.trust.file(role) else { continue };
+            let files = vec![File { role, bytes: bytes.to_vec() }];
+            let payload = Bundle { root: self.trust.root().version, files }.pack_stored();
+            if payload.len() <= PRESENTED_MAX {
+                self.publish(UpKind::Report, payload);
+            }
         }
     }
 

@@ -146,8 +146,8 @@ fn only_topics_of_devices_are_routed_by_the_front() {
 fn a_message_above_the_ceiling_of_its_topic_is_refused() {
     let topic = own_topics().remove(0);
     let publish = |length| may_publish(&fleet(), &device(), &topic, false, length);
-    assert!(publish(limits::REPORT_MAX).is_ok());
-    assert!(matches!(publish(limits::REPORT_MAX + 1), Err(Denied::Size { .. })));
+    assert!(publish(limits::PRESENTED_MAX).is_ok());
+    assert!(matches!(publish(limits::PRESENTED_MAX + 1), Err(Denied::Size { .. })));
 }
 
 #[test]

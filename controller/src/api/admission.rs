@@ -4,6 +4,7 @@
 use axum::extract::{Path, State};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId};
 
+use super::access::Caller;
 use super::answer::{Answer, Body, Failure, good, name};
 use super::routes::Shared;
 use super::types::{
@@ -14,8 +15,8 @@ use crate::clock;
 use crate::core::fleet::Fleet;
 use crate::core::service::{Admission, Command, Reply, Service};
 
-async fn done(state: &Shared, command: Command) -> Answer<DoneBody> {
-    match state.api.engine.command(command).await?? {
+async fn done(state: &Shared, caller: &Caller, command: Command) -> Answer<DoneBody> {
+    match caller.command(state, command).await? {
         Reply::Done { what } => good(DoneBody { done: what }),
         other => Err(Failure::internal(format!("the engine answered {other:?} to a decision"))),
     }
@@ -29,9 +30,13 @@ async fn look<T: Send + 'static>(
 }
 
 /// Registers the devices of a signed list.
-pub(super) async fn signed_list(State(state): State<Shared>, body: Body<SignedList>) -> Answer<AddedDevices> {
+pub(super) async fn signed_list(
+    State(state): State<Shared>,
+    caller: Caller,
+    body: Body<SignedList>,
+) -> Answer<AddedDevices> {
     let SignedList { list, signature } = body.0;
-    match state.api.engine.command(Command::AddDevices { list, signature }).await?? {
+    match caller.command(&state, Command::AddDevices { list, signature }).await? {
         Reply::Devices { added, renewed } => good(AddedDevices { added, renewed }),
         other => Err(Failure::internal(format!("the engine answered {other:?} to a list of devices"))),
     }
@@ -40,13 +45,14 @@ pub(super) async fn signed_list(State(state): State<Shared>, body: Body<SignedLi
 /// Decides about one device.
 pub(super) async fn decide(
     State(state): State<Shared>,
+    caller: Caller,
     Path((device, verb)): Path<(String, String)>,
     body: Body<Because>,
 ) -> Answer<DoneBody> {
     let device: DeviceId = name(&device)?;
     let admission = serde_json::from_value::<Admission>(verb.as_str().into());
     let Ok(admission) = admission else { return Err(super::answer::no_such_path().await) };
-    done(&state, Command::Admit { device, admission, reason: body.0.reason }).await
+    done(&state, &caller, Command::Admit { device, admission, reason: body.0.reason }).await
 }
 
 /// Lists the devices that wait, the one that waits longest first.
@@ -87,15 +93,23 @@ pub(super) async fn claims(State(state): State<Shared>) -> Answer<Vec<ClaimLine>
 }
 
 /// Makes a claim; the answer is the only place where its token is ever seen.
-pub(super) async fn create_claim(State(state): State<Shared>, body: Body<NewClaim>) -> Answer<CreatedClaim> {
-    match state.api.engine.command(Command::CreateClaim(body.0)).await?? {
+pub(super) async fn create_claim(
+    State(state): State<Shared>,
+    caller: Caller,
+    body: Body<NewClaim>,
+) -> Answer<CreatedClaim> {
+    match caller.command(&state, Command::CreateClaim(body.0)).await? {
         Reply::Claim { claim, token } => good(CreatedClaim { claim, token }),
         other => Err(Failure::internal(format!("the engine answered {other:?} to a claim"))),
     }
 }
 
-pub(super) async fn revoke_claim(State(state): State<Shared>, Path(id): Path<String>) -> Answer<DoneBody> {
-    done(&state, Command::RevokeClaim(name::<ClaimId>(&id)?)).await
+pub(super) async fn revoke_claim(
+    State(state): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<DoneBody> {
+    done(&state, &caller, Command::RevokeClaim(name::<ClaimId>(&id)?)).await
 }
 
 pub(super) async fn factories(State(state): State<Shared>) -> Answer<Vec<FactoryLine>> {
@@ -111,11 +125,19 @@ pub(super) async fn factories(State(state): State<Shared>) -> Answer<Vec<Factory
     good(look(&state, lines).await?)
 }
 
-pub(super) async fn trust_factory(State(state): State<Shared>, body: Body<TrustFactory>) -> Answer<DoneBody> {
+pub(super) async fn trust_factory(
+    State(state): State<Shared>,
+    caller: Caller,
+    body: Body<TrustFactory>,
+) -> Answer<DoneBody> {
     let TrustFactory { factory, key } = body.0;
-    done(&state, Command::TrustFactory { factory, key }).await
+    done(&state, &caller, Command::TrustFactory { factory, key }).await
 }
 
-pub(super) async fn revoke_factory(State(state): State<Shared>, Path(id): Path<String>) -> Answer<DoneBody> {
-    done(&state, Command::RevokeFactory(name::<FactoryId>(&id)?)).await
+pub(super) async fn revoke_factory(
+    State(state): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<DoneBody> {
+    done(&state, &caller, Command::RevokeFactory(name::<FactoryId>(&id)?)).await
 }

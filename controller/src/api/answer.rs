@@ -6,7 +6,7 @@ use std::str::FromStr;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -21,6 +21,8 @@ use crate::engine::Stopped;
 pub(super) struct Failure {
     status: StatusCode,
     body: ErrorBody,
+    /// Boxed, for few have one.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 pub(super) type Answer<T> = Result<axum::Json<T>, Failure>;
@@ -32,7 +34,20 @@ pub(super) fn good<T: Serialize>(value: T) -> Answer<T> {
 
 impl Failure {
     pub(super) fn new(status: StatusCode, error: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { status, body: ErrorBody { error: error.into(), hint: hint.into() } }
+        Self { status, body: ErrorBody { error: error.into(), hint: hint.into() }, header: None }
+    }
+
+    /// Adds a header to the answer.
+    pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some(Box::new((name, value))), ..self }
+    }
+
+    /// Tells whether it refuses whoever asks, and not what is asked.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
+        )
     }
 
     pub(super) fn internal(error: impl Display) -> Self {
@@ -43,7 +58,12 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, axum::Json(self.body)).into_response()
+        let mut response = (self.status, axum::Json(self.body)).into_response();
+        if let Some(header) = self.header {
+            let (name, value) = *header;
+            response.headers_mut().insert(name, value);
+        }
+        response
     }
 }
 
@@ -53,6 +73,7 @@ impl From<Refusal> for Failure {
             RefusalKind::NotFound => StatusCode::NOT_FOUND,
             RefusalKind::Conflict => StatusCode::CONFLICT,
             RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            RefusalKind::Denied => StatusCode::FORBIDDEN,
             RefusalKind::Unsigned => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refusal.what, refusal.hint)

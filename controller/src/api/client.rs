@@ -5,10 +5,12 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use p256::elliptic_curve::zeroize::Zeroizing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::types::{ErrorBody, StoredImage};
+use crate::core::access::Secret;
 
 /// An answer of the service.
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
@@ -21,6 +23,10 @@ const UPLOAD: Duration = Duration::from_secs(3600);
 pub struct Client {
     agent: ureq::Agent,
     base: String,
+    /// `Bearer` and the token; never printed.
+    authorization: Option<Zeroizing<String>>,
+    /// Why there is no token, though one was wanted: what is wrong, and what to do.
+    trouble: Option<(String, String)>,
 }
 
 /// Says why the service did not do what was asked.
@@ -47,6 +53,14 @@ pub enum ClientError {
         #[source]
         source: ureq::Error,
     },
+    /// The token to show cannot be had, or may not go there.
+    #[error("{what}")]
+    Token {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
     /// A file could not be sent.
     #[error("could not read {path}")]
     File {
@@ -65,6 +79,7 @@ impl ClientError {
             Self::Unreachable { .. } => {
                 "start it with `tern serve`, or name another one with --api or TERN_API".to_owned()
             }
+            Self::Token { hint, .. } => hint.clone(),
             Self::Refused(body, _) => body.hint.clone(),
             Self::Answer { .. } => "use the same version of `tern` for both".to_owned(),
             Self::File { .. } => "check the path".to_owned(),
@@ -84,9 +99,38 @@ impl Client {
             .proxy(None)
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_global(Some(PATIENCE))
+            // The token is for this service and not for where it would point.
+            .max_redirects(0)
             .user_agent(concat!("tern/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { agent: config.new_agent(), base: base.trim_end_matches('/').to_owned() }
+        Self {
+            agent: config.new_agent(),
+            base: base.trim_end_matches('/').to_owned(),
+            authorization: None,
+            trouble: None,
+        }
+    }
+
+    /// Shows this token with every request from now on.
+    pub fn with_token(mut self, token: &Secret) -> Self {
+        self.authorization = Some(Zeroizing::new(format!("Bearer {}", token.reveal().as_str())));
+        self
+    }
+
+    /// Fails every request from now on, before it is sent, for this reason.
+    pub fn with_trouble(mut self, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        self.trouble = Some((what.into(), hint.into()));
+        self
+    }
+
+    /// Returns why there is no token, though one was wanted.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.as_ref().map(|(what, _)| what.clone())
+    }
+
+    /// Tells whether there is a token to show.
+    pub fn has_token(&self) -> bool {
+        self.authorization.is_some()
     }
 
     /// Returns where the service is.
@@ -96,12 +140,12 @@ impl Client {
 
     /// Reads a path.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
-        self.read(self.agent.get(self.url(path)).call())
+        self.read(self.authorized(self.agent.get(self.url(path)))?.call())
     }
 
     /// Sends a value to a path.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Answer<T> {
-        self.read(self.agent.post(self.url(path)).send_json(body))
+        self.read(self.authorized(self.agent.post(self.url(path)))?.send_json(body))
     }
 
     /// Sends an image; `progress` hears how many bytes more are on their way.
@@ -111,8 +155,7 @@ impl Client {
         let length = file.metadata().map_err(failed)?.len();
         let body = ureq::SendBody::from_owned_reader(Counted { file, progress });
         let request = self
-            .agent
-            .put(self.url("/v1/images"))
+            .authorized(self.agent.put(self.url("/v1/images")))?
             .config()
             .timeout_global(Some(UPLOAD))
             .build()
@@ -121,6 +164,16 @@ impl Client {
             .header("expect", "100-continue")
             .content_type("application/octet-stream");
         self.read(request.send(body))
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> Answer<ureq::RequestBuilder<B>> {
+        if let Some((what, hint)) = &self.trouble {
+            return Err(ClientError::Token { what: what.clone(), hint: hint.clone() });
+        }
+        Ok(match &self.authorization {
+            Some(bearer) => request.header("authorization", bearer.as_str()),
+            None => request,
+        })
     }
 
     fn url(&self, path: &str) -> String {

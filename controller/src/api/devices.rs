@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::ops::Bound;
 
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use tern_protocol::id::{DeviceId, ProductId};
 
+use super::access::{Caller, is_from_here};
 use super::answer::{Answer, Body, Failure, Query, good, name};
 use super::routes::Shared;
 use super::types::{AddDevices, AddedDevices, DeviceLine, DeviceView};
@@ -44,7 +45,9 @@ pub(super) async fn list(State(state): State<Shared>, query: Query<Which>) -> An
 /// Registers devices on nobody's word: the request must say so, and come from this machine.
 pub(super) async fn add(
     State(state): State<Shared>,
+    caller: Caller,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
     body: Body<AddDevices>,
 ) -> Answer<AddedDevices> {
     let AddDevices { devices, unsigned } = body.0;
@@ -52,8 +55,11 @@ pub(super) async fn add(
         let hint = "send it signed to /v1/factory-lists, or say \"unsigned\": true";
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "nobody has signed this list", hint));
     }
-    if !peer.ip().to_canonical().is_loopback() {
-        let error = format!("{} is not this machine, and nobody has signed this list", peer.ip());
+    if !is_from_here(peer, &headers) {
+        let error = format!(
+            "{} is not this machine, or asks for another, and nobody has signed this list",
+            peer.ip()
+        );
         return Err(Failure::new(StatusCode::FORBIDDEN, error, "have a trusted factory sign it"));
     }
     let products: BTreeSet<ProductId> = devices.iter().map(|entry| entry.registry.product.clone()).collect();
@@ -67,7 +73,7 @@ pub(super) async fn add(
         return Err(Failure::new(StatusCode::CONFLICT, error, hint));
     }
     let command = Command::AddUnsignedDevices { devices };
-    match state.api.engine.command(command).await?? {
+    match caller.command(&state, command).await? {
         Reply::Devices { added, renewed } => good(AddedDevices { added, renewed }),
         other => Err(Failure::internal(format!("the engine answered {other:?} to a list of devices"))),
     }

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use tern_protocol::id::ProductId;
 use tern_protocol::tuf::Role;
 
+use super::access::Caller;
 use super::answer::{Answer, Body, Failure, good, name};
 use super::routes::Shared;
 use super::types::{DoneBody, KeysView, RenewOffline};
@@ -27,6 +28,7 @@ pub(super) async fn show(State(state): State<Shared>, Path(product): Path<String
 /// signed with them unless the files are accepted.
 pub(super) async fn renew(
     State(state): State<Shared>,
+    caller: Caller,
     Path(product): Path<String>,
     body: Body<RenewOffline>,
 ) -> Answer<DoneBody> {
@@ -54,7 +56,7 @@ pub(super) async fn renew(
     let id = product.clone();
     state.api.engine.query(move |service, _| service.stage_keys(id, keys)).await?;
     let command = Command::RenewOffline { product: product.clone(), files: files.clone() };
-    let Reply::Done { what } = state.api.engine.command(command).await?? else {
+    let Reply::Done { what } = caller.command(&state, command).await? else {
         return Err(Failure::internal("the engine answered something else to new files"));
     };
     let data = state.api.data_dir.clone();

@@ -12,7 +12,7 @@ use crate::ledger::Ledger;
 const ROLLOUTS: usize = 20;
 
 /// Writes the text format, version 0.0.4.
-pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> String {
+pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView, refused_callers: u64) -> String {
     let (fleet, counters) = (service.fleet(), service.counters());
     let EdgeView { wire, front, .. } = edge;
     let mut page = Page::default();
@@ -31,8 +31,14 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView) -> Strin
         "Products for which nothing can be signed: wake somebody",
         trouble,
     );
+    let recovery = super::recover::view(service);
+    let comparing = u64::from(recovery.comparing);
+    page.one("tern_comparing", "gauge", "1: compares with devices after a restore, signs nothing", comparing);
+    page.one("tern_comparing_devices_compared", "gauge", "Devices that were compared", recovery.compared);
     let refused = counters.refused();
     page.one("tern_enrolments_refused_total", "counter", "Enrolments by claims that were not good", refused);
+    let help = "Requests to the API refused for want of a token or of a role";
+    page.one("tern_api_refused_total", "counter", help, refused_callers);
     page.one("tern_ledger_frames", "counter", "Frames of the ledger", ledger.next());
     page.one("tern_wire_pack_bytes_total", "counter", "Payload of packs sent", wire.packs);
     page.one("tern_wire_down_bytes_total", "counter", "MQTT bytes to devices", wire.down);

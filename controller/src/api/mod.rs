@@ -1,18 +1,21 @@
-//! The HTTP API under `/v1`, meant for loopback: who reaches it is an operator.
+//! The HTTP API under `/v1`: whoever has a token may do what its role says.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`types`] | request and response shapes |
 //! | [`routes`] | which path does what |
 //! | [`client`] | the same from the command line's side |
+//! | [`access`], `throttle` | the gate before every path |
 //! | `answer` | reading requests, writing errors |
 //! | `devices`, `releases`, `keys`, `rollouts`, `ledger` | what the paths do |
+//! | `tokens` | tokens made and taken back |
 //! | `admission` | claims, factories, and decisions about devices |
 //! | `images` | taking in the bytes of an image |
 //! | `preview` | what an operator should know before starting |
 //! | `views` | from the fleet to the shapes |
 //! | `metrics` | the numbers that Prometheus reads |
 
+pub mod access;
 mod admission;
 mod answer;
 pub mod client;
@@ -22,12 +25,17 @@ mod keys;
 mod ledger;
 mod metrics;
 mod preview;
+mod recover;
 mod releases;
 mod rollouts;
 pub mod routes;
+mod throttle;
+mod tokens;
 pub mod types;
 mod views;
 
+#[cfg(test)]
+mod access_tests;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]
@@ -68,4 +76,6 @@ pub struct ApiState {
     pub extras: Extras,
     /// The data folder.
     pub data_dir: PathBuf,
+    /// How the first admin token comes to its holder.
+    pub first_token: access::FirstToken,
 }

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use tern_protocol::id::ProductId;
 use tern_protocol::tuf::Role;
 
+use super::access::Caller;
 use super::answer::{Answer, Body, Failure, good, name};
 use super::routes::Shared;
 use super::types::{PublishRelease, Published, ReleaseFile, ReleaseView};
@@ -46,6 +47,7 @@ pub(super) async fn list(
 
 pub(super) async fn publish(
     State(state): State<Shared>,
+    caller: Caller,
     Path(product): Path<String>,
     body: Body<PublishRelease>,
 ) -> Answer<Published> {
@@ -54,7 +56,7 @@ pub(super) async fn publish(
     let (releases, images) = (releases_in(&file), state.api.images.clone());
     let check = tokio::task::spawn_blocking(move || all_stored(&releases, &images)).await;
     check.map_err(Failure::internal)??;
-    match state.api.engine.command(Command::PublishRelease { product, file }).await?? {
+    match caller.command(&state, Command::PublishRelease { product, file }).await? {
         Reply::Published { releases } => good(Published { releases }),
         other => Err(Failure::internal(format!("the engine answered {other:?} to a release"))),
     }

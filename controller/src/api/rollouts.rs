@@ -3,6 +3,7 @@
 use axum::extract::{Path, State};
 use tern_protocol::id::RolloutId;
 
+use super::access::Caller;
 use super::answer::{Answer, Body, Failure, MaybeBody, good, name};
 use super::routes::Shared;
 use super::types::{DoneBody, Kill, Preview, Promote, RolloutLine, RolloutView, StartRollout};
@@ -27,37 +28,51 @@ pub(super) async fn preview(State(state): State<Shared>, body: Body<StartRollout
 }
 
 /// Answers with the name, which the request may have left to us.
-pub(super) async fn start(State(state): State<Shared>, body: Body<StartRollout>) -> Answer<DoneBody> {
+pub(super) async fn start(
+    State(state): State<Shared>,
+    caller: Caller,
+    body: Body<StartRollout>,
+) -> Answer<DoneBody> {
     let rollout = body.0.name().map_err(|e| {
         let hint = "give a shorter one with --name".to_owned();
         Refusal { kind: RefusalKind::Invalid, what: e.to_string(), hint }
     })?;
     let StartRollout { product, rc, attempt, plan, .. } = body.0;
-    run(&state, Command::Start { rollout, product, rc, attempt, plan }).await
+    run(&state, &caller, Command::Start { rollout, product, rc, attempt, plan }).await
 }
 
-pub(super) async fn pause(State(state): State<Shared>, Path(id): Path<String>) -> Answer<DoneBody> {
-    run(&state, Command::Pause(name(&id)?)).await
+pub(super) async fn pause(
+    State(state): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<DoneBody> {
+    run(&state, &caller, Command::Pause(name(&id)?)).await
 }
 
-pub(super) async fn resume(State(state): State<Shared>, Path(id): Path<String>) -> Answer<DoneBody> {
-    run(&state, Command::Resume(name(&id)?)).await
+pub(super) async fn resume(
+    State(state): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<DoneBody> {
+    run(&state, &caller, Command::Resume(name(&id)?)).await
 }
 
 pub(super) async fn promote(
     State(state): State<Shared>,
+    caller: Caller,
     Path(id): Path<String>,
     body: Body<Promote>,
 ) -> Answer<DoneBody> {
-    run(&state, Command::Promote { rollout: name(&id)?, from_phase: body.0.from_phase }).await
+    run(&state, &caller, Command::Promote { rollout: name(&id)?, from_phase: body.0.from_phase }).await
 }
 
 pub(super) async fn kill(
     State(state): State<Shared>,
+    caller: Caller,
     Path(id): Path<String>,
     body: MaybeBody<Kill>,
 ) -> Answer<DoneBody> {
-    run(&state, Command::Kill { rollout: name(&id)?, reason: mended(&body.0.reason) }).await
+    run(&state, &caller, Command::Kill { rollout: name(&id)?, reason: mended(&body.0.reason) }).await
 }
 
 /// A reason is printed on many screens: it is short, and commands no terminal. It is mended and not refused, for
@@ -71,8 +86,8 @@ fn mended(reason: &str) -> String {
     if reason.is_empty() { "no reason given".to_owned() } else { reason }
 }
 
-async fn run(state: &Shared, command: Command) -> Answer<DoneBody> {
-    match state.api.engine.command(command).await?? {
+async fn run(state: &Shared, caller: &Caller, command: Command) -> Answer<DoneBody> {
+    match caller.command(state, command).await? {
         Reply::Done { what } => good(DoneBody { done: what }),
         other => Err(Failure::internal(format!("the engine answered {other:?} to a command on a rollout"))),
     }

@@ -15,14 +15,16 @@ use tern_protocol::topic::Topic;
 use tern_protocol::tuf::content::point_hex;
 use tokio::sync::mpsc;
 
+use super::access::FirstToken;
 use super::client::{Client, ClientError};
 use super::types::*;
 use super::{ApiState, Images, routes};
 use crate::clock;
+use crate::core::access::{Made, Role, Secret};
 use crate::core::fact::DeviceEntry;
 use crate::core::rollout::plan::{Phase, Plan, Reach};
 use crate::core::rollout::policy::PhaseRule;
-use crate::core::service::{Command, Lives, Service};
+use crate::core::service::{Command, Lives, MintToken, Service};
 use crate::engine::{self, Engine, Works};
 use crate::keys::{self, InitOptions};
 use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
@@ -54,6 +56,7 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) engine: Engine,
     pub(crate) runtime: tokio::runtime::Runtime,
+    api: ApiState,
     thread: Option<std::thread::JoinHandle<()>>,
     pub(crate) options: InitOptions,
     /// Topics that were published, in order.
@@ -62,6 +65,20 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::build(FirstToken::File, true)
+    }
+
+    /// A service that lets whoever asks first from loopback make the first token.
+    pub(crate) fn open() -> Self {
+        Self::build(FirstToken::Loopback, false)
+    }
+
+    /// A service for which nobody has made a token yet.
+    pub(crate) fn without_tokens() -> Self {
+        Self::build(FirstToken::File, false)
+    }
+
+    fn build(first_token: FirstToken, with_admin: bool) -> Self {
         let home = TempDir::new().unwrap();
         let options = InitOptions::unencrypted(
             "acme".parse().unwrap(),
@@ -98,6 +115,12 @@ impl World {
         let files = keys::offline_files(data, product).unwrap();
         let add = Command::AddProduct { product: product.clone(), files };
         runtime.block_on(engine.command(add)).unwrap().unwrap();
+        let (id, hash) = (admin().id(), admin().hash());
+        let (token, made) = ("root".parse().unwrap(), Made::File);
+        let mint = MintToken { token, role: Role::Admin, expires: None, id, hash, made };
+        if with_admin {
+            runtime.block_on(engine.command(Command::CreateToken(mint))).unwrap().unwrap();
+        }
 
         let staging = home.path().join("staging");
         std::fs::create_dir(&staging).unwrap();
@@ -110,13 +133,14 @@ impl World {
                 listeners: vec!["127.0.0.1:1883".into()],
             }),
             data_dir: data.clone(),
+            first_token,
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let service = routes::router(api).into_make_service_with_connect_info::<SocketAddr>();
+        let service = routes::router(api.clone()).into_make_service_with_connect_info::<SocketAddr>();
         runtime.spawn(async move { axum::serve(listener, service).await.unwrap() });
-        let client = Client::new(&format!("http://{address}"));
-        Self { home, client, address, engine, runtime, thread: Some(thread), options, published }
+        let client = Client::new(&format!("http://{address}")).with_token(&admin());
+        Self { home, client, address, engine, runtime, api, thread: Some(thread), options, published }
     }
 
     pub(crate) fn product(&self) -> &ProductId {
@@ -176,13 +200,39 @@ impl World {
         self.client.get(&format!("/v1/rollouts/{name}")).unwrap()
     }
 
-    /// Speaks HTTP by hand, as a client that is not ours would.
+    /// Speaks HTTP by hand, as a client that is not ours would, with the admin's token.
     pub(crate) fn raw(&self, request: &str) -> (u16, String) {
+        let token = format!("\r\nAuthorization: Bearer {}\r\n", admin().reveal().as_str());
+        self.bare(&request.replacen("\r\n", &token, 1))
+    }
+
+    /// The same with nothing added.
+    pub(crate) fn bare(&self, request: &str) -> (u16, String) {
+        Self::send(&self.address.to_string(), request)
+    }
+
+    /// What the API works on.
+    pub(crate) fn api(&self) -> ApiState {
+        self.api.clone()
+    }
+
+    /// Serves a router of the test's own beside the real one.
+    pub(crate) fn serve(&self, router: axum::Router) -> Client {
+        let listener = self.runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        self.runtime.spawn(async move { axum::serve(listener, service).await.unwrap() });
+        Client::new(&format!("http://{address}"))
+    }
+
+    pub(crate) fn send(host: &str, request: &str) -> (u16, String) {
         use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(self.address).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        // A request that is refused at its head may find the door shut before its end.
+        let _early = stream.write_all(request.as_bytes());
+        let mut answer = Vec::new();
+        let _reset = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
         let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
         (status, body)
@@ -194,6 +244,11 @@ impl Drop for World {
         self.runtime.block_on(self.engine.stop());
         self.thread.take().unwrap().join().unwrap();
     }
+}
+
+/// The token of every test's admin.
+pub(crate) fn admin() -> Secret {
+    Secret::new([1; 6], [2; 32])
 }
 
 pub(crate) fn device(number: u64, model: &str) -> DeviceEntry {

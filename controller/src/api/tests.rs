@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tern_protocol::topic::Topic;
 
 use super::client::ClientError;
-use super::testing::{World, device};
+use super::testing::{World, admin, device};
 use super::types::*;
 use crate::core::fact::{DeviceEntry, Fact};
 use crate::core::rollout::plan::Plan;
@@ -16,6 +16,10 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> (u16, ErrorBod
         ClientError::Refused(body, status) => (status, body),
         other => panic!("not a refusal: {other:?}"),
     }
+}
+
+fn bearer() -> String {
+    format!("Authorization: Bearer {}\r\n", admin().reveal().as_str())
 }
 
 #[test]
@@ -168,8 +172,8 @@ fn an_image_that_is_empty_too_large_or_cut_short_leaves_nothing_behind() {
     {
         use std::io::Write;
         let mut stream = std::net::TcpStream::connect(host).unwrap();
-        write!(stream, "PUT /v1/images HTTP/1.1\r\nHost: {host}\r\nContent-Length: 900000\r\n\r\nabc")
-            .unwrap();
+        let head = format!("PUT /v1/images HTTP/1.1\r\nHost: {host}\r\n{}", bearer());
+        write!(stream, "{head}Content-Length: 900000\r\n\r\nabc").unwrap();
     }
     // A later upload succeeds, so the broken one holds no turn; its file goes with it.
     assert_eq!(put(3, "abc").0, 200);
@@ -196,7 +200,7 @@ fn status_and_metrics_tell_the_same_numbers() {
     assert_eq!(code, 200);
     assert!(metrics.contains("\ntern_devices 4\n"), "{metrics}");
     let names = metrics.lines().filter(|line| line.starts_with("# TYPE")).count();
-    assert!((1..=25).contains(&names), "{names} metrics");
+    assert!((1..=26).contains(&names), "{names} metrics");
     let (health, _) =
         world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
     assert_eq!(health, 200);
@@ -215,7 +219,8 @@ fn a_refused_upload_hears_the_reason_and_not_a_broken_pipe() {
     let host = world.address;
     let head = |length: usize| {
         format!(
-            "PUT /v1/images HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            "PUT /v1/images HTTP/1.1\r\nHost: {host}\r\n{}Connection: close\r\nContent-Length: {length}\r\n\r\n",
+            bearer()
         )
     };
 
@@ -243,7 +248,7 @@ fn a_refused_upload_hears_the_reason_and_not_a_broken_pipe() {
     assert_eq!(status, 500);
     assert!(body.hint.contains("staging"), "{body:?}");
     // A sender that does not ask first is read to the end.
-    let (status, text) = world.raw(&format!("{}{}", head(8 << 20), "x".repeat(8 << 20)));
+    let (status, text) = world.bare(&format!("{}{}", head(8 << 20), "x".repeat(8 << 20)));
     assert_eq!(status, 500);
     assert!(text.contains("staging"), "{text}");
 

@@ -1,5 +1,6 @@
 //! Request and response shapes of the API; the command line prints the same with `--json`.
 
+mod access;
 mod enrolment;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
 use tern_protocol::tuf::Role;
 
+pub use self::access::{CreatedToken, NewToken, TokenLine};
 pub use self::enrolment::{
     AddDevices, AddedDevices, Because, ClaimLine, CreatedClaim, FactoryLine, NewClaim, OneTimeToken,
     PendingLine, SignedList, TrustFactory,
@@ -380,6 +382,9 @@ pub struct ServiceStatus {
     /// Products for which nothing can be signed, and why; no device learns of anything there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub trouble: BTreeMap<ProductId, String>,
+    /// Whether the service compares itself with its devices after a restore; it signs nothing meanwhile.
+    #[serde(default)]
+    pub comparing: bool,
     /// The ledger.
     pub ledger: LedgerView,
     /// Bytes of packs sent by the embedded chunk server, and MQTT bytes to devices and from them.
@@ -423,4 +428,42 @@ pub struct WireBytes {
     pub down: u64,
     /// MQTT bytes from devices.
     pub up: u64,
+}
+
+/// `GET /v1/recover`: the comparison with the devices after a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RecoverView {
+    /// Whether one goes on; without, everything else is empty.
+    pub comparing: bool,
+    /// Why it began.
+    pub because: String,
+    /// When it began, Unix ms.
+    pub since: u64,
+    /// When it ends by itself at the earliest, Unix ms.
+    pub until: u64,
+    /// Active devices that can be heard.
+    pub devices: u64,
+    /// Devices that said hello since then.
+    pub heard: u64,
+    /// Of them, those that claim nothing more than the service has.
+    pub compared: u64,
+    /// Signed files that were taken over.
+    pub files: u64,
+    /// Devices that are asked for files; at most 100 are named.
+    pub waiting: Vec<DeviceId>,
+    /// Devices that claim more and present nothing; at most 100 are named.
+    pub unproved: Vec<DeviceId>,
+    /// Files that people signed and that nobody has presented.
+    pub lacking: Vec<LackingFile>,
+}
+
+/// A signed file that is known to exist and is not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LackingFile {
+    /// The product.
+    pub product: ProductId,
+    /// The role.
+    pub role: Role,
+    /// The version.
+    pub version: u32,
 }

@@ -31,6 +31,7 @@ pub(super) fn status(service: &Service, ledger: &Ledger, edge: EdgeView) -> Serv
         reports: fleet.reports,
         counters: service.counters(),
         trouble: service.trouble().clone(),
+        comparing: service.is_comparing(),
         ledger: self::ledger(ledger),
         wire,
         front,

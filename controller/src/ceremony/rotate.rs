@@ -190,10 +190,7 @@ fn change_keys(signed: &mut Value, parent: &Document, change: &Change) -> Result
         let keys = keys.ok_or_else(|| CeremonyError::Change("the file names no keys".to_owned()))?;
         keys.insert(id.clone(), json!(key));
         if !name.is_empty() {
-            if !signed["x-tern"]["names"].is_object() {
-                signed["x-tern"]["names"] = Value::Object(Map::new());
-            }
-            signed["x-tern"]["names"][&id] = name.as_str().into();
+            names_of(signed)?.insert(id.clone(), name.as_str().into());
         }
         ids.push(id);
     }
@@ -214,6 +211,27 @@ fn change_keys(signed: &mut Value, parent: &Document, change: &Change) -> Result
     place["threshold"] = threshold.into();
     sweep(signed, keys_at);
     Ok(())
+}
+
+/// Returns the names of keys. What a file holds there is whatever somebody wrote: where it cannot hold names, people
+/// decide, for it was signed.
+fn names_of(signed: &mut Value) -> Result<&mut Map<String, Value>, CeremonyError> {
+    let mut place = signed;
+    for key in ["x-tern", "names"] {
+        let odd = || {
+            CeremonyError::Change(format!(
+                "the file has a {key:?} that is no object, so names of keys have no place"
+            ))
+        };
+        let object =
+            place.as_object_mut().ok_or_else(|| CeremonyError::Change("the file is no object".to_owned()))?;
+        let inside = object.entry(key).or_insert(Value::Null);
+        if inside.is_null() {
+            *inside = Value::Object(Map::new());
+        }
+        place = Some(inside).filter(|inside| inside.is_object()).ok_or_else(odd)?;
+    }
+    place.as_object_mut().ok_or_else(|| CeremonyError::Change("the file has no place for names".to_owned()))
 }
 
 /// Takes out keys, and names of keys, that speak for no role any more.

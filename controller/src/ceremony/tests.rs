@@ -247,6 +247,31 @@ fn a_change_that_nobody_could_sign_is_refused() {
 }
 
 #[test]
+fn a_file_whose_place_for_names_is_something_else_is_refused_and_no_panic() {
+    let sticks = Sticks::new();
+    for odd in
+        [json!("words"), json!(7), json!([]), json!({"names": "words"}), json!({"names": [1]}), json!(true)]
+    {
+        let mut present = sticks.present();
+        present.root.signed["x-tern"] = odd.clone();
+        let add = vec![("dora".to_owned(), public(7))];
+
+        let refused = rotate(&present, &Change { add, ..change(Role::Root) });
+
+        let why = refused.unwrap_err().to_string();
+        assert!(why.contains("is no object") && why.contains("names of keys have no place"), "{odd}: {why}");
+    }
+    // The control: where there is nothing, a place is made.
+    for fine in [Value::Null, json!({}), json!({"names": null})] {
+        let mut present = sticks.present();
+        present.root.signed["x-tern"] = fine;
+        let add = vec![("dora".to_owned(), public(7))];
+        let files = rotate(&present, &Change { add, ..change(Role::Root) }).unwrap();
+        assert_eq!(files[0].signed["x-tern"]["names"][public(7).id().as_str()], "dora");
+    }
+}
+
+#[test]
 fn what_expires_soon_is_due() {
     let text = |days: i64| {
         let at = NOW.checked_add_signed(days * 86_400).unwrap();

@@ -7,10 +7,11 @@ use serde::Serialize;
 use tern_protocol::id::{FactoryId, FleetId};
 use tern_protocol::tuf::Signer as _;
 use tern_protocol::tuf::content::point_hex;
-use tern_protocol::tuf::key::PublicKey;
+use tern_protocol::tuf::key::{P256Signer, PublicKey};
 
 use super::failure::{Exit, Failure};
 use super::output::table;
+use super::passphrase::asker;
 use super::{Context, words};
 use crate::api::types::{DoneBody, FactoryLine, TrustFactory};
 use crate::core::enrolment::{factory, list};
@@ -53,6 +54,9 @@ pub(super) enum Verb {
         /// The factory's private key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// Open an encrypted key with the first line of this file [default: ask]
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
         /// Write the signature here
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -97,8 +101,9 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
             let done: DoneBody = context.client.post(&path, &serde_json::json!({}))?;
             context.out.result(&done, |done| done.done.clone());
         }
-        Verb::Sign { list, fleet, key, out } => {
-            let signed = sign(list, &fleet, &key, out)?;
+        Verb::Sign { list, fleet, key, passphrase_file, out } => {
+            let signer = keys::load_signer_asking(&key, &asker(passphrase_file.as_deref()))?;
+            let signed = sign(list, &fleet, &signer, out)?;
             context.out.result(&signed, |signed| {
                 format!("{} devices signed; the signature is in {}", signed.devices, signed.out.display())
             });
@@ -107,7 +112,7 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn sign(path: PathBuf, fleet: &FleetId, key: &std::path::Path, out: PathBuf) -> Result<Signed, Failure> {
+fn sign(path: PathBuf, fleet: &FleetId, signer: &P256Signer, out: PathBuf) -> Result<Signed, Failure> {
     let bytes = read(&path)?;
     let shown = path.display();
     let hint = "correct the list; nothing was signed";
@@ -118,7 +123,6 @@ fn sign(path: PathBuf, fleet: &FleetId, key: &std::path::Path, out: PathBuf) -> 
     // What the service would refuse must not be signed first.
     let text = std::str::from_utf8(&bytes).map_err(|e| Failure::new(format!("{shown}: {e}"), hint))?;
     let devices = list::read(text).map_err(|why| Failure::new(format!("{shown}: {why}"), hint))?;
-    let signer = keys::load_signer(key)?;
     let signature = signer
         .sign(&factory::signing_input(fleet, &bytes))
         .map_err(|e| Failure::new(e.to_string(), "check the key"))?;

@@ -18,6 +18,7 @@ pub(super) enum Exit {
     Paused,
     Killed,
     Unreachable,
+    Denied,
 }
 
 impl From<Exit> for ExitCode {
@@ -29,6 +30,7 @@ impl From<Exit> for ExitCode {
             Exit::Paused => 3,
             Exit::Killed => 4,
             Exit::Unreachable => 5,
+            Exit::Denied => 6,
         })
     }
 }
@@ -58,8 +60,12 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        let exit =
-            if matches!(error, ClientError::Unreachable { .. }) { Exit::Unreachable } else { Exit::Failed };
+        let exit = match error {
+            ClientError::Unreachable { .. } => Exit::Unreachable,
+            // No token, a wrong one, one of too low a role.
+            ClientError::Token { .. } | ClientError::Refused(_, 401 | 403 | 429) => Exit::Denied,
+            _ => Exit::Failed,
+        };
         Self { exit, ..Self::of(&error, error.hint()) }
     }
 }

@@ -3,6 +3,7 @@
 mod init;
 pub(super) mod present;
 pub(super) mod publish;
+mod recover;
 mod rotate;
 mod show;
 pub(super) mod sign;
@@ -68,15 +69,28 @@ pub(super) enum Verb {
                       Examples:\n  tern keys status\n  tern --json keys status --product cam\n  tern keys status --from /media/ann"
     )]
     Status(status::Flags),
+    /// Compare the service with its devices after its data folder was restored or lost
+    #[command(
+        after_help = "A service that finds itself in a copied data folder, or hears of more than it knows, begins by itself.\n\
+                      While it compares it signs nothing but kills; every rollout is paused, and is resumed by hand.\n\
+                      It ends when every device that was heard within two heartbeats is compared, or with --end.\n\
+                      With --status the exit code is 3 for as long as the comparison goes on.\n\n\
+                      Examples:\n  tern keys recover --reason 'the virtual machine was set back'\n  \
+                      tern keys recover --status\n  tern keys recover --end --yes"
+    )]
+    Recover(recover::Flags),
     /// Make the key with which a factory signs its lists
     #[command(
-        after_help = "Writes FILE (private, mode 600) and FILE with .pub.pem. Nothing is ever overwritten.\n\n\
-                      Example:\n  tern keys factory --out line-1.pem"
+        after_help = "Writes FILE (private, mode 600) and FILE with .pub.pem. Nothing is ever overwritten.\n\
+                      A line that signs by itself takes its passphrase from a file, or has a key with --no-passphrase.\n\n\
+                      Examples:\n  tern keys factory --out line-1.pem\n  tern keys factory --out line-1.pem --passphrase-file /run/secrets/line-1"
     )]
     Factory {
         /// Write the private key here
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        #[command(flatten)]
+        new: NewKeys,
     },
 }
 
@@ -97,7 +111,8 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Rotate(flags) => rotate::run(flags, context),
         Verb::Publish(flags) => publish::run(&flags, context),
         Verb::Status(flags) => status::run(&flags, context),
-        Verb::Factory { out } => factory(&out, context),
+        Verb::Recover(flags) => recover::run(&flags, context),
+        Verb::Factory { out, new } => factory(&out, &new, context),
     }
 }
 
@@ -113,8 +128,9 @@ fn make(flags: &MakeFlags, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn factory(out: &Path, context: &Context) -> Result<Exit, Failure> {
-    let made = make_factory(out)?;
+fn factory(out: &Path, new: &NewKeys, context: &Context) -> Result<Exit, Failure> {
+    let protections = new.protections(&[out.to_owned()])?;
+    let made = make_factory(out, protections.first().expect("there is one for each path"))?;
     context.out.result(&made, |made| {
         format!(
             "keep {} at the factory, and a copy in a safe place\nnext: `tern factory add NAME --key {}` at the service",

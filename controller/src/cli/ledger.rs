@@ -8,6 +8,7 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::{Context, words};
 use crate::api::types::{LedgerFrame, LedgerPage};
+use crate::core::access::Made;
 use crate::core::enrolment::claim::Approval;
 use crate::core::enrolment::factory::Vouched;
 use crate::core::fact::{Entry, Fact};
@@ -110,7 +111,10 @@ fn read(frame: Frame) -> Result<LedgerFrame, Failure> {
 fn print(context: &Context, frame: &LedgerFrame) {
     context.out.result(frame, |frame| {
         let hash = frame.hash.to_string();
-        let said = plain::line(&said(&frame.entry.fact));
+        let mut said = plain::line(&said(&frame.entry.fact));
+        if let Some(actor) = &frame.entry.actor {
+            said.push_str(&format!(" [{actor}]"));
+        }
         format!("{:>8}  {}  {}  {said}", frame.seq, &hash[..12], words::moment(frame.entry.at))
     });
 }
@@ -144,6 +148,16 @@ fn said(fact: &Fact) -> String {
         }
         Fact::IdentityReplaced { device, .. } => format!("device {device} has replaced its keys"),
         Fact::Enrolled { device, .. } => format!("device {device} enrolled"),
+        Fact::TokenCreated { token, role, made, .. } => {
+            let how = match made {
+                Made::Token => "",
+                Made::File => " by the service, into its data folder",
+                Made::Loopback => " from loopback without a token",
+            };
+            format!("token {token} made{how}: {role}")
+        }
+        Fact::TokenRevoked { token } => format!("token {token} revoked"),
+        Fact::TokenUsed { token, role, peer } => format!("token {token} ({role}) used from {peer}"),
         Fact::Granted { device, epoch, .. } => format!("device {device} was granted epoch {epoch}"),
         Fact::Reported { device, n, report, .. } => match report.attempt() {
             Some(attempt) => format!("device {device} report {n}: {} {}", attempt.rollout, detail(report)),
@@ -165,6 +179,15 @@ fn said(fact: &Fact) -> String {
         Fact::Resumed { rollout, because } => format!("rollout {rollout} resumed: {because}"),
         Fact::Killed { rollout, because } => format!("rollout {rollout} killed: {because}"),
         Fact::Completed { rollout, because } => format!("rollout {rollout} completed: {because}"),
+        Fact::ComparisonBegan { because, .. } => {
+            format!("the service compares itself with its devices: {because}")
+        }
+        Fact::FilesPresented { product, device, files } => {
+            let by = device.as_ref().map_or("the operator".to_owned(), |id| format!("device {id}"));
+            let roles: Vec<&str> = files.iter().map(|file| file.role.name()).collect();
+            format!("product {product}: {by} presented {}", roles.join(", "))
+        }
+        Fact::ComparisonEnded { because, .. } => format!("the comparison is over, {because}"),
     }
 }
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`serve`], [`demo`] | arguments of the two commands that run something |
 //! | `keys`, `release`, `rollout`, `device`, `claim`, `factory`, `ledger` | the other nouns |
+//! | `token` | who may use the API |
+//! | `bearer` | which token is shown to the service |
 //! | `phases` | the little language of `--phases` |
 //! | `plan` | from flags to a plan |
 //! | `watch` | following a rollout |
@@ -12,6 +14,7 @@
 //! | `failure` | errors that say what to do next |
 //! | `output` | the only place that prints |
 
+mod bearer;
 mod claim;
 pub mod demo;
 mod device;
@@ -26,6 +29,7 @@ mod plan;
 mod release;
 mod rollout;
 pub mod serve;
+mod token;
 mod watch;
 mod words;
 
@@ -36,6 +40,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::bearer::Sources;
 use self::failure::{Exit, Failure};
 use self::output::Output;
 use crate::api::client::Client;
@@ -61,7 +66,8 @@ Exit codes:
   2  the command line was not understood
   3  a watched rollout is paused
   4  a watched rollout was killed
-  5  the service could not be reached";
+  5  the service could not be reached
+  6  the service refused the token, or its role is too low";
 
 /// Push signed releases to fleets of devices, a canary first, and take bad ones back
 #[derive(Debug, Parser)]
@@ -70,6 +76,13 @@ struct Cli {
     /// Talk to the service at this address [default: $TERN_API, or http://127.0.0.1:7880]
     #[arg(long, global = true, value_name = "URL")]
     api: Option<String>,
+    /// Show the service the token in this file [default: $TERN_TOKEN_FILE, $TERN_TOKEN, ~/.config/tern/token, or
+    /// admin.token in the data folder of a service on this machine]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<std::path::PathBuf>,
+    /// Let tokens travel in the clear: show one to an http address that is not this machine's; as `tern serve`, listen on such
+    #[arg(long, global = true)]
+    insecure_api_without_tls: bool,
     /// Print JSON instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -97,6 +110,9 @@ enum Noun {
     /// Name the factories whose lists are trusted, and sign lists
     #[command(subcommand)]
     Factory(factory::Verb),
+    /// Make, list and take back the tokens of the API
+    #[command(subcommand)]
+    Token(token::Verb),
     /// Check and read the ledger
     #[command(subcommand)]
     Ledger(ledger::Verb),
@@ -123,6 +139,8 @@ enum Noun {
 struct Context {
     out: Output,
     client: Client,
+    /// Tokens may travel in the clear.
+    insecure: bool,
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -130,7 +148,9 @@ pub fn main() -> ExitCode {
     // clap prints its own errors, and ends with code 2.
     let cli = Cli::parse();
     let api = cli.api.or_else(|| std::env::var("TERN_API").ok()).unwrap_or_else(|| API.to_owned());
-    let context = Context { out: Output::new(cli.json), client: Client::new(&api) };
+    let insecure = cli.insecure_api_without_tls;
+    let client = Sources::of(cli.token_file).client(&api, insecure);
+    let context = Context { out: Output::new(cli.json), client, insecure };
     match run(cli.noun, &context) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -148,8 +168,9 @@ fn run(noun: Noun, context: &Context) -> Result<Exit, Failure> {
         Noun::Device(verb) => device::run(verb, context),
         Noun::Claim(verb) => claim::run(verb, context),
         Noun::Factory(verb) => factory::run(verb, context),
+        Noun::Token(verb) => token::run(verb, context),
         Noun::Ledger(verb) => ledger::run(verb, context),
-        Noun::Serve(flags) => Ok(crate::serve::run(flags.into()).map(|()| Exit::Done)?),
+        Noun::Serve(flags) => Ok(crate::serve::run(flags.args(context.insecure)).map(|()| Exit::Done)?),
         Noun::Demo(flags) => {
             let whole = crate::demo::run(&flags.args(context.out.json()))?;
             Ok(if whole { Exit::Done } else { Exit::Failed })

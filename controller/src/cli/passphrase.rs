@@ -1,14 +1,21 @@
 //! Asking for passphrases: on the terminal itself, without showing what is typed.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use clap::Args;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
 use crate::keys::{KeysError, Passphrase, Protection};
+
+/// Exit codes of a program that a signal ends, as shells count them.
+const HUNG_UP: i32 = 128 + 1;
+const INTERRUPTED: i32 = 128 + 2;
+const TERMINATED: i32 = 128 + 15;
 
 /// How new keys are kept.
 #[derive(Debug, Clone, Args)]
@@ -70,17 +77,41 @@ pub(super) fn asker(file: Option<&Path>) -> impl Fn(&Path) -> Result<Passphrase,
 
 /// Asks on the terminal, whatever standard input is; `None` where there is none.
 fn typed(question: &str) -> Option<String> {
-    let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-    let shown = tcgetattr(&terminal).ok()?;
-    let mut hidden = shown.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    hidden.local_modes.insert(LocalModes::ECHONL);
-    terminal.write_all(question.as_bytes()).and_then(|()| terminal.flush()).ok()?;
-    tcsetattr(&terminal, OptionalActions::Flush, &hidden).ok()?;
-    let mut line = String::new();
-    let read = BufReader::new(&terminal).read_line(&mut line);
-    // Whatever was typed, the next command must be seen again.
-    let restored = tcsetattr(&terminal, OptionalActions::Flush, &shown);
-    let complete = read.is_ok_and(|count| count > 0) && restored.is_ok();
-    complete.then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    static GUARD: OnceLock<Option<()>> = OnceLock::new();
+    (*GUARD.get_or_init(|| give_echo_back().ok()))?;
+    match rpassword::prompt_password(question) {
+        Ok(line) => Some(line),
+        // The same as when nobody had been asked: Ctrl-C ends the program.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => std::process::exit(INTERRUPTED),
+        Err(_) => None,
+    }
+}
+
+/// Has every signal that ends the program give the terminal back as it was found. The crate that asks switches echo
+/// off and, on Ctrl-C, sends SIGINT before it switches it on again: without this the program would die in between.
+fn give_echo_back() -> io::Result<()> {
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+    let found = tcgetattr(&terminal)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let heard = {
+        let _inside = runtime.enter();
+        [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal)
+    };
+    let [interrupt, terminate, hangup] = heard;
+    let (mut interrupt, mut terminate, mut hangup) = (interrupt?, terminate?, hangup?);
+    let listen = move || {
+        let code = runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => INTERRUPTED,
+                _ = terminate.recv() => TERMINATED,
+                _ = hangup.recv() => HUNG_UP,
+            }
+        });
+        // A terminal that is gone needs nothing back.
+        let _gone = tcsetattr(&terminal, OptionalActions::Flush, &found);
+        std::process::exit(code);
+    };
+    // It ends with the process; nobody waits for it.
+    drop(std::thread::Builder::new().name("signals".into()).spawn(listen)?);
+    Ok(())
 }

@@ -7,6 +7,7 @@ use clap::Args;
 
 const AFTER: &str = "\
 Without a configuration it brings everything along: a store in the data folder, a broker, and the API.
+At its first start it writes an admin token into admin.token in the data folder, for its own user alone to read.
 
 Examples:
   tern serve
@@ -30,6 +31,10 @@ pub struct ServeArgs {
     pub broker_password_file: Option<PathBuf>,
     /// Configuration file.
     pub config: Option<PathBuf>,
+    /// Write a new admin token into the data folder.
+    pub new_admin_token: bool,
+    /// The API may listen on other than loopback addresses.
+    pub insecure_api_without_tls: bool,
 }
 
 #[derive(Debug, Args)]
@@ -38,7 +43,7 @@ pub(super) struct Flags {
     /// Keep everything in this folder [default: ./tern-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Serve the API and /metrics here, on loopback; whoever reaches it is an operator [default: 127.0.0.1:7880]
+    /// Serve the API and /metrics here, on loopback [default: 127.0.0.1:7880]
     #[arg(long, value_name = "ADDR")]
     listen_api: Option<SocketAddr>,
     /// Let devices connect to the embedded broker here; a loopback address, see the configuration for others
@@ -57,12 +62,33 @@ pub(super) struct Flags {
     /// Read the configuration from this file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Write a new admin token into admin.token in the data folder, because every other is lost
+    #[arg(long)]
+    new_admin_token: bool,
 }
 
-impl From<Flags> for ServeArgs {
-    fn from(flags: Flags) -> Self {
-        let Flags { data, listen_api, listen_mqtt, broker, broker_user, broker_password_file, config } =
-            flags;
-        Self { data, listen_api, listen_mqtt, broker, broker_user, broker_password_file, config }
+impl Flags {
+    pub(super) fn args(self, insecure_api_without_tls: bool) -> ServeArgs {
+        let Self {
+            data,
+            listen_api,
+            listen_mqtt,
+            broker,
+            broker_user,
+            broker_password_file,
+            config,
+            new_admin_token,
+        } = self;
+        ServeArgs {
+            data,
+            listen_api,
+            listen_mqtt,
+            broker,
+            broker_user,
+            broker_password_file,
+            config,
+            new_admin_token,
+            insecure_api_without_tls,
+        }
     }
 }

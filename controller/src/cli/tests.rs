@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use serde_json::Value;
 
 use super::*;
-use crate::api::testing::{World, device};
+use crate::api::testing::{World, admin, device};
 
 #[derive(Clone, Default)]
 struct Page(Rc<RefCell<Vec<u8>>>);
@@ -27,7 +27,11 @@ impl Write for Page {
 fn typed(api: &str, words: &str) -> (Result<Exit, Failure>, String) {
     let cli = Cli::try_parse_from(words.split_whitespace()).unwrap_or_else(|e| panic!("{words}: {e}"));
     let page = Page::default();
-    let context = Context { out: Output::into(cli.json, page.clone()), client: Client::new(api) };
+    let context = Context {
+        out: Output::into(cli.json, page.clone()),
+        client: Client::new(api).with_token(&admin()),
+        insecure: false,
+    };
     let exit = run(cli.noun, &context);
     let text = String::from_utf8(page.0.borrow().clone()).unwrap();
     (exit, text)
@@ -78,7 +82,7 @@ fn a_release_goes_from_an_image_to_its_end_by_typed_commands() {
     done(&api, "tern rollout pause cam-7-1");
     let (paused, line) = typed(&api, "tern rollout watch cam-7-1");
     assert_eq!(paused.unwrap(), Exit::Paused);
-    assert!(line.contains("by the operator"), "{line}");
+    assert!(line.contains("by root"), "{line}");
     done(&api, "tern rollout resume cam-7-1 --yes");
     done(&api, "tern rollout promote cam-7-1 --from-phase 1 --yes");
     let (stale, _) = typed(&api, "tern rollout promote cam-7-1 --from-phase 1 --yes");

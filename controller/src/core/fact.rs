@@ -1,6 +1,7 @@
 //! Facts: what the ledger records, and the only thing that changes the fleet's state.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::bundle::File;
@@ -11,6 +12,7 @@ use tern_protocol::position::{Cut, Salt};
 use tern_protocol::tuf::Role;
 use tern_protocol::tuf::content::EntryKind;
 
+use super::access::{Made, Role as AccessRole, TokenName};
 use super::enrolment::claim::{Approval, Terms};
 use super::enrolment::factory::Vouched;
 use super::fleet::device::Standing;
@@ -24,6 +26,9 @@ pub type Millis = u64;
 pub struct Entry {
     /// When the service took it in.
     pub at: Millis,
+    /// Whose token asked for it; nobody's when the service did it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<TokenName>,
     /// What happened.
     #[serde(flatten)]
     pub fact: Fact,
@@ -34,6 +39,9 @@ pub struct Entry {
 pub struct EntryRef<'a> {
     /// When the service took it in.
     pub at: Millis,
+    /// Whose token asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<&'a TokenName>,
     /// What happened.
     #[serde(flatten)]
     pub fact: &'a Fact,
@@ -165,6 +173,36 @@ pub enum Fact {
         /// What it says.
         report: ReportKind,
     },
+    /// A token of the API was made.
+    TokenCreated {
+        /// Its name.
+        token: TokenName,
+        /// What its holder may do.
+        role: AccessRole,
+        /// Finds it; no secret.
+        id: String,
+        /// SHA-256 of its secret: the secret itself is nowhere.
+        hash: Digest,
+        /// When it ends by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<Millis>,
+        /// How it came to be.
+        made: Made,
+    },
+    /// A token of the API was taken back.
+    TokenRevoked {
+        /// The token.
+        token: TokenName,
+    },
+    /// A token of the API was used: the first time in this hour, or from another address in it.
+    TokenUsed {
+        /// The token.
+        token: TokenName,
+        /// What its holder may do.
+        role: AccessRole,
+        /// From where.
+        peer: IpAddr,
+    },
     /// The release role named a new release.
     ReleasePublished {
         /// The product.
@@ -231,6 +269,32 @@ pub enum Fact {
         rollout: RolloutId,
         /// Why, with the numbers.
         because: String,
+    },
+    /// The service compares itself with its devices: it signs nothing until it knows what they know.
+    ComparisonBegan {
+        /// Why.
+        because: String,
+        /// The device whose claim it was, if one was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<DeviceId>,
+    },
+    /// Signed files that the service had lost, or never seen.
+    FilesPresented {
+        /// The product.
+        product: ProductId,
+        /// Who presented them; nobody: an operator.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<DeviceId>,
+        /// The files; each was verified.
+        files: Vec<SignedFile>,
+    },
+    /// The comparison is over.
+    ComparisonEnded {
+        /// Why, with the numbers.
+        because: String,
+        /// Devices that claimed more and presented nothing to prove it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unproved: Vec<DeviceId>,
     },
     /// Every device that a rollout covers has come to an end.
     Completed {

@@ -2,12 +2,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`access`] | tokens and roles: who may use the API |
 //! | [`enrolment`] | claims, factory lists: who may become a device |
 //! | [`fact`] | what the ledger records; the only thing that changes state |
 //! | [`fleet`] | devices, products and rollouts, folded from facts |
 //! | [`rollout`] | plans, phases, cuts, evidence, verdicts |
 //! | [`service`] | the whole controller as one value: inputs in, facts and outputs out |
 
+pub mod access;
 pub mod enrolment;
 pub mod fact;
 pub mod fleet;

@@ -26,6 +26,7 @@ use crate::core::rollout::record::Status;
 use crate::core::rollout::verdict::{HoldReason, Verdict};
 use crate::keys;
 use crate::release;
+use crate::token_file;
 
 const PRODUCT: &str = "router";
 const MODEL: &str = "tr-100";
@@ -94,7 +95,8 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path, stop: &Stop) -> anyhow::Resul
     ))?;
     teller.say("keys", "root, targets and release keys stay offline; the service holds the online ones");
     let mut service = ServiceProcess::start(&data, stop)?;
-    let client = Client::new(&format!("http://{}", service.addresses.api));
+    let token = token_file::read(&data.join(token_file::ADMIN))?;
+    let client = Client::new(&format!("http://{}", service.addresses.api)).with_token(&token);
     teller
         .say("service", &format!("up on {}, broker on {}", service.addresses.api, service.addresses.mqtt[0]));
 

@@ -215,7 +215,7 @@ pub struct FactoryReport {
 }
 
 /// Makes the key of a factory, and refuses to overwrite anything.
-pub fn make_factory(private: &Path) -> Result<FactoryReport, KeysError> {
+pub fn make_factory(private: &Path, protection: &Protection) -> Result<FactoryReport, KeysError> {
     let public = private.with_extension("pub.pem");
     for path in [private, &public] {
         if path.symlink_metadata().is_ok() {
@@ -223,8 +223,7 @@ pub fn make_factory(private: &Path) -> Result<FactoryReport, KeysError> {
         }
     }
     let key = secret::draw()?;
-    // A production line signs by itself, so nobody could be asked.
-    secret::write(private, &key, &Protection::Unencrypted)?;
+    secret::write(private, &key, protection)?;
     let pem = Signer::public(&P256Signer::new(SigningKey::from(&key))).pem().to_owned();
     replace(&public, pem.as_bytes(), Readers::All).map_err(KeysError::io("write", &public))?;
     Ok(FactoryReport { private: private.to_owned(), public })

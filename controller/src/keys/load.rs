@@ -237,6 +237,14 @@ pub fn load_signer(path: &Path) -> Result<P256Signer, KeysError> {
     Ok(signer(&secret::read(path, &nobody)?))
 }
 
+/// Reads a signing key; `ask` is asked for its passphrase if it is encrypted.
+pub fn load_signer_asking(
+    path: &Path,
+    ask: &dyn Fn(&Path) -> Result<Passphrase, KeysError>,
+) -> Result<P256Signer, KeysError> {
+    Ok(signer(&secret::read(path, ask)?))
+}
+
 fn signed_part<T: Metadata>(role: Role, text: &str) -> Option<T> {
     let file = tern_protocol::tuf::canonical::read(text.as_bytes()).ok()?;
     T::read(role, file.get("signed")?).ok()

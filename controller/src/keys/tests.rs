@@ -142,6 +142,27 @@ fn openssl_reads_our_keys_with_the_passphrase_alone_and_we_read_its_keys() {
 }
 
 #[test]
+fn a_factorys_key_is_encrypted_like_a_holders_and_openssl_reads_it() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("line-1.pem");
+    let passphrase = Passphrase::chosen("correct horse").unwrap();
+    let made = make_factory(&path, &Protection::Passphrase(passphrase.clone())).unwrap();
+
+    assert!(matches!(load_signer(&path), Err(KeysError::Sealed(_))));
+    let signer = load_signer_asking(&path, &|_| Ok(passphrase.clone())).unwrap();
+    let public = std::fs::read_to_string(&made.public).unwrap();
+    assert_eq!(tern_protocol::tuf::Signer::public(&signer).pem(), public);
+    let openssl = |word: &str| {
+        let mut command = std::process::Command::new("openssl");
+        command.args(["pkey", "-pubout", "-passin", word, "-in"]).arg(&path).output()
+    };
+    // Where there is no openssl, `tests/ceremony.rs` says so as well.
+    let Ok(read) = openssl("pass:correct horse") else { return };
+    assert_eq!(String::from_utf8_lossy(&read.stdout), public);
+    assert!(!openssl("pass:wrong horse").unwrap().status.success());
+}
+
+#[test]
 fn a_wrong_passphrase_is_called_that_and_nothing_else_is() {
     let home = TempDir::new().unwrap();
     let path = home.path().join("root.pem");

@@ -156,6 +156,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Returns the file that is written to now.
+    pub fn file(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the term that new frames carry.
     pub fn term(&self) -> u64 {
         self.link.term

@@ -58,11 +58,22 @@ pub enum Meta {
     Checkpointing = 4,
     /// Reports counted in the fleet's life.
     Reports = 5,
+    /// The comparison with the devices that goes on.
+    Comparison = 6,
+    /// Tokens of the API.
+    Access = 7,
 }
 
 impl Meta {
-    const ALL: [Self; 5] =
-        [Self::Reception, Self::Roles, Self::UnfinishedKill, Self::Checkpointing, Self::Reports];
+    const ALL: [Self; 7] = [
+        Self::Reception,
+        Self::Roles,
+        Self::UnfinishedKill,
+        Self::Checkpointing,
+        Self::Reports,
+        Self::Comparison,
+        Self::Access,
+    ];
 }
 
 /// Which keys a scan walks.
@@ -192,6 +203,7 @@ mod tests {
             Key::Meta(Meta::Reception),
             Key::Meta(Meta::Roles),
             Key::Meta(Meta::UnfinishedKill),
+            Key::Meta(Meta::Access),
             Key::Device(id.parse().unwrap()),
             Key::Product(id.parse().unwrap()),
             Key::Rollout(id.parse().unwrap()),

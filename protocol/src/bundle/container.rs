@@ -1,6 +1,6 @@
 //! A bundle: packing and unpacking.
 
-use super::deflate::{deflate, inflate};
+use super::deflate::{deflate, inflate, stored};
 use super::dictionary::{Dictionary, DictionaryId};
 use super::values::{END, ValueError, put_back, take_out};
 use crate::limits::{BUNDLE_FILES_MAX, BUNDLE_INFLATED_MAX, BUNDLE_MAX};
@@ -76,6 +76,19 @@ impl Bundle {
     /// Packs the files for holders of the root and targets that `dictionary` is built from.
     pub fn pack_with(&self, dictionary: &Dictionary) -> Vec<u8> {
         self.write(dictionary.id(), dictionary.bytes())
+    }
+
+    /// Packs the files in stored blocks: for a device, which does so once in a long while and need not carry a
+    /// compressor for it.
+    pub fn pack_stored(&self) -> Vec<u8> {
+        let (mut text, mut values) = (Vec::new(), Vec::new());
+        for file in &self.files {
+            write(file, |_| false, &mut text, &mut values);
+        }
+        let mut out = [MAGIC.as_slice(), &[FORMAT], &self.root.to_be_bytes(), &[0; 4]].concat();
+        out.extend_from_slice(&stored(&text));
+        out.extend_from_slice(&values);
+        out
     }
 
     fn write(&self, id: DictionaryId, dictionary: &[u8]) -> Vec<u8> {
@@ -172,6 +185,15 @@ mod tests {
     fn files_come_out_byte_for_byte() {
         assert_eq!(Bundle::unpack(&sample().pack(), None), Ok(sample()));
         assert_eq!(Bundle::unpack(&Bundle::default().pack(), None), Ok(Bundle::default()));
+        assert_eq!(Bundle::unpack(&sample().pack_stored(), None), Ok(sample()));
+    }
+
+    /// The example of docs/protocol.md; never change it.
+    #[test]
+    fn a_stored_bundle_is_written_as_it_always_was() {
+        let files = vec![File { role: Role::Halt, bytes: b"{}".to_vec() }];
+        let packed = hex::encode(Bundle { root: 3, files }.pack_stored());
+        assert_eq!(packed, "54524e42020000000300000000010400fbff077b7d00");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn deflate(dictionary: &[u8], text: &[u8]) -> Vec<u8> {
 }
 
 /// Writes stored blocks (RFC 1951 section 3.2.4).
-fn stored(text: &[u8]) -> Vec<u8> {
+pub(super) fn stored(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 5);
     let mut rest = text;
     loop {

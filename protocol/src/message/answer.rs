@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Nonce;
 use crate::id::{CarrierId, ModelId, ProductId, RegionId};
+use crate::tuf::Role;
 
 /// An answer on `d/<device>/in`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Epoch of the key that sealed it. 0 for a challenge and a grant, which come before an epoch is agreed.
+    /// Epoch of the key that sealed it. 0 for a challenge and a grant, which come before an epoch is agreed, and for
+    /// `present`, which a service may have to ask that has lost the epoch.
     pub e: u64,
     /// Number of the controller's telemetry key.
     pub k: u32,
@@ -53,6 +55,12 @@ pub enum AnswerKind {
         epoch: u64,
         /// A report number above every one that was ever seen.
         counter: u64,
+    },
+    /// The service compares itself with its devices: present these files as they were signed, each in a bundle of its
+    /// own on `report`. Without roles: say hello again.
+    Present {
+        /// Whose files.
+        roles: Vec<Role>,
     },
 }
 

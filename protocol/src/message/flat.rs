@@ -1,7 +1,8 @@
 //! A report as one flat object, read in one pass.
 //!
 //! Reading [`Report`] by its tag would copy every message into a tree of values first; a controller reads a hundred
-//! thousand reports a second, most of which are transitions. The names are those of [`ReportKind`]'s fields.
+//! thousand reports a second, most of which are transitions. The names are those of [`ReportKind`]'s fields. What a
+//! report says is read the same way where it stands alone, in a device's journal and in the ledger.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,10 +15,10 @@ use crate::state::{Outcome, StateName};
 
 #[derive(Deserialize)]
 pub(super) struct FlatReport<'a> {
-    e: u64,
-    k: u32,
-    n: u64,
-    low: u64,
+    e: Option<u64>,
+    k: Option<u32>,
+    n: Option<u64>,
+    low: Option<u64>,
     #[serde(borrow)]
     t: Cow<'a, str>,
     nonce: Option<Nonce>,
@@ -65,8 +66,17 @@ impl TryFrom<FlatReport<'_>> for Report {
     type Error = FlatError;
 
     fn try_from(mut flat: FlatReport<'_>) -> Result<Self, FlatError> {
+        let (e, k, n, low) = (need!(flat.e), need!(flat.k), need!(flat.n), need!(flat.low));
+        Ok(Self { e, k, n, low, kind: flat.try_into()? })
+    }
+}
+
+impl TryFrom<FlatReport<'_>> for ReportKind {
+    type Error = FlatError;
+
+    fn try_from(mut flat: FlatReport<'_>) -> Result<Self, FlatError> {
         let flat = &mut flat;
-        let kind = match &*flat.t {
+        Ok(match &*flat.t {
             "hello" => ReportKind::Hello(Box::new(flat.hello()?)),
             "ask" => ReportKind::Ask { nonce: need!(flat.nonce), attempt: flat.attempt()? },
             "started" => ReportKind::Started { nonce: need!(flat.nonce), attempt: flat.attempt()? },
@@ -85,8 +95,7 @@ impl TryFrom<FlatReport<'_>> for Report {
             "health" => ReportKind::Health { rc: need!(flat.rc), metrics: need!(flat.metrics) },
             "halted" => ReportKind::Halted { attempt: flat.attempt()?, state: need!(flat.state) },
             other => return Err(FlatError::Kind(other.chars().take(40).collect())),
-        };
-        Ok(Self { e: flat.e, k: flat.k, n: flat.n, low: flat.low, kind })
+        })
     }
 }
 

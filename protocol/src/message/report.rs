@@ -39,7 +39,7 @@ pub struct Attempt {
 
 /// What a report says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "t", rename_all = "kebab-case")]
+#[serde(tag = "t", rename_all = "kebab-case", try_from = "super::flat::FlatReport")]
 pub enum ReportKind {
     /// Opens an epoch, and after every connection says what the device is and runs.
     Hello(Box<Hello>),

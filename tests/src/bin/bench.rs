@@ -1,15 +1,18 @@
 //! `cargo run --release -p tern-tests --bin bench [-- --write]`: measures and prints docs/performance.md's tables.
-//! `--reports` prints the first table only, `--quick` is for trying the command out.
+//! `--reports` prints the first table only, `--agent` the last line only, `--quick` is for trying the command out.
+//! `--agent-size [--write]` does the table of the agent's executable instead.
 
 use std::fmt::Write as _;
 use std::process::Command;
 
-use tern_tests::bench::{Download, Reports, download, echo, reports, resident_kib};
+use tern_tests::bench::{Download, Part, Reports, download, echo, parts, reports, resident_kib};
 use tern_tests::lab::{Lab, LabDevice, Making, made, program_in};
 
 const DOCUMENT: &str = "docs/performance.md";
-const BEGIN: &str = "<!-- printed by the bench: begin -->";
-const END: &str = "<!-- printed by the bench: end -->";
+/// Between which marks the tables stand.
+const MEASURED: [&str; 2] = ["<!-- printed by the bench: begin -->", "<!-- printed by the bench: end -->"];
+const SIZES: [&str; 2] =
+    ["<!-- printed by bench --agent-size: begin -->", "<!-- printed by bench --agent-size: end -->"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,23 +23,41 @@ fn main() {
         let _ended = echo(address.parse().expect("an address"), qos.parse().expect("0 or 1"));
         return;
     }
-    let quick = arguments.iter().any(|a| a == "--quick");
+    let asks = |word: &str| arguments.iter().any(|a| a == word);
+    if asks("--agent-size") {
+        let text = size_table(&parts(&target().join("named")));
+        return show(&text, asks("--write").then_some(SIZES));
+    }
+    if asks("--agent") {
+        return print(&agent_line(agent().as_ref()));
+    }
+    let quick = asks("--quick");
     let (rounds, seconds) = if quick { (1, 2) } else { (5, 6) };
     let image = if quick { 4 << 20 } else { 64 << 20 };
     let first = reports_table(&reports(100, rounds, seconds));
-    if arguments.iter().any(|a| a == "--reports") {
+    if asks("--reports") {
         return print(&first);
     }
     let downloads = [download(1, image), download(50, image / 4)];
     let text = first + &downloads_table(&downloads) + &agent_line(agent().as_ref());
-    print(&text);
-    if arguments.iter().any(|a| a == "--write") {
-        let document = std::fs::read_to_string(DOCUMENT).expect("run it in the repository's folder");
-        let (head, rest) = document.split_once(BEGIN).expect("the mark where the tables begin");
-        let (_, tail) = rest.split_once(END).expect("the mark where the tables end");
-        std::fs::write(DOCUMENT, format!("{head}{BEGIN}\n{text}{END}{tail}"))
-            .expect("the document can be written");
-    }
+    show(&text, asks("--write").then_some(MEASURED));
+}
+
+/// Prints a text, and writes it into the document between two marks if there are any.
+fn show(text: &str, marks: Option<[&str; 2]>) {
+    print(text);
+    let Some([begin, end]) = marks else { return };
+    let document = std::fs::read_to_string(DOCUMENT).expect("run it in the repository's folder");
+    let (head, rest) = document.split_once(begin).expect("the mark where the tables begin");
+    let (_, tail) = rest.split_once(end).expect("the mark where the tables end");
+    std::fs::write(DOCUMENT, format!("{head}{begin}\n{text}{end}{tail}"))
+        .expect("the document can be written");
+}
+
+/// Returns the target folder that this program was built in.
+fn target() -> std::path::PathBuf {
+    let own = std::env::current_exe().expect("a process has an executable");
+    own.ancestors().nth(2).expect("target/<profile>/bench").to_owned()
 }
 
 /// Size of the agent's own profile, and its memory when idle, where it was built.
@@ -128,6 +149,22 @@ fn agent_line(agent: Option<&AgentSize>) -> String {
                 .into(),
         ),
     }
+    out
+}
+
+fn size_table(parts: &[Part]) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
+    line("| area | kB | largest crates, kB | why it is there |".into());
+    line("|---|---|---|---|".into());
+    for part in parts {
+        let crates: Vec<String> =
+            part.crates.iter().map(|(name, bytes)| format!("{name} {}", (bytes + 500) / 1000)).collect();
+        let bytes = (part.bytes + 500) / 1000;
+        line(format!("| {} | {bytes} | {} | {} |", part.name, crates.join(", "), part.reason));
+    }
+    let sum: u64 = parts.iter().map(|part| part.bytes).sum();
+    line(format!("| **all** | **{}** | | |", (sum + 500) / 1000));
     out
 }
 

@@ -8,7 +8,9 @@
 //! | `programs` | the built executables |
 //! | `service` | a service with its data folder, and the command line against it |
 //! | `device` | a device's folder, configuration and agent process |
+//! | `second` | a device of the other implementation, in Python |
 //! | `bridge` | the bridge as a process of its own |
+//! | `middleman` | a hostile broker between agents and service |
 //! | `records` | what is true of a device, read from its disk |
 //! | `ledger` | what devices said, read from the ledger's files |
 
@@ -18,8 +20,10 @@ mod device;
 mod disk;
 mod images;
 mod ledger;
+mod middleman;
 mod programs;
 mod records;
+mod second;
 mod service;
 
 pub use bridge::LabBridge;
@@ -28,8 +32,10 @@ pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;
 pub use images::{firmware, made};
 pub use ledger::{Heard, Part, Sum};
+pub use middleman::Middleman;
 pub use programs::{Ran, ends, in_ci, program, program_in};
 pub use records::Records;
+pub use second::{SecondDevice, check_vectors, foreign_python};
 pub use service::{Broker, Lab, MODEL, PRODUCT};
 
 use std::time::{Duration, Instant};

@@ -91,6 +91,11 @@ impl Lab {
         assert_eq!(ran.code, Some(0), "{ran:?}");
     }
 
+    /// Has the service start with this configuration from now on.
+    pub fn configure(&mut self, config: &str) {
+        self.config = Some(config.to_owned());
+    }
+
     /// Returns a path in the laboratory's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -187,6 +192,12 @@ impl Lab {
         let mut command = Command::new(program("tern"));
         if !self.api.is_empty() {
             command.env("TERN_API", &self.api);
+        }
+        // Nothing of whoever runs the tests.
+        command.env_remove("TERN_TOKEN").env_remove("TERN_TOKEN_FILE");
+        let token = self.admin_token();
+        if token.is_file() {
+            command.env("TERN_TOKEN_FILE", token);
         }
         command.args(arguments).stdin(Stdio::null());
         command
@@ -302,17 +313,31 @@ impl Lab {
         body
     }
 
-    /// Sends a request and returns status and body.
+    /// Returns the file with the token that the service has made for its admin.
+    pub fn admin_token(&self) -> PathBuf {
+        self.data().join("admin.token")
+    }
+
+    /// Sends a request with the admin's token and returns status and body.
     ///
     /// # Panics
     /// When the answer is not HTTP with JSON inside.
     pub fn http(&self, method: &str, path: &str, body: Option<&[u8]>) -> (u16, Value) {
+        let token = std::fs::read_to_string(self.admin_token()).unwrap_or_default();
+        self.http_with(&format!("authorization: Bearer {}\r\n", token.trim()), method, path, body)
+    }
+
+    /// Sends a request with these header lines, each with its end, and returns status and body.
+    ///
+    /// # Panics
+    /// When the answer is not HTTP with JSON inside.
+    pub fn http_with(&self, lines: &str, method: &str, path: &str, body: Option<&[u8]>) -> (u16, Value) {
         use std::io::{Read as _, Write as _};
         let host = self.api.trim_start_matches("http://");
         let mut stream = std::net::TcpStream::connect(host).expect("the API listens");
         let body = body.unwrap_or_default();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{lines}connection: close\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         // The service may answer before it has read everything.

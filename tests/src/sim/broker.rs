@@ -55,10 +55,13 @@ impl Network {
     }
 }
 
+/// Everything retained, by topic.
+pub type Retained = BTreeMap<String, (Topic, Vec<u8>)>;
+
 /// Broker and chunk server.
 #[derive(Debug, Default)]
 pub struct Broker {
-    retained: BTreeMap<String, (Topic, Vec<u8>)>,
+    retained: Retained,
     images: BTreeMap<Digest, (Vec<u8>, Vec<Digest>)>,
     files: SignedFiles,
 }
@@ -88,6 +91,16 @@ impl Broker {
         if topic.is_retained() {
             self.retained.insert(key, (topic.clone(), payload));
         }
+    }
+
+    /// Returns a copy of everything retained.
+    pub fn snapshot(&self) -> Retained {
+        self.retained.clone()
+    }
+
+    /// Retains exactly what a copy held.
+    pub fn restore(&mut self, old: Retained) {
+        self.retained = old;
     }
 
     /// Forgets everything retained.

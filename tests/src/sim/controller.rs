@@ -13,8 +13,9 @@ use tern_protocol::bundle::File;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, FleetId, ModelId, ProductId};
 use tern_protocol::mac::{Direction, PairSecret, epoch_of, kid_of};
-use tern_protocol::message::{Answer, AnswerKind, Nonce, Report, TimeAnswer};
+use tern_protocol::message::{Answer, AnswerKind, Attempt, Nonce, Report, ReportKind, TimeAnswer};
 use tern_protocol::offer::Artifact;
+use tern_protocol::state::Outcome;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::build::{self, DelegatedKeys, Keys, Named, RootKeys};
 use tern_protocol::tuf::content::{ArtifactContent, TargetsContent, point_hex};
@@ -97,6 +98,8 @@ pub struct Controller {
     pub lies_about_time: u64,
     /// Deliberately wrong: from a kill on, answers name no versions and nothing is published.
     pub forgets_kills: bool,
+    /// The ledger is a copy that was put in place, and the shell saw it; until the next start.
+    pub copied: bool,
 }
 
 impl Controller {
@@ -123,6 +126,7 @@ impl Controller {
             answers: BTreeMap::new(),
             lies_about_time: 0,
             forgets_kills: false,
+            copied: false,
         };
         controller.start();
         controller
@@ -272,6 +276,24 @@ impl Controller {
         serde_json::from_slice(&body).ok()
     }
 
+    /// Seals a report as its device does.
+    pub fn seal_report(&self, device: &DeviceId, report: &Report) -> Vec<u8> {
+        let secret = self.secrets.get(&(device.clone(), report.k)).expect("the harness met every device");
+        secret.key(Direction::Up, &self.fleet, device, report.k, report.e).seal(report)
+    }
+
+    /// Seals a report that the device never made, as a thief of its key would: an outcome under a number far ahead.
+    pub fn forge_report(&self, device: &DeviceId, genuine: &[u8]) -> Option<Vec<u8>> {
+        let mut report = self.open_report(device, genuine)?;
+        report.n += 1000;
+        report.kind = ReportKind::Outcome {
+            attempt: Attempt { rc: 1, rollout: "r1".parse().ok()?, attempt: 1 },
+            outcome: Outcome::Success,
+            reason: None,
+        };
+        Some(self.seal_report(device, &report))
+    }
+
     /// Opens an answer to a device.
     pub fn open_answer(&self, device: &DeviceId, payload: &[u8]) -> Option<Answer> {
         let body = self.open(device, Direction::Down, payload)?;
@@ -329,7 +351,11 @@ impl Controller {
     pub fn start(&mut self) {
         let keys = BTreeMap::from([(self.product.clone(), self.online())]);
         let seed = self.rng.seed();
-        self.service = Some(Service::new(self.fleet(), keys, Lives::default(), seed));
+        let mut service = Service::new(self.fleet(), keys, Lives::default(), seed);
+        if std::mem::take(&mut self.copied) {
+            service.found_copied("the data folder is a copy".to_owned());
+        }
+        self.service = Some(service);
     }
 
     /// Hands in one thing that happened. Facts are in the ledger when this returns, outputs are not out yet.
@@ -343,7 +369,7 @@ impl Controller {
             {
                 self.killed.entry(rollout.rc).or_insert(self.steps);
             }
-            self.ledger.push(Entry { at: EPOCH + now, fact: fact.clone() });
+            self.ledger.push(Entry { at: EPOCH + now, actor: None, fact: fact.clone() });
         }
         if self.forgets_kills && !self.killed.is_empty() {
             step.outputs = step.outputs.into_iter().filter_map(|o| self.forgetful(o)).collect();
@@ -445,6 +471,16 @@ impl Controller {
             Fact::Rejected { device } => format!("rejected {device}"),
             Fact::StandingChanged { device, standing, .. } => format!("{device} is {}", standing.word()),
             Fact::IdentityReplaced { device, .. } => format!("{device} has replaced its keys"),
+            Fact::ComparisonBegan { because, .. } => format!("comparison began: {because}"),
+            Fact::FilesPresented { device, files, .. } => {
+                let by = device.as_ref().map_or("an operator", |id| id.as_str());
+                let files: Vec<&str> = files.iter().map(|file| file.role.name()).collect();
+                format!("{by} presented {}", files.join(", "))
+            }
+            Fact::ComparisonEnded { because, .. } => format!("comparison ended: {because}"),
+            Fact::TokenCreated { token, .. } => format!("token {token} created"),
+            Fact::TokenRevoked { token } => format!("token {token} revoked"),
+            Fact::TokenUsed { token, .. } => format!("token {token} used"),
         }
     }
 }

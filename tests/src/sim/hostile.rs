@@ -24,8 +24,12 @@ pub struct Hostility {
     pub holds: f64,
     /// Share of messages in which a bit is turned over.
     pub bends: f64,
+    /// Share of messages that come a second time.
+    pub doubles: f64,
     /// Mean time between two acts of its own.
     pub acts_every: u64,
+    /// A control: it was given the devices' telemetry keys too, so that what it invents is sealed. Must be found.
+    pub thief: bool,
 }
 
 impl Hostility {
@@ -34,7 +38,9 @@ impl Hostility {
         let mut rng = Rng::of(seed, "hostility");
         let mut share = |much: f64| [0.0, much / 4.0, much][usize::try_from(rng.below(3)).unwrap_or(0)];
         let (hides, mutes, holds, bends) = (share(0.8), share(0.8), share(0.6), share(0.4));
-        Self { until, hides, mutes, holds, bends, acts_every: 5 * SECOND + rng.below(MINUTE) }
+        let doubles = share(0.5);
+        let acts_every = 5 * SECOND + rng.below(MINUTE);
+        Self { until, hides, mutes, holds, bends, doubles, acts_every, thief: false }
     }
 }
 
@@ -44,6 +50,10 @@ pub(super) struct Hostile {
     how: Hostility,
     rng: Rng,
     heard: Vec<(Topic, Vec<u8>)>,
+    /// Genuine messages of another product, under that product's own keys.
+    foreign: Vec<(Topic, Vec<u8>)>,
+    /// Everything that was retained at one early moment, to be served whole again.
+    old_state: Option<super::broker::Retained>,
 }
 
 /// What becomes of a message.
@@ -54,11 +64,14 @@ pub(super) enum Fate {
     Lost,
     /// It comes after this time.
     Held(u64),
+    /// It goes its way, and comes once more after this time.
+    Twice(u64),
 }
 
 impl Hostile {
-    pub(super) fn new(seed: u64, how: Hostility) -> Self {
-        Self { how, rng: Rng::of(seed, "hostile broker"), heard: Vec::new() }
+    pub(super) fn new(seed: u64, how: Hostility, foreign: Vec<(Topic, Vec<u8>)>) -> Self {
+        let rng = Rng::of(seed, "hostile broker");
+        Self { how, rng, heard: Vec::new(), foreign, old_state: None }
     }
 
     /// Decides about a message on its way, and remembers it.
@@ -73,15 +86,17 @@ impl Hostile {
             let place = HEARD_MAX / 4 + self.below(HEARD_MAX - HEARD_MAX / 4);
             self.heard[place] = (topic.clone(), payload.to_vec());
         }
-        let (lost, held, bent) = (
+        let (lost, held, bent, twice) = (
             self.rng.chance(if up { self.how.mutes } else { self.how.hides }),
             self.rng.chance(self.how.holds),
             self.rng.chance(self.how.bends),
+            self.rng.chance(self.how.doubles),
         );
         match (lost, held) {
             (true, _) => Fate::Lost,
             (_, true) => Fate::Held(SECOND + self.rng.below(90 * MINUTE)),
             _ if bent => Fate::Passes(self.bend(payload)),
+            _ if twice => Fate::Twice(1 + self.rng.below(10 * MINUTE)),
             _ => Fate::Passes(payload.to_vec()),
         }
     }
@@ -166,7 +181,7 @@ impl Sim {
         self.queue.plan(now + wait, Event::HostileAct);
         let d = hostile.below(self.devices.len());
         let victim = self.devices[d].id.clone();
-        let kind = hostile.rng.below(8);
+        let kind = hostile.rng.below(10);
         match kind {
             // Something old, where it belongs.
             0 | 1 => {
@@ -182,7 +197,10 @@ impl Sim {
                 }
             }
             3 => {
-                let payload = hostile.invent_report();
+                let payload = match self.sealed_by_a_thief(&hostile, d) {
+                    Some(sealed) => sealed,
+                    None => hostile.invent_report(),
+                };
                 self.slip_in(&Topic::Up(victim, UpKind::Report), payload);
             }
             4 => {
@@ -203,6 +221,25 @@ impl Sim {
                     self.slip_in(&topic, forged);
                 }
             }
+            // Another product's genuine files, where this product's belong.
+            7 => {
+                let place = hostile.below(hostile.foreign.len());
+                if let Some((topic, payload)) = hostile.foreign.get(place).cloned()
+                    && let Some(topic) = self.as_ours(topic)
+                {
+                    self.broker.age(topic.render(&self.fleet), &topic, payload.clone());
+                    self.slip_in(&topic, payload);
+                }
+            }
+            // Everything as it was at one early moment, complete and consistent, for devices that connect anew.
+            8 => match &hostile.old_state {
+                Some(old) => {
+                    self.broker.restore(old.clone());
+                    self.note(|_| "the broker serves an old complete state".to_owned());
+                    (0..self.devices.len()).for_each(|d| self.disconnect(d));
+                }
+                None => hostile.old_state = Some(self.broker.snapshot()),
+            },
             // What it retains is gone, or is what it was long ago; devices that subscribe get that.
             _ => {
                 let topics: Vec<String> = self.broker.topics().map(str::to_owned).collect();
@@ -219,6 +256,27 @@ impl Sim {
             }
         }
         self.hostile = Some(hostile);
+    }
+
+    /// Returns a sealed report that its device never made, if the broker holds that device's key.
+    fn sealed_by_a_thief(&self, hostile: &Hostile, d: usize) -> Option<Vec<u8>> {
+        if !hostile.how.thief {
+            return None;
+        }
+        let id = &self.devices[d].id;
+        let theirs = |(topic, _): &&(Topic, Vec<u8>)| *topic == Topic::Up(id.clone(), UpKind::Report);
+        let (_, payload) = hostile.heard.iter().rev().find(theirs)?;
+        self.controller.forge_report(id, payload)
+    }
+
+    /// Returns the topic of this product that stands where `topic` stands in another product.
+    fn as_ours(&self, topic: Topic) -> Option<Topic> {
+        let product = self.product.clone();
+        match topic {
+            Topic::Timestamp(_) => Some(Topic::Timestamp(product)),
+            Topic::Head(_) => Some(Topic::Head(product)),
+            _ => None,
+        }
     }
 
     /// Delivers something that nobody sent.

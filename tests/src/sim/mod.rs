@@ -20,6 +20,7 @@
 //! | [`invariants`] | what must always hold |
 //! | [`hostile`] | a broker that somebody has taken over |
 //! | [`operator`] | what scenarios do to the world |
+//! | [`restore`] | yesterday's data folder, put back |
 
 pub mod broker;
 pub mod clock;
@@ -30,11 +31,13 @@ pub mod hostile;
 pub mod invariants;
 mod jobs;
 pub mod operator;
+pub mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_agent::core::agent::Input;
 use tern_agent::core::timing::Timing;
+use tern_controller::core::fleet::Fleet;
 use tern_controller::core::service::{Input as ServiceInput, Output, Refusal, Reply, Step};
 use tern_protocol::bundle::Bundle;
 use tern_protocol::id::{DeviceId, FleetId, ProductId};
@@ -116,6 +119,8 @@ pub enum Broken {
     SlotNeverReadBack,
     /// After a kill the controller answers as before and publishes nothing.
     KillsForgotten,
+    /// A service that was restored sees neither that its folder is a copy nor what devices claim.
+    NeverCompares,
 }
 
 /// How a release behaves on a device.
@@ -199,6 +204,10 @@ pub struct Sim {
     images: Vec<Image>,
     trials: BTreeMap<(u64, Option<usize>), Trial>,
     reported: BTreeMap<(DeviceId, u64), ReportKind>,
+    /// Reports that were acknowledged and went with a lost data folder.
+    lost: BTreeSet<(DeviceId, u64)>,
+    /// What each lost data folder said.
+    before: Vec<Fleet>,
     partitioned: bool,
     lose_outputs: bool,
     hostile: Option<Hostile>,
@@ -240,7 +249,11 @@ impl Sim {
             Event::ToDevice { d, connection, topic, payload } if self.is_connected(d, connection) => {
                 self.hand_in(d, Input::Message { topic, payload });
             }
-            Event::ToService { topic, payload } => self.serve(ServiceInput::Message { topic, payload }),
+            Event::ToService { topic, payload } => {
+                let blind = self.config.broken == Some(Broken::NeverCompares);
+                let payload = if blind { self.unclaimed(&topic, payload) } else { payload };
+                self.serve(ServiceInput::Message { topic, payload });
+            }
             Event::Wake { d, process, token } if self.devices[d].process == process => self.wake(d, token),
             Event::JobEnds { d, process, number } if self.devices[d].process == process => {
                 self.job_ends(d, number);
@@ -348,7 +361,7 @@ impl Sim {
         &mut self,
         topic: &Topic,
         payload: Vec<u8>,
-        late: impl FnOnce(Topic, Vec<u8>) -> Event,
+        later: impl FnOnce(Topic, Vec<u8>) -> Event,
     ) -> Option<Vec<u8>> {
         let now = self.queue.now();
         let Some(hostile) = &mut self.hostile else { return Some(payload) };
@@ -357,8 +370,13 @@ impl Sim {
             Fate::Lost => None,
             Fate::Held(_) if matches!(topic, Topic::Up(_, UpKind::Get)) => None,
             Fate::Held(wait) => {
-                self.queue.plan(now + wait, late(topic.clone(), payload));
+                self.queue.plan(now + wait, later(topic.clone(), payload));
                 None
+            }
+            Fate::Twice(_) if matches!(topic, Topic::Up(_, UpKind::Get)) => Some(payload),
+            Fate::Twice(wait) => {
+                self.queue.plan(now + wait, later(topic.clone(), payload.clone()));
+                Some(payload)
             }
         }
     }

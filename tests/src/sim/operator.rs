@@ -6,7 +6,7 @@ use tern_controller::core::fact::{DeviceEntry, Fact};
 use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
 use tern_controller::core::rollout::policy::PhaseRule;
 use tern_controller::core::rollout::record::{Rollout, Status};
-use tern_controller::core::service::{Command, Input, Refusal, Reply};
+use tern_controller::core::service::{Command, Input, Output, Refusal, Reply};
 use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::chunk::{RootHasher, root};
 use tern_protocol::digest::Digest;
@@ -37,6 +37,21 @@ pub fn plan(reaches: &[Reach], soak: u64) -> Plan {
     Plan { phases, ..Plan::default() }
 }
 
+/// Returns what the service of another product retains: genuine, fresh, and under that product's own keys.
+fn foreign_messages(seed: u64) -> Vec<(Topic, Vec<u8>)> {
+    let mut other = Controller::new(!seed, name("acme"), name("other"));
+    let files = other.offline_files();
+    let add = Command::AddProduct { product: name("other"), files };
+    other.handle(Input::Command { id: 0, command: Box::new(add) }, 0);
+    let published = other.handle(Input::BrokerUp, 0).outputs.into_iter().filter_map(|output| match output {
+        Output::Publish { topic, payload } => Some((topic, payload)),
+        Output::Reply { .. } => None,
+    });
+    let published: Vec<_> = published.collect();
+    assert!(!published.is_empty(), "a hostile broker without another product's files would swap nothing");
+    published
+}
+
 impl Sim {
     /// Builds a fleet of factory-fresh devices, registered and switched on within ten seconds.
     pub fn new(seed: u64, config: SimConfig) -> Self {
@@ -63,9 +78,11 @@ impl Sim {
             images: vec![Image { rc: 0, bytes: factory, artifact: None }],
             trials: Default::default(),
             reported: Default::default(),
+            lost: Default::default(),
+            before: Vec::new(),
             partitioned: false,
             lose_outputs: false,
-            hostile: config.hostility.map(|how| Hostile::new(seed, how)),
+            hostile: config.hostility.map(|how| Hostile::new(seed, how, foreign_messages(seed))),
             config,
         };
         sim.controller.forgets_kills = sim.config.broken == Some(Broken::KillsForgotten);
@@ -117,7 +134,7 @@ impl Sim {
 
     /// Runs an operator's command.
     pub fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
-        let input = Input::Command { id: 0, command: Box::new(command) };
+        let input = Input::Command { id: 0, by: None, command: Box::new(command) };
         let step = self.controller.handle(input, self.queue.now());
         self.let_out(step).expect("a running service replies to every command")
     }

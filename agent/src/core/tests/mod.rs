@@ -1,5 +1,6 @@
 //! Tests of the update machine as a value: every state against every event.
 
+mod eligibility;
 mod kill;
 mod machine;
 mod reader;

@@ -9,7 +9,7 @@ use tern_protocol::id::ProductId;
 use tern_protocol::tuf::Role;
 
 use super::present::{OFFLINE, folder, view};
-use crate::api::types::OnlineKey;
+use crate::api::types::{OnlineKey, RecoverView};
 use crate::ceremony::{Document, Expiry, KeyLine, Quorum, expiry, parents_of, quorums};
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure};
@@ -48,6 +48,7 @@ struct KeyPlace {
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Exit, Failure> {
     let mut found = BTreeMap::new();
+    let mut comparing = false;
     if let Some(from) = &flags.from {
         found.insert(from.display().to_string(), status(&folder(from)?, &[])?);
     } else {
@@ -60,7 +61,14 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Exit, Failure> {
             found.insert(product.to_string(), status(&view.files, &view.online)?);
         }
     }
-    let due = found.values().any(|status| status.due);
+    if flags.from.is_none() {
+        let recovery: RecoverView = context.client.get("/v1/recover")?;
+        comparing = recovery.comparing;
+        if comparing {
+            context.out.warning(&super::recover::text(&recovery));
+        }
+    }
+    let due = comparing || found.values().any(|status| status.due);
     context.out.result(&found, text);
     Ok(if due { Exit::Failed } else { Exit::Done })
 }

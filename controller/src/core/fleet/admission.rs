@@ -113,7 +113,7 @@ impl Fleet {
 
     /// Takes a device's open starts out of the counts: how they end is not believed any more, and a start without
     /// an end would hold a gate for ever. What has ended stays counted.
-    fn withdraw(&mut self, id: &DeviceId) {
+    pub(super) fn withdraw(&mut self, id: &DeviceId) {
         let Some(device) = self.devices.get_mut(id) else { return };
         let model = &device.registry.model;
         for (rollout, record) in &mut device.attempts {

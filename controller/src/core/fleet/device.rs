@@ -87,6 +87,9 @@ pub struct Device {
     /// repeats must not bring back a key that was replaced for a reason.
     #[serde(default)]
     pub retired: Vec<u64>,
+    /// It claimed signed files once and did not present them: its claims alone do not stop the service any more.
+    #[serde(default)]
+    pub doubted: bool,
 }
 
 /// What a device did in one rollout.
@@ -124,6 +127,9 @@ pub struct AttemptRecord {
     /// Its start was taken out of the counts, as nobody trusted the device to say how it ends.
     #[serde(default)]
     pub withdrawn: bool,
+    /// Its end may be among the reports that went with a lost data folder; nothing was heard of it since.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 impl AttemptRecord {
@@ -144,6 +150,7 @@ impl AttemptRecord {
             halted_in: None,
             changed_at: at,
             withdrawn: false,
+            lost: false,
         }
     }
 }
@@ -176,6 +183,7 @@ impl Device {
             standing: Standing::Active,
             because: String::new(),
             retired: Vec::new(),
+            doubted: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Devices, products and rollouts, folded from the ledger's facts.
 
 mod admission;
+pub mod comparison;
 pub mod device;
 pub mod product;
 pub mod received;
@@ -13,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, RolloutId};
 use tern_protocol::position::{Salt, Shuffle};
 
+use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
+use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
@@ -40,6 +43,12 @@ pub struct Fleet {
     /// Factories, revoked ones as well.
     #[serde(default)]
     pub factories: BTreeMap<FactoryId, Factory>,
+    /// The comparison with the devices that goes on after the data folder was restored; nothing is signed meanwhile.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
+    /// Who may use the API.
+    #[serde(default)]
+    pub access: Access,
     /// Reports counted, for the statistics.
     pub reports: u64,
     /// Orders of the cohorts, worked out once per rollout.
@@ -75,6 +84,8 @@ impl Fleet {
             pending: BTreeMap::new(),
             claims: BTreeMap::new(),
             factories: BTreeMap::new(),
+            comparison: None,
+            access: Access::default(),
             reports: 0,
             shuffles: Shuffles::default(),
         }
@@ -84,6 +95,9 @@ impl Fleet {
     pub fn apply(&mut self, at: Millis, fact: &Fact) {
         match fact {
             Fact::ServiceStarted { .. } => {}
+            Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
+                self.access.apply(at, fact);
+            }
             Fact::ProductAdded { product, files } => {
                 self.products.entry(product.clone()).or_default().take(files);
             }
@@ -98,6 +112,9 @@ impl Fleet {
             | Fact::StandingChanged { .. }
             | Fact::IdentityReplaced { .. }
             | Fact::Enrolled { .. } => self.admission(at, fact),
+            Fact::ComparisonBegan { .. } | Fact::FilesPresented { .. } | Fact::ComparisonEnded { .. } => {
+                self.compared(at, fact)
+            }
             // The counter binds the device, which continues above it. Numbers below it may still wait in its
             // outbox: taken as received they would be acknowledged and never counted.
             Fact::Granted { device, epoch, .. } => {

@@ -13,7 +13,14 @@ use tern_protocol::tuf::Role;
 use tern_protocol::tuf::build::Named;
 use tern_protocol::tuf::content::{ArtifactContent, HaltContent, RolloutContent};
 
+use super::comparison;
 use crate::core::fact::SignedFile;
+
+/// What the service signs itself.
+const ONLINE: [Role; 4] = [Role::Timestamp, Role::Snapshot, Role::Rollout, Role::Halt];
+/// How far above every known version the service goes on after a restore. Devices that come back later may hold
+/// versions that nobody has shown; a heartbeat every six hours takes 250 days to use this up.
+pub const AHEAD: u32 = 1000;
 
 /// One product.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,6 +36,10 @@ pub struct Product {
     pub published: BTreeMap<u64, Digest>,
     /// Versions of the newest files; 0 where there is none. Kept because every answer names them.
     versions: Versions,
+    /// Versions that were signed for certain, whether or not the files are here: what is signed next goes above. Ahead
+    /// of `versions` after the data folder was restored.
+    #[serde(default)]
+    reached: Versions,
 }
 
 /// A release as the release role names it.
@@ -84,6 +95,65 @@ impl Product {
             rollout: of(Role::Rollout),
             halt: of(Role::Halt),
         };
+    }
+
+    /// Takes in signed files that devices hold. They may be older than those here, and say something new all the same.
+    pub fn learn(&mut self, files: &[SignedFile]) {
+        for file in files {
+            let part = signed_part(&file.text);
+            let version = version_of(&file.text).unwrap_or(0);
+            self.reach(file.role, version);
+            if file.role == Role::Halt {
+                self.halted.extend(halted_by(&file.text));
+            }
+            // A snapshot or a timestamp names files that nobody here has seen yet.
+            let named = part.as_ref().and_then(|part| part.get("meta")?.as_object());
+            for (name, meta) in named.into_iter().flatten() {
+                let role = name.strip_suffix(".json").and_then(Role::from_name);
+                let version = meta.get("version").and_then(Value::as_u64).and_then(|v| u32::try_from(v).ok());
+                if let Some((role, version)) = role.zip(version) {
+                    self.reach(role, version);
+                }
+            }
+            if version > comparison::of(&self.versions, file.role) {
+                self.take(std::slice::from_ref(file));
+            }
+        }
+    }
+
+    /// Leaves room above every version that is known: devices that were not heard may hold somewhat newer ones.
+    pub fn step_ahead(&mut self) {
+        for role in ONLINE {
+            let version = comparison::of(&self.reached(), role);
+            self.reach(role, version.saturating_add(AHEAD));
+        }
+    }
+
+    fn reach(&mut self, role: Role, version: u32) {
+        raise(&mut self.reached, role, version);
+    }
+
+    /// Returns the highest versions that were signed for certain.
+    pub fn reached(&self) -> Versions {
+        let mut highest = self.reached;
+        for role in Role::ALL {
+            raise(&mut highest, role, comparison::of(&self.versions, role));
+        }
+        highest
+    }
+
+    /// Returns the files that people signed and that are not here, with their versions.
+    pub fn lacks(&self) -> Vec<(Role, u32)> {
+        let offline = [Role::Root, Role::Targets, Role::Release].into_iter();
+        offline
+            .filter(|role| self.is_behind(*role))
+            .map(|role| (role, comparison::of(&self.reached, role)))
+            .collect()
+    }
+
+    /// Tells whether the newest file of a role is below a version that was signed for certain.
+    pub fn is_behind(&self, role: Role) -> bool {
+        comparison::of(&self.reached, role) > comparison::of(&self.versions, role)
     }
 
     /// Returns the newest files in the order in which a client loads them.
@@ -169,6 +239,26 @@ fn artifact(path: &str, target: &Value) -> Option<(Named, ArtifactContent)> {
     let sha256: Digest = target.get("hashes")?.get("sha256")?.as_str()?.parse().ok()?;
     let length = target.get("length")?.as_u64()?;
     Some((Named { path: path.to_owned(), length, sha256 }, content))
+}
+
+/// Returns the release counters that a halt file halts.
+pub fn halted_by(text: &str) -> BTreeSet<u64> {
+    let content = signed_part(text).and_then(|part| part.get("x-tern").cloned());
+    let content: Option<HaltContent> = content.and_then(|content| serde_json::from_value(content).ok());
+    content.into_iter().flat_map(|content| content.halted).collect()
+}
+
+fn raise(versions: &mut Versions, role: Role, to: u32) {
+    let version = match role {
+        Role::Root => &mut versions.root,
+        Role::Timestamp => &mut versions.timestamp,
+        Role::Snapshot => &mut versions.snapshot,
+        Role::Targets => &mut versions.targets,
+        Role::Release => &mut versions.release,
+        Role::Rollout => &mut versions.rollout,
+        Role::Halt => &mut versions.halt,
+    };
+    *version = to.max(*version);
 }
 
 fn signed_part(text: &str) -> Option<Value> {

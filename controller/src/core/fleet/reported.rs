@@ -34,6 +34,7 @@ impl Fleet {
             device.floor = hello.floor;
             device.versions = hello.versions;
             device.agent.clone_from(&hello.agent);
+            self.heard(id, hello);
         }
         if let Some(attempt) = report.attempt() {
             self.attempted(at, id, attempt, (n, whole, report));
@@ -93,6 +94,11 @@ impl Fleet {
             }
         }
         record.changed_at = at;
+        if std::mem::take(&mut record.lost) && !quarantined && std::mem::take(&mut record.withdrawn) {
+            // It was not over after all: its start counts again, and so will its end.
+            record.rank = rollout.count_start(model, record.phase);
+            record.series = rollout.series;
+        }
         let mut event = None;
         match report {
             ReportKind::Started { .. } => event = Some(tale::Event::Begun),

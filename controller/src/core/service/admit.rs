@@ -294,7 +294,8 @@ impl Service {
             };
             return Err(refuse(RefusalKind::Conflict, what, hint));
         }
-        let because = if reason.is_empty() { "by the operator" } else { reason }.to_owned();
+        let by = self.actor();
+        let because = if reason.is_empty() { format!("by {by}") } else { format!("{reason} (by {by})") };
         self.note(format!("device {id} is {}: {because}", standing.word()));
         self.record(Fact::StandingChanged { device: id.clone(), standing, because });
         let what = match standing {

@@ -1,10 +1,14 @@
 //! What operators want, and how it goes. Stopping never asks; widening says what the operator saw.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ProductId, RolloutId};
 
 use super::Service;
 use super::admit::{Admission, NewClaim, OneTimeToken};
+use super::tokens::MintToken;
+use crate::core::access::TokenName;
 use crate::core::fact::{DeviceEntry, SignedFile};
 use crate::core::fleet::product::Product;
 use crate::core::rollout::plan::Plan;
@@ -63,6 +67,17 @@ pub enum Command {
         /// Why, for the ledger.
         reason: String,
     },
+    /// Make a token of the API.
+    CreateToken(MintToken),
+    /// Take a token of the API back.
+    RevokeToken(TokenName),
+    /// Write down that a token was used, if this hour's use is not written down yet.
+    NoteUse {
+        /// The token.
+        token: TokenName,
+        /// From where.
+        peer: IpAddr,
+    },
     /// Publish a signed release file.
     PublishRelease {
         /// The product.
@@ -101,6 +116,13 @@ pub enum Command {
         /// Why, for the ledger.
         reason: String,
     },
+    /// Compare with the devices before anything more is signed: the data folder may be older than the fleet.
+    Recover {
+        /// Why, for the ledger.
+        because: String,
+    },
+    /// End the comparison, whoever was not heard.
+    EndRecovery,
 }
 
 /// What a command wants devices to learn, in signed files.
@@ -183,6 +205,8 @@ pub enum RefusalKind {
     Invalid,
     /// It is recorded, and devices cannot learn of it: nothing can be signed.
     Unsigned,
+    /// Whoever asks may not.
+    Denied,
 }
 
 pub(crate) fn refuse(kind: RefusalKind, what: impl Into<String>, hint: impl Into<String>) -> Refusal {
@@ -193,6 +217,7 @@ pub(super) type Outcome = Result<Reply, Refusal>;
 
 impl Service {
     pub(super) fn command(&mut self, command: Command) -> Outcome {
+        self.unless_comparing(&command)?;
         match command {
             Command::AddProduct { product, files } => self.add_product(product, files),
             Command::RenewOffline { product, files } => self.renew_offline(&product, files),
@@ -203,6 +228,9 @@ impl Service {
             Command::CreateClaim(new) => self.create_claim(new),
             Command::RevokeClaim(claim) => self.revoke_claim(claim),
             Command::Admit { device, admission, reason } => self.admission(device, admission, &reason),
+            Command::CreateToken(new) => self.create_token(new),
+            Command::RevokeToken(token) => self.revoke_token(token),
+            Command::NoteUse { token, peer } => self.note_use(token, peer),
             Command::PublishRelease { product, file } => self.publish_release(product, file),
             Command::Start { rollout, product, rc, attempt, plan } => {
                 self.start(rollout, product, rc, attempt, plan)
@@ -211,6 +239,8 @@ impl Service {
             Command::Resume(id) => self.resume(&id),
             Command::Promote { rollout, from_phase } => self.promote(&rollout, from_phase),
             Command::Kill { rollout, reason } => self.kill_by_hand(&rollout, &reason),
+            Command::Recover { because } => self.recover(because),
+            Command::EndRecovery => self.end_recovery(),
         }
     }
 

@@ -127,7 +127,11 @@ impl World {
 
     fn handle(&mut self, input: Input) -> Vec<Output> {
         let step = self.service.handle(vec![input], self.now);
-        self.ledger.extend(step.facts.iter().map(|fact| Entry { at: step.at, fact: fact.clone() }));
+        self.ledger.extend(step.facts.iter().map(|fact| Entry {
+            at: step.at,
+            actor: None,
+            fact: fact.clone(),
+        }));
         // Whatever happens, a restart must come to the same state.
         let mut again = Fleet::new(fleet());
         for entry in &self.ledger {
@@ -142,7 +146,7 @@ impl World {
     }
 
     fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
-        let outputs = self.handle(Input::Command { id: 1, command: Box::new(command) });
+        let outputs = self.handle(Input::Command { id: 1, by: None, command: Box::new(command) });
         outputs
             .into_iter()
             .find_map(|output| match output {

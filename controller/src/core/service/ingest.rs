@@ -1,5 +1,6 @@
 //! Messages from devices: authenticate, tell duplicates, record, acknowledge.
 
+use tern_protocol::bundle::Bundle;
 use tern_protocol::id::DeviceId;
 use tern_protocol::limits::REPORT_MAX;
 use tern_protocol::mac::{Direction, MacKey, epoch_of, kid_of};
@@ -35,6 +36,9 @@ impl Service {
             self.counters.silenced += 1;
             return;
         }
+        if Bundle::looks_like(payload) {
+            return self.presented(id, payload);
+        }
         let (Some(e), Some(k), true) = (epoch_of(payload), kid_of(payload), payload.len() <= REPORT_MAX)
         else {
             self.counters.malformed += 1;
@@ -57,6 +61,9 @@ impl Service {
         if e > NUMBER_MAX || report.n > NUMBER_MAX || report.low > report.n {
             self.counters.malformed += 1;
             return;
+        }
+        if let ReportKind::Hello(hello) = &report.kind {
+            self.look_at_claim(id, hello);
         }
         // Its outbox had moved past this number already: an old hello that somebody repeats, or a device that
         // lost its journal and would be acknowledged for numbers that nobody counts.
@@ -164,7 +171,10 @@ impl Service {
                 numbers.chunk_by(|a, b| b - a == 1).map(|run| (run[0], run[run.len() - 1])).collect();
             self.answer(&id, line, AnswerKind::Ack { ranges, registry });
         }
-        for (id, line, nonce) in std::mem::take(&mut self.asks) {
+        let asks = std::mem::take(&mut self.asks);
+        // Before the service knows what its devices know, no answer may let one of them arm. It asks again.
+        let asks = if self.is_comparing() { Vec::new() } else { asks };
+        for (id, line, nonce) in asks {
             let Some(product) = self.fleet.devices.get(&id).map(|d| &d.registry.product) else { continue };
             if !self.kills_are_signed(product) {
                 // No answer may name versions that do not know of a kill. The device asks again.
@@ -179,7 +189,7 @@ impl Service {
     }
 
     /// Answers under the key by which the device was heard: it may not know a newer one yet.
-    fn answer(&mut self, id: &DeviceId, line: Line, kind: AnswerKind) {
+    pub(super) fn answer(&mut self, id: &DeviceId, line: Line, kind: AnswerKind) {
         let Some(key) = self.key(id, Direction::Down, line) else { return };
         let payload = key.seal(&Answer { e: line.epoch, k: line.kid, kind });
         self.publish(Topic::DeviceIn(id.clone()), payload);

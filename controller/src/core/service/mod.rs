@@ -11,12 +11,14 @@
 
 mod admit;
 mod command;
+mod compare;
 mod enrol;
 #[cfg(test)]
 mod enrol_tests;
 mod ingest;
 mod keys;
 mod offline;
+mod present;
 mod preview;
 mod publish;
 mod releases;
@@ -24,6 +26,7 @@ mod rotation;
 mod start;
 mod steer;
 mod time;
+mod tokens;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,13 +40,16 @@ use tern_protocol::position::Cohort;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::Signer;
 
+use super::access::TokenName;
 use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
 use super::fleet::device::Standing;
 
 pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, Refusal, RefusalKind, Reply};
+pub use compare::Progress;
 pub use preview::PhasePreview;
+pub use tokens::MintToken;
 
 /// The keys that the service holds for one product.
 pub struct OnlineKeys {
@@ -111,6 +117,8 @@ pub enum Input {
     Command {
         /// Number to reply with.
         id: u64,
+        /// Whose token asked; nobody's when the service wants it itself.
+        by: Option<TokenName>,
         /// What.
         command: Box<Command>,
     },
@@ -146,6 +154,8 @@ pub struct Step {
     pub at: Millis,
     /// For the ledger, in order; to be synced before any output leaves.
     pub facts: Vec<Fact>,
+    /// Whose token asked for which of them, by place; the others followed by themselves.
+    pub actors: BTreeMap<usize, TokenName>,
     /// To send then, in order.
     pub outputs: Vec<Output>,
     /// What an operator would tell a colleague.
@@ -166,6 +176,8 @@ pub struct Service {
     challenges: BTreeMap<DeviceId, (Nonce, Millis)>,
     seed: [u8; 32],
     drawn: u64,
+    /// Whose command is being run.
+    acting: Option<TokenName>,
     step: Step,
     now: Millis,
     /// Devices to acknowledge in this step, and whether the registry goes along.
@@ -192,6 +204,12 @@ pub struct Service {
     clockwork: time::Clockwork,
     /// When each claim was last complained about.
     complained: BTreeMap<ClaimId, Millis>,
+    /// Whom the service asked to present files, or to say hello, since it began to compare.
+    presents: BTreeMap<DeviceId, present::Asked>,
+    /// The data folder is a copy, and that is not in the ledger yet.
+    copied: Option<String>,
+    /// Everything retained is published at the end of this step.
+    publish_all: bool,
 }
 
 /// What was refused and why, for the statistics.
@@ -257,6 +275,7 @@ impl Service {
             challenges: BTreeMap::new(),
             seed,
             drawn: 0,
+            acting: None,
             step: Step::default(),
             now: 0,
             acks: BTreeMap::new(),
@@ -272,6 +291,9 @@ impl Service {
             wrong: BTreeMap::new(),
             clockwork: time::Clockwork::default(),
             complained: BTreeMap::new(),
+            presents: BTreeMap::new(),
+            copied: None,
+            publish_all: false,
         };
         // A rotation that was recorded and not signed is completed like a kill.
         service.renewed = service.fleet.products.keys().cloned().collect();
@@ -297,26 +319,33 @@ impl Service {
     /// Takes what happened, in order, and returns what to record and then to send.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Step {
         self.now = self.now.max(now);
+        self.begin_if_copied();
         // An unfinished kill is completed before any report is read.
         self.reconcile();
         let mut replies = Vec::new();
         for input in inputs {
             match input {
                 Input::Message { topic, payload } => self.message(&topic, &payload),
-                Input::Command { id, command } => {
+                Input::Command { id, by, command } => {
                     let signs = command.signs();
-                    let result = self.command(*command);
+                    let result = self.command_by(by, *command);
                     replies.push((id, signs, result));
                 }
+                // Older files must not take the place of newer ones that the broker still retains.
+                Input::BrokerUp if self.is_comparing() => {}
                 Input::BrokerUp => self.publish_everything(),
                 Input::Time => {
                     self.touched.extend(self.fleet.rollouts.keys().cloned());
+                    self.attend_comparison();
                     self.renew();
                 }
             }
         }
         self.decide();
         self.reconcile();
+        if std::mem::take(&mut self.publish_all) {
+            self.publish_everything();
+        }
         for (id, signs, result) in replies {
             let result = self.unless_unsigned(signs.as_ref(), result);
             self.step.outputs.push(Output::Reply { id, result });
@@ -333,6 +362,7 @@ impl Service {
                 self.touched.extend(self.fleet.rollouts.keys().cloned());
             }
             Fact::Applied { .. } | Fact::Rejected { .. } | Fact::IdentityReplaced { .. } => {}
+            Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {}
             Fact::ProductAdded { product, .. } => {
                 self.renewed.insert(product.clone());
                 self.unsettled = true;
@@ -341,6 +371,9 @@ impl Service {
             _ => self.unsettled = true,
         }
         self.fleet.apply(self.now, &fact);
+        if let Some(actor) = &self.acting {
+            self.step.actors.insert(self.step.facts.len(), actor.clone());
+        }
         self.step.facts.push(fact);
     }
 

@@ -70,6 +70,12 @@ impl Service {
             return Ok(Reply::Done { what: format!("product {product} has these files already") });
         }
         files.sort_by_key(|file| (file.role, version(&file.text)));
+        if self.is_comparing() {
+            // Nothing is signed below them yet; what they say is known from here on.
+            let bytes = files.iter().map(File::from).collect();
+            let count = self.learn(product, None, bytes);
+            return Ok(Reply::Done { what: format!("{count} files of product {product} are taken over") });
+        }
         for file in files.iter().filter(|file| file.role == Role::Release) {
             if let Some(new) = self.check_release(product, &file.text)?.first() {
                 let what = format!("the file brings release {}, which is not published", new.rc);
@@ -110,7 +116,7 @@ impl Service {
         let targets: Targets<TargetsContent> = part(&after, Role::Targets)?;
         let seconds = self.now / 1000;
         let mut files = fresh.to_vec();
-        let mut versions = after.versions();
+        let (mut versions, above) = (after.versions(), after.reached());
         let mut add = |role: Role, value: serde_json::Value, key: &(dyn Signer + Send + Sync)| {
             let bytes = sign::sign(value, &[key as &dyn Signer]).map_err(|_| OfflineError::Sign(role))?;
             let file = SignedFile::new(role, &bytes).ok_or(OfflineError::Sign(role))?;
@@ -127,7 +133,7 @@ impl Service {
                 continue;
             }
             let value = if role == Role::Rollout {
-                versions.rollout += 1;
+                versions.rollout = above.rollout + 1;
                 let content = after.rollout_content();
                 let offered: BTreeSet<u64> = content.entries.iter().map(|entry| entry.rc).collect();
                 let releases = after.releases().into_iter().filter(|(rc, _)| offered.contains(rc));
@@ -135,15 +141,15 @@ impl Service {
                 let named: Vec<_> = named.collect();
                 build::rollout(versions.rollout, seconds + self.lives.rollout, &named, &content)
             } else {
-                versions.halt += 1;
+                versions.halt = above.halt + 1;
                 build::halt(versions.halt, seconds + self.lives.halt, &after.halt_content())
             };
             add(role, value, key.as_ref())?;
         }
-        versions.snapshot += 1;
+        versions.snapshot = above.snapshot + 1;
         let value = build::snapshot(versions.snapshot, seconds + self.lives.snapshot, &versions);
         let snapshot = add(Role::Snapshot, value, keys.snapshot.as_ref())?;
-        versions.timestamp += 1;
+        versions.timestamp = above.timestamp + 1;
         let expires = seconds + self.lives.timestamp;
         let value =
             build::timestamp(versions.timestamp, expires, versions.snapshot, Some(&snapshot), seconds);

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tern_protocol::bundle::{Bundle, Dictionary, File};
 use tern_protocol::id::{ProductId, RegionId, RolloutId};
 use tern_protocol::limits::ENTRIES_MAX;
+use tern_protocol::message::Versions;
 use tern_protocol::position::Cohort;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::content::{HaltContent, RolloutContent};
@@ -55,13 +56,18 @@ impl Service {
         for product in products {
             let Some(state) = self.fleet.products.get(&product) else { continue };
             let (rollout, halt) = (self.wanted_rollout(&product), wanted_halt(state));
+            // While the service compares it signs nothing but kills: they only stop.
+            if self.is_comparing() && state.halt_content() == halt {
+                continue;
+            }
             let stale = if self.renewed.contains(&product) { stale(state) } else { Stale::default() };
             let new_rollout = (stale.rollout
                 || state.rollout_content() != rollout
+                || state.is_behind(Role::Rollout)
                 || !state.files.contains_key(&Role::Rollout))
             .then_some(rollout);
             let halted = state.halt_content() != halt || !state.files.contains_key(&Role::Halt);
-            let new_halt = (stale.halt || halted).then_some(halt);
+            let new_halt = (stale.halt || halted || state.is_behind(Role::Halt)).then_some(halt);
             if new_rollout.is_none() && new_halt.is_none() && !stale.any {
                 self.renewed.remove(&product);
                 continue;
@@ -129,7 +135,7 @@ impl Service {
         let keys = self.keys.get(product).ok_or_else(|| SignStepError::NoKeys(product.clone()))?;
         let empty = Product::default();
         let state = self.fleet.products.get(product).unwrap_or(&empty);
-        let mut versions = state.versions();
+        let (mut versions, above) = (state.versions(), self.above(state));
         let seconds = self.now / 1000;
         let mut files: Vec<File> = Vec::new();
         if let Some(bytes) = release {
@@ -137,22 +143,22 @@ impl Service {
             files.push(File { role: Role::Release, bytes });
         }
         if let Some(content) = rollout {
-            versions.rollout += 1;
+            versions.rollout = above.rollout + 1;
             let named = named_artifacts(state, &files, &content);
             let value = build::rollout(versions.rollout, seconds + self.lives.rollout, &named, &content);
             files.push(signed(Role::Rollout, value, keys.rollout.as_ref())?);
         }
         if let Some(content) = halt {
-            versions.halt += 1;
+            versions.halt = above.halt + 1;
             let value = build::halt(versions.halt, seconds + self.lives.halt, &content);
             files.push(signed(Role::Halt, value, keys.halt.as_ref())?);
         }
         if !files.is_empty() || versions.snapshot == 0 || self.renewed.contains(product) {
-            versions.snapshot += 1;
+            versions.snapshot = above.snapshot + 1;
             let value = build::snapshot(versions.snapshot, seconds + self.lives.snapshot, &versions);
             files.push(signed(Role::Snapshot, value, keys.snapshot.as_ref())?);
         }
-        versions.timestamp += 1;
+        versions.timestamp = above.timestamp + 1;
         let newest_snapshot = files.iter().find(|f| f.role == Role::Snapshot).map(|f| f.bytes.clone());
         let snapshot =
             newest_snapshot.or_else(|| state.files.get(&Role::Snapshot).map(|t| t.clone().into_bytes()));
@@ -166,6 +172,16 @@ impl Service {
         files.push(signed(Role::Timestamp, value, keys.timestamp.as_ref())?);
         simulate(state, &files, seconds)?;
         Ok(files.iter().filter_map(|f| SignedFile::new(f.role, &f.bytes)).collect())
+    }
+
+    /// Returns what the next versions must be above. A kill that is signed while the service compares leaves room for
+    /// what devices hold and nobody has shown yet.
+    pub(super) fn above(&self, state: &Product) -> Versions {
+        let mut state = state.clone();
+        if self.is_comparing() {
+            state.step_ahead();
+        }
+        state.reached()
     }
 
     /// Publishes after something was signed. A kill goes to everybody, in this order: `head`, `ts`, then the
@@ -295,6 +311,9 @@ impl Service {
 
     /// Renews heartbeats, and whatever has less than a fifth of its life left.
     pub(super) fn renew(&mut self) {
+        if self.is_comparing() {
+            return;
+        }
         let products: Vec<ProductId> = self.keys.keys().cloned().collect();
         for product in products {
             let Some(state) = self.fleet.products.get(&product) else { continue };

@@ -72,7 +72,7 @@ impl Service {
         let kind = EntryKind::Update;
         self.record(Fact::RolloutStarted { rollout: id.clone(), product, rc, kind, attempt, salt, plan });
         let rollout = self.fleet.rollouts.get(&id).cloned().expect("it was recorded just now");
-        self.open_phase(&rollout, 0, "started by the operator".to_owned());
+        self.open_phase(&rollout, 0, format!("started by {}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} started") })
     }
 

@@ -12,7 +12,7 @@ impl Service {
         match rollout.status {
             Status::Paused => Ok(Reply::Done { what: format!("rollout {id} is paused already") }),
             Status::Running => {
-                let because = "PAUSE: by the operator".to_owned();
+                let because = format!("PAUSE: by {}", self.actor());
                 self.record(Fact::Paused { rollout: id.clone(), because });
                 Ok(Reply::Done { what: format!("rollout {id} paused") })
             }
@@ -25,7 +25,7 @@ impl Service {
         match rollout.status {
             Status::Running => Ok(Reply::Done { what: format!("rollout {id} is running already") }),
             Status::Paused => {
-                let because = "RESUME: by the operator; a new series begins".to_owned();
+                let because = format!("RESUME: by {}; a new series begins", self.actor());
                 self.record(Fact::Resumed { rollout: id.clone(), because });
                 Ok(Reply::Done { what: format!("rollout {id} resumed") })
             }
@@ -53,7 +53,7 @@ impl Service {
             return Err(refuse(RefusalKind::Conflict, what, "nothing is left to promote to"));
         }
         let verdict = self.judge(&rollout);
-        self.advance(&rollout, format!("PROMOTED by the operator; it stood at: {verdict}"));
+        self.advance(&rollout, format!("PROMOTED by {}; it stood at: {verdict}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} promoted to phase {}", from_phase + 1) })
     }
 
@@ -63,7 +63,7 @@ impl Service {
             return Ok(Reply::Done { what: format!("rollout {id} is killed already") });
         }
         let rc = rollout.rc;
-        self.kill(id, format!("KILL: by the operator: {reason}"));
+        self.kill(id, format!("KILL: by {}: {reason}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} killed; release {rc} is dead for ever") })
     }
 }

@@ -72,7 +72,7 @@ impl Scene {
     }
 
     fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
-        let step = self.step(Input::Command { id: 0, command: Box::new(command) });
+        let step = self.step(Input::Command { id: 0, by: None, command: Box::new(command) });
         let reply = step.outputs.into_iter().find_map(|output| match output {
             Output::Reply { result, .. } => Some(result),
             Output::Publish { .. } => None,

@@ -111,6 +111,8 @@ impl Service {
             .filter(|d| phase::covers(&rollout.plan, &covered, &d.registry))
             .filter(|d| match d.attempts.get(id) {
                 // A trial says hello from the new release too; only its outcome ends it.
+                // After a restore that outcome may be lost: then what it runs is all that there is.
+                Some(attempt) if attempt.lost => d.running < rollout.rc,
                 Some(attempt) => attempt.outcome.is_none() && d.running <= rollout.rc,
                 None => d.running < rollout.rc,
             })
