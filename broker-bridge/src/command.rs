@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tern_bridge::policy::{Client, SERVICE, mosquitto_acl};
 use tern_bridge::{Bridge, BridgeConfig, ChunkClient, ChunkClientConfig, ChunkStore, password};
-use tern_protocol::id::{FleetId, SiteId};
+use tern_protocol::id::{DeviceId, FleetId, SiteId};
 
 /// EX_SOFTWARE of sysexits.h: the embedded broker died, and only a new process brings it back.
 const BROKER_DIED: u8 = 70;
@@ -91,6 +91,12 @@ enum Policy {
         /// Site that connects to this broker; repeat for more
         #[arg(long = "site")]
         sites: Vec<SiteId>,
+        /// Revoked device, which may do nothing; repeat for more
+        #[arg(long = "revoked", value_name = "DEVICE")]
+        revoked: Vec<DeviceId>,
+        /// File of revoked devices, one a line
+        #[arg(long, value_name = "FILE")]
+        revoked_file: Option<PathBuf>,
     },
 }
 
@@ -139,7 +145,12 @@ impl Command {
         match self.verb {
             Verb::Run { config } => return runtime()?.block_on(run(&config)),
             Verb::Chunks(chunks) => return runtime()?.block_on(serve_chunks(chunks)),
-            Verb::Policy(Policy::Mosquitto { fleet, sites }) => say(&mosquitto_acl(&fleet, &sites))?,
+            Verb::Policy(Policy::Mosquitto { fleet, sites, mut revoked, revoked_file }) => {
+                if let Some(file) = revoked_file {
+                    revoked.extend(devices_in(&file)?);
+                }
+                say(&mosquitto_acl(&fleet, &sites, &revoked))?;
+            }
             Verb::Passwd(Passwd::Set { file, kind, id }) => {
                 let client = match kind {
                     Kind::Device => Client::Device(id.parse()?),
@@ -161,6 +172,15 @@ impl Command {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Reads a file of devices, one a line; empty lines are passed over.
+fn devices_in(file: &Path) -> anyhow::Result<Vec<DeviceId>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| line.parse().with_context(|| format!("{line:?} in {} is no device id", file.display())))
+        .collect()
 }
 
 fn say(text: &str) -> anyhow::Result<()> {

@@ -231,6 +231,7 @@ fn ceiling_of(topic: &Topic) -> usize {
         Topic::Up(_, UpKind::Presence) => limits::PRESENCE_MAX,
         Topic::Up(_, UpKind::Enrol) => limits::ENROL_MAX,
         Topic::SiteStatus(_) => limits::SITE_STATUS_MAX,
+        Topic::Revoked => 8 * limits::REVOKED_MAX,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct BridgeStats {
     pub denied_subscribes: u64,
     /// Requests that could not be read, and packets that break the protocol; the latter close the connection.
     pub malformed: u64,
+    /// Connections of revoked devices that were closed.
+    pub revoked: u64,
     /// Connections closed because the client read too slowly.
     pub overflows: u64,
     /// Requests for packs and files.
@@ -42,6 +44,7 @@ pub(crate) struct Counters {
     denied_publishes: AtomicU64,
     denied_subscribes: AtomicU64,
     malformed: AtomicU64,
+    revoked: AtomicU64,
     overflows: AtomicU64,
     gets: AtomicU64,
     packs: AtomicU64,
@@ -74,6 +77,10 @@ impl Counters {
 
     pub(crate) fn malformed(&self) {
         add(&self.malformed, 1);
+    }
+
+    pub(crate) fn closed_revoked(&self, sessions: usize) {
+        add(&self.revoked, sessions as u64);
     }
 
     pub(crate) fn asked(&self) {
@@ -114,6 +121,7 @@ impl Counters {
             denied_publishes: read(&self.denied_publishes),
             denied_subscribes: read(&self.denied_subscribes),
             malformed: read(&self.malformed),
+            revoked: read(&self.revoked),
             overflows: read(&self.overflows),
             gets: read(&self.gets),
             packs: read(&self.packs),

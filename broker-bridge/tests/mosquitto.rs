@@ -35,10 +35,10 @@ fn mosquitto() -> Option<Mosquitto> {
     let (server, passwd) = (program("mosquitto")?, program("mosquitto_passwd")?);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let acl = mosquitto_acl(&"acme".parse().unwrap(), &["hut-3".parse().unwrap()]);
+    let acl = mosquitto_acl(&"acme".parse().unwrap(), &["hut-3".parse().unwrap()], &["r-9".parse().unwrap()]);
     std::fs::write(path("acl"), acl).unwrap();
     std::fs::write(path("passwd"), "").unwrap();
-    for user in ["service", "hut-3", "r-1", "r-2"] {
+    for user in ["service", "hut-3", "r-1", "r-2", "r-9"] {
         let done = Command::new(&passwd).arg("-b").arg(path("passwd")).args([user, "word"]).output().unwrap();
         assert!(done.status.success(), "{done:?}");
     }
@@ -68,12 +68,16 @@ async fn connect(mosquitto: &Mosquitto, user: &str) -> Client {
 async fn mosquitto_lets_pass_what_the_front_lets_pass_and_nothing_of_others() {
     let Some(mosquitto) = mosquitto() else { return };
     let (mut service, mut site) = (connect(&mosquitto, "service").await, connect(&mosquitto, "hut-3").await);
+    let mut revoked = connect(&mosquitto, "r-9").await;
     let (mut device, mut other) = (connect(&mosquitto, "r-1").await, connect(&mosquitto, "r-2").await);
     service.subscribe(&["ota/v1/acme/up/#"], 0).await;
     site.subscribe(&["ota/v1/acme/d/+/+"], 0).await;
     device.subscribe(&["ota/v1/acme/d/r-1/in", "ota/v1/acme/p/ap/head"], 0).await;
     other.subscribe(&["ota/v1/acme/d/r-1/in", "ota/v1/acme/d/#", "ota/v1/acme/up/#"], 0).await;
 
+    revoked.subscribe(&["ota/v1/acme/d/r-9/in", "ota/v1/acme/p/ap/head"], 0).await;
+    revoked.publish(&up("r-9", UpKind::Report), b"revoked", 0).await;
+    assert!(revoked.ping().await);
     other.publish(&up("r-1", UpKind::Report), b"forged", 0).await;
     other.publish("ota/v1/acme/p/ap/head", b"forged", 0).await;
     other.publish("ota/v1/acme/d/r-1/in", b"forged", 0).await;
@@ -82,6 +86,7 @@ async fn mosquitto_lets_pass_what_the_front_lets_pass_and_nothing_of_others() {
     device.publish(&up("r-1", UpKind::Report), b"mine", 0).await;
     site.publish(&up("r-1", UpKind::Presence), b"by its site", 0).await;
     service.publish("ota/v1/acme/d/r-1/in", b"answer", 0).await;
+    service.publish("ota/v1/acme/d/r-9/in", b"answer", 0).await;
     service.publish("ota/v1/acme/p/ap/head", b"files", 0).await;
 
     let mut heard = [service.message().await.payload, service.message().await.payload];
@@ -91,4 +96,5 @@ async fn mosquitto_lets_pass_what_the_front_lets_pass_and_nothing_of_others() {
     assert_eq!(device.message().await.payload, b"files");
     assert_eq!(site.message().await.payload, b"answer");
     other.hears_nothing().await;
+    revoked.hears_nothing().await;
 }

@@ -424,6 +424,7 @@ fn view(bridge: Option<&Bridge>) -> EdgeView {
         wire: WireBytes { packs: stats.pack_bytes, down: stats.bytes_down, up: stats.bytes_up },
         front: FrontCounters {
             refused_connections: stats.refused,
+            revoked_connections: stats.revoked,
             refused_messages: stats.denied_publishes,
             refused_subscriptions: stats.denied_subscribes,
             malformed: stats.malformed,

@@ -24,6 +24,8 @@ pub const ENROL_MAX: usize = 4096;
 pub const PRESENCE_MAX: usize = 256;
 /// A site's status message.
 pub const SITE_STATUS_MAX: usize = 64 * 1024;
+/// Devices in the list of the revoked; with 8 bytes each it fills one message.
+pub const REVOKED_MAX: usize = 8192;
 /// A bundle as it travels.
 pub const BUNDLE_MAX: usize = 64 * 1024;
 /// A bundle's files, inflated.

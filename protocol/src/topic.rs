@@ -5,6 +5,7 @@
 //! ota/v1/<fleet>/p/<product>/root/<n>              ota/v1/<fleet>/d/<device>/pack
 //! ota/v1/<fleet>/p/<product>/head                  ota/v1/<fleet>/up/<partition>/<device>/<kind>
 //! ota/v1/<fleet>/p/<product>/<region>/<cohort>     ota/v1/<fleet>/site/<site>/status
+//! ota/v1/<fleet>/revoked
 //! ```
 
 use std::fmt;
@@ -31,6 +32,8 @@ pub enum Topic {
     Up(DeviceId, UpKind),
     /// State of an edge.
     SiteStatus(SiteId),
+    /// Devices that no front lets in. Retained; for the service to say and for fronts to hear.
+    Revoked,
 }
 
 /// The four kinds of message that a device sends.
@@ -130,6 +133,7 @@ impl Topic {
                 }
                 Self::SiteStatus(site)
             }
+            "revoked" => Self::Revoked,
             _ => return Err(TopicError::Unknown),
         };
         match words.next() {
@@ -140,7 +144,7 @@ impl Topic {
 
     /// Tells whether the controller publishes this topic retained.
     pub fn is_retained(&self) -> bool {
-        matches!(self, Self::Timestamp(_) | Self::Root(..) | Self::Head(_) | Self::Cohort(..))
+        matches!(self, Self::Timestamp(_) | Self::Root(..) | Self::Head(_) | Self::Cohort(..) | Self::Revoked)
     }
 
     /// Returns the quality of service at which this topic is published.
@@ -205,6 +209,7 @@ impl fmt::Display for Tail<'_> {
                 write!(f, "up/{:02x}/{device}/{}", Partition::of(device).0, kind.word())
             }
             Topic::SiteStatus(site) => write!(f, "site/{site}/status"),
+            Topic::Revoked => f.write_str("revoked"),
         }
     }
 }
@@ -227,6 +232,7 @@ mod tests {
             Topic::DeviceIn(device.clone()),
             Topic::DevicePack(device.clone()),
             Topic::SiteStatus("hut-3".parse().unwrap()),
+            Topic::Revoked,
         ];
         all.extend(UpKind::ALL.map(|kind| Topic::Up(device.clone(), kind)));
         all

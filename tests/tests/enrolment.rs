@@ -164,20 +164,26 @@ fn a_claimed_device_is_approved_quarantined_readmitted_revoked_and_let_back_in()
 
     // Revoked, it is not heard whatever it says.
     lab.json(&["device", "revoke", "claimed", "--reason", "stolen"]);
+    let front = |lab: &Lab, counter: &str| count(&lab.status()["front"][counter]);
+    wait("its connection to be closed", PATIENCE, || (front(&lab, "revoked_connections") == 1).then_some(()));
     let seen = lab.device("claimed")["seen_at"].clone();
-    let silenced = |lab: &Lab| count(&lab.status()["counters"]["silenced"]);
-    let before = silenced(&lab);
+    let before = front(&lab, "refused_connections");
     claimed.kill();
     claimed.start();
-    wait("the service not to listen", PATIENCE, || (silenced(&lab) > before + 1).then_some(()));
+    let turned_away = |lab: &Lab| front(lab, "refused_connections") > before + 1;
+    wait("the device to be turned away", PATIENCE, || turned_away(&lab).then_some(()));
     assert_eq!(lab.device("claimed")["seen_at"], seen);
 
     // With other keys the name cannot be had, claim or not, until somebody resets it.
     claimed.kill();
     claimed.lose_keys();
-    let before = silenced(&lab);
+    // After a restart of the service too.
+    lab.stop_service();
+    lab.start_service();
+    let before = front(&lab, "refused_connections");
     claimed.start();
-    wait("the service not to listen", PATIENCE, || (silenced(&lab) > before + 1).then_some(()));
+    let turned_away = |lab: &Lab| front(lab, "refused_connections") > before + 1;
+    wait("the device to be turned away", PATIENCE, || turned_away(&lab).then_some(()));
     assert_eq!(pending(&lab), Vec::<String>::new());
     lab.json(&["device", "reset", "claimed", "--reason", "flash replaced"]);
     wait("the device to wait again", PATIENCE, || (pending(&lab) == ["claimed"]).then_some(()));

@@ -214,6 +214,9 @@ fn judge(
         policy::may_publish(&shared.fleet, &client, &will.topic, will.retain, will.payload.len())
             .map_err(|_| Refusal::NotAuthorized)?;
     }
+    if shared.sessions.is_revoked(&client) {
+        return Err(Refusal::NotAuthorized);
+    }
     if !shared.sessions.has_room(&client, shared.limits.connections as usize) {
         return Err(Refusal::Unavailable);
     }

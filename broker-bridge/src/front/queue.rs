@@ -30,6 +30,8 @@ pub(crate) enum End {
     Overflow,
     /// A newer connection has the same id.
     TakenOver,
+    /// The service has revoked the device.
+    Revoked,
     /// The embedded broker closed its side.
     Broker,
     /// The bridge stops.
@@ -164,6 +166,12 @@ impl WriteQueue {
             old.get_or_insert(end);
             first
         });
+    }
+
+    /// Returns why the session was ended, if it was.
+    #[cfg(test)]
+    pub(crate) fn end(&self) -> Option<End> {
+        *self.end.borrow()
     }
 
     /// Waits until somebody ends the session.

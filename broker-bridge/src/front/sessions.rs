@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_protocol::id::DeviceId;
+use tern_protocol::message::Revoked;
 
 use super::frame::Publish;
 use super::queue::{End, Origin, WriteQueue};
@@ -70,10 +71,17 @@ struct State {
     /// Sites and services: few, asked for every message below `d/`.
     listeners: Vec<Arc<Session>>,
     stopped: bool,
+    revoked: Revoked,
     /// Filters that the broker knows. It never frees one.
     filters: HashSet<String>,
     /// How many of them each device brought in.
     brought: HashMap<DeviceId, u16>,
+}
+
+impl State {
+    fn refuses(&self, client: &Client) -> bool {
+        matches!(client, Client::Device(device) if self.revoked.contains(device))
+    }
 }
 
 impl Sessions {
@@ -94,6 +102,10 @@ impl Sessions {
         if state.stopped {
             session.queue.close(End::Stopped);
         }
+        if state.refuses(&session.client) {
+            // Revoked between its CONNECT and now.
+            session.queue.close(End::Revoked);
+        }
         if let Some(old) = state.all.insert(session.client.clone(), session.clone()) {
             old.queue.close(End::TakenOver);
             state.listeners.retain(|other| !Arc::ptr_eq(other, &old));
@@ -101,6 +113,21 @@ impl Sessions {
         if !matches!(session.client, Client::Device(_)) {
             state.listeners.push(session.clone());
         }
+    }
+
+    /// Tells whether the service has revoked `client`.
+    pub(crate) fn is_revoked(&self, client: &Client) -> bool {
+        self.lock().refuses(client)
+    }
+
+    /// Takes in who is revoked from now on, closes their sessions, and returns how many that were.
+    pub(crate) fn revoke(&self, revoked: Revoked) -> usize {
+        let mut state = self.lock();
+        state.revoked = revoked;
+        let refused: Vec<_> =
+            state.all.values().filter(|session| state.refuses(&session.client)).cloned().collect();
+        refused.iter().for_each(|session| session.queue.close(End::Revoked));
+        refused.len()
     }
 
     /// Removes a session, unless a newer one has taken its place.
@@ -202,6 +229,25 @@ mod tests {
 
         let got: Vec<bool> = all.iter().map(|session| session.queue.try_next(0).is_some()).collect();
         assert_eq!(got, [true, false, true]);
+    }
+
+    #[test]
+    fn who_is_revoked_is_closed_and_does_not_come_in_until_the_list_forgets_it() {
+        let sessions = Sessions::default();
+        let (stolen, other) = (session(device("r-1")), session(device("r-2")));
+        sessions.enter(&stolen);
+        sessions.enter(&other);
+
+        let closed = sessions.revoke(Revoked::list(&["r-1".parse().unwrap()]).0);
+
+        assert_eq!(closed, 1);
+        assert_eq!((stolen.queue.end(), other.queue.end()), (Some(End::Revoked), None));
+        assert!(sessions.is_revoked(&device("r-1")) && !sessions.is_revoked(&device("r-2")));
+        let late = session(device("r-1"));
+        sessions.enter(&late);
+        assert_eq!(late.queue.end(), Some(End::Revoked));
+        sessions.revoke(Revoked::default());
+        assert!(!sessions.is_revoked(&device("r-1")));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tern_protocol::message::Get;
+use tern_protocol::message::{Get, Revoked};
 use tern_protocol::topic::{Topic, UpKind};
 use tokio::time::timeout;
 
@@ -146,7 +146,9 @@ impl<'a> Uplink<'a> {
                 shared.sessions.route(&device, &message);
             }
             topic => {
-                if let Some(topic) = &topic {
+                if topic == Some(Topic::Revoked) {
+                    self.revoke(&message.payload);
+                } else if let Some(topic) = &topic {
                     // Only the service gets here with a topic of signed files.
                     shared.files.learn(topic, &message.payload);
                 }
@@ -154,6 +156,23 @@ impl<'a> Uplink<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Takes in who is revoked. Only the service gets here.
+    fn revoke(&self, payload: &[u8]) {
+        match Revoked::read(payload) {
+            Ok(revoked) => {
+                let listed = revoked.len();
+                let closed = self.shared.sessions.revoke(revoked);
+                self.shared.counters.closed_revoked(closed);
+                tracing::info!(listed, closed, "revoked devices are not let in");
+            }
+            // What was known stays: a list that cannot be read is no pardon.
+            Err(error) => {
+                self.shared.counters.malformed();
+                tracing::warn!(%error, "a list of revoked devices cannot be read");
+            }
+        }
     }
 
     fn acknowledge(&self, message: &Publish) {

@@ -7,12 +7,12 @@
 
 use std::fmt::Write as _;
 
-use tern_protocol::id::{FleetId, SiteId};
+use tern_protocol::id::{DeviceId, FleetId, SiteId};
 
 use super::{Access, Kind, Level, RULES, SERVICE};
 
-/// Writes the ACL file for `fleet` with its `sites`.
-pub fn mosquitto_acl(fleet: &FleetId, sites: &[SiteId]) -> String {
+/// Writes the ACL file for `fleet` with its `sites`; `revoked` devices may do nothing.
+pub fn mosquitto_acl(fleet: &FleetId, sites: &[SiteId], revoked: &[DeviceId]) -> String {
     let mut out = format!(
         "# Topic policy of fleet {fleet}; made by: tern-bridge policy mosquitto --fleet {fleet}\n\
          # Do not edit: run that again. User names must be device ids, so set allow_anonymous false.\n\
@@ -28,6 +28,12 @@ pub fn mosquitto_acl(fleet: &FleetId, sites: &[SiteId]) -> String {
         out.push_str("\n# A site\n");
         user(&mut out, site.as_str());
         lines(&mut out, fleet, Kind::Site, "topic", site.as_str());
+    }
+    for device in revoked {
+        // What a user's own block denies is decided before the patterns of all devices.
+        out.push_str("\n# Revoked\n");
+        user(&mut out, device.as_str());
+        out.push_str("topic deny #\n");
     }
     out
 }
@@ -65,13 +71,15 @@ mod tests {
 
     #[test]
     fn the_file_names_every_rule_and_each_site() {
-        let acl = mosquitto_acl(&"acme".parse().unwrap(), &["hut-3".parse().unwrap()]);
+        let acl =
+            mosquitto_acl(&"acme".parse().unwrap(), &["hut-3".parse().unwrap()], &["r-9".parse().unwrap()]);
 
         for line in [
             "pattern write ota/v1/acme/up/+/%u/report",
             "pattern read ota/v1/acme/p/+/+/+",
             "pattern read ota/v1/acme/d/%u/pack",
             "user service\ntopic write ota/v1/acme/#\ntopic read ota/v1/acme/#",
+            "user r-9\ntopic deny #",
             "user hut-3\ntopic write ota/v1/acme/up/+/+/+\ntopic write ota/v1/acme/site/hut-3/status",
         ] {
             assert!(acl.contains(line), "{line}\n--- is missing in ---\n{acl}");

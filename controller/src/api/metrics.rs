@@ -45,6 +45,11 @@ pub(super) fn text(service: &Service, ledger: &Ledger, edge: &EdgeView, refused_
     page.one("tern_wire_up_bytes_total", "counter", "MQTT bytes from devices", wire.up);
     for (name, help, value) in [
         ("tern_front_refused_connections_total", "Connections refused", front.refused_connections),
+        (
+            "tern_front_revoked_connections_total",
+            "Connections of revoked devices closed",
+            front.revoked_connections,
+        ),
         ("tern_front_refused_messages_total", "Messages refused by policy", front.refused_messages),
         ("tern_front_refused_subscriptions_total", "Filters refused by policy", front.refused_subscriptions),
     ] {

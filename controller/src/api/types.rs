@@ -400,6 +400,8 @@ pub struct ServiceStatus {
 pub struct FrontCounters {
     /// Connections that did not get past CONNECT.
     pub refused_connections: u64,
+    /// Connections of revoked devices that were closed.
+    pub revoked_connections: u64,
     /// Messages that the policy refused: wrong topic, retained, too large.
     pub refused_messages: u64,
     /// Subscriptions that the policy refused.

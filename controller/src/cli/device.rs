@@ -40,11 +40,16 @@ pub(super) enum Verb {
         unsigned: bool,
     },
     /// List devices
-    #[command(after_help = "Example:\n  tern device list --product cam")]
+    #[command(
+        after_help = "Examples:\n  tern device list --product cam\n  tern device list --standing revoked --json"
+    )]
     List {
         /// Show only devices of this product
         #[arg(long)]
         product: Option<ProductId>,
+        /// Show only devices of this standing
+        #[arg(long, value_parser = ["active", "quarantined", "revoked", "reset"])]
+        standing: Option<String>,
     },
     /// List the devices that wait for approval
     #[command(after_help = "Example:\n  tern device pending")]
@@ -108,8 +113,9 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Readmit(about) => about.decide("readmit", context),
         Verb::Revoke(about) => about.decide("revoke", context),
         Verb::Reset(about) => about.decide("reset", context),
-        Verb::List { product } => {
-            let devices = all(product.as_ref(), context)?;
+        Verb::List { product, standing } => {
+            let mut devices = all(product.as_ref(), context)?;
+            devices.retain(|line| standing.as_ref().is_none_or(|word| word == line.standing.word()));
             context.out.result(&devices, |devices| lines(devices));
             Ok(Exit::Done)
         }

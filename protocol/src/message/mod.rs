@@ -10,6 +10,7 @@ mod flat;
 mod get;
 mod pack;
 mod report;
+mod revoked;
 mod time;
 
 pub use answer::{Answer, AnswerKind, Registry};
@@ -17,6 +18,7 @@ pub use enrol::{Enrol, enrol_signing_input};
 pub use get::{Get, GetError, Want};
 pub use pack::{Pack, PackError, PackKind};
 pub use report::{Attempt, Hello, Proof, Report, ReportKind, Versions, challenge_signing_input};
+pub use revoked::{Revoked, RevokedError};
 pub use time::{TimeAnswer, TimeAnswerError};
 
 use serde::{Deserialize, Serialize};

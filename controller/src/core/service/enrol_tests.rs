@@ -10,7 +10,7 @@ use tern_protocol::claim::{Claimed, Token};
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::{Direction, PairSecret};
 use tern_protocol::message::{
-    Enrol, Hello, Nonce, Registry, Report, ReportKind, TimeAnswer, Versions, enrol_signing_input,
+    Enrol, Hello, Nonce, Registry, Report, ReportKind, Revoked, TimeAnswer, Versions, enrol_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::content::point_hex;
@@ -445,6 +445,30 @@ fn a_revoked_device_is_neither_heard_nor_answered() {
     assert_eq!(world.service.counters().silenced, 2);
     assert_eq!(world.service.fleet().reports, reports + 1);
     assert!(world.admit(&cam, Admission::Readmit).is_err(), "only a reset brings it back");
+}
+
+#[test]
+fn fronts_are_told_who_is_revoked_at_once_and_again_after_every_start() {
+    let mut world = World::new();
+    let (cam, other) = (world.enrolled(1), world.enrolled(2));
+    let told = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| match output {
+            Output::Publish { topic: Topic::Revoked, payload } => Some(Revoked::read(payload).unwrap()),
+            _ => None,
+        })
+    };
+    let admit = |world: &mut World, admission| {
+        let command = Command::Admit { device: cam.id.clone(), admission, reason: "a test".into() };
+        told(&world.handle(Input::Command { id: 1, command: Box::new(command) })).unwrap()
+    };
+
+    let revoked = admit(&mut world, Admission::Revoke);
+    assert!(revoked.contains(&cam.id) && !revoked.contains(&other.id));
+    assert_eq!(told(&world.handle(Input::BrokerUp)), Some(revoked));
+    assert_eq!(told(&world.handle(Input::Time)), None);
+
+    // Its place at the broker is its own again: it has to enrol from there.
+    assert!(admit(&mut world, Admission::Reset).is_empty());
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod present;
 mod preview;
 mod publish;
 mod releases;
+mod revocation;
 mod rotation;
 mod start;
 mod steer;
@@ -191,6 +192,8 @@ pub struct Service {
     refreshed_at: BTreeMap<ProductId, Millis>,
     /// Signed files may differ from what the fleet's state asks for.
     unsettled: bool,
+    /// Who is revoked may differ from what fronts were told.
+    revoked_anew: bool,
     /// Products whose root or targets may be newer than what was signed under them.
     renewed: BTreeSet<ProductId>,
     /// Devices that each rollout covers, counted once until devices are added.
@@ -284,6 +287,7 @@ impl Service {
             touched: BTreeSet::new(),
             refreshed_at: BTreeMap::new(),
             unsettled: true,
+            revoked_anew: false,
             renewed: BTreeSet::new(),
             covered: BTreeMap::new(),
             counters: Counters::default(),
@@ -346,6 +350,7 @@ impl Service {
         if std::mem::take(&mut self.publish_all) {
             self.publish_everything();
         }
+        self.tell_revoked();
         for (id, signs, result) in replies {
             let result = self.unless_unsigned(signs.as_ref(), result);
             self.step.outputs.push(Output::Reply { id, result });
@@ -360,6 +365,7 @@ impl Service {
             Fact::DevicesAdded { .. } | Fact::Approved { .. } | Fact::StandingChanged { .. } => {
                 self.covered.clear();
                 self.touched.extend(self.fleet.rollouts.keys().cloned());
+                self.revoked_anew |= matches!(fact, Fact::StandingChanged { .. });
             }
             Fact::Applied { .. } | Fact::Rejected { .. } | Fact::IdentityReplaced { .. } => {}
             Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {}

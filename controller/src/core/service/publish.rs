@@ -279,6 +279,7 @@ impl Service {
         for product in products {
             self.publish_product(&product);
         }
+        self.publish_revoked();
     }
 
     /// What carries new keys goes first: roots, then `head`. The rest is packed against them.
