@@ -20,7 +20,7 @@ async fn a_revoked_device_is_closed_and_refused_until_the_service_says_otherwise
     let mut service = Client::service(&scene).await;
     let (mut stolen, mut other) = (Client::device(&scene, "r-1").await, Client::device(&scene, "r-2").await);
 
-    service.publish_as(REVOKED, &list(&["r-1"]), 1, true).await;
+    service.publish_as(REVOKED, &list(&["r-1"]), 0, true).await;
 
     assert!(stolen.is_closed().await);
     assert!(other.ping().await);

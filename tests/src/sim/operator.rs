@@ -42,7 +42,7 @@ fn foreign_messages(seed: u64) -> Vec<(Topic, Vec<u8>)> {
     let mut other = Controller::new(!seed, name("acme"), name("other"));
     let files = other.offline_files();
     let add = Command::AddProduct { product: name("other"), files };
-    other.handle(Input::Command { id: 0, command: Box::new(add) }, 0);
+    other.handle(Input::Command { id: 0, by: None, command: Box::new(add) }, 0);
     let published = other.handle(Input::BrokerUp, 0).outputs.into_iter().filter_map(|output| match output {
         Output::Publish { topic, payload } => Some((topic, payload)),
         Output::Reply { .. } => None,

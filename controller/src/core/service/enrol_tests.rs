@@ -459,7 +459,7 @@ fn fronts_are_told_who_is_revoked_at_once_and_again_after_every_start() {
     };
     let admit = |world: &mut World, admission| {
         let command = Command::Admit { device: cam.id.clone(), admission, reason: "a test".into() };
-        told(&world.handle(Input::Command { id: 1, command: Box::new(command) })).unwrap()
+        told(&world.handle(Input::Command { id: 1, by: None, command: Box::new(command) })).unwrap()
     };
 
     let revoked = admit(&mut world, Admission::Revoke);
