@@ -200,7 +200,7 @@ fn status_and_metrics_tell_the_same_numbers() {
     assert_eq!(code, 200);
     assert!(metrics.contains("\ntern_devices 4\n"), "{metrics}");
     let names = metrics.lines().filter(|line| line.starts_with("# TYPE")).count();
-    assert!((1..=26).contains(&names), "{names} metrics");
+    assert!((1..=32).contains(&names), "{names} metrics");
     let (health, _) =
         world.raw(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
     assert_eq!(health, 200);

@@ -5,6 +5,7 @@
 //! | `client` | an MQTT client that can misbehave |
 //! | `disk` | a disk that can be filled |
 //! | `images` | what is installed |
+//! | `foreign` | implementations of TUF that nobody here wrote |
 //! | `programs` | the built executables |
 //! | `service` | a service with its data folder, and the command line against it |
 //! | `device` | a device's folder, configuration and agent process |
@@ -18,6 +19,7 @@ mod bridge;
 mod client;
 mod device;
 mod disk;
+mod foreign;
 mod images;
 mod ledger;
 mod middleman;
@@ -30,6 +32,7 @@ pub use bridge::LabBridge;
 pub use client::MqttClient;
 pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;
+pub use foreign::{Foreign, Mirror, Peer};
 pub use images::{firmware, made};
 pub use ledger::{Heard, Part, Sum};
 pub use middleman::Middleman;
