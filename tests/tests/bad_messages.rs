@@ -41,9 +41,10 @@ impl Taken {
         let own = SecretKey::from_pkcs8_pem(&pem).unwrap();
         let online = tern_controller::keys::load_online(&lab.data(), &PRODUCT.parse().unwrap()).unwrap();
         let (id, fleet): (DeviceId, FleetId) = ("taken".parse().unwrap(), "lab".parse().unwrap());
-        let secret = PairSecret::agree(&own, &online.telemetry.public_key());
-        let key = secret.key(Direction::Up, &fleet, &id, online.kid, epoch);
-        Self { id, fleet, key, kid: online.kid, epoch }
+        let (kid, ours) = online.newest().unwrap();
+        let secret = PairSecret::agree(&own, &ours.public_key());
+        let key = secret.key(Direction::Up, &fleet, &id, kid, epoch);
+        Self { id, fleet, key, kid, epoch }
     }
 
     fn topic(&self, kind: UpKind) -> String {

@@ -61,6 +61,7 @@ impl LoadDevice {
             claim: None,
             registry: None,
             replaces: None,
+            time: None,
         };
         serde_json::to_vec(&enrol).expect("a message serialises")
     }

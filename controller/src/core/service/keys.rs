@@ -24,9 +24,9 @@ impl DeviceKeys {
         Some(Self { telemetry: telemetry.to_owned(), kid, secret, up: None, down: None })
     }
 
-    /// Tells whether these are still the keys of both sides.
-    pub(super) fn is_of(&self, telemetry: &str, kid: u32) -> bool {
-        self.telemetry == telemetry && self.kid == kid
+    /// Tells whether this is still the device's key.
+    pub(super) fn is_of(&self, telemetry: &str) -> bool {
+        self.telemetry == telemetry
     }
 
     /// Returns the key of one direction and epoch.
