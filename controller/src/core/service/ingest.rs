@@ -15,6 +15,8 @@ use crate::core::fleet::device::{Device, Standing};
 
 /// Least time between two challenges to one device: junk must not make us talk.
 const CHALLENGE_PAUSE: u64 = 1000;
+/// Least time between two forged hellos of other epochs in one device's name: junk must not have keys derived.
+const STRANGE_PAUSE: u64 = 1000;
 /// How long a challenge may be answered.
 const CHALLENGE_VALID: u64 = 10 * 60 * 1000;
 
@@ -44,13 +46,18 @@ impl Service {
             return;
         };
         let expected = e == device.epoch || e == device.epoch + 1;
-        let is_hello = || payload.windows(HELLO.len()).any(|w| w == HELLO);
-        // Anything but a hello of another epoch is dropped before a key is derived.
-        if e == 0 || (!expected && !is_hello()) {
+        // An epoch other than the present or the next is dropped before a key is derived, but for a hello: a device that
+        // lost its journal has no other way back.
+        if e == 0 || (!expected && (self.is_strange(id) || !looks_like_hello(payload))) {
             self.counters.forged += 1;
             return;
         }
-        let Some(report) = self.open(id, e, payload) else { return };
+        let Some(report) = self.open(id, e, payload) else {
+            if !expected {
+                self.strange.insert(id.clone(), self.now);
+            }
+            return;
+        };
         if report.e != e {
             self.counters.forged += 1;
             return;
@@ -83,6 +90,12 @@ impl Service {
             }
             kind => self.counted(id, Report { kind, ..report }),
         }
+    }
+
+    /// Tells whether a forged hello of another epoch came a moment ago: the next one waits its turn, as a wrong enrolment
+    /// does, for each would have a key derived. A device repeats its hello.
+    fn is_strange(&self, id: &DeviceId) -> bool {
+        self.strange.get(id).is_some_and(|at| self.now.saturating_sub(*at) < STRANGE_PAUSE)
     }
 
     fn may_ask(&self, id: &DeviceId, attempt: &Attempt) -> bool {
@@ -208,11 +221,12 @@ impl Service {
         let telemetry = device.telemetry.as_deref()?;
         let online = self.keys.get(&device.registry.product)?;
         if self.secrets.get(id).is_none_or(|known| !known.is_of(telemetry, online.kid)) {
+            self.counters.derived += 1;
             let fresh = DeviceKeys::agree(telemetry, &online.telemetry, online.kid)?;
             self.secrets.insert(id.clone(), fresh);
         }
         let keys = self.secrets.get_mut(id)?;
-        Some((keys.key(direction, &self.fleet.id, id, epoch), online.kid))
+        Some((keys.key(direction, &self.fleet.id, id, epoch, &mut self.counters.derived), online.kid))
     }
 }
 
@@ -231,6 +245,10 @@ fn may_ask(device: &Device, attempt: &Attempt) -> bool {
 
 /// The kind of a hello as it stands in the payload.
 const HELLO: &[u8] = br#""t":"hello""#;
+
+fn looks_like_hello(payload: &[u8]) -> bool {
+    payload.windows(HELLO.len()).any(|window| window == HELLO)
+}
 
 fn answers(device: &Device, id: &DeviceId, proof: &tern_protocol::message::Proof) -> bool {
     let input = challenge_signing_input(id, proof.challenge, proof.counter);

@@ -16,6 +16,8 @@ mod enrol;
 #[cfg(test)]
 mod enrol_tests;
 mod ingest;
+#[cfg(test)]
+mod ingest_tests;
 mod keys;
 mod offline;
 mod present;
@@ -191,6 +193,8 @@ pub struct Service {
     trouble: BTreeMap<ProductId, String>,
     /// When a signature of an enrolment was last found wrong, by device or claim: the next one waits its turn.
     wrong: BTreeMap<String, Millis>,
+    /// When a hello of another epoch was last found forged, by device: the next one waits its turn.
+    strange: BTreeMap<DeviceId, Millis>,
     /// When each claim was last complained about.
     complained: BTreeMap<ClaimId, Millis>,
     /// Whom the service asked to present files, or to say hello, since it began to compare.
@@ -223,6 +227,8 @@ pub struct Counters {
     pub unclaimed: u64,
     /// Enrolments with the right token that were refused: expired, used up, revoked, another kind, queue full.
     pub turned_away: u64,
+    /// Secrets agreed on and keys derived: a few for each boot of a device. What junk may not bring about.
+    pub derived: u64,
 }
 
 impl Counters {
@@ -266,6 +272,7 @@ impl Service {
             counters: Counters::default(),
             trouble: BTreeMap::new(),
             wrong: BTreeMap::new(),
+            strange: BTreeMap::new(),
             complained: BTreeMap::new(),
             presents: BTreeMap::new(),
             copied: None,
