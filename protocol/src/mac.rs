@@ -253,4 +253,21 @@ mod tests {
             assert!(right.open(&broken).is_err(), "byte {i}");
         }
     }
+
+    #[test]
+    fn differences_do_not_cancel_out() {
+        assert!(equal(b"tag", b"tag"));
+        for (a, b) in [(b"tag", b"uag"), (b"tag", b"ubg"), (b"tag", b"gat"), (b"tag", b"taf")] {
+            assert!(!equal(a, b), "{a:?} {b:?}");
+        }
+        assert!(!equal(b"tag", b"ta") && !equal(b"", b"t"));
+    }
+
+    #[test]
+    fn a_key_is_named_and_never_shown() {
+        let (secret, _) = keys();
+        let shown = format!("{secret:?} {:?}", key(&secret, Direction::Up, "d1", 4));
+
+        assert_eq!(shown, "PairSecret(hidden) MacKey(Up, d1)");
+    }
 }

@@ -328,6 +328,11 @@ impl Controller {
         self.service.as_ref().map(Service::counters)
     }
 
+    /// Returns the running service, for who measures it by itself: what it records is in no ledger then.
+    pub fn service(&mut self) -> Option<&mut Service> {
+        self.service.as_mut()
+    }
+
     /// Ends the service's process.
     pub fn stop(&mut self) {
         self.service = None;

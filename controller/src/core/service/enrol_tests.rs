@@ -25,26 +25,26 @@ use crate::keys::{self, InitOptions};
 const DAY: u64 = 24 * 3_600_000;
 const NOW: u64 = 1_800_000_000_000;
 
-struct World {
-    service: Service,
-    now: u64,
+pub(super) struct World {
+    pub(super) service: Service,
+    pub(super) now: u64,
     ledger: Vec<Entry>,
     _home: tempfile::TempDir,
 }
 
 /// A device, with its keys.
 #[derive(Clone)]
-struct Camera {
-    id: DeviceId,
+pub(super) struct Camera {
+    pub(super) id: DeviceId,
     identity: SigningKey,
-    telemetry: SecretKey,
+    pub(super) telemetry: SecretKey,
 }
 
-fn fleet() -> FleetId {
+pub(super) fn fleet() -> FleetId {
     "acme".parse().unwrap()
 }
 
-fn registry() -> Registry {
+pub(super) fn registry() -> Registry {
     Registry {
         product: "cam".parse().unwrap(),
         model: "b3".parse().unwrap(),
@@ -106,7 +106,7 @@ impl Camera {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let home = tempfile::TempDir::new().unwrap();
         let options = InitOptions::unencrypted(
             fleet(),
@@ -125,7 +125,7 @@ impl World {
         world
     }
 
-    fn handle(&mut self, input: Input) -> Vec<Output> {
+    pub(super) fn handle(&mut self, input: Input) -> Vec<Output> {
         let step = self.service.handle(vec![input], self.now);
         self.ledger.extend(step.facts.iter().map(|fact| Entry {
             at: step.at,
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// Says hello and tells whether the service answered.
-    fn hears(&mut self, device: &Camera, n: u64) -> bool {
+    pub(super) fn hears(&mut self, device: &Camera, n: u64) -> bool {
         let hello = Hello {
             running: 1,
             agent: "test".into(),
@@ -216,7 +216,7 @@ impl World {
     }
 
     /// A device that is in, by a claim.
-    fn enrolled(&mut self, number: u16) -> Camera {
+    pub(super) fn enrolled(&mut self, number: u16) -> Camera {
         let token = self.claim(1, Approval::Auto);
         let device = device(number, 1);
         self.sends(&device, &device.enrol(Some(&token)));

@@ -15,6 +15,8 @@ use crate::core::fleet::device::{Device, Standing};
 
 /// Least time between two challenges to one device: junk must not make us talk.
 const CHALLENGE_PAUSE: u64 = 1000;
+/// Least time between two forged hellos of other epochs in one device's name: junk must not have keys derived.
+const STRANGE_PAUSE: u64 = 1000;
 /// How long a challenge may be answered.
 const CHALLENGE_VALID: u64 = 10 * 60 * 1000;
 
@@ -45,14 +47,19 @@ impl Service {
             return;
         };
         let expected = e == device.epoch || e == device.epoch + 1;
-        let is_hello = || payload.windows(HELLO.len()).any(|w| w == HELLO);
-        // Anything but a hello of another epoch is dropped before a key is derived.
-        if e == 0 || (!expected && !is_hello()) {
+        // An epoch other than the present or the next is dropped before a key is derived, but for a hello: a device that
+        // lost its journal has no other way back.
+        if e == 0 || (!expected && (self.is_strange(id) || !looks_like_hello(payload))) {
             self.counters.forged += 1;
             return;
         }
         let line = Line { kid: k, epoch: e };
-        let Some(report) = self.open(id, line, payload) else { return };
+        let Some(report) = self.open(id, line, payload) else {
+            if !expected {
+                self.strange.insert(id.clone(), self.now);
+            }
+            return;
+        };
         if (report.e, report.k) != (e, k) {
             self.counters.forged += 1;
             return;
@@ -85,6 +92,12 @@ impl Service {
             }
             kind => self.counted(id, Report { kind, ..report }),
         }
+    }
+
+    /// Tells whether a forged hello of another epoch came a moment ago: the next one waits its turn, as a wrong enrolment
+    /// does, for each would have a key derived. A device repeats its hello.
+    fn is_strange(&self, id: &DeviceId) -> bool {
+        self.strange.get(id).is_some_and(|at| self.now.saturating_sub(*at) < STRANGE_PAUSE)
     }
 
     fn may_ask(&self, id: &DeviceId, attempt: &Attempt) -> bool {
@@ -213,6 +226,7 @@ impl Service {
         let ours = &self.keys.get(&device.registry.product)?.telemetry;
         let own = ours.get(&line.kid)?;
         if self.secrets.get(id).and_then(|known| known.get(&line.kid)).is_none_or(|k| !k.is_of(telemetry)) {
+            self.counters.derived += 1;
             // All that are in force are kept: junk under the other number must not cost a curve operation each.
             let fresh = DeviceKeys::agree(telemetry, own, line.kid)?;
             let known = self.secrets.entry(id.clone()).or_default();
@@ -220,7 +234,7 @@ impl Service {
             known.insert(line.kid, fresh);
         }
         let keys = self.secrets.get_mut(id)?.get_mut(&line.kid)?;
-        Some(keys.key(direction, &self.fleet.id, id, line.epoch))
+        Some(keys.key(direction, &self.fleet.id, id, line.epoch, &mut self.counters.derived))
     }
 }
 
@@ -239,6 +253,10 @@ fn may_ask(device: &Device, attempt: &Attempt) -> bool {
 
 /// The kind of a hello as it stands in the payload.
 const HELLO: &[u8] = br#""t":"hello""#;
+
+fn looks_like_hello(payload: &[u8]) -> bool {
+    payload.windows(HELLO.len()).any(|window| window == HELLO)
+}
 
 fn answers(device: &Device, id: &DeviceId, proof: &tern_protocol::message::Proof) -> bool {
     let input = challenge_signing_input(id, proof.challenge, proof.counter);

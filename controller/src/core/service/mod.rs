@@ -16,6 +16,8 @@ mod enrol;
 #[cfg(test)]
 mod enrol_tests;
 mod ingest;
+#[cfg(test)]
+mod ingest_tests;
 mod keys;
 mod offline;
 mod present;
@@ -205,6 +207,8 @@ pub struct Service {
     wrong: BTreeMap<String, Millis>,
     /// Answers of the time keys.
     clockwork: time::Clockwork,
+    /// When a hello of another epoch was last found forged, by device: the next one waits its turn.
+    strange: BTreeMap<DeviceId, Millis>,
     /// When each claim was last complained about.
     complained: BTreeMap<ClaimId, Millis>,
     /// Whom the service asked to present files, or to say hello, since it began to compare.
@@ -241,6 +245,8 @@ pub struct Counters {
     pub untimed: u64,
     /// Enrolments with the right token that were refused: expired, used up, revoked, another kind, queue full.
     pub turned_away: u64,
+    /// Secrets agreed on and keys derived: a few for each boot of a device. What junk may not bring about.
+    pub derived: u64,
 }
 
 impl Counters {
@@ -294,6 +300,7 @@ impl Service {
             trouble: BTreeMap::new(),
             wrong: BTreeMap::new(),
             clockwork: time::Clockwork::default(),
+            strange: BTreeMap::new(),
             complained: BTreeMap::new(),
             presents: BTreeMap::new(),
             copied: None,
