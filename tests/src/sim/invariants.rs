@@ -14,30 +14,23 @@ use tern_agent::core::durable::Durable;
 use tern_agent::core::state::{State, UpdatingStep};
 use tern_controller::core::fact::Fact;
 use tern_controller::core::rollout::counts::Counts;
-use tern_controller::core::rollout::record::Status;
-use tern_protocol::bundle::File;
 use tern_protocol::id::RolloutId;
 use tern_protocol::message::{AnswerKind, ReportKind};
 use tern_protocol::state::{Outcome, StateName};
-use tern_protocol::tuf::Role;
 
 use super::Sim;
-use super::clock::MINUTE;
 
 /// Wakes in one virtual second that no honest timer needs.
 const WAKES_MAX: u32 = 200;
-/// How long after the halt was saved its release may still boot on trial: a reboot under way, or a power cut before
-/// the boot record was taken back. The agent that comes up then rolls back.
-const TAKING_BACK: u64 = MINUTE;
 
 /// What the harness saw of one device.
 #[derive(Debug, Default)]
 pub struct Watched {
     /// The image that each slot held when it was confirmed.
     confirmed: BTreeMap<SlotName, usize>,
-    floor: u64,
+    pub(super) floor: u64,
     /// Releases that a halt file on its disk names, and since when.
-    halted: BTreeMap<u64, u64>,
+    pub(super) halted: BTreeMap<u64, u64>,
     /// Every report that the journal ever promised to deliver, hellos aside.
     pub(super) created: BTreeMap<u64, ReportKind>,
     waiting: BTreeSet<u64>,
@@ -86,81 +79,13 @@ impl Sim {
     }
 
     /// Returns the image that a slot holds byte for byte, if it is one that was ever signed.
-    fn image_in(&self, d: usize, slot: SlotName) -> Option<usize> {
+    pub(super) fn image_in(&self, d: usize, slot: SlotName) -> Option<usize> {
         let slot = self.devices[d].disk.slot(slot);
         self.images.iter().rposition(|image| slot.holds(&image.bytes))
     }
 
     fn running_release(&self, d: usize) -> Option<u64> {
         self.image_in(d, self.devices[d].running()).map(|image| self.images[image].rc)
-    }
-
-    pub(super) fn check_boot(&mut self, d: usize) {
-        let slot = self.devices[d].running();
-        match self.image_in(d, slot) {
-            None => {
-                let id = self.devices[d].id.clone();
-                self.violated(format!("{id} runs bytes in slot {slot} that nobody signed"));
-            }
-            // What the factory put there needs nobody's leave.
-            Some(0) => {}
-            Some(image) => self.check_may_run(d, self.images[image].rc),
-        }
-        self.check_device(d);
-    }
-
-    /// Whatever boots was approved, was offered to this device once, and is not below its floor. What boots on trial
-    /// is not halted either, as far as the device can know.
-    fn check_may_run(&mut self, d: usize, rc: u64) {
-        let device = &self.devices[d];
-        let id = device.id.clone();
-        let fleet = self.controller.fleet();
-        let position = |salt| tern_protocol::position::position(salt, &id);
-        let ever = || self.before.iter().chain([&fleet]);
-        let offered = ever().flat_map(|fleet| fleet.rollouts.values()).any(|rollout| {
-            rollout.rc == rc && rollout.phase_of(&device.registry, position(rollout.salt)).is_some()
-        });
-        let approved = ever().filter_map(|fleet| fleet.products.get(&self.product)).any(|product| {
-            product.releases().get(&rc).is_some_and(|release| {
-                release.artifacts.iter().all(|(_, content)| content.models.contains(&device.registry.model))
-            })
-        });
-        let floor = device.watched.floor;
-        let on_trial = device.running() != device.disk.record.active;
-        let halted = device.watched.halted.get(&rc).filter(|_| on_trial).copied();
-        if !offered {
-            self.violated(format!("{id} runs release {rc}, which no rollout ever offered to it"));
-        }
-        if !approved {
-            self.violated(format!("{id} runs release {rc}, which nobody approved for its model"));
-        }
-        if rc < floor {
-            self.violated(format!("{id} runs release {rc} below its floor {floor}"));
-        }
-        if let Some(since) = halted.filter(|since| self.queue.now() > since + TAKING_BACK) {
-            self.violated(format!("{id} tries release {rc}, which it knows to be halted since {since}"));
-        }
-    }
-
-    /// Notes which releases the files on a device's disk halt: from here on it knows.
-    pub(super) fn watch_trust(&mut self, d: usize, files: &[File]) {
-        let now = self.queue.now();
-        for file in files.iter().filter(|file| file.role == Role::Halt) {
-            // The agent verified the file; only what it says matters here.
-            let value: serde_json::Value = serde_json::from_slice(&file.bytes).unwrap_or_default();
-            let named = value["signed"]["x-tern"]["halted"].as_array().cloned().unwrap_or_default();
-            for rc in named.iter().filter_map(serde_json::Value::as_u64) {
-                self.devices[d].watched.halted.entry(rc).or_insert(now);
-            }
-        }
-    }
-
-    /// A release that the device knows to be halted goes no step further: it is neither armed nor taken as good.
-    pub(super) fn check_not_halted(&mut self, d: usize, rc: u64, what: &str) {
-        if let Some(since) = self.devices[d].watched.halted.get(&rc).copied() {
-            let id = self.devices[d].id.clone();
-            self.violated(format!("{id} {what} release {rc}, which it knows to be halted since {since}"));
-        }
     }
 
     pub(super) fn check_write(&mut self, d: usize, slot: SlotName) {
@@ -305,41 +230,6 @@ impl Sim {
                 "report {n} of {device} is not what the device's journal holds: {report:?}"
             ));
         }
-    }
-
-    /// Tells whether a device does what the newest offer to it says: it runs that release for good, or it has told
-    /// why not, and the controller has recorded exactly that. Without an offer, being at rest is all.
-    pub fn has_converged(&self, d: usize) -> bool {
-        let Some(fleet) = self.controller.live() else { return false };
-        let device = &self.devices[d];
-        let position = |salt| tern_protocol::position::position(salt, &device.id);
-        let offers = fleet.rollouts.values().filter(|rollout| {
-            rollout.offers() && rollout.phase_of(&device.registry, position(rollout.salt)).is_some()
-        });
-        let newest = offers.max_by_key(|rollout| rollout.rc);
-        let reason = |rollout: &RolloutId| {
-            device.watched.created.values().rev().find_map(|report| match report {
-                ReportKind::Outcome { attempt, outcome, .. } if attempt.rollout == *rollout => Some(*outcome),
-                _ => None,
-            })
-        };
-        self.is_at_rest(d)
-            && device.link
-            && newest.is_none_or(|rollout| {
-                let told = reason(&rollout.id);
-                let bad = told.is_some_and(|o| !matches!(o, Outcome::Success | Outcome::Deferred));
-                (device.running_rc() == rollout.rc || bad) && told == self.outcome(d, &rollout.id)
-            })
-    }
-
-    /// Tells whether everybody has converged, every report is in the ledger, and no rollout has anything left to do.
-    pub fn all_have_converged(&self) -> bool {
-        let over = |fleet: &tern_controller::core::fleet::Fleet| {
-            fleet.rollouts.values().all(|rollout| rollout.status != Status::Running)
-        };
-        self.controller.live().is_some_and(over)
-            && self.is_drained()
-            && (0..self.devices.len()).all(|d| self.has_converged(d))
     }
 
     /// Tells whether no device has a report left that was not acknowledged.
