@@ -1,12 +1,11 @@
 //! The agent's hold on one device: records, slots, boot record. Carries out what the core asks for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use serde::{Deserialize, Serialize};
 use tern_protocol::bundle::File;
 use tern_protocol::offer::Artifact;
-use tern_protocol::tuf::{Role, Trusted};
+use tern_protocol::tuf::Trusted;
 
 use crate::boot::file::FileBoot;
 use crate::boot::{Boot, BootRecord, Booted, Trial};
@@ -17,6 +16,7 @@ use crate::core::agent::{BootFacts, Done};
 use crate::core::durable::Durable;
 use crate::record::{RecordError, RecordFile};
 use crate::slot::file::FileSlots;
+use crate::slot::signed::{self, StoredFile};
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
 
 /// Boots that a trial gets: one power cycle inside the soak does not roll back.
@@ -24,13 +24,6 @@ const TRIES: u8 = 2;
 /// Bytes kept for each copy of journal and trusted files: a slot that fills the disk must not keep the agent from
 /// saying so. Both are a few KiB as a rule.
 const RECORD_ROOM: usize = 64 * 1024;
-
-/// A signed file as the trust record keeps it: metadata is JSON text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredFile {
-    role: Role,
-    text: String,
-}
 
 /// Says why the device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +70,7 @@ pub enum DeviceError {
 pub struct Device {
     boot: FileBoot,
     slots: Arc<Mutex<FileSlots>>,
+    slots_dir: PathBuf,
     journal: RecordFile<Durable>,
     trust: RecordFile<Vec<StoredFile>>,
     booted: Booted,
@@ -113,7 +107,8 @@ impl Device {
             .map_err(|e| open("trust record", e))?
             .with_room(RECORD_ROOM);
         let slots = Arc::new(Mutex::new(slots));
-        Ok(Self { boot, slots, journal, trust, booted, write_failed: None, _lock: lock })
+        let slots_dir = config.slots.dir.clone();
+        Ok(Self { boot, slots, slots_dir, journal, trust, booted, write_failed: None, _lock: lock })
     }
 
     /// Reads the journal; a damaged one is said and begun anew, because a device that does nothing helps nobody.
@@ -156,9 +151,7 @@ impl Device {
             Err(source) => return Err(DeviceError::Record { what: "trust record", source }),
         };
         if !stored.is_empty() {
-            let files: Vec<File> =
-                stored.into_iter().map(|f| File { role: f.role, bytes: f.text.into_bytes() }).collect();
-            match Trusted::restore(&files) {
+            match Trusted::restore(&StoredFile::files(stored)) {
                 Ok(trusted) => return Ok(trusted),
                 Err(error) => {
                     tracing::error!(
@@ -180,9 +173,7 @@ impl Device {
 
     /// Makes the trusted files durable.
     pub fn save_trust(&self, files: &[File]) -> Result<(), RecordError> {
-        let stored =
-            |f: &File| Some(StoredFile { role: f.role, text: String::from_utf8(f.bytes.clone()).ok()? });
-        self.trust.save(&files.iter().filter_map(stored).collect())
+        self.trust.save(&StoredFile::of(files))
     }
 
     /// Returns what boot record and slots say.
@@ -197,12 +188,18 @@ impl Device {
             SlotLabel::Holds(image) => Some(image),
             SlotLabel::Empty | SlotLabel::Bad => None,
         };
+        let record = self.boot.record()?;
+        let floor = match slots.label(record.active)? {
+            SlotLabel::Holds(image) => signed::floor(&self.slots_dir, record.active, &image),
+            SlotLabel::Empty | SlotLabel::Bad => 0,
+        };
         Ok(BootFacts {
             slot,
             boot_id: self.booted.boot_id.clone(),
-            armed: self.boot.record()?.trial.is_some(),
+            armed: record.trial.is_some(),
             running,
             running_version,
+            floor,
             capacity: slots.capacity(slot.other())?,
             inactive: inactive.map(|image| Artifact {
                 component: String::new(),
@@ -246,20 +243,25 @@ impl Device {
         done(self.slots().sync(slot))
     }
 
-    /// Returns the work of reading a slot back, comparing and labelling it; it blocks.
+    /// Returns the work of reading a slot back, comparing and labelling it, with `files` kept beside it; it blocks.
     pub fn hash(
         &self,
         slot: SlotName,
         artifact: Artifact,
         rc: u64,
         version: String,
+        files: Vec<File>,
     ) -> impl FnOnce() -> Done + use<> {
-        let slots = Arc::clone(&self.slots);
+        let (slots, folder) = (Arc::clone(&self.slots), self.slots_dir.clone());
         move || {
             let mut slots = lock(&slots);
             match slots.hash(slot, artifact.length) {
                 Ok((sha256, root)) if sha256 == artifact.sha256 && root == artifact.root => {
                     let length = artifact.length;
+                    // Before the label: a slot that may run has its files.
+                    if let Err(error) = signed::keep(&folder, slot, &files) {
+                        return Done::Failed(chain(&error));
+                    }
                     done(slots.set_label(slot, Image { rc, version, length, sha256, root }))
                 }
                 Ok(_) | Err(SlotError::Short { .. }) => Done::Mismatch,

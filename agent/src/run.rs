@@ -41,7 +41,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let trust = device.load_trust(&config.root)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
-    let link_config = LinkConfig::load(&config, durable.time_floor)?;
+    let link_config = LinkConfig::load(&config, durable.time_floor.latest())?;
     let (commands, events, link) = link::start(link_config);
     let agent = Agent::new(settings(&config, claim), Box::new(identity), durable, trust, seed);
     let (results, finished) = mpsc::channel(16);
@@ -217,7 +217,8 @@ impl Shell {
                 failed => failed,
             },
             Job::Hash { slot, artifact, rc, version } => {
-                let hash = self.device.hash(slot, artifact, rc, version);
+                let files = self.agent.trust().files();
+                let hash = self.device.hash(slot, artifact, rc, version, files);
                 self.beside(job, async move {
                     let joined = tokio::task::spawn_blocking(hash).await;
                     joined.unwrap_or_else(|error| Done::Failed(error.to_string()))

@@ -31,7 +31,7 @@ use tern_protocol::tuf::Role;
 pub use difference::{Difference, KeysChange, difference};
 pub use document::{Document, KeyLine, name_keys};
 pub use quorum::{Quorum, add_signature, parents_of, quorums};
-pub use rotate::{Change, Present, rotate};
+pub use rotate::{Change, Present, ServiceKey, rotate, rotate_service_key};
 pub use status::{Expiry, SOON, expiry};
 
 /// Says why an offline file could not be made, read or signed.

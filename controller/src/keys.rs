@@ -8,8 +8,8 @@
 //!   release.json                        what was signed here last
 //! <data>/
 //!   fleet                               the fleet's id
-//!   keys/<product>/{rollout,halt,snapshot,timestamp,telemetry}.pem
-//!   keys/<product>/<role>-<key>.pem     the same role's key after a rotation
+//!   keys/<product>/{rollout,halt,snapshot,timestamp,telemetry,time}.pem
+//!   keys/<product>/<name>-<key>.pem     the same name's key after a rotation
 //!   products/<product>/{root,targets,release}.json
 //! ```
 //!
@@ -40,12 +40,12 @@ pub use hand::{Hand, KeyName};
 pub use init::{FactoryReport, Holder, InitOptions, InitReport, Quota, init, make_factory, make_key};
 pub use load::{
     OnlineKey, Unnamed, fleet, keep_offline, load_online, load_online_for, load_signer, load_signer_asking,
-    make_online, offline_files, online_keys, products,
+    make_online, make_service_key, offline_files, online_keys, products,
 };
 pub use secret::{PASSPHRASE_MIN, Passphrase, Protection};
 
 /// Names of the keys that the service holds.
-const ONLINE: [&str; 5] = ["rollout", "halt", "snapshot", "timestamp", "telemetry"];
+const ONLINE: [&str; 6] = ["rollout", "halt", "snapshot", "timestamp", "telemetry", "time"];
 /// Files that `keys init` signs.
 const FILES: [Role; 3] = [Role::Targets, Role::Release, Role::Root];
 

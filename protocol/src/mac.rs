@@ -169,6 +169,16 @@ pub fn epoch_of(sealed: &[u8]) -> Option<u64> {
     std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
 }
 
+/// Reads the number of the controller's telemetry key, which stands behind the epoch: `{"e":<digits>,"k":<digits>,`.
+pub fn kid_of(sealed: &[u8]) -> Option<u32> {
+    let rest = sealed.strip_prefix(br#"{"e":"#)?;
+    let epoch = rest.iter().take(20).take_while(|b| b.is_ascii_digit()).count();
+    let rest = rest[epoch..].strip_prefix(br#","k":"#)?;
+    let digits = rest.iter().take(10).take_while(|b| b.is_ascii_digit()).count();
+    (rest.get(digits) == Some(&b',')).then_some(())?;
+    std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +206,15 @@ mod tests {
         assert_eq!(epoch_of(&sealed), Some(4));
         let body = key(&controller, Direction::Up, "d1", 4).open(&sealed).unwrap();
         assert_eq!(body, br#"{"e":4,"text":"hi"}"#);
+    }
+
+    #[test]
+    fn the_number_of_the_key_stands_behind_the_epoch() {
+        assert_eq!(kid_of(br#"{"e":4,"k":12,"n":1,"#), Some(12));
+        for other in [r#"{"e":4,"n":1,"k":1,"#, r#"{"e":4,"k":99999999999,"#, r#"{"e":4,"k":1"#, r#"{"k":1,"#]
+        {
+            assert_eq!(kid_of(other.as_bytes()), None, "{other}");
+        }
     }
 
     /// The vector of docs/protocol.md; never change it.
@@ -233,5 +252,22 @@ mod tests {
             broken[i] ^= 1;
             assert!(right.open(&broken).is_err(), "byte {i}");
         }
+    }
+
+    #[test]
+    fn differences_do_not_cancel_out() {
+        assert!(equal(b"tag", b"tag"));
+        for (a, b) in [(b"tag", b"uag"), (b"tag", b"ubg"), (b"tag", b"gat"), (b"tag", b"taf")] {
+            assert!(!equal(a, b), "{a:?} {b:?}");
+        }
+        assert!(!equal(b"tag", b"ta") && !equal(b"", b"t"));
+    }
+
+    #[test]
+    fn a_key_is_named_and_never_shown() {
+        let (secret, _) = keys();
+        let shown = format!("{secret:?} {:?}", key(&secret, Direction::Up, "d1", 4));
+
+        assert_eq!(shown, "PairSecret(hidden) MacKey(Up, d1)");
     }
 }

@@ -8,7 +8,7 @@ use p256::pkcs8::DecodePrivateKey as _;
 use serde_json::{Value, json};
 use tern_bridge::front::frame::{Packet, Publish};
 use tern_protocol::id::{DeviceId, FleetId};
-use tern_protocol::limits::{MQTT_PACKET_MAX, REPORT_MAX};
+use tern_protocol::limits::{MQTT_PACKET_MAX, PRESENTED_MAX};
 use tern_protocol::mac::{Direction, MacKey, PairSecret};
 use tern_protocol::topic::{Topic, UpKind};
 use tern_tests::lab::{Lab, LabDevice, Making, MqttClient, PRODUCT, made, wait};
@@ -41,9 +41,10 @@ impl Taken {
         let own = SecretKey::from_pkcs8_pem(&pem).unwrap();
         let online = tern_controller::keys::load_online(&lab.data(), &PRODUCT.parse().unwrap()).unwrap();
         let (id, fleet): (DeviceId, FleetId) = ("taken".parse().unwrap(), "lab".parse().unwrap());
-        let secret = PairSecret::agree(&own, &online.telemetry.public_key());
-        let key = secret.key(Direction::Up, &fleet, &id, online.kid, epoch);
-        Self { id, fleet, key, kid: online.kid, epoch }
+        let (kid, ours) = online.newest().unwrap();
+        let secret = PairSecret::agree(&own, &ours.public_key());
+        let key = secret.key(Direction::Up, &fleet, &id, kid, epoch);
+        Self { id, fleet, key, kid, epoch }
     }
 
     fn topic(&self, kind: UpKind) -> String {
@@ -116,7 +117,7 @@ fn messages_that_make_no_sense_are_counted_while_a_rollout_completes_beside_them
     client.is_closed();
     // What the front must refuse: 5 messages, each of which costs the connection.
     let foreign = report.replace("taken", "dev-1");
-    let oversize = vec![b'x'; REPORT_MAX + 1];
+    let oversize = vec![b'x'; PRESENTED_MAX + 1];
     let others: [(&str, &[u8], bool); 5] = [
         (&report, &oversize, false),
         (&report, &whole, true),

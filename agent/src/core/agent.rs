@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tern_protocol::message::{Pack, Registry, ReportKind, Versions};
+use tern_protocol::message::{Pack, Registry, ReportKind, TimeAnswer, Versions};
 use tern_protocol::offer::Selection;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::{Pool, Trusted};
@@ -19,6 +19,7 @@ use super::machine::reports;
 pub use super::port::{BootFacts, Done, Input, Job, Keys, Output, Settings};
 use super::reader::Reader;
 use super::state::{Event, State, UpdatingStep};
+use super::time::Clock;
 use super::timing::{Backoff, Now, Stamp};
 use super::trust::Missing;
 
@@ -30,6 +31,7 @@ pub struct Agent {
     pub(super) saved: bool,
     pub(super) trust: Trusted,
     pub(super) pool: Pool,
+    pub(super) clock: Clock,
     pub(super) reader: Reader,
     pub(super) exchange: Exchange,
     pub(super) missing: Option<Missing>,
@@ -58,6 +60,7 @@ impl Agent {
         durable.outbox.after_restart();
         let job_retry = Backoff::new(settings.timing.retry_first, settings.timing.retry_most);
         let exchange = Exchange::new(&settings.timing, keys.replaces());
+        let clock = Clock::new(durable.time_floor);
         Self {
             settings,
             keys,
@@ -65,6 +68,7 @@ impl Agent {
             saved: true,
             trust,
             pool: Pool::default(),
+            clock,
             reader: Reader::default(),
             exchange,
             missing: None,
@@ -91,6 +95,11 @@ impl Agent {
         &self.trust
     }
 
+    /// Returns the device's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Returns what boot record and slots said when the agent came up.
     pub fn boot(&self) -> Option<&BootFacts> {
         self.boot.as_ref()
@@ -104,6 +113,7 @@ impl Agent {
     /// Takes something that happened and returns what to do, in order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Output> {
         self.looked_at = now;
+        self.clock.start(now);
         match input {
             Input::Up(facts) => self.came_up(facts, now),
             Input::LinkUp => self.link_up(now),
@@ -117,6 +127,7 @@ impl Agent {
             Input::Time => {}
         }
         self.step(&Event::Time, now);
+        self.attend_time(now);
         self.attend_trust(now);
         self.attend_exchange(now);
         self.attend_work(now);
@@ -177,6 +188,12 @@ impl Agent {
             self.durable.components = components;
             self.saved = false;
         }
+        // A lost journal knows no floor any more; the file that was signed with the confirmed release does.
+        if facts.floor > self.durable.floor {
+            self.durable.floor = facts.floor;
+            self.saved = false;
+        }
+        self.time_of_trust(now);
         self.listen();
         let event = Event::Booted { slot: facts.slot, armed: facts.armed, rebooted };
         self.boot = Some(facts);
@@ -227,6 +244,8 @@ impl Agent {
             Topic::DeviceIn(device) if *device == self.settings.device => {
                 if tern_protocol::bundle::Bundle::looks_like(payload) {
                     self.bundle(topic, payload, now);
+                } else if TimeAnswer::looks_like(payload) {
+                    self.time_answer(payload, now);
                 } else {
                     self.answer(payload, now);
                 }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::message::Registry;
+use tern_protocol::tuf::Teachers;
 
 use super::outbox::Outbox;
 use super::state::State;
+use super::time::TimeFloor;
 
 /// The journal's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +25,14 @@ pub struct Durable {
     pub floor: u64,
     /// Release counters that are dead for ever.
     pub halted: BTreeSet<u64>,
-    /// Latest time that a signed file or an answer has shown, Unix seconds.
-    pub time_floor: u64,
+    /// Where the clock stood when it was saved last.
+    pub time_floor: TimeFloor,
+    /// The keys from which the time and the halted releases were learned: what is learned from a key goes with it.
+    #[serde(default)]
+    pub teachers: Teachers,
+    /// Version of the timestamp whose end was reported last.
+    #[serde(default)]
+    pub stale_said: u32,
     /// What the controller's registry says the device is.
     pub registry: Option<Registry>,
     /// The controller has answered with a code of ours: it knows our telemetry key.
@@ -42,7 +50,9 @@ impl Default for Durable {
             outbox: Outbox::default(),
             floor: 0,
             halted: BTreeSet::new(),
-            time_floor: 0,
+            time_floor: TimeFloor::default(),
+            teachers: Teachers::default(),
+            stale_said: 0,
             registry: None,
             enrolled: false,
             components: BTreeMap::new(),

@@ -7,7 +7,7 @@ use tern_protocol::claim::Claimed;
 use tern_protocol::limits::{ANSWER_MAX, PRESENTED_MAX};
 use tern_protocol::mac::{Direction, MacKey, epoch_of};
 use tern_protocol::message::{
-    Answer, AnswerKind, Enrol, Hello, Nonce, Proof, Report, ReportKind, challenge_signing_input,
+    Answer, AnswerKind, Enrol, Hello, Nonce, Proof, Report, ReportKind, TimeAnswer, challenge_signing_input,
     enrol_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
@@ -37,6 +37,8 @@ pub(super) struct Exchange {
     resend: Backoff,
     resend_at: u64,
     challenge: Option<Nonce>,
+    /// The nonce that went out with the last enrolment, and when: it asks for the time.
+    time_nonce: Option<(Nonce, u64)>,
     /// Reports and asks sent since the controller was heard last, in rounds.
     unheard: u32,
     /// Reports below this number were sent in this connection and epoch.
@@ -69,6 +71,7 @@ impl Exchange {
             resend: Backoff::new(timing.resend_first, timing.get_most),
             resend_at: 0,
             challenge: None,
+            time_nonce: None,
             unheard: 0,
             sent_below: 0,
             replacing,
@@ -137,7 +140,7 @@ impl Agent {
             self.exchange.sent_below = 0;
             self.exchange.resend_at = now.uptime + self.exchange.resend.step();
             if !self.exchange.greeted {
-                self.greet();
+                self.greet(now);
             }
         }
         if self.exchange.greeted {
@@ -166,10 +169,10 @@ impl Agent {
         self.durable.outbox.drop_hello();
     }
 
-    fn greet(&mut self) {
+    fn greet(&mut self, now: Now) {
         let due = !self.durable.enrolled || self.exchange.replacing;
         if due || self.exchange.hellos >= HELLOS_BEFORE_ENROL {
-            self.enrol();
+            self.enrol(now);
             self.exchange.hellos = 0;
         }
         self.exchange.hellos += 1;
@@ -203,7 +206,9 @@ impl Agent {
         }
     }
 
-    fn enrol(&mut self) {
+    fn enrol(&mut self, now: Now) {
+        let asks = self.lacks_code() && self.trust.time_key().is_some();
+        self.exchange.time_nonce = asks.then(|| (self.entropy.nonce(), now.uptime));
         let (identity, telemetry) = (self.keys.identity(), self.keys.telemetry());
         let input = enrol_signing_input(&self.settings.fleet, &self.settings.device, &identity, &telemetry);
         // The proof covers what we were configured as: the registry's word is the controller's own.
@@ -219,6 +224,7 @@ impl Agent {
             registry: claim.is_some().then(|| registry.clone()),
             claim,
             replaces: former.map(hex::encode),
+            time: self.exchange.time_nonce.map(|(nonce, _)| nonce),
         };
         let payload = serde_json::to_vec(&enrol).expect("our own messages serialise");
         self.publish(UpKind::Enrol, payload);
@@ -287,12 +293,45 @@ impl Agent {
         self.unheard(now);
     }
 
+    /// Tells whether the controller has not answered with a code under these keys yet.
+    fn lacks_code(&self) -> bool {
+        !self.durable.enrolled || self.exchange.replacing
+    }
+
+    /// Takes the time key's word, for as long as the controller has no better one for us. It shows the time and
+    /// whether files are old; nothing is armed by it, or a device that nobody approved could start.
+    pub(super) fn time_answer(&mut self, payload: &[u8], now: Now) {
+        let (Some((nonce, made)), Some(key)) = (self.exchange.time_nonce, self.trust.time_key()) else {
+            return;
+        };
+        if !self.lacks_code() || now.uptime.saturating_sub(made) > self.settings.timing.answer_valid {
+            return;
+        }
+        let (fleet, device) = (&self.settings.fleet, &self.settings.device);
+        let product = &self.registry().product;
+        let Ok(answer) = TimeAnswer::open(payload, &key, fleet, product, device) else { return };
+        if answer.nonce != nonce {
+            return;
+        }
+        self.exchange.time_nonce = None;
+        self.clock.answer(answer.time, now);
+        let held = self.trust.versions();
+        let behind = answer.rollout > held.rollout || answer.halt > held.halt;
+        self.exchange.behind = behind.then_some((answer.rollout, answer.halt));
+    }
+
     /// Derives the keys of this epoch; false while the signed files name no telemetry key.
     fn derive_keys(&mut self) -> bool {
         let epoch = self.durable.epoch;
         let Some((kid, peer)) = self.trust.telemetry_keys().into_iter().next_back() else { return false };
         if self.exchange.keys.as_ref().is_some_and(|k| k.epoch == epoch && k.kid == kid) {
             return true;
+        }
+        if self.exchange.keys.as_ref().is_some_and(|keys| keys.kid != kid) {
+            // What is on its way under the old key may find nobody who holds it: say it all again.
+            self.exchange.sent_below = 0;
+            self.exchange.resend.reset();
+            self.exchange.resend_at = 0;
         }
         let secret = self.keys.agree(&peer);
         let (fleet, device) = (&self.settings.fleet, &self.settings.device);
@@ -323,6 +362,8 @@ impl Agent {
         self.exchange.unheard = 0;
         if !self.durable.enrolled {
             self.durable.enrolled = true;
+            // From here on the time key's word does not count, nor what it said before.
+            self.exchange.behind = None;
             self.saved = false;
         }
         if std::mem::take(&mut self.exchange.replacing) {
@@ -437,12 +478,14 @@ impl Agent {
         if now.uptime.saturating_sub(made) > self.settings.timing.answer_valid {
             return;
         }
-        if time > self.durable.time_floor {
-            self.durable.time_floor = time;
-        }
+        self.clock.answer(time, now);
         let held = self.trust.versions();
         if rollout > held.rollout || halt > held.halt {
             self.exchange.behind = Some((rollout, halt));
+            return;
+        }
+        // Freshness is looked at once more before the hooks and before the boot record; a trial has passed both.
+        if self.is_stale(now) && !matches!(self.durable.state, State::VerifyPost { .. }) {
             return;
         }
         // A start counts only once it is in the ledger.

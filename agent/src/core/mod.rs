@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`machine`] | the update machine: `after` (state × event → state) and `owes` (state → effect) |
 //! | [`state`] | the machine's states, events and effects as plain values |
+//! | [`time`] | what time it is, on a device that may have no clock |
 //! | [`timing`] | every wait, and how points in time survive a restart |
 //! | [`eligibility`] | may this device run that release, now? |
 //! | [`download`] | which packs to ask for next, and which to believe |
@@ -15,6 +16,7 @@
 //! | `work` | local jobs: what the state owes, and what their end means |
 //! | `entropy` | chance from one seed |
 //! | `exchange` | epochs, hello, nonces, answers |
+//! | `stale` | time from files and answers, and what is not done when files are over |
 //! | `trust` | signed files in, offers and kills out |
 //!
 //! The same core runs on a device, in the fleet simulator and under the power-cut simulation.
@@ -29,7 +31,9 @@ pub mod machine;
 pub mod outbox;
 pub mod port;
 mod reader;
+mod stale;
 pub mod state;
+pub mod time;
 pub mod timing;
 mod trust;
 mod work;

@@ -81,8 +81,14 @@ impl Outbox {
         self.pending.len() != before
     }
 
-    /// Continues above `counter`, which somebody saw us use.
+    /// Continues above `counter`, which somebody saw us use. If that is above all that we remember, our memory was lost,
+    /// and what waits has numbers that meant something else before: it would be taken for known, and gets new ones.
     pub fn raise(&mut self, counter: u64) {
+        if counter > self.highest() {
+            let numbers = counter + 1..;
+            self.pending.iter_mut().zip(numbers).for_each(|(pending, n)| pending.n = n);
+            self.next = counter + 1 + self.pending.len() as u64;
+        }
         self.next = self.next.max(counter + 1);
         self.reserved = self.reserved.max(self.next + COUNTER_BLOCK);
     }
@@ -150,6 +156,21 @@ mod tests {
         restarted.after_restart();
 
         assert!(restarted.number() > *used.last().unwrap());
+    }
+
+    #[test]
+    fn what_a_device_says_after_it_lost_its_memory_is_not_taken_for_what_it_said_before() {
+        let mut outbox = Outbox::default();
+        outbox.push(transition());
+        outbox.push(transition());
+
+        outbox.raise(40);
+
+        assert_eq!(outbox.pending().map(|p| p.n).collect::<Vec<_>>(), [41, 42]);
+        assert_eq!(outbox.number(), 43);
+        // Seen is no more than what we remember: nothing was lost, and the numbers stand.
+        outbox.raise(42);
+        assert_eq!(outbox.low(), 41);
     }
 
     #[test]

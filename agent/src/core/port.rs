@@ -64,6 +64,8 @@ pub struct BootFacts {
     pub running: u64,
     /// Its version.
     pub running_version: String,
+    /// The floor that was signed with the release in the confirmed slot; 0 if its signed file is not there.
+    pub floor: u64,
     /// Bytes that the inactive slot can hold.
     pub capacity: u64,
     /// The image that the inactive slot holds whole, if any.

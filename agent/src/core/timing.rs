@@ -9,26 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Now {
     /// Time since the operating system booted; never goes backwards within an epoch.
     pub uptime: u64,
-    /// Unix time in seconds as far as the device knows it; may be wrong, is only used where metadata expires.
+    /// Unix time in seconds by the system's clock. Nobody vouches for it: ask [`super::time::Clock`].
     pub wall: u64,
-}
-
-/// Unix time before which no agent of this kind was built: a clock that stands there was never set.
-const BUILT_AFTER: u64 = 1_767_225_600;
-/// How far, in seconds, what an answer showed may move a clock that somebody has set.
-const AHEAD_MAX: u64 = 24 * 3600;
-
-impl Now {
-    /// Returns the time by which files expire: the later of the device's clock and `floor`, the latest time that
-    /// an answer showed.
-    ///
-    /// A clock that was set is moved by a day at most. Otherwise a service whose own clock was ahead for an hour
-    /// would leave devices behind that take every later file as expired, the next kill included.
-    pub fn trusted(self, floor: u64) -> u64 {
-        let floor =
-            if self.wall < BUILT_AFTER { floor } else { floor.min(self.wall.saturating_add(AHEAD_MAX)) };
-        self.wall.max(floor)
-    }
 }
 
 /// A point in time that is saved: uptime within an epoch, for a process's clock dies with it.
@@ -139,29 +121,5 @@ impl Backoff {
     /// Starts over.
     pub fn reset(&mut self) {
         self.next = self.first.min(self.most);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DAY: u64 = 24 * 3600;
-    const TODAY: u64 = 1_795_000_000;
-
-    #[test]
-    fn a_service_whose_clock_ran_ahead_moves_a_clock_that_was_set_by_a_day_at_most() {
-        let now = Now { uptime: 0, wall: TODAY };
-
-        assert_eq!(now.trusted(TODAY + 40 * DAY), TODAY + DAY);
-        assert_eq!(now.trusted(TODAY + 3600), TODAY + 3600);
-        assert_eq!(now.trusted(TODAY - 3600), TODAY);
-    }
-
-    #[test]
-    fn a_device_without_a_clock_goes_by_the_latest_time_that_it_was_shown() {
-        let now = Now { uptime: 0, wall: 1000 };
-
-        assert_eq!(now.trusted(TODAY), TODAY);
     }
 }

@@ -67,16 +67,23 @@ impl Agent {
     }
 
     fn refresh(&mut self, now: Now) {
-        let wall = now.trusted(self.durable.time_floor);
         let (mut changed, mut refused) = (false, Vec::new());
         let missing = loop {
-            let refresh = self.trust.refresh(&mut self.pool, wall);
+            // Roots first: what the clock owes to a key that they take away must not judge what comes with them.
+            let mut refresh = self.trust.refresh_root(&mut self.pool);
+            self.heed_teachers(now);
+            let (time, latest) = (self.clock.now(now), self.clock.latest_issue(now));
+            let rest = self.trust.refresh_issued_by(&mut self.pool, time, latest);
+            refresh.changed.extend(rest.changed);
+            refresh.refused.extend(rest.refused);
             changed |= !refresh.changed.is_empty();
             refused.extend(refresh.refused);
+            self.heed_teachers(now);
+            self.time_of_trust(now);
             let renewed = refresh.changed.iter().any(|role| matches!(role, Role::Root | Role::Targets));
             let files = if renewed { self.reader.read_again(&self.trust) } else { Vec::new() };
             if files.is_empty() {
-                break refresh.missing;
+                break rest.missing;
             }
             files.into_iter().for_each(|file| self.pool.add(file));
         };
@@ -101,7 +108,7 @@ impl Agent {
             return;
         }
         if files.is_empty() {
-            if self.trust.current().is_some() && self.exchange.behind.is_none() {
+            if self.trust.current().is_some() && self.exchange.behind.is_none() && !self.is_stale(now) {
                 self.missing = None;
             }
             return;
@@ -145,6 +152,12 @@ impl Agent {
         if self.exchange.behind.is_some() && self.missing.is_none() {
             let repeat = Backoff::new(self.settings.timing.get_first, self.settings.timing.get_most);
             self.missing = Some(Missing { files: Vec::new(), ask_at: now.uptime, repeat });
+        }
+        if self.missing.is_none() && self.is_stale(now) {
+            // For as long as the service is silent nobody has anything newer: ask seldom.
+            let timing = &self.settings.timing;
+            let repeat = Backoff::new(timing.get_most, timing.heartbeat.max(timing.get_most));
+            self.missing = Some(Missing { files: Vec::new(), ask_at: now.uptime + self.calm(), repeat });
         }
         if !self.exchange.is_up() {
             return;
@@ -207,7 +220,7 @@ impl Agent {
         };
         let slot = boot.slot.other();
         let waiting = matches!(self.durable.state, State::Idle { .. } | State::Failed { .. });
-        if waiting && !self.done_with(&offer) {
+        if waiting && !self.done_with(&offer) && !self.is_stale(now) {
             self.step(&Event::Offered { offer, slot }, now);
         }
     }

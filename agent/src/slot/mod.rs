@@ -11,6 +11,7 @@
 //! for bytes it never saw.
 
 pub mod file;
+pub mod signed;
 
 use std::io;
 use std::path::PathBuf;

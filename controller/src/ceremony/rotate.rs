@@ -6,7 +6,10 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
+use tern_protocol::limits::TELEMETRY_KEYS_MAX;
+use tern_protocol::tuf::content::{TargetsContent, point_hex};
 use tern_protocol::tuf::key::PublicKey;
 use tern_protocol::tuf::{Role, time};
 
@@ -78,6 +81,67 @@ pub fn rotate(present: &Present, change: &Change) -> Result<Vec<Document>, Cerem
         files.push(renewed(present, change, below.role)?);
     }
     Ok(files)
+}
+
+/// What should change among the keys of the service that targets names beside the roles.
+#[derive(Debug, Clone)]
+pub enum ServiceKey {
+    /// Another time key takes the present one's place.
+    Time(p256::PublicKey),
+    /// A further telemetry key, under the next number; the others stay until they are taken away.
+    Telemetry(p256::PublicKey),
+    /// This telemetry key goes.
+    NoTelemetry(u32),
+}
+
+/// Works out the targets that follow, without signatures.
+pub fn rotate_service_key(
+    present: &Present,
+    change: &ServiceKey,
+    expires: u64,
+) -> Result<Document, CeremonyError> {
+    let wrong = |why: String| Err(CeremonyError::Change(why));
+    let mut signed = present.targets.signed.clone();
+    let mut content = TargetsContent::deserialize(&signed["x-tern"])
+        .map_err(|error| CeremonyError::Change(format!("the present targets do not read: {error}")))?;
+    let newest = content.telemetry.last_key_value().map_or(0, |(kid, _)| *kid);
+    match change {
+        ServiceKey::Time(key) => content.time = Some(point_hex(key)),
+        ServiceKey::Telemetry(_) if content.telemetry.len() >= TELEMETRY_KEYS_MAX => {
+            let first = content.telemetry.first_key_value().map_or(0, |(kid, _)| *kid);
+            return wrong(format!(
+                "{TELEMETRY_KEYS_MAX} telemetry keys are in force; take number {first} away first"
+            ));
+        }
+        ServiceKey::Telemetry(key) => {
+            drop(content.telemetry.insert(newest.saturating_add(1), point_hex(key)))
+        }
+        ServiceKey::NoTelemetry(kid) if *kid == newest => {
+            return wrong(format!(
+                "telemetry key {kid} is the one that devices use; rotate first, then take it away"
+            ));
+        }
+        ServiceKey::NoTelemetry(kid) => {
+            if content.telemetry.remove(kid).is_none() {
+                let held: Vec<String> = content.telemetry.keys().map(u32::to_string).collect();
+                return wrong(format!("there is no telemetry key {kid}; there are {}", held.join(", ")));
+            }
+        }
+    }
+    signed["x-tern"]["telemetry"] = json!(content.telemetry);
+    if let Some(time) = content.time {
+        signed["x-tern"]["time"] = time.into();
+    }
+    let change = Change {
+        role: Role::Targets,
+        add: Vec::new(),
+        remove: Vec::new(),
+        threshold: None,
+        expires,
+        release_expires: expires,
+    };
+    next(&mut signed, &present.targets, &change)?;
+    Document::unsigned(&signed)
 }
 
 /// The same with the next version and a new expiry.

@@ -47,10 +47,12 @@ pub(super) enum Verb {
     #[command(
         after_help = "What comes out has no signatures; have it signed with `tern keys sign`, then `tern keys publish`.\n\
                       Without --add, --remove and --threshold the file is renewed: same keys, new expiry.\n\
-                      Of rollout, halt, snapshot and timestamp the new key is made in the data folder, and replaces the old one.\n\n\
+                      Of rollout, halt, snapshot, timestamp and time the new key is made in the data folder, and replaces the old one.\n\
+                      Of telemetry it comes beside the old one; devices go over to it, then --remove takes the old one away.\n\n\
                       Examples:\n  tern keys rotate root --product cam --out new                       (renew root)\n  \
                       tern keys rotate release --product cam --add dora=dora.pub --remove ann --out new\n  \
-                      tern keys rotate timestamp --product cam --data /var/lib/tern --out new"
+                      tern keys rotate timestamp --product cam --data /var/lib/tern --out new\n  \
+                      tern keys rotate telemetry --product cam --remove 1 --out newer"
     )]
     Rotate(rotate::Flags),
     /// Hand signed files of root, targets and release to the service

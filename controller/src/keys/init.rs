@@ -260,7 +260,7 @@ impl Made {
         let after = |days: u64| options.now + options.days.map_or(days, u64::from) * DAY;
         let content = TargetsContent {
             telemetry: BTreeMap::from([(1, point_hex(&self.online["telemetry"].public_key()))]),
-            ..TargetsContent::default()
+            time: Some(point_hex(&self.online["time"].public_key())),
         };
         let root = RootKeys {
             root: offline(Role::Root),

@@ -1,11 +1,12 @@
 //! Reading keys and offline files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use p256::SecretKey;
 use p256::ecdsa::SigningKey;
+use p256::{PublicKey as PublicPoint, SecretKey};
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{FleetId, ProductId};
 use tern_protocol::tuf::content::{Targets, TargetsContent};
@@ -108,17 +109,24 @@ pub fn load_online_for(
     let ring = KeyRing::read(data, product)?;
     let top = |role| ring.named(role, Authority::top(&root, role), unnamed);
     let delegated = |role| ring.named(role, Authority::delegated(&targets.meta, role), unnamed);
-    let telemetry = secret::read(&online_key(data, product, "telemetry"), &nobody)?;
+    let held =
+        |public: &PublicPoint| ring.keys.iter().map(|(_, key)| key).find(|k| k.public_key() == *public);
     let named = targets.content.telemetry_keys().map_err(|_| bad(Role::Targets))?;
-    let ours = telemetry.public_key();
-    let kid = named.into_iter().rev().find(|(_, key)| *key == ours).map(|(kid, _)| kid);
+    let newest = named.last_key_value().map(|(kid, _)| *kid);
+    let telemetry: BTreeMap<u32, SecretKey> =
+        named.into_iter().filter_map(|(kid, public)| Some((kid, held(&public)?.clone()))).collect();
+    // Devices use the newest: without it nobody would ever be heard.
+    if newest.is_none_or(|kid| !telemetry.contains_key(&kid)) {
+        return Err(KeysError::Telemetry(product.clone()));
+    }
+    let time = targets.content.time_key().map_err(|_| bad(Role::Targets))?;
     Ok(OnlineKeys {
         rollout: delegated(Role::Rollout)?,
         halt: delegated(Role::Halt)?,
         snapshot: top(Role::Snapshot)?,
         timestamp: top(Role::Timestamp)?,
         telemetry,
-        kid: kid.ok_or_else(|| KeysError::Telemetry(product.clone()))?,
+        time: time.and_then(|public| held(&public)).map(SigningKey::from),
     })
 }
 
@@ -198,6 +206,19 @@ pub fn keep_offline(data: &Path, product: &ProductId, files: &[SignedFile]) -> R
         replace(&path, kept.text.as_bytes(), Readers::All).map_err(KeysError::io("write", &path))?;
     }
     Ok(())
+}
+
+/// Draws a new key of the service that targets names beside the roles, `telemetry` or `time`.
+pub fn make_service_key(
+    data: &Path,
+    product: &ProductId,
+    name: &str,
+) -> Result<(PathBuf, PublicPoint), KeysError> {
+    let key = secret::draw()?;
+    let short: String = signer(&key).public().id().as_str().chars().take(8).collect();
+    let path = online_key(data, product, &format!("{name}-{short}"));
+    secret::write(&path, &key, &Protection::Unencrypted)?;
+    Ok((path, key.public_key()))
 }
 
 /// Draws a new key for a role of the service and puts it beside the present one, which stays in force until

@@ -35,7 +35,10 @@ fn what_init_made_is_a_repository_that_a_device_trusts() {
     assert_eq!(trusted.expires(Role::Root), Some(1_800_000_000 + 365 * 86_400));
     assert_eq!(report.expires, 1_800_000_000 + 180 * 86_400);
     let keys = load_online(&options.data, &options.product).unwrap();
-    assert_eq!(trusted.telemetry_keys().get(&keys.kid), Some(&keys.telemetry.public_key()));
+    let (kid, key) = keys.newest().unwrap();
+    assert_eq!(trusted.telemetry_keys().get(&kid), Some(&key.public_key()));
+    let time = keys.time.as_ref().map(|key| p256::PublicKey::from(key.verifying_key()));
+    assert!(time.is_some() && trusted.time_key() == time);
     assert_eq!(products(&options.data).unwrap(), vec![options.product.clone()]);
     assert_eq!(fleet(&options.data).unwrap(), Some(options.fleet));
 }

@@ -172,7 +172,18 @@ fn number(four: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+
+    /// Made once: signing and packing cost more than all that these stories are about.
+    static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
+        use crate::tuf::client::tests::repository::Repository;
+        let repository = Repository::default();
+        let file = |role| repository.file(role).bytes;
+        Dictionary::unverified(&file(Role::Root), &file(Role::Targets)).unwrap()
+    });
+    static PACKED: LazyLock<Vec<u8>> = LazyLock::new(|| sample().pack_with(&DICTIONARY));
 
     fn sample() -> Bundle {
         let file = |role, text: String| File { role, bytes: text.into_bytes() };
@@ -210,21 +221,14 @@ mod tests {
         [header, &deflate(Dictionary::general().bytes(), text), values].concat()
     }
 
-    fn dictionary() -> Dictionary {
-        use crate::tuf::client::tests::repository::Repository;
-        let repository = Repository::default();
-        let file = |role| repository.file(role).bytes;
-        Dictionary::unverified(&file(Role::Root), &file(Role::Targets)).unwrap()
-    }
-
     #[test]
     fn trailing_data_is_refused() {
         let mut longer = sample().pack();
         longer.push(0);
         assert_eq!(Bundle::unpack(&longer, None), Err(BundleError::Trailing));
-        let mut longer = sample().pack_with(&dictionary());
+        let mut longer = PACKED.clone();
         longer.push(0);
-        assert_eq!(Bundle::unpack(&longer, Some(&dictionary())), Err(BundleError::Trailing));
+        assert_eq!(Bundle::unpack(&longer, Some(&DICTIONARY)), Err(BundleError::Trailing));
     }
 
     #[test]
@@ -264,19 +268,19 @@ mod tests {
 
     #[test]
     fn an_unknown_dictionary_is_named() {
-        let packed = sample().pack_with(&dictionary());
+        let packed = PACKED.clone();
         let unknown = |held: Option<&Dictionary>, packed: &[u8]| match Bundle::unpack(packed, held) {
             Err(BundleError::UnknownDictionary(id)) => (id.root, id.targets),
             other => panic!("{other:?}"),
         };
-        assert_eq!(Bundle::unpack(&packed, Some(&dictionary())).map(|b| b.files), Ok(sample().files));
+        assert_eq!(Bundle::unpack(&packed, Some(&DICTIONARY)).map(|b| b.files), Ok(sample().files));
         assert_eq!(unknown(None, &packed), (1, 1));
         let mut other_root = packed.clone();
         other_root[8] = 9;
-        assert_eq!(unknown(Some(&dictionary()), &other_root), (9, 1));
+        assert_eq!(unknown(Some(&DICTIONARY), &other_root), (9, 1));
         let mut other_targets = packed;
         other_targets[12] = 9;
-        assert_eq!(unknown(Some(&dictionary()), &other_targets), (1, 9));
+        assert_eq!(unknown(Some(&DICTIONARY), &other_targets), (1, 9));
     }
 
     #[test]
@@ -289,11 +293,11 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn damaged_bundles_never_panic(at in 0usize..400, byte: u8, cut in 0usize..400) {
-            let mut packed = sample().pack_with(&dictionary());
+            let mut packed = PACKED.clone();
             let last = packed.len() - 1;
             packed[at.min(last)] = byte;
             packed.truncate(packed.len() - cut.min(last));
-            if let Ok(bundle) = Bundle::unpack(&packed, Some(&dictionary())) {
+            if let Ok(bundle) = Bundle::unpack(&packed, Some(&DICTIONARY)) {
                 proptest::prop_assert!(bundle.files.len() <= BUNDLE_FILES_MAX);
             }
         }

@@ -51,8 +51,8 @@ impl Product {
         };
         let delegated =
             DelegatedKeys { release: keys(&[14, 17], 2), rollout: keys(&[15], 1), halt: keys(&[16], 1) };
-        let point = point_hex(&p256::SecretKey::from_slice(&[21; 32]).unwrap().public_key());
-        let content = TargetsContent { telemetry: [(1, point)].into(), time: None };
+        let point = |byte| point_hex(&p256::SecretKey::from_slice(&[byte; 32]).unwrap().public_key());
+        let content = TargetsContent { telemetry: [(1, point(21))].into(), time: Some(point(22)) };
         let product = "router-ax".parse().unwrap();
         let targets = build::targets(v.targets, now + 300 * DAY, &product, &delegated, &content);
 

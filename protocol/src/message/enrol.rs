@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{DeviceId, FleetId};
-use crate::message::Registry;
+use crate::message::{Nonce, Registry};
 
 /// An enrolment. Keys are hex of the uncompressed SEC1 point (65 bytes).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Enrol {
     /// replace it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+    /// Asks for the time with this nonce (see [`super::TimeAnswer`]). Not signed: it asks, it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Nonce>,
 }
 
 /// Returns what the identity key signs to prove that both keys belong to the device.

@@ -11,6 +11,7 @@ mod get;
 mod pack;
 mod report;
 mod revoked;
+mod time;
 
 pub use answer::{Answer, AnswerKind, Registry};
 pub use enrol::{Enrol, enrol_signing_input};
@@ -18,6 +19,7 @@ pub use get::{Get, GetError, Want};
 pub use pack::{Pack, PackError, PackKind};
 pub use report::{Attempt, Hello, Proof, Report, ReportKind, Versions, challenge_signing_input};
 pub use revoked::{Revoked, RevokedError};
+pub use time::{TimeAnswer, TimeAnswerError};
 
 use serde::{Deserialize, Serialize};
 

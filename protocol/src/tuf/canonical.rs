@@ -130,9 +130,6 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_str<E>(self, v: &str) -> Result<Value, E> {
         Ok(v.into())
     }
-    fn visit_string<E>(self, v: String) -> Result<Value, E> {
-        Ok(v.into())
-    }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let inner = self.inside()?;
         let mut items = Vec::new();
@@ -175,6 +172,8 @@ mod tests {
         for bad in ["1.0", "[1e3]", "-0", "99999999999999999999", "{\"a\":1,\"a\":1}", "{} {}", "[", ""] {
             assert!(read(bad.as_bytes()).is_err(), "{bad}");
         }
+        let why = read(b"1.5").unwrap_err().to_string();
+        assert!(why.contains("JSON without floats"), "{why}");
         assert!(read(br#"{"a":18446744073709551615,"b":{"a":1}}"#).is_ok());
         assert_eq!(write(&serde_json::json!({"a": 1.5})), Err(JsonError::NotAnInteger("1.5".into())));
     }

@@ -12,7 +12,9 @@ use super::metadata::{Metadata, TargetsMeta};
 use super::{RoleName, TufError};
 use crate::digest::Digest;
 use crate::id::{CarrierId, DeviceId, ModelId, RegionId, RolloutId};
-use crate::limits::{ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX};
+use crate::limits::{
+    ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX, TELEMETRY_KEYS_MAX,
+};
 use crate::position::{Cut, Position, Salt};
 
 /// One artifact of a release: the `custom` of a target in the release role. The target's path is
@@ -192,6 +194,9 @@ impl<C: Content> Metadata for Targets<C> {
 impl Content for TargetsContent {
     fn of(meta: &TargetsMeta) -> Result<Self, String> {
         let content: Self = extension(meta)?;
+        if content.telemetry.len() > TELEMETRY_KEYS_MAX {
+            return Err(format!("more than {TELEMETRY_KEYS_MAX} telemetry keys"));
+        }
         content.telemetry_keys()?;
         content.time_key()?;
         Ok(content)

@@ -76,8 +76,10 @@ pub enum TufError {
     /// Its parent does not delegate to this role.
     #[error("nobody delegates to {0}")]
     NotDelegated(RoleName),
-    /// A timestamp that claims to be issued after root expires: a stolen key pushes clocks forward.
-    #[error("timestamp version {version} claims to be issued at {time}, after root expires")]
+    /// A timestamp that claims to be issued after root expires, or after now: a stolen key pushes clocks forward.
+    #[error(
+        "timestamp version {version} claims to be issued at {time}, which is not yet or after root expires"
+    )]
     FromTheFuture {
         /// Its version.
         version: u32,

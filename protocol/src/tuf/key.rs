@@ -236,6 +236,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_read_from_pem_has_one_form_however_it_was_written() {
+        let key = signer(1).public();
+        let windows = key.pem().replace('\n', "\r\n");
+
+        assert_eq!(PublicKey::from_pem(&windows), Ok(key.clone()));
+        assert_eq!(PublicKey::from_pem(key.pem()).map(|key| key.id()), Ok(key.id()));
+        assert_eq!(PublicKey::from_pem("-----BEGIN PUBLIC KEY-----"), Err(KeyError));
+        assert_eq!((key.id().as_str(), key.id().as_str().len()), (key.id().to_string().as_str(), 64));
+    }
+
+    #[test]
+    fn a_signer_is_named_and_never_shown() {
+        let shown = format!("{:?}", signer(1));
+
+        assert_eq!(shown, format!("P256Signer({})", signer(1).public().id()));
+    }
+
+    #[test]
     fn a_key_of_another_kind_verifies_nothing() {
         let signature = signer(1).sign(b"message").unwrap();
         let mut value = serde_json::to_value(signer(1).public()).unwrap();

@@ -337,5 +337,29 @@ mod tests {
         assert!(!named("sha512", hex::encode(Sha512::digest(b"abc"))).matches(b"abd"));
         assert!(!named("md5", "900150983cd24fb0d6963f7d28e17f72".into()).matches(b"abc"));
         assert!(!MetaFile { version: 1, length: Some(4), hashes: None }.matches(b"abc"));
+        // The length alone is enough to be another file, and so is the hash.
+        let hash = hex::encode(Sha256::digest(b"abc"));
+        assert!(!MetaFile { length: Some(4), ..named("sha256", hash.clone()) }.matches(b"abc"));
+        assert!(MetaFile { length: None, ..named("sha256", hash) }.matches(b"abc"));
+    }
+
+    #[test]
+    fn a_target_has_its_length_and_at_least_one_hash() {
+        let digest = Digest::of(b"abc");
+        let target = |length, hashes: &[(&str, &str)]| Target {
+            length,
+            hashes: hashes.iter().map(|(kind, digits)| ((*kind).to_owned(), (*digits).to_owned())).collect(),
+            custom: None,
+        };
+        let text = digest.to_string();
+        let right = ("sha256", text.as_str());
+
+        assert!(target(3, &[right]).matches(b"abc"));
+        assert!(!target(3, &[right]).matches(b"abd"));
+        assert!(!target(4, &[right]).matches(b"abc"));
+        assert!(!target(3, &[]).matches(b"abc"));
+        assert!(!target(3, &[right, ("sha512", "00")]).matches(b"abc"));
+        assert_eq!(target(3, &[right]).sha256(), Some(digest));
+        assert_eq!(target(3, &[("sha256", "00")]).sha256(), None);
     }
 }

@@ -4,12 +4,21 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use p256::SecretKey;
+use tern_protocol::claim::ClaimProof;
 use tern_protocol::id::FleetId;
-use tern_protocol::mac::epoch_of;
+use tern_protocol::mac::{Direction, MacKey, PairSecret, epoch_of};
 use tern_protocol::message::{Answer, Enrol, Get, Presence, Report, SiteStatus};
 use tern_protocol::topic::Topic;
 
 static FLEET: LazyLock<FleetId> = LazyLock::new(|| "acme".parse().expect("a valid name"));
+
+/// A key of nobody in the corpus.
+static KEY: LazyLock<MacKey> = LazyLock::new(|| {
+    let own = SecretKey::from_slice(&[77; 32]).expect("a key");
+    let peer = SecretKey::from_slice(&[78; 32]).expect("a key").public_key();
+    PairSecret::agree(&own, &peer).key(Direction::Up, &FLEET, &"fuzz".parse().expect("a valid name"), 1, 1)
+});
 
 /// Reads as `T`; what was read must read the same after it was written.
 fn reads<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
@@ -29,6 +38,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(epoch) = epoch_of(bytes) {
         assert!(bytes.starts_with(format!("{{\"e\":{epoch},").as_bytes()) || bytes.starts_with(b"{\"e\":0"));
+    }
+    assert!(KEY.open(bytes).is_err(), "the fuzzer has no key");
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(proof) = text.parse::<ClaimProof>()
+    {
+        assert!(proof.to_string().eq_ignore_ascii_case(text));
     }
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(topic) = Topic::parse(&FLEET, text)

@@ -40,16 +40,26 @@ impl LoadDevice {
         Self { id, identity: key(1), telemetry: key(2) }
     }
 
+    /// Returns its identity key as lists hold it.
+    pub(super) fn identity(&self) -> String {
+        hex::encode(self.identity.public_key().to_encoded_point(false))
+    }
+
+    /// Agrees with the controller's telemetry key.
+    pub(super) fn agree(&self, controller: &p256::PublicKey) -> PairSecret {
+        PairSecret::agree(&self.telemetry, controller)
+    }
+
     /// Returns its line of the factory list.
     pub(super) fn factory_line(&self) -> String {
-        let identity = hex::encode(self.identity.public_key().to_encoded_point(false));
+        let identity = self.identity();
         format!(
             r#"{{"device":"{}","identity":"{identity}","product":"{PRODUCT}","model":"{MODEL}","carrier":"none","region":"eu"}}"#,
             self.id
         )
     }
 
-    fn enrol(&self, fleet: &FleetId) -> Vec<u8> {
+    pub(super) fn enrol(&self, fleet: &FleetId) -> Vec<u8> {
         let point = |key: &SecretKey| key.public_key().to_encoded_point(false).as_bytes().to_vec();
         let (identity, telemetry) = (point(&self.identity), point(&self.telemetry));
         let input = enrol_signing_input(fleet, &self.id, &identity, &telemetry);
@@ -61,11 +71,12 @@ impl LoadDevice {
             claim: None,
             registry: None,
             replaces: None,
+            time: None,
         };
         serde_json::to_vec(&enrol).expect("a message serialises")
     }
 
-    fn hello(&self) -> ReportKind {
+    pub(super) fn hello(&self) -> ReportKind {
         ReportKind::Hello(Box::new(Hello {
             running: 1,
             agent: "bench".into(),
@@ -102,7 +113,7 @@ pub(super) fn run(load: &Arc<Load>, device: &LoadDevice) -> std::io::Result<()> 
     let own = Topic::DeviceIn(device.id.clone()).render(&load.fleet);
     let mut client = Client::connect(load.address, device.id.as_str(), None, vec![(own, 0)])?;
     client.patience(std::time::Duration::from_secs(5))?;
-    let secret = PairSecret::agree(&device.telemetry, &load.controller);
+    let secret = device.agree(&load.controller);
     let key = secret.key(Direction::Up, &load.fleet, &device.id, 1, load.epoch);
     let (report_topic, mut id) = (topic(UpKind::Report), 0u16);
     let mut send = |client: &mut Client, topic: &str, payload: Vec<u8>| {

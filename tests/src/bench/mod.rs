@@ -1,4 +1,5 @@
-//! Benchmarks of whole processes, each beside a yardstick in the same run. Machines are noisy: trust the ratios.
+//! Benchmarks of whole processes, and of the cores in one thread, each beside a yardstick in the same run. Machines are
+//! noisy: trust the ratios.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -6,17 +7,28 @@
 //! | `load` | devices that send sealed reports as fast as they are acknowledged |
 //! | `reports` | reports a second: the service beside an echo behind the same front |
 //! | `download` | images to agents: beside an HTTP download of the same file |
+//! | `scene` | a controller and devices in one thread: what the next three measure |
+//! | `authentication` | reports that a core authenticates, beside bare HMAC-SHA256 |
+//! | `junk` | what junk costs the service before it is dropped |
+//! | `push` | what a push costs a device |
 //! | `size` | what the agent's executable is made of |
-//! | `usage` | CPU seconds and memory of processes |
+//! | `usage` | CPU seconds and memory of processes, CPU time of a thread |
 
+mod authentication;
 mod download;
+mod junk;
 mod load;
 mod mqtt;
+mod push;
 mod reports;
+mod scene;
 mod size;
 mod usage;
 
+pub use authentication::{Authentication, authentication};
 pub use download::{Download, download};
+pub use junk::{JUNK, Junk, junk};
+pub use push::{Push, push};
 pub use reports::{Reports, echo, reports};
 pub use size::{Part, parts};
 pub use usage::{Usage, resident_kib};

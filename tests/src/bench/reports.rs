@@ -13,7 +13,7 @@ use tern_protocol::topic::{Topic, UpKind, uplink_filter};
 
 use super::load::{Load, LoadDevice, run};
 use super::mqtt::Client;
-use super::usage::Usage;
+use super::usage::{Usage, median};
 use crate::lab::{Lab, made, program, wait};
 
 const PASSWORD: &str = "bench-password-1";
@@ -67,12 +67,6 @@ pub fn reports(devices: u32, rounds: u64, seconds: u64) -> Reports {
     }
     let ratios = [1, 2].map(|echo| median(results.iter().map(|r| r[0].per_second / r[echo].per_second)));
     Reports { devices, rounds: results, ratios }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Returns the controller's telemetry key from the product's targets.

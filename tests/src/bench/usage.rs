@@ -1,4 +1,8 @@
-//! CPU seconds and memory of processes, from /proc.
+//! CPU seconds and memory of processes, from /proc; CPU time of one thread, from the system.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// What a process has used.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,4 +33,33 @@ pub fn resident_kib(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// Returns the CPU time of the calling thread: what others do on the machine is not in it, apart from what they leave
+/// in its caches.
+pub(super) fn thread_cpu() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(now.tv_sec).expect("a thread has not run for less than nothing");
+    Duration::new(seconds, u32::try_from(now.tv_nsec).expect("nanoseconds of a second"))
+}
+
+/// Repeats `step`, which does `count` things, until it has used `seconds`; returns the seconds of one thing.
+pub(super) fn cost(seconds: f64, count: u64, mut step: impl FnMut()) -> f64 {
+    step();
+    let (began, mut done) = (thread_cpu(), 0u64);
+    loop {
+        step();
+        done += count;
+        let used = (thread_cpu() - began).as_secs_f64();
+        if used >= seconds {
+            return used / done as f64;
+        }
+    }
+}
+
+/// Returns the median.
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

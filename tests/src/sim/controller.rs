@@ -12,8 +12,8 @@ use tern_controller::core::service::{Input, Lives, OnlineKeys, Output, Service, 
 use tern_protocol::bundle::File;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, FleetId, ModelId, ProductId};
-use tern_protocol::mac::{Direction, PairSecret, epoch_of};
-use tern_protocol::message::{Answer, AnswerKind, Attempt, Nonce, Report, ReportKind};
+use tern_protocol::mac::{Direction, PairSecret, epoch_of, kid_of};
+use tern_protocol::message::{Answer, AnswerKind, Attempt, Nonce, Report, ReportKind, TimeAnswer};
 use tern_protocol::offer::Artifact;
 use tern_protocol::state::Outcome;
 use tern_protocol::topic::Topic;
@@ -24,8 +24,6 @@ use tern_protocol::tuf::{Role, Signer, sign};
 
 use super::clock::{EPOCH, Rng};
 
-/// Number of the telemetry key.
-const KID: u32 = 1;
 /// Offline files outlive every simulation.
 const EXPIRES: u64 = EPOCH / 1000 + 10 * 365 * 24 * 3600;
 
@@ -38,6 +36,11 @@ pub fn secret_key(seed: u64, purpose: &str) -> SecretKey {
             return key;
         }
     }
+}
+
+/// Returns the purpose from which a telemetry key of the service is drawn.
+fn telemetry(kid: u32) -> String {
+    if kid == 1 { "telemetry".to_owned() } else { format!("telemetry {kid}") }
 }
 
 fn signer(seed: u64, purpose: &str) -> P256Signer {
@@ -72,11 +75,17 @@ pub struct Controller {
     rng: Rng,
     service: Option<Service>,
     halt_pulled: Arc<AtomicBool>,
-    secrets: BTreeMap<DeviceId, PairSecret>,
+    /// Devices' telemetry keys.
+    peers: BTreeMap<DeviceId, p256::PublicKey>,
+    secrets: BTreeMap<(DeviceId, u32), PairSecret>,
     releases: Vec<(Named, ArtifactContent)>,
     release_version: u32,
-    /// Version of targets; every one names another rollout key.
+    root_version: u32,
     targets_version: u32,
+    /// How often the key of a role was replaced, by role.
+    replaced: BTreeMap<&'static str, u32>,
+    /// Numbers of the telemetry keys that targets names.
+    telemetry: Vec<u32>,
     /// Every fact, in order.
     pub ledger: Vec<Entry>,
     /// Steps of the service so far.
@@ -85,6 +94,8 @@ pub struct Controller {
     pub killed: BTreeMap<u64, u64>,
     /// Steps in which a nonce was answered.
     pub answers: BTreeMap<[u8; 16], u64>,
+    /// Whoever answers nonces adds this many seconds to the time.
+    pub lies_about_time: u64,
     /// Deliberately wrong: from a kill on, answers name no versions and nothing is published.
     pub forgets_kills: bool,
     /// The ledger is a copy that was put in place, and the shell saw it; until the next start.
@@ -101,14 +112,19 @@ impl Controller {
             rng: Rng::of(seed, "controller"),
             service: None,
             halt_pulled: Arc::default(),
+            peers: BTreeMap::new(),
             secrets: BTreeMap::new(),
             releases: Vec::new(),
             release_version: 1,
+            root_version: 1,
             targets_version: 1,
+            replaced: BTreeMap::new(),
+            telemetry: vec![1],
             ledger: Vec::new(),
             steps: 0,
             killed: BTreeMap::new(),
             answers: BTreeMap::new(),
+            lies_about_time: 0,
             forgets_kills: false,
             copied: false,
         };
@@ -118,33 +134,88 @@ impl Controller {
 
     /// Has the operator sign new targets with another rollout key, and starts a service that holds it.
     pub fn rotate_rollout_key(&mut self) {
+        self.replace("rollout");
         self.targets_version += 1;
         self.start();
     }
 
-    fn rollout_key(&self) -> String {
-        match self.targets_version {
-            1 => "rollout".to_owned(),
-            n => format!("rollout {n}"),
+    /// Has the operator sign new targets with another key of `role` (halt, time), and gives it to the service.
+    pub fn rotate_by_targets(&mut self, role: &'static str) {
+        self.replace(role);
+        self.targets_version += 1;
+        self.stage();
+    }
+
+    /// Has the operator sign a new root with another timestamp key, and gives it to the service.
+    pub fn rotate_timestamp_key(&mut self) {
+        self.replace("timestamp");
+        self.root_version += 1;
+        self.stage();
+    }
+
+    /// Has the operator sign new targets that name one telemetry key more.
+    pub fn add_telemetry_key(&mut self) {
+        self.telemetry.push(self.telemetry.last().map_or(1, |kid| kid + 1));
+        self.targets_version += 1;
+        self.stage();
+        for device in self.peers.keys().cloned().collect::<Vec<_>>() {
+            self.agree(&device);
+        }
+    }
+
+    /// Has the operator sign new targets without a telemetry key.
+    pub fn remove_telemetry_key(&mut self, kid: u32) {
+        self.telemetry.retain(|held| *held != kid);
+        self.targets_version += 1;
+        self.stage();
+    }
+
+    fn replace(&mut self, role: &'static str) {
+        *self.replaced.entry(role).or_default() += 1;
+    }
+
+    /// Returns the purpose from which the present key of a role is drawn.
+    fn purpose(&self, role: &str) -> String {
+        match self.replaced.get(role) {
+            None => role.to_owned(),
+            Some(times) => format!("{role} {}", times + 1),
+        }
+    }
+
+    /// Returns the present key of a role, as a thief has it.
+    pub fn stolen(&self, role: &str) -> P256Signer {
+        signer(self.seed, &self.purpose(role))
+    }
+
+    /// Returns one of the service's telemetry keys, as a thief has it.
+    pub fn stolen_telemetry(&self, kid: u32) -> SecretKey {
+        secret_key(self.seed, &telemetry(kid))
+    }
+
+    fn stage(&mut self) {
+        let keys = self.online();
+        let product = self.product.clone();
+        if let Some(service) = &mut self.service {
+            service.stage_keys(product, keys);
         }
     }
 
     /// Returns the offline files of a new product: root, targets, and a release file without releases.
     pub fn offline_files(&self) -> Vec<SignedFile> {
-        let key = |purpose: &str| Keys::one(signer(self.seed, purpose).public());
+        let key = |role: &str| Keys::one(self.stolen(role).public());
         let root_keys = RootKeys {
             root: key("root"),
             timestamp: key("timestamp"),
             snapshot: key("snapshot"),
             targets: key("targets"),
         };
-        let rollout = key(&self.rollout_key());
-        let delegated = DelegatedKeys { release: key("release"), rollout, halt: key("halt") };
-        let telemetry = point_hex(&secret_key(self.seed, "telemetry").public_key());
-        let content = TargetsContent { telemetry: BTreeMap::from([(KID, telemetry)]), time: None };
+        let delegated = DelegatedKeys { release: key("release"), rollout: key("rollout"), halt: key("halt") };
+        let point = |purpose: &str| point_hex(&secret_key(self.seed, purpose).public_key());
+        let telemetry = self.telemetry.iter().map(|kid| (*kid, point(&telemetry(*kid)))).collect();
+        let content = TargetsContent { telemetry, time: Some(point(&self.purpose("time"))) };
         let targets = build::targets(self.targets_version, EXPIRES, &self.product, &delegated, &content);
         [
-            (Role::Root, build::root(1, EXPIRES, &root_keys), "root"),
+            (Role::Root, build::root(self.root_version, EXPIRES, &root_keys), "root"),
             (Role::Targets, targets, "targets"),
             (Role::Release, build::release(1, EXPIRES, &[]), "release"),
         ]
@@ -187,8 +258,16 @@ impl Controller {
 
     /// Agrees with a device's telemetry key, to look into sealed messages.
     pub fn meet(&mut self, device: &DeviceId, telemetry: &p256::PublicKey) {
-        let secret = PairSecret::agree(&secret_key(self.seed, "telemetry"), telemetry);
-        self.secrets.insert(device.clone(), secret);
+        self.peers.insert(device.clone(), *telemetry);
+        self.agree(device);
+    }
+
+    fn agree(&mut self, device: &DeviceId) {
+        let Some(peer) = self.peers.get(device) else { return };
+        for kid in &self.telemetry {
+            let secret = PairSecret::agree(&secret_key(self.seed, &telemetry(*kid)), peer);
+            self.secrets.insert((device.clone(), *kid), secret);
+        }
     }
 
     /// Opens a device's report.
@@ -199,8 +278,8 @@ impl Controller {
 
     /// Seals a report as its device does.
     pub fn seal_report(&self, device: &DeviceId, report: &Report) -> Vec<u8> {
-        let secret = self.secrets.get(device).expect("the harness met every device");
-        secret.key(Direction::Up, &self.fleet, device, KID, report.e).seal(report)
+        let secret = self.secrets.get(&(device.clone(), report.k)).expect("the harness met every device");
+        secret.key(Direction::Up, &self.fleet, device, report.k, report.e).seal(report)
     }
 
     /// Seals a report that the device never made, as a thief of its key would: an outcome under a number far ahead.
@@ -222,8 +301,9 @@ impl Controller {
     }
 
     fn open(&self, device: &DeviceId, direction: Direction, payload: &[u8]) -> Option<Vec<u8>> {
-        let secret = self.secrets.get(device)?;
-        secret.key(direction, &self.fleet, device, KID, epoch_of(payload)?).open(payload).ok()
+        let kid = kid_of(payload)?;
+        let secret = self.secrets.get(&(device.clone(), kid))?;
+        secret.key(direction, &self.fleet, device, kid, epoch_of(payload)?).open(payload).ok()
     }
 
     /// Tells whether the service runs.
@@ -243,25 +323,38 @@ impl Controller {
         self.service.as_ref().map(Service::fleet)
     }
 
+    /// Returns what the running service took in and what it refused.
+    pub fn counters(&self) -> Option<tern_controller::core::service::Counters> {
+        self.service.as_ref().map(Service::counters)
+    }
+
+    /// Returns the running service, for who measures it by itself: what it records is in no ledger then.
+    pub fn service(&mut self) -> Option<&mut Service> {
+        self.service.as_mut()
+    }
+
     /// Ends the service's process.
     pub fn stop(&mut self) {
         self.service = None;
     }
 
-    /// Starts a service from the ledger; the caller says that the broker is up.
-    pub fn start(&mut self) {
+    fn online(&self) -> OnlineKeys {
         let token = |role: &str, pulled: Arc<AtomicBool>| -> Box<dyn Signer + Send + Sync> {
-            Box::new(Token { signer: signer(self.seed, role), pulled })
+            Box::new(Token { signer: self.stolen(role), pulled })
         };
-        let keys = OnlineKeys {
-            rollout: token(&self.rollout_key(), Arc::default()),
+        OnlineKeys {
+            rollout: token("rollout", Arc::default()),
             halt: token("halt", self.halt_pulled.clone()),
             snapshot: token("snapshot", Arc::default()),
             timestamp: token("timestamp", Arc::default()),
-            telemetry: secret_key(self.seed, "telemetry"),
-            kid: KID,
-        };
-        let keys = BTreeMap::from([(self.product.clone(), keys)]);
+            telemetry: self.telemetry.iter().map(|kid| (*kid, self.stolen_telemetry(*kid))).collect(),
+            time: Some(SigningKey::from(secret_key(self.seed, &self.purpose("time")))),
+        }
+    }
+
+    /// Starts a service from the ledger; the caller says that the broker is up.
+    pub fn start(&mut self) {
+        let keys = BTreeMap::from([(self.product.clone(), self.online())]);
         let seed = self.rng.seed();
         let mut service = Service::new(self.fleet(), keys, Lives::default(), seed);
         if std::mem::take(&mut self.copied) {
@@ -286,6 +379,9 @@ impl Controller {
         if self.forgets_kills && !self.killed.is_empty() {
             step.outputs = step.outputs.into_iter().filter_map(|o| self.forgetful(o)).collect();
         }
+        if self.lies_about_time > 0 {
+            step.outputs = step.outputs.into_iter().map(|o| self.lying(o)).collect();
+        }
         for output in &step.outputs {
             if let Output::Publish { topic: Topic::DeviceIn(device), payload } = output
                 && let Some(Answer { kind: AnswerKind::Answer { nonce: Nonce(nonce), .. }, .. }) =
@@ -309,9 +405,33 @@ impl Controller {
         if let AnswerKind::Answer { rollout, halt, .. } = &mut answer.kind {
             (*rollout, *halt) = (0, 0);
         }
-        let secret = self.secrets.get(device)?;
-        let key = secret.key(Direction::Down, &self.fleet, device, KID, answer.e);
-        Some(Output::Publish { payload: key.seal(&answer), topic })
+        Some(Output::Publish { payload: self.sealed(device, &answer)?, topic })
+    }
+
+    /// What comes out when the telemetry and time keys are in the wrong hands: another time, well sealed.
+    fn lying(&self, output: Output) -> Output {
+        let Output::Publish { topic: Topic::DeviceIn(device), payload } = &output else { return output };
+        let lie = || {
+            if let Some(mut answer) = self.open_answer(device, payload) {
+                let AnswerKind::Answer { time, .. } = &mut answer.kind else { return None };
+                *time += self.lies_about_time;
+                return self.sealed(device, &answer);
+            }
+            let key = secret_key(self.seed, &self.purpose("time"));
+            let (fleet, product) = (&self.fleet, &self.product);
+            let mut answer = TimeAnswer::open(payload, &key.public_key(), fleet, product, device).ok()?;
+            answer.time += self.lies_about_time;
+            Some(answer.sign(&SigningKey::from(key), fleet, product, device))
+        };
+        match lie() {
+            Some(payload) => Output::Publish { topic: Topic::DeviceIn(device.clone()), payload },
+            None => output,
+        }
+    }
+
+    fn sealed(&self, device: &DeviceId, answer: &Answer) -> Option<Vec<u8>> {
+        let secret = self.secrets.get(&(device.clone(), answer.k))?;
+        Some(secret.key(Direction::Down, &self.fleet, device, answer.k, answer.e).seal(answer))
     }
 
     /// Returns a short name of a step's facts, for the log.

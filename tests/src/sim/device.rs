@@ -66,6 +66,18 @@ impl Keys for DeviceKeys {
     }
 }
 
+/// What a device's system clock shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wall {
+    /// The time.
+    #[default]
+    Right,
+    /// There is none: it begins in 1970 with every boot.
+    None,
+    /// The time, this many seconds off.
+    Off(i64),
+}
+
 /// One device.
 pub struct Device {
     /// Its name.
@@ -76,6 +88,8 @@ pub struct Device {
     pub disk: Disk,
     /// What the harness saw of it.
     pub watched: Watched,
+    /// Its system clock.
+    pub wall: Wall,
     pub(super) keys: DeviceKeys,
     pub(super) agent: Option<Agent>,
     /// Cut off by the scenario.
@@ -102,6 +116,7 @@ impl Device {
             registry,
             disk,
             watched: Watched::default(),
+            wall: Wall::default(),
             keys,
             agent: None,
             offline: false,
@@ -137,6 +152,22 @@ impl Device {
     /// Returns the counter of the release in the running slot, by its label.
     pub fn running_rc(&self) -> u64 {
         self.disk.slot(self.running).label.as_ref().map_or(0, |label| label.rc)
+    }
+
+    fn at(&self, now: u64) -> Now {
+        let (uptime, time) = (now - self.booted_at, (EPOCH + now) / 1000);
+        let wall = match self.wall {
+            Wall::Right => time,
+            Wall::None => uptime / 1000,
+            Wall::Off(seconds) => time.saturating_add_signed(seconds),
+        };
+        Now { uptime, wall }
+    }
+
+    /// Returns how far the device believes that it is from the moment `now` of the simulation, in seconds.
+    pub fn ahead(&self, now: u64) -> Option<i64> {
+        let time = self.agent.as_ref()?.clock().now(self.at(now));
+        Some(time.cast_signed() - ((EPOCH + now) / 1000).cast_signed())
     }
 
     /// Tells whether the boot record holds a trial.
@@ -236,6 +267,7 @@ impl Sim {
             armed: device.disk.record.trial.is_some(),
             running: running.as_ref().map_or(0, |label| label.rc),
             running_version: running.map(|label| label.version).unwrap_or_default(),
+            floor: device.disk.slot(device.disk.record.active).label.as_ref().map_or(0, |label| label.floor),
             capacity: CAPACITY,
             inactive,
         };
@@ -285,8 +317,8 @@ impl Sim {
             _ => None,
         };
         let device = &mut self.devices[d];
+        let at = device.at(now);
         let Some(agent) = &mut device.agent else { return };
-        let at = Now { uptime: now - device.booted_at, wall: (EPOCH + now) / 1000 };
         let before = agent.durable().state.name();
         let armed_before = super::invariants::is_arming(agent);
         let outputs = agent.handle(input, at);

@@ -32,6 +32,8 @@ pub struct Label {
     pub rc: u64,
     /// Version for people.
     pub version: String,
+    /// The floor in the signed files that are kept with it.
+    pub floor: u64,
     /// The image; none for the factory's.
     pub artifact: Option<Artifact>,
 }
@@ -128,7 +130,7 @@ pub struct Disk {
 impl Disk {
     /// Provisions slot a with the factory image.
     pub fn new(factory: &[u8], trust: Vec<File>) -> Self {
-        let label = Label { rc: 0, version: "factory".to_owned(), artifact: None };
+        let label = Label { rc: 0, version: "factory".to_owned(), floor: 0, artifact: None };
         let a = Slot { durable: factory.to_vec(), label: Some(label), ..Slot::default() };
         let b = Slot { bad: true, ..Slot::default() };
         let record = BootRecord { active: SlotName::A, trial: None };

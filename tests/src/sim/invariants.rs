@@ -36,6 +36,8 @@ pub struct Watched {
     waiting: BTreeSet<u64>,
     /// Step of the controller whose answer let the device arm.
     answered: Option<u64>,
+    /// It lost its journal: below this epoch it does not know which numbers it has used.
+    forgetful_below: u64,
     wakes: (u64, u32),
 }
 
@@ -151,6 +153,10 @@ impl Sim {
     }
 
     pub(super) fn watch_saved(&mut self, d: usize, durable: &Durable) {
+        if durable.epoch < self.devices[d].watched.forgetful_below {
+            // It lost its journal and does not know its numbers; what it says waits for new ones, with its epoch.
+            return;
+        }
         let (mut claims, mut again) = (Vec::new(), Vec::new());
         let created = &mut self.devices[d].watched.created;
         for pending in durable.outbox.pending() {
@@ -182,7 +188,8 @@ impl Sim {
         let id = self.devices[d].id.clone();
         let watched = &mut self.devices[d].watched;
         watched.created.retain(|n, _| self.reported.contains_key(&(id.clone(), *n)));
-        watched.floor = 0;
+        let known = self.controller.fleet().devices.get(&id).map_or(0, |device| device.epoch);
+        self.devices[d].watched.forgetful_below = known + 1;
     }
 
     pub(super) fn watch_published(&mut self, d: usize, payload: &[u8]) {

@@ -122,13 +122,22 @@ impl Sim {
             Job::Sync(slot, _) => self.devices[d].disk.slot_mut(*slot).sync(),
             Job::Hash { slot, artifact, rc, version } => {
                 let skipped = self.config.broken == Some(Broken::SlotNeverReadBack);
+                let files = self.devices[d].agent.as_ref().map(|agent| agent.trust().files());
+                let image = tern_agent::slot::Image {
+                    rc: *rc,
+                    version: version.clone(),
+                    length: artifact.length,
+                    sha256: artifact.sha256,
+                    root: artifact.root,
+                };
+                let floor = tern_agent::slot::signed::floor_in(&files.unwrap_or_default(), &image);
                 let slot = self.devices[d].disk.slot_mut(*slot);
                 slot.sync();
                 if !skipped && !slot.matches(artifact) {
                     return Some(Done::Mismatch);
                 }
                 let artifact = Some(artifact.clone());
-                slot.label = Some(Label { rc: *rc, version: version.clone(), artifact });
+                slot.label = Some(Label { rc: *rc, version: version.clone(), floor, artifact });
                 slot.bad = false;
             }
             Job::RunHooks if self.hook_refusals > 0 => {

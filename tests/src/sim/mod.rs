@@ -43,6 +43,7 @@ use tern_agent::core::agent::Input;
 use tern_agent::core::timing::Timing;
 use tern_controller::core::fleet::Fleet;
 use tern_controller::core::service::{Input as ServiceInput, Output, Refusal, Reply, Step};
+use tern_protocol::bundle::Bundle;
 use tern_protocol::id::{DeviceId, FleetId, ProductId};
 use tern_protocol::message::ReportKind;
 use tern_protocol::offer::Artifact;
@@ -190,6 +191,10 @@ pub struct Sim {
     pub effects: u64,
     /// Hooks say "not now" this many times more.
     pub hook_refusals: u32,
+    /// The broker gives no signed files to devices.
+    pub withholds_files: bool,
+    /// The chunk server gives no packs.
+    pub withholds_packs: bool,
     /// Devices that should boot do not get round to it.
     pub hold_reboots: bool,
     queue: Queue<Event>,
@@ -337,7 +342,11 @@ impl Sim {
     fn send_down(&mut self, d: usize, topic: &Topic, payload: &[u8]) {
         let now = self.queue.now();
         let device = &mut self.devices[d];
-        if !device.link {
+        let is_file = Bundle::looks_like(payload);
+        if !device.link
+            || (self.withholds_files && is_file)
+            || (self.withholds_packs && matches!(topic, Topic::DevicePack(_)))
+        {
             return;
         }
         let connection = device.connection;

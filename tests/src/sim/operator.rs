@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use tern_controller::core::fact::DeviceEntry;
+use tern_controller::core::fact::{DeviceEntry, Fact};
 use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
 use tern_controller::core::rollout::policy::PhaseRule;
 use tern_controller::core::rollout::record::{Rollout, Status};
 use tern_controller::core::service::{Command, Input, Output, Refusal, Reply};
-use tern_protocol::bundle::Bundle;
+use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::chunk::{RootHasher, root};
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, ModelId, RolloutId};
-use tern_protocol::message::Registry;
+use tern_protocol::mac::{Direction, PairSecret};
+use tern_protocol::message::{Registry, Report, ReportKind};
 use tern_protocol::offer::Artifact;
 use tern_protocol::state::{Outcome, StateName};
-use tern_protocol::topic::Topic;
+use tern_protocol::topic::{Topic, UpKind};
+use tern_protocol::tuf::{Role, build, sign};
 
 use super::broker::Broker;
 use super::clock::{Queue, Rng, SECOND};
@@ -62,6 +64,8 @@ impl Sim {
             violations: Vec::new(),
             effects: 0,
             hook_refusals: 0,
+            withholds_files: false,
+            withholds_packs: false,
             hold_reboots: false,
             queue: Queue::default(),
             rng: Rng::of(seed, "devices"),
@@ -233,6 +237,99 @@ impl Sim {
         self.serve(Input::BrokerUp);
         let (product, files) = (self.product.clone(), self.controller.offline_files());
         self.must(Command::AddProduct { product, files });
+    }
+
+    /// Publishes new targets with another key of `role` (halt, time).
+    pub fn rotate_by_targets(&mut self, role: &'static str) {
+        self.controller.rotate_by_targets(role);
+        self.hand_offline_files();
+    }
+
+    /// Publishes a new root with another timestamp key.
+    pub fn rotate_timestamp_key(&mut self) {
+        self.controller.rotate_timestamp_key();
+        self.hand_offline_files();
+    }
+
+    /// Publishes new targets with a further telemetry key.
+    pub fn add_telemetry_key(&mut self) {
+        self.controller.add_telemetry_key();
+        self.hand_offline_files();
+    }
+
+    /// Publishes new targets without a telemetry key.
+    pub fn remove_telemetry_key(&mut self, kid: u32) {
+        self.controller.remove_telemetry_key(kid);
+        self.hand_offline_files();
+    }
+
+    fn hand_offline_files(&mut self) {
+        // The release file that devices hold is newer than the first.
+        let files = self.controller.offline_files().into_iter().filter(|f| f.role != Role::Release).collect();
+        let product = self.product.clone();
+        self.must(Command::AddProduct { product, files });
+    }
+
+    /// Gives every device a timestamp that the stolen key has signed: the next version, for the present snapshot, issued
+    /// and expiring at these Unix seconds.
+    pub fn plant_timestamp(&mut self, issued: u64, expires: u64) {
+        let fleet = self.controller.fleet();
+        let state = &fleet.products[&self.product];
+        let (versions, snapshot) = (state.versions(), state.files[&Role::Snapshot].as_bytes());
+        let value =
+            build::timestamp(versions.timestamp + 1, expires, versions.snapshot, Some(snapshot), issued);
+        let bytes = sign::sign(value, &[&self.controller.stolen("timestamp")]).expect("our own files sign");
+        let files = vec![File { role: Role::Timestamp, bytes }];
+        let bundle = Bundle { root: versions.root, files }.pack();
+        let topic = Topic::Timestamp(self.product.clone());
+        for d in 0..self.devices.len() {
+            self.send_down(d, &topic, &bundle);
+        }
+    }
+
+    /// Gives every device files by which the stolen online keys halt a release.
+    pub fn plant_halt(&mut self, rc: u64) {
+        let fleet = self.controller.fleet();
+        let state = &fleet.products[&self.product];
+        let mut versions = state.versions();
+        let expires = (super::clock::EPOCH + self.queue.now()) / 1000 + 3 * 24 * 3600;
+        (versions.halt, versions.snapshot) = (versions.halt + 1, versions.snapshot + 1);
+        let mut content = state.halt_content();
+        content.halted.push(rc);
+        let sign =
+            |value, role| sign::sign(value, &[&self.controller.stolen(role)]).expect("our own files sign");
+        let halt = sign(build::halt(versions.halt, expires, &content), "halt");
+        let snapshot = sign(build::snapshot(versions.snapshot, expires, &versions), "snapshot");
+        let timestamp = build::timestamp(
+            versions.timestamp + 1,
+            expires,
+            versions.snapshot,
+            Some(&snapshot),
+            expires - 3 * 24 * 3600,
+        );
+        let timestamp = sign(timestamp, "timestamp");
+        let files = [(Role::Timestamp, timestamp), (Role::Snapshot, snapshot), (Role::Halt, halt)];
+        let files = files.map(|(role, bytes)| File { role, bytes }).into();
+        let bundle = Bundle { root: versions.root, files }.pack();
+        let topic = Topic::Head(self.product.clone());
+        for d in 0..self.devices.len() {
+            self.send_down(d, &topic, &bundle);
+        }
+    }
+
+    /// Hands the service a report of a device that a thief of a telemetry key of the service has sealed; tells whether
+    /// it was counted.
+    pub fn forge_report(&mut self, d: usize, kid: u32, kind: ReportKind) -> bool {
+        let device = &self.devices[d];
+        let Some(durable) = device.agent().map(|agent| agent.durable().clone()) else { return false };
+        let secret = PairSecret::agree(&self.controller.stolen_telemetry(kid), &device.keys.telemetry_key());
+        let (id, epoch, n) = (device.id.clone(), durable.epoch, durable.outbox.highest() + 5000);
+        let key = secret.key(Direction::Up, &self.fleet, &id, kid, epoch);
+        let payload = key.seal(&Report { e: epoch, k: kid, n, low: 1, kind });
+        let before = self.controller.ledger.len();
+        self.serve(Input::Message { topic: Topic::Up(id, UpKind::Report), payload });
+        let new = &self.controller.ledger[before..];
+        new.iter().any(|entry| matches!(&entry.fact, Fact::Reported { n: told, .. } if *told == n))
     }
 
     /// Returns what the retained heartbeat and `head` are packed against: versions of root and targets.

@@ -1,6 +1,6 @@
 //! `tern keys rotate`: prepares files for people to sign.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -9,30 +9,47 @@ use tern_protocol::tuf::Role;
 use tern_protocol::tuf::key::PublicKey;
 
 use super::present::{present, write};
-use crate::ceremony::{Change, Document, Present, difference, parents_of, quorums, rotate};
+use crate::ceremony::{
+    Change, Document, Present, ServiceKey, difference, parents_of, quorums, rotate, rotate_service_key,
+};
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::clock;
-use crate::keys::{fleet, make_online};
+use crate::keys::{fleet, make_online, make_service_key};
 
 const DAY: u64 = 24 * 3600;
 
-fn role(name: &str) -> Result<Role, String> {
-    Role::from_name(name).ok_or_else(|| "it is none of the seven roles".to_owned())
+/// Whose key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Role(Role),
+    Telemetry,
+    Time,
+}
+
+fn subject(name: &str) -> Result<Subject, String> {
+    match name {
+        "telemetry" => Ok(Subject::Telemetry),
+        "time" => Ok(Subject::Time),
+        name => Role::from_name(name)
+            .map(Subject::Role)
+            .ok_or_else(|| "it is none of the seven roles, nor telemetry or time".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Flags {
-    /// root, targets, release, rollout, halt, snapshot or timestamp
-    #[arg(value_parser = role)]
-    role: Role,
+    /// root, targets, release, rollout, halt, snapshot, timestamp, telemetry or time
+    #[arg(value_name = "ROLE", value_parser = subject)]
+    subject: Subject,
     /// The product
     #[arg(long)]
     product: ProductId,
     /// Add this public key (PEM), with its holder's name; may be given several times
     #[arg(long, value_name = "NAME=FILE")]
     add: Vec<String>,
-    /// Take this key away: its holder's name, or the beginning of its id; may be given several times
+    /// Take this key away: its holder's name, the beginning of its id, or the number of a telemetry key; may be given
+    /// several times
     #[arg(long, value_name = "KEY")]
     remove: Vec<String>,
     /// Have this many sign from now on
@@ -44,7 +61,7 @@ pub(in crate::cli) struct Flags {
     /// Read root.json, targets.json and release.json here instead of asking the service
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
-    /// Make the new key of rollout, halt, snapshot or timestamp in this data folder
+    /// Make the new key of rollout, halt, snapshot, timestamp, telemetry or time in this data folder
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Write the files into this folder; nothing is overwritten
@@ -54,27 +71,14 @@ pub(in crate::cli) struct Flags {
 
 pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
     let present = present(&flags.product, flags.from.as_deref(), context)?;
-    let mut add = flags.add.iter().map(|text| named_key(text)).collect::<Result<Vec<_>, Failure>>()?;
-    let mut remove = flags.remove.clone();
-    let online = matches!(flags.role, Role::Rollout | Role::Halt | Role::Snapshot | Role::Timestamp);
     absent(&flags)?;
-    let mut made = None;
-    if online {
-        let (path, key) = online_key(&flags)?;
-        remove = parent(&present, flags.role).keys_of(flags.role).into_iter().map(|(l, _)| l.key).collect();
-        add = vec![(String::new(), key)];
-        made = Some(path);
-    }
-    let after = |days: u64| clock::now() / 1000 + flags.days.map_or(days, u64::from) * DAY;
-    let change = Change {
-        role: flags.role,
-        add,
-        remove,
-        threshold: flags.threshold,
-        expires: after(365),
-        release_expires: after(180),
+    let (files, made) = match flags.subject {
+        Subject::Role(role) => prepare(&flags, role, &present)?,
+        Subject::Telemetry | Subject::Time => {
+            let (file, made) = service_key(&flags, &present)?;
+            (vec![file], made)
+        }
     };
-    let files = rotate(&present, &change)?;
     std::fs::create_dir_all(&flags.out).map_err(|e| {
         Failure::new(format!("could not make {}: {e}", flags.out.display()), "check the path")
     })?;
@@ -107,6 +111,74 @@ pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Prepares the files that follow when keys of a role change.
+fn prepare(
+    flags: &Flags,
+    role: Role,
+    present: &Present,
+) -> Result<(Vec<Document>, Option<PathBuf>), Failure> {
+    let mut add = flags.add.iter().map(|text| named_key(text)).collect::<Result<Vec<_>, Failure>>()?;
+    let mut remove = flags.remove.clone();
+    let mut made = None;
+    if matches!(role, Role::Rollout | Role::Halt | Role::Snapshot | Role::Timestamp) {
+        let data = data_folder(flags, role.name())?;
+        if !flags.remove.is_empty() {
+            return Err(made_here(role.name()));
+        }
+        let (path, key) = make_online(data, &flags.product, role)?;
+        remove = parent(present, role).keys_of(role).into_iter().map(|(l, _)| l.key).collect();
+        add = vec![(String::new(), key)];
+        made = Some(path);
+    }
+    let change = Change {
+        role,
+        add,
+        remove,
+        threshold: flags.threshold,
+        expires: after(flags, 365),
+        release_expires: after(flags, 180),
+    };
+    Ok((rotate(present, &change)?, made))
+}
+
+/// Prepares the targets that follow when the telemetry or time key changes.
+fn service_key(flags: &Flags, present: &Present) -> Result<(Document, Option<PathBuf>), Failure> {
+    let expires = after(flags, 365);
+    let name = if flags.subject == Subject::Time { "time" } else { "telemetry" };
+    let (change, made) = match (flags.subject, flags.remove.as_slice()) {
+        (Subject::Telemetry, [number]) if flags.data.is_none() && flags.add.is_empty() => {
+            let number = number.parse().map_err(|_| {
+                Failure::usage(
+                    format!("{number:?} is no number of a telemetry key"),
+                    "for example --remove 1",
+                )
+            })?;
+            return Ok((rotate_service_key(present, &ServiceKey::NoTelemetry(number), expires)?, None));
+        }
+        (_, []) => {
+            let data = data_folder(flags, name)?;
+            let (path, key) = make_service_key(data, &flags.product, name)?;
+            let key = if flags.subject == Subject::Time {
+                ServiceKey::Time(key)
+            } else {
+                ServiceKey::Telemetry(key)
+            };
+            (key, path)
+        }
+        _ => return Err(made_here(name)),
+    };
+    let file = rotate_service_key(present, &change, expires);
+    if file.is_err() {
+        // Nobody will name it; should it stay, it is a file that is not used.
+        let _gone = std::fs::remove_file(&made);
+    }
+    Ok((file?, Some(made)))
+}
+
+fn after(flags: &Flags, days: u64) -> u64 {
+    clock::now() / 1000 + flags.days.map_or(days, u64::from) * DAY
+}
+
 fn parent(present: &Present, role: Role) -> &Document {
     if matches!(role, Role::Snapshot | Role::Timestamp) { &present.root } else { &present.targets }
 }
@@ -134,18 +206,27 @@ fn named_key(text: &str) -> Result<(String, PublicKey), Failure> {
     Ok((name.to_owned(), key))
 }
 
-fn online_key(flags: &Flags) -> Result<(PathBuf, PublicKey), Failure> {
+/// Returns the data folder in which the service's new key is made.
+fn data_folder<'a>(flags: &'a Flags, name: &str) -> Result<&'a Path, Failure> {
     let Some(data) = &flags.data else {
-        let error = format!("the key of {} is held by the service", flags.role);
+        let error = format!("the key of {name} is held by the service");
         return Err(Failure::usage(error, "name the service's data folder with --data"));
     };
-    if !flags.add.is_empty() || !flags.remove.is_empty() || flags.threshold.is_some() {
-        let error = format!("the key of {} is made here, and there is one", flags.role);
-        return Err(Failure::usage(error, "leave --add, --remove and --threshold away"));
+    if !flags.add.is_empty() || flags.threshold.is_some() {
+        return Err(made_here(name));
     }
     if fleet(data)?.is_none() {
         let error = format!("{} is not a service's data folder", data.display());
         return Err(Failure::new(error, "name the folder that `tern serve` uses"));
     }
-    Ok(make_online(data, &flags.product, flags.role)?)
+    Ok(data)
+}
+
+fn made_here(name: &str) -> Failure {
+    let error = format!("the key of {name} is made here, and there is one");
+    let hint = match name {
+        "telemetry" => "leave --add and --threshold away, and give either --data or one --remove",
+        _ => "leave --add, --remove and --threshold away",
+    };
+    Failure::usage(error, hint)
 }

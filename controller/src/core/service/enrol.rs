@@ -39,9 +39,13 @@ impl Service {
             }
             return;
         };
+        let (nonce, identity) = (enrol.time, enrol.identity.clone());
         match known {
             Some(device) if device.standing != Standing::Reset => self.enrol_known(id, enrol),
             _ => self.enrol_claimed(id, enrol),
+        }
+        if let Some(nonce) = nonce {
+            self.tell_time(id, &identity, nonce);
         }
     }
 

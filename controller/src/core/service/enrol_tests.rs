@@ -10,7 +10,7 @@ use tern_protocol::claim::{Claimed, Token};
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::{Direction, PairSecret};
 use tern_protocol::message::{
-    Enrol, Hello, Registry, Report, ReportKind, Revoked, Versions, enrol_signing_input,
+    Enrol, Hello, Nonce, Registry, Report, ReportKind, Revoked, TimeAnswer, Versions, enrol_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::content::point_hex;
@@ -25,26 +25,26 @@ use crate::keys::{self, InitOptions};
 const DAY: u64 = 24 * 3_600_000;
 const NOW: u64 = 1_800_000_000_000;
 
-struct World {
-    service: Service,
-    now: u64,
+pub(super) struct World {
+    pub(super) service: Service,
+    pub(super) now: u64,
     ledger: Vec<Entry>,
     _home: tempfile::TempDir,
 }
 
 /// A device, with its keys.
 #[derive(Clone)]
-struct Camera {
-    id: DeviceId,
+pub(super) struct Camera {
+    pub(super) id: DeviceId,
     identity: SigningKey,
-    telemetry: SecretKey,
+    pub(super) telemetry: SecretKey,
 }
 
-fn fleet() -> FleetId {
+pub(super) fn fleet() -> FleetId {
     "acme".parse().unwrap()
 }
 
-fn registry() -> Registry {
+pub(super) fn registry() -> Registry {
     Registry {
         product: "cam".parse().unwrap(),
         model: "b3".parse().unwrap(),
@@ -87,6 +87,7 @@ impl Camera {
             claim: token.map(|token| token.prove(&claimed).to_string()),
             registry: token.map(|_| registry.clone()),
             replaces: None,
+            time: None,
         }
     }
 
@@ -105,7 +106,7 @@ impl Camera {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let home = tempfile::TempDir::new().unwrap();
         let options = InitOptions::unencrypted(
             fleet(),
@@ -124,7 +125,7 @@ impl World {
         world
     }
 
-    fn handle(&mut self, input: Input) -> Vec<Output> {
+    pub(super) fn handle(&mut self, input: Input) -> Vec<Output> {
         let step = self.service.handle(vec![input], self.now);
         self.ledger.extend(step.facts.iter().map(|fact| Entry {
             at: step.at,
@@ -165,7 +166,7 @@ impl World {
     }
 
     /// Says hello and tells whether the service answered.
-    fn hears(&mut self, device: &Camera, n: u64) -> bool {
+    pub(super) fn hears(&mut self, device: &Camera, n: u64) -> bool {
         let hello = Hello {
             running: 1,
             agent: "test".into(),
@@ -180,8 +181,8 @@ impl World {
             proof: None,
         };
         let online = &self.service.keys[&registry().product];
-        let secret = PairSecret::agree(&device.telemetry, &online.telemetry.public_key());
-        let kid = online.kid;
+        let (kid, ours) = online.newest().unwrap();
+        let secret = PairSecret::agree(&device.telemetry, &ours.public_key());
         let report = Report { e: 1, k: kid, n, low: n, kind: ReportKind::Hello(Box::new(hello)) };
         let payload = secret.key(Direction::Up, &fleet(), &device.id, kid, 1).seal(&report);
         let topic = Topic::Up(device.id.clone(), UpKind::Report);
@@ -215,7 +216,7 @@ impl World {
     }
 
     /// A device that is in, by a claim.
-    fn enrolled(&mut self, number: u16) -> Camera {
+    pub(super) fn enrolled(&mut self, number: u16) -> Camera {
         let token = self.claim(1, Approval::Auto);
         let device = device(number, 1);
         self.sends(&device, &device.enrol(Some(&token)));
@@ -546,4 +547,76 @@ fn a_ledger_from_before_there_were_claims_still_loads() {
         kept.as_object_mut().unwrap().remove(new).unwrap();
     }
     assert_eq!(serde_json::from_value::<crate::core::fleet::device::Device>(kept).unwrap(), *device);
+}
+
+/// Enrols asking for the time, and returns what the time key answers.
+fn time_of(world: &mut World, camera: &Camera, enrol: &Enrol, nonce: u8) -> Option<TimeAnswer> {
+    let nonce = Nonce([nonce; 16]);
+    let payload = serde_json::to_vec(&Enrol { time: Some(nonce), ..enrol.clone() }).unwrap();
+    let outputs =
+        world.handle(Input::Message { topic: Topic::Up(camera.id.clone(), UpKind::Enrol), payload });
+    let key = world.service.keys[&registry().product].time.clone().unwrap();
+    let key = PublicKey::from(key.verifying_key());
+    outputs.iter().find_map(|output| match output {
+        Output::Publish { topic: Topic::DeviceIn(to), payload } if TimeAnswer::looks_like(payload) => {
+            let answer = TimeAnswer::open(payload, &key, &fleet(), &registry().product, to).unwrap();
+            (*to == camera.id && answer.nonce == nonce).then_some(answer)
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn the_time_is_told_to_who_waits_or_was_never_heard_and_to_nobody_else() {
+    let mut world = World::new();
+    let token = world.claim(2, Approval::Hand);
+    let cam = device(1, 1);
+    assert_eq!(time_of(&mut world, &cam, &cam.enrol(None), 1), None, "a stranger");
+
+    let answer = time_of(&mut world, &cam, &cam.enrol(Some(&token)), 2).unwrap();
+
+    assert_eq!((answer.time, answer.rollout, answer.halt), (NOW / 1000, 1, 1));
+    world.now += 10_000;
+    assert_eq!(time_of(&mut world, &device(1, 2), &device(1, 2).enrol(Some(&token)), 3), None, "another key");
+    world.admit(&cam, Admission::Approve).unwrap();
+    assert!(time_of(&mut world, &cam, &cam.enrol(Some(&token)), 4).is_some());
+    assert!(world.hears(&cam, 1));
+    world.now += 10_000;
+    assert_eq!(time_of(&mut world, &cam, &cam.enrol(Some(&token)), 5), None, "it has codes now");
+}
+
+#[test]
+fn however_many_ask_for_the_time_there_is_a_ceiling_on_signatures() {
+    let mut world = World::new();
+    let token = world.claim(200, Approval::Hand);
+    let cams: Vec<Camera> = (0..120).map(|number| device(number, 1)).collect();
+    let enrols: Vec<Enrol> = cams.iter().map(|cam| cam.enrol(Some(&token))).collect();
+    let asked = |world: &mut World| {
+        let each = cams.iter().zip(&enrols);
+        each.filter(|(cam, enrol)| time_of(world, cam, enrol, 1).is_some()).count()
+    };
+
+    assert_eq!(asked(&mut world), 50);
+    assert_eq!(world.service.counters().untimed, 70);
+    // The next second others have their turn, and nobody twice within five.
+    let mut told = 50;
+    for _ in 0..3 {
+        world.now += 1000;
+        told += asked(&mut world);
+    }
+    assert_eq!(told, 120);
+    world.now += 5000;
+    assert_eq!(asked(&mut world), 50);
+}
+
+#[test]
+fn a_product_without_a_time_key_tells_no_time() {
+    let mut world = World::new();
+    let token = world.claim(1, Approval::Hand);
+    let cam = device(1, 1);
+    world.service.keys.get_mut(&registry().product).unwrap().time = None;
+
+    world.sends(&cam, &Enrol { time: Some(Nonce([1; 16])), ..cam.enrol(Some(&token)) });
+
+    assert!(world.waits(&cam) && world.service.counters().timed == 0);
 }

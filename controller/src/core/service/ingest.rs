@@ -3,18 +3,20 @@
 use tern_protocol::bundle::Bundle;
 use tern_protocol::id::DeviceId;
 use tern_protocol::limits::REPORT_MAX;
-use tern_protocol::mac::{Direction, MacKey, epoch_of};
+use tern_protocol::mac::{Direction, MacKey, epoch_of, kid_of};
 use tern_protocol::message::{
     Answer, AnswerKind, Attempt, Hello, Report, ReportKind, challenge_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::keys::DeviceKeys;
-use super::{Acks, Fact, Service};
+use super::{Acks, Fact, Line, Service};
 use crate::core::fleet::device::{Device, Standing};
 
 /// Least time between two challenges to one device: junk must not make us talk.
 const CHALLENGE_PAUSE: u64 = 1000;
+/// Least time between two forged hellos of other epochs in one device's name: junk must not have keys derived.
+const STRANGE_PAUSE: u64 = 1000;
 /// How long a challenge may be answered.
 const CHALLENGE_VALID: u64 = 10 * 60 * 1000;
 
@@ -39,19 +41,26 @@ impl Service {
         if Bundle::looks_like(payload) {
             return self.presented(id, payload);
         }
-        let (Some(e), true) = (epoch_of(payload), payload.len() <= REPORT_MAX) else {
+        let (Some(e), Some(k), true) = (epoch_of(payload), kid_of(payload), payload.len() <= REPORT_MAX)
+        else {
             self.counters.malformed += 1;
             return;
         };
         let expected = e == device.epoch || e == device.epoch + 1;
-        let is_hello = || payload.windows(HELLO.len()).any(|w| w == HELLO);
-        // Anything but a hello of another epoch is dropped before a key is derived.
-        if e == 0 || (!expected && !is_hello()) {
+        // An epoch other than the present or the next is dropped before a key is derived, but for a hello: a device that
+        // lost its journal has no other way back.
+        if e == 0 || (!expected && (self.is_strange(id) || !looks_like_hello(payload))) {
             self.counters.forged += 1;
             return;
         }
-        let Some(report) = self.open(id, e, payload) else { return };
-        if report.e != e {
+        let line = Line { kid: k, epoch: e };
+        let Some(report) = self.open(id, line, payload) else {
+            if !expected {
+                self.strange.insert(id.clone(), self.now);
+            }
+            return;
+        };
+        if (report.e, report.k) != (e, k) {
             self.counters.forged += 1;
             return;
         }
@@ -68,7 +77,7 @@ impl Service {
         let forgetful = self.fleet.devices.get(id).is_some_and(|d| d.received.is_done_with(report.n));
         match report.kind {
             ReportKind::Hello(hello) if !expected || forgetful || hello.proof.is_some() => {
-                self.stranger(id, e, report.n, &hello)
+                self.stranger(id, line, report.n, &hello)
             }
             _ if !expected => self.counters.forged += 1,
             // The first thing of a new epoch is its hello.
@@ -78,11 +87,17 @@ impl Service {
             ReportKind::Ask { nonce, attempt } => {
                 self.counters.accepted += 1;
                 if self.may_ask(id, &attempt) {
-                    self.asks.push((id.clone(), e, nonce));
+                    self.asks.push((id.clone(), line, nonce));
                 }
             }
             kind => self.counted(id, Report { kind, ..report }),
         }
+    }
+
+    /// Tells whether a forged hello of another epoch came a moment ago: the next one waits its turn, as a wrong enrolment
+    /// does, for each would have a key derived. A device repeats its hello.
+    fn is_strange(&self, id: &DeviceId) -> bool {
+        self.strange.get(id).is_some_and(|at| self.now.saturating_sub(*at) < STRANGE_PAUSE)
     }
 
     fn may_ask(&self, id: &DeviceId, attempt: &Attempt) -> bool {
@@ -99,13 +114,14 @@ impl Service {
             self.acks.insert(id.clone(), Acks::default());
         }
         let Some(acks) = self.acks.get_mut(id) else { return };
-        acks.epoch = report.e;
+        let line = Line { kid: report.k, epoch: report.e };
+        acks.line = line;
         acks.numbers.push(report.n);
         acks.registry |= matches!(report.kind, ReportKind::Hello(_));
         if let ReportKind::Started { nonce, attempt } = &report.kind
             && may_ask(device, attempt)
         {
-            self.asks.push((id.clone(), report.e, *nonce));
+            self.asks.push((id.clone(), line, *nonce));
         }
         if device.received.contains(report.n) {
             // Its ack was lost: acknowledged and answered again, counted once. A new epoch still opens.
@@ -129,7 +145,7 @@ impl Service {
     }
 
     /// A hello of an unexpected epoch: challenge it, or grant an epoch when it answers one.
-    fn stranger(&mut self, id: &DeviceId, e: u64, n: u64, hello: &Hello) {
+    fn stranger(&mut self, id: &DeviceId, line: Line, n: u64, hello: &Hello) {
         let Some(device) = self.fleet.devices.get(id) else { return };
         let valid = |(_, at): &(_, u64)| self.now.saturating_sub(*at) < CHALLENGE_VALID;
         let open = self.challenges.get(id).copied().filter(valid);
@@ -137,13 +153,13 @@ impl Service {
             && proof.challenge == challenge
             && answers(device, id, proof)
         {
-            let epoch = device.epoch.max(e) + 1;
+            let epoch = device.epoch.max(line.epoch) + 1;
             let counter = device.received.highest().max(proof.counter).max(n);
             self.challenges.remove(id);
             self.record(Fact::Granted { device: id.clone(), epoch, counter });
             self.note(format!("device {id} proved its identity, epoch {epoch}"));
             let kind = AnswerKind::Grant { challenge, epoch, counter };
-            self.answer(id, 0, kind);
+            self.answer(id, Line { epoch: 0, ..line }, kind);
             return;
         }
         if open.is_some_and(|(_, at)| self.now.saturating_sub(at) < CHALLENGE_PAUSE) {
@@ -152,7 +168,7 @@ impl Service {
         let challenge = self.random();
         self.challenges.insert(id.clone(), (challenge, self.now));
         self.counters.challenged += 1;
-        self.answer(id, 0, AnswerKind::Challenge { challenge });
+        self.answer(id, Line { epoch: 0, ..line }, AnswerKind::Challenge { challenge });
     }
 
     /// Sends what this step owes to devices: acks first, then the answers to nonces, which name the versions
@@ -161,17 +177,17 @@ impl Service {
         for (id, acks) in std::mem::take(&mut self.acks) {
             let registry =
                 acks.registry.then(|| self.fleet.devices.get(&id).map(|d| d.registry.clone())).flatten();
-            let Acks { epoch, mut numbers, .. } = acks;
+            let Acks { line, mut numbers, .. } = acks;
             numbers.sort_unstable();
             numbers.dedup();
             let ranges =
                 numbers.chunk_by(|a, b| b - a == 1).map(|run| (run[0], run[run.len() - 1])).collect();
-            self.answer(&id, epoch, AnswerKind::Ack { ranges, registry });
+            self.answer(&id, line, AnswerKind::Ack { ranges, registry });
         }
         let asks = std::mem::take(&mut self.asks);
         // Before the service knows what its devices know, no answer may let one of them arm. It asks again.
         let asks = if self.is_comparing() { Vec::new() } else { asks };
-        for (id, epoch, nonce) in asks {
+        for (id, line, nonce) in asks {
             let Some(product) = self.fleet.devices.get(&id).map(|d| &d.registry.product) else { continue };
             if !self.kills_are_signed(product) {
                 // No answer may name versions that do not know of a kill. The device asks again.
@@ -181,18 +197,19 @@ impl Service {
             let versions = product.versions();
             let time = self.now / 1000;
             let kind = AnswerKind::Answer { nonce, time, rollout: versions.rollout, halt: versions.halt };
-            self.answer(&id, epoch, kind);
+            self.answer(&id, line, kind);
         }
     }
 
-    pub(super) fn answer(&mut self, id: &DeviceId, epoch: u64, kind: AnswerKind) {
-        let Some((key, kid)) = self.key(id, Direction::Down, epoch) else { return };
-        let payload = key.seal(&Answer { e: epoch, k: kid, kind });
+    /// Answers under the key by which the device was heard: it may not know a newer one yet.
+    pub(super) fn answer(&mut self, id: &DeviceId, line: Line, kind: AnswerKind) {
+        let Some(key) = self.key(id, Direction::Down, line) else { return };
+        let payload = key.seal(&Answer { e: line.epoch, k: line.kid, kind });
         self.publish(Topic::DeviceIn(id.clone()), payload);
     }
 
-    fn open(&mut self, id: &DeviceId, epoch: u64, payload: &[u8]) -> Option<Report> {
-        let opened = self.key(id, Direction::Up, epoch).and_then(|(key, _)| key.open(payload).ok());
+    fn open(&mut self, id: &DeviceId, line: Line, payload: &[u8]) -> Option<Report> {
+        let opened = self.key(id, Direction::Up, line).and_then(|key| key.open(payload).ok());
         let Some(body) = opened else {
             self.counters.forged += 1;
             return None;
@@ -202,17 +219,22 @@ impl Service {
         report
     }
 
-    /// Returns a device's key and the number of the controller's own.
-    fn key(&mut self, id: &DeviceId, direction: Direction, epoch: u64) -> Option<(&MacKey, u32)> {
+    /// Returns the key of a device and one of our telemetry keys; none once targets names that one no more.
+    fn key(&mut self, id: &DeviceId, direction: Direction, line: Line) -> Option<&MacKey> {
         let device = self.fleet.devices.get(id)?;
         let telemetry = device.telemetry.as_deref()?;
-        let online = self.keys.get(&device.registry.product)?;
-        if self.secrets.get(id).is_none_or(|known| !known.is_of(telemetry, online.kid)) {
-            let fresh = DeviceKeys::agree(telemetry, &online.telemetry, online.kid)?;
-            self.secrets.insert(id.clone(), fresh);
+        let ours = &self.keys.get(&device.registry.product)?.telemetry;
+        let own = ours.get(&line.kid)?;
+        if self.secrets.get(id).and_then(|known| known.get(&line.kid)).is_none_or(|k| !k.is_of(telemetry)) {
+            self.counters.derived += 1;
+            // All that are in force are kept: junk under the other number must not cost a curve operation each.
+            let fresh = DeviceKeys::agree(telemetry, own, line.kid)?;
+            let known = self.secrets.entry(id.clone()).or_default();
+            known.retain(|kid, keys| ours.contains_key(kid) && keys.is_of(telemetry));
+            known.insert(line.kid, fresh);
         }
-        let keys = self.secrets.get_mut(id)?;
-        Some((keys.key(direction, &self.fleet.id, id, epoch), online.kid))
+        let keys = self.secrets.get_mut(id)?.get_mut(&line.kid)?;
+        Some(keys.key(direction, &self.fleet.id, id, line.epoch, &mut self.counters.derived))
     }
 }
 
@@ -231,6 +253,10 @@ fn may_ask(device: &Device, attempt: &Attempt) -> bool {
 
 /// The kind of a hello as it stands in the payload.
 const HELLO: &[u8] = br#""t":"hello""#;
+
+fn looks_like_hello(payload: &[u8]) -> bool {
+    payload.windows(HELLO.len()).any(|window| window == HELLO)
+}
 
 fn answers(device: &Device, id: &DeviceId, proof: &tern_protocol::message::Proof) -> bool {
     let input = challenge_signing_input(id, proof.challenge, proof.counter);

@@ -24,18 +24,19 @@ impl DeviceKeys {
         Some(Self { telemetry: telemetry.to_owned(), kid, secret, up: None, down: None })
     }
 
-    /// Tells whether these are still the keys of both sides.
-    pub(super) fn is_of(&self, telemetry: &str, kid: u32) -> bool {
-        self.telemetry == telemetry && self.kid == kid
+    /// Tells whether this is still the device's key.
+    pub(super) fn is_of(&self, telemetry: &str) -> bool {
+        self.telemetry == telemetry
     }
 
-    /// Returns the key of one direction and epoch.
+    /// Returns the key of one direction and epoch; counts in `derived` when it is not at hand.
     pub(super) fn key(
         &mut self,
         direction: Direction,
         fleet: &FleetId,
         device: &DeviceId,
         epoch: u64,
+        derived: &mut u64,
     ) -> &MacKey {
         let place = match direction {
             Direction::Up => &mut self.up,
@@ -44,7 +45,10 @@ impl DeviceKeys {
         if place.as_ref().is_some_and(|(of, _)| *of != epoch) {
             *place = None;
         }
-        let derive = || (epoch, self.secret.key(direction, fleet, device, self.kid, epoch));
+        let derive = || {
+            *derived += 1;
+            (epoch, self.secret.key(direction, fleet, device, self.kid, epoch))
+        };
         let (_, key) = place.get_or_insert_with(derive);
         key
     }

@@ -16,6 +16,8 @@ mod enrol;
 #[cfg(test)]
 mod enrol_tests;
 mod ingest;
+#[cfg(test)]
+mod ingest_tests;
 mod keys;
 mod offline;
 mod present;
@@ -26,12 +28,14 @@ mod revocation;
 mod rotation;
 mod start;
 mod steer;
+mod time;
 mod tokens;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use p256::SecretKey;
+use p256::ecdsa::SigningKey;
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, ProductId, RegionId, RolloutId};
 use tern_protocol::message::Nonce;
@@ -42,6 +46,7 @@ use tern_protocol::tuf::Signer;
 use super::access::TokenName;
 use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
+use super::fleet::device::Standing;
 
 pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, Refusal, RefusalKind, Reply};
@@ -59,10 +64,18 @@ pub struct OnlineKeys {
     pub snapshot: Box<dyn Signer + Send + Sync>,
     /// Signs timestamp.
     pub timestamp: Box<dyn Signer + Send + Sync>,
-    /// Agrees with devices' telemetry keys.
-    pub telemetry: SecretKey,
-    /// Its number in targets.
-    pub kid: u32,
+    /// Agree with devices' telemetry keys, by the numbers that targets gives them. Devices use the highest that their
+    /// files name; the others are for those that have not heard of it yet.
+    pub telemetry: BTreeMap<u32, SecretKey>,
+    /// Answers devices that share no code with the service yet; none where targets names none.
+    pub time: Option<SigningKey>,
+}
+
+impl OnlineKeys {
+    /// Returns the telemetry key that devices should use, with its number.
+    pub fn newest(&self) -> Option<(u32, &SecretKey)> {
+        self.telemetry.last_key_value().map(|(kid, key)| (*kid, key))
+    }
 }
 
 /// How long signed files live, seconds, and how often the heartbeat is renewed.
@@ -161,7 +174,8 @@ pub struct Service {
     /// Keys that wait for the files that name them.
     staged: BTreeMap<ProductId, OnlineKeys>,
     lives: Lives,
-    secrets: BTreeMap<DeviceId, keys::DeviceKeys>,
+    /// By device, one for each telemetry key of ours that it was heard under.
+    secrets: BTreeMap<DeviceId, BTreeMap<u32, keys::DeviceKeys>>,
     challenges: BTreeMap<DeviceId, (Nonce, Millis)>,
     seed: [u8; 32],
     drawn: u64,
@@ -172,7 +186,7 @@ pub struct Service {
     /// Devices to acknowledge in this step, and whether the registry goes along.
     acks: BTreeMap<DeviceId, Acks>,
     /// Nonces to answer at the end of this step, when every verdict is in.
-    asks: Vec<(DeviceId, u64, Nonce)>,
+    asks: Vec<(DeviceId, Line, Nonce)>,
     /// Cohort topics that hold something, by product and rollout.
     cohorts: BTreeMap<(ProductId, RolloutId), BTreeSet<(RegionId, Cohort)>>,
     /// Rollouts whose evidence may have changed in this step.
@@ -191,6 +205,10 @@ pub struct Service {
     trouble: BTreeMap<ProductId, String>,
     /// When a signature of an enrolment was last found wrong, by device or claim: the next one waits its turn.
     wrong: BTreeMap<String, Millis>,
+    /// Answers of the time keys.
+    clockwork: time::Clockwork,
+    /// When a hello of another epoch was last found forged, by device: the next one waits its turn.
+    strange: BTreeMap<DeviceId, Millis>,
     /// When each claim was last complained about.
     complained: BTreeMap<ClaimId, Millis>,
     /// Whom the service asked to present files, or to say hello, since it began to compare.
@@ -221,8 +239,14 @@ pub struct Counters {
     pub silenced: u64,
     /// Enrolments with a claim that nobody made, or without its token.
     pub unclaimed: u64,
+    /// Times given to devices that share no code with the service yet.
+    pub timed: u64,
+    /// Times not given, for too many were asked for.
+    pub untimed: u64,
     /// Enrolments with the right token that were refused: expired, used up, revoked, another kind, queue full.
     pub turned_away: u64,
+    /// Secrets agreed on and keys derived: a few for each boot of a device. What junk may not bring about.
+    pub derived: u64,
 }
 
 impl Counters {
@@ -232,9 +256,18 @@ impl Counters {
     }
 }
 
+/// Under which key a device speaks, and is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Line {
+    /// Number of our telemetry key.
+    kid: u32,
+    /// The device's epoch.
+    epoch: u64,
+}
+
 #[derive(Debug, Default)]
 struct Acks {
-    epoch: u64,
+    line: Line,
     numbers: Vec<u64>,
     registry: bool,
 }
@@ -266,6 +299,8 @@ impl Service {
             counters: Counters::default(),
             trouble: BTreeMap::new(),
             wrong: BTreeMap::new(),
+            clockwork: time::Clockwork::default(),
+            strange: BTreeMap::new(),
             complained: BTreeMap::new(),
             presents: BTreeMap::new(),
             copied: None,

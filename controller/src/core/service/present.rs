@@ -11,7 +11,7 @@ use tern_protocol::tuf::metadata::{RootMeta, SnapshotMeta, TimestampMeta};
 use tern_protocol::tuf::verify::{Authority, open, open_next_root};
 use tern_protocol::tuf::{Role, Trusted, TufError, peek};
 
-use super::{Fact, Service};
+use super::{Fact, Line, Service};
 use crate::core::fact::{Millis, SignedFile};
 use crate::core::fleet::comparison;
 use crate::core::fleet::product::{Product, halted_by};
@@ -69,7 +69,14 @@ impl Service {
         for (id, roles, times) in due {
             let asked = Asked { roles: roles.clone(), times, at: self.now, room: roles.len() };
             self.presents.insert(id.clone(), asked);
-            self.answer(&id, 0, AnswerKind::Present { roles });
+            // Nobody asked, so nobody has said which of our keys is known there: under each that is in force.
+            let product = self.fleet.devices.get(&id).map(|device| &device.registry.product);
+            let ours = product.and_then(|product| self.keys.get(product));
+            let kids: Vec<u32> =
+                ours.map(|keys| keys.telemetry.keys().copied().collect()).unwrap_or_default();
+            for kid in kids {
+                self.answer(&id, Line { kid, epoch: 0 }, AnswerKind::Present { roles: roles.clone() });
+            }
         }
     }
 

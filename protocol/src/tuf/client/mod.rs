@@ -28,11 +28,14 @@ pub use checks::open_next_root;
 pub use pool::Pool;
 pub use server::{BoxError, Client, ClientError, Refreshed, Source, Store};
 
+use serde::{Deserialize, Serialize};
+
 use super::content::{HaltContent, ReleaseContent, RolloutContent, Targets, TargetsContent};
 use super::metadata::{MetaFile, Metadata, RootMeta, SnapshotMeta, TimestampMeta, peek};
 use super::verify::{Authority, open, open_root};
 use super::{Role, TufError};
 use crate::bundle::File;
+use crate::digest::Digest;
 use crate::message::Versions;
 
 /// The newest accepted file of each role, byte for byte as it was signed, and what it says.
@@ -73,6 +76,22 @@ pub struct Refresh {
     pub missing: Vec<(Role, Option<u32>)>,
     /// Files that are bad. Files that are merely old are never named here.
     pub refused: Vec<(Role, TufError)>,
+}
+
+/// Digests of keys from which a device has learned something that outlives the files: the time, and what is halted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Teachers {
+    /// Version of the root that names the first.
+    pub root: u32,
+    /// Version of the targets that name the others; 0 while nobody vouches for targets.
+    pub targets: u32,
+    /// Of timestamp.
+    pub timestamp: BTreeSet<Digest>,
+    /// The time key.
+    pub time: BTreeSet<Digest>,
+    /// Of halt.
+    pub halt: BTreeSet<Digest>,
 }
 
 /// A consistent set: every file is the one that its parent names, back to the newest timestamp.
@@ -222,6 +241,39 @@ impl Trusted {
     pub fn telemetry_keys(&self) -> BTreeMap<u32, p256::PublicKey> {
         // Targets with a key that is no key were never accepted.
         self.targets().and_then(|targets| targets.content.telemetry_keys().ok()).unwrap_or_default()
+    }
+
+    /// Returns the key that answers devices without a telemetry key.
+    pub fn time_key(&self) -> Option<p256::PublicKey> {
+        self.targets().and_then(|targets| targets.content.time_key().ok()).flatten()
+    }
+
+    /// Returns which keys what a device has learned rests on: digests of those of timestamp, of the time key, and of
+    /// those of halt. The last two are empty while nobody vouches for targets.
+    pub fn teachers(&self) -> Teachers {
+        let of = |authority: Result<Authority<'_>, TufError>| -> BTreeSet<Digest> {
+            let identities = authority.map(Authority::identities).unwrap_or_default();
+            identities.iter().map(|identity| Digest::of(identity)).collect()
+        };
+        let targets = self.targets();
+        Teachers {
+            root: self.root.meta.version,
+            targets: targets.map_or(0, |targets| targets.meta.version),
+            timestamp: of(Authority::top(&self.root.meta, Role::Timestamp)),
+            time: targets
+                .and_then(|targets| targets.content.time.as_deref())
+                .map(|point| Digest::of(point.as_bytes()))
+                .into_iter()
+                .collect(),
+            halt: targets
+                .map(|targets| of(Authority::delegated(&targets.meta, Role::Halt)))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Returns what the newest accepted release file approves, even while the rest is inconsistent.
+    pub fn release(&self) -> Option<&Targets<ReleaseContent>> {
+        self.release.as_ref().map(|held| &held.meta)
     }
 
     /// Returns what the newest accepted halt file halts, even while the rest is inconsistent.

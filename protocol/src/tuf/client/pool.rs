@@ -114,3 +114,126 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A file that nobody signed, told apart by `mark`.
+    fn file(role: Role, version: u32, mark: &str) -> File {
+        let value = json!({"signatures": [], "signed": {"version": version, "x": mark}});
+        File { role, bytes: value.to_string().into_bytes() }
+    }
+
+    fn versions(pool: &Pool, role: Role) -> Vec<u32> {
+        pool.waiting.iter().filter(|file| file.role == role).map(|file| file.version).collect()
+    }
+
+    #[test]
+    fn a_file_waits_up_to_its_ceiling_and_is_named_when_it_is_larger() {
+        let mut pool = Pool::default();
+        let mut exact = file(Role::Timestamp, 1, "");
+        exact.bytes.resize(Role::Timestamp.ceiling(), b' ');
+        let mut larger = exact.clone();
+        larger.bytes.push(b' ');
+
+        pool.add(exact);
+        assert_eq!((pool.len(), pool.take_refused()), (1, vec![]));
+        pool.add(larger);
+
+        assert_eq!(pool.len(), 1);
+        let refused = pool.take_refused();
+        assert!(matches!(refused[..], [(Role::Timestamp, TufError::TooLarge { .. })]), "{refused:?}");
+        assert_eq!(pool.take_refused(), vec![]);
+    }
+
+    #[test]
+    fn the_same_bytes_wait_once_for_each_role() {
+        let mut pool = Pool::default();
+        for _ in 0..2 {
+            pool.add(file(Role::Release, 3, "a"));
+            pool.add(file(Role::Rollout, 3, "a"));
+            pool.add(file(Role::Release, 3, "b"));
+        }
+
+        assert_eq!(pool.len(), 3);
+        assert!(!pool.is_empty() && Pool::default().is_empty());
+    }
+
+    #[test]
+    fn each_role_has_room_of_its_own() {
+        let mut pool = Pool::default();
+        for version in 1..=40 {
+            for role in [Role::Root, Role::Snapshot, Role::Halt] {
+                pool.add(file(role, version, ""));
+            }
+        }
+
+        assert_eq!(versions(&pool, Role::Root), (1..=32).collect::<Vec<_>>(), "the chain, from below");
+        assert_eq!(versions(&pool, Role::Snapshot), [36, 37, 38, 39, 40], "the newest");
+        assert_eq!(versions(&pool, Role::Halt), [36, 37, 38, 39, 40]);
+    }
+
+    #[test]
+    fn what_a_refresh_could_not_use_gives_way_before_anything_else() {
+        let mut pool = Pool::default();
+        pool.add(file(Role::Snapshot, u32::MAX, "junk"));
+        pool.add(file(Role::Snapshot, 1, ""));
+        pool.add(file(Role::Root, 7, ""));
+        pool.settle(|_| false);
+        (2..=5).for_each(|version| pool.add(file(Role::Snapshot, version, "")));
+        (2..=33)
+            .rev()
+            .filter(|version| *version != 7)
+            .for_each(|version| pool.add(file(Role::Root, version, "")));
+        assert_eq!(
+            versions(&pool, Role::Snapshot),
+            [1, 2, 3, 4, 5],
+            "the oldest arrival of those went first"
+        );
+        pool.add(file(Role::Snapshot, 6, ""));
+        pool.add(file(Role::Root, 34, ""));
+
+        assert_eq!(versions(&pool, Role::Snapshot), [2, 3, 4, 5, 6]);
+        assert!(
+            !pool.has(Role::Root, |version| version == 7) && pool.has(Role::Root, |version| version == 33)
+        );
+    }
+
+    #[test]
+    fn refused_files_are_remembered_up_to_a_number() {
+        let mut pool = Pool::default();
+        let junk = || File { role: Role::Halt, bytes: b"{}".to_vec() };
+        (0..REFUSED_MAX - 1).for_each(|_| pool.add(junk()));
+        assert_eq!(pool.refused.len(), REFUSED_MAX - 1);
+        (0..9).for_each(|_| pool.add(junk()));
+
+        assert_eq!(pool.take_refused().len(), REFUSED_MAX);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn files_are_taken_by_role_and_version_the_highest_first_and_forgotten_when_they_are_stale() {
+        let mut pool = Pool::default();
+        for version in [2, 4, 3] {
+            pool.add(file(Role::Rollout, version, ""));
+            pool.add(file(Role::Halt, version, ""));
+        }
+
+        let taken = pool.take(Role::Rollout, |version| version > 2);
+        assert_eq!(
+            taken.iter().map(|file| (file.role, file.version)).collect::<Vec<_>>(),
+            [(Role::Rollout, 4), (Role::Rollout, 3)]
+        );
+        assert!(
+            pool.has(Role::Rollout, |version| version == 2)
+                && !pool.has(Role::Rollout, |version| version > 2)
+        );
+        taken.into_iter().take(1).for_each(|file| pool.keep(file));
+        pool.settle(|file| file.role == Role::Halt || file.version == 2);
+
+        assert_eq!((versions(&pool, Role::Rollout), versions(&pool, Role::Halt)), (vec![4], vec![]));
+    }
+}

@@ -19,8 +19,14 @@ impl Trusted {
     /// Never fails as a whole: a bad file is refused and forgotten, an old one is forgotten without a word, an
     /// early one waits in the pool. Each accepted step is kept.
     pub fn refresh(&mut self, pool: &mut Pool, now: u64) -> Refresh {
+        self.refresh_issued_by(pool, now, u64::MAX)
+    }
+
+    /// Does the same, and refuses a timestamp that claims to have been issued after `latest`: for whoever knows what
+    /// time it is, and not only what time it is at least.
+    pub fn refresh_issued_by(&mut self, pool: &mut Pool, now: u64, latest: u64) -> Refresh {
         let done = Refresh { refused: pool.take_refused(), ..Refresh::default() };
-        let mut run = Run { trusted: self, pool, now, done, newer_root: false };
+        let mut run = Run { trusted: self, pool, now, latest, done, newer_root: false };
         run.roots();
         if run.root_is_fresh() {
             run.timestamp();
@@ -33,6 +39,15 @@ impl Trusted {
         done.changed.sort_unstable();
         pool.settle(|file| self.is_stale(file.role, file.version));
         done
+    }
+
+    /// Takes new roots alone. What the device believes of the time may come from a key that they take away, and must
+    /// not judge the rest.
+    pub fn refresh_root(&mut self, pool: &mut Pool) -> Refresh {
+        let done = Refresh { refused: pool.take_refused(), ..Refresh::default() };
+        let mut run = Run { trusted: self, pool, now: 0, latest: u64::MAX, done, newer_root: false };
+        run.roots();
+        run.done
     }
 
     /// Tells whether no file of `role` with this version can ever be of use again.
@@ -66,6 +81,7 @@ struct Run<'a> {
     trusted: &'a mut Trusted,
     pool: &'a mut Pool,
     now: u64,
+    latest: u64,
     done: Refresh,
     /// Whether a file waits that only a newer root can vouch for.
     newer_root: bool,
@@ -155,7 +171,7 @@ impl Run<'_> {
         let meta = self.checks().timestamp(bytes, held)?;
         // Ours: devices without a clock take their time from here, and a stolen online key must not push it on.
         if let Some(TimestampMeta { version, time: Some(time), .. }) = meta
-            && time > self.trusted.root.meta.expires
+            && time > self.trusted.root.meta.expires.min(self.latest)
         {
             return Err(TufError::FromTheFuture { version, time });
         }

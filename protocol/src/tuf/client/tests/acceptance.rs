@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::repository::*;
 use crate::bundle::File;
-use crate::tuf::client::Trusted;
+use crate::tuf::client::{Pool, Trusted};
 use crate::tuf::content::ReleaseContent;
 use crate::tuf::key::Signer;
 use crate::tuf::sign::add_signature;
+use crate::tuf::verify::{Authority, Unverified, open_root};
 use crate::tuf::{Role, TufError};
 
 #[test]
@@ -24,6 +25,7 @@ fn a_device_takes_over_a_whole_repository_byte_for_byte() {
     assert_eq!(current.release.content, ReleaseContent::from([("cam/7/rootfs".into(), artifact().1)]));
     assert_eq!(device.telemetry_keys().into_keys().collect::<Vec<_>>(), [3]);
     assert_eq!((device.timestamp_expires(), device.timestamp_issued()), (Some(LATER), Some(NOW)));
+    assert_eq!(Role::ALL.map(|role| device.expires(role)), [Some(LATER); 7]);
     restart(&device);
 }
 
@@ -41,6 +43,45 @@ fn each_role_needs_its_own_key() {
         assert!(refused(&done, *role, |e| matches!(e, TufError::Threshold { .. })), "{role}: {done:?}");
         assert!(device.file(*role).is_none() && device.current().is_none(), "{role}");
     }
+}
+
+#[test]
+fn a_file_that_is_forged_or_expired_is_no_sign_of_a_newer_root() {
+    // Targets answers for its delegations, so no root will ever vouch for this one; and none makes an old file fresh.
+    let repository = Repository::default();
+    let old = Repository { expires: NOW, ..repository.clone() };
+    let forged = File { role: Role::Release, bytes: signed(repository.value(Role::Release), &[99]) };
+    for bad in [forged, old.file(Role::Release), old.file(Role::Snapshot)] {
+        let role = bad.role;
+        let mut device = Trusted::new(&repository.file(Role::Root).bytes).unwrap();
+        let mut pool = Pool::default();
+        let genuine = repository.files().into_iter().filter(|file| file.role != role);
+        genuine.chain([bad]).for_each(|file| pool.add(file));
+
+        let done = device.refresh(&mut pool, NOW);
+
+        assert!(!done.missing.iter().any(|(role, _)| *role == Role::Root), "{role}: {done:?}");
+        assert!(!pool.has(role, |_| true), "{role}: it is forgotten");
+        assert_eq!(device.refresh(&mut pool, NOW).refused, vec![], "{role}: and named once");
+    }
+}
+
+#[test]
+fn people_see_whose_signatures_are_valid() {
+    let repository = Repository::default();
+    let root = open_root(&repository.file(Role::Root).bytes).unwrap();
+    let authority = Authority::top(&root, Role::Root).unwrap();
+    let ids = [1, 2].map(|seed| key(seed).public().id());
+    let by = |seeds: &[u8]| {
+        let file = Unverified::read(Role::Root, &repository.root_signed_by(seeds)).unwrap();
+        file.signed_by(authority)
+    };
+
+    assert_eq!(by(&[1]), [ids[0].clone()].into());
+    assert_eq!(by(&[1, 2, 99]), ids.clone().into());
+    assert_eq!(by(&[99]), [].into());
+    assert_eq!(authority.keys().map(|(id, _)| id.clone()).collect::<Vec<_>>(), ids);
+    assert_eq!(authority.threshold(), 2);
 }
 
 #[test]
@@ -80,6 +121,19 @@ fn expired_files_are_refused_when_new_and_kept_when_stored() {
     let done = arrive_at(&mut later, vec![], LATER + 1);
     assert_eq!((done.changed, done.refused), (vec![], vec![]));
     assert!(later.current().is_some());
+}
+
+#[test]
+fn a_heartbeat_names_the_snapshot_that_is_held_and_changes_nothing_else() {
+    let repository = Repository::default();
+    let mut device = repository.device();
+    let mut beat = repository.clone();
+    beat.versions.timestamp += 1;
+
+    let done = arrive(&mut device, vec![beat.file(Role::Timestamp)]);
+
+    assert_eq!((done.changed, done.missing, done.refused), (vec![Role::Timestamp], vec![], vec![]));
+    assert!(device.current().is_some());
 }
 
 #[test]
@@ -208,11 +262,14 @@ fn a_clock_cannot_be_pushed_beyond_the_life_of_root() {
     let repository = Repository::default();
     let mut device = repository.device();
     let pushed = Repository { issued: LATER + 1, ..repository.advanced(1) };
+    let last = Repository { issued: LATER, ..repository.advanced(1) };
 
     let done = arrive(&mut device, vec![pushed.file(Role::Timestamp)]);
 
     assert!(refused(&done, Role::Timestamp, |e| matches!(e, TufError::FromTheFuture { .. })));
     assert_eq!(device.timestamp_issued(), Some(NOW));
+    arrive(&mut device, vec![last.file(Role::Timestamp)]);
+    assert_eq!(device.timestamp_issued(), Some(LATER));
 }
 
 #[test]

@@ -57,6 +57,76 @@ fn files_of_different_times_never_form_a_set() {
 }
 
 #[test]
+fn what_is_early_waits_and_what_is_old_is_forgotten() {
+    let first = Repository::default();
+    let held = first.advanced(2);
+    let mut device = held.device();
+    let mut pool = Pool::default();
+    let past =
+        [vec![first.file(Role::Root)], first.files(), first.advanced(1).files(), held.files()].concat();
+    past.into_iter().for_each(|file| pool.add(file));
+    assert_eq!(device.refresh(&mut pool, NOW), Refresh::default());
+    assert!(pool.is_empty(), "{pool:?}");
+
+    let next = held.advanced(1);
+    let early = [Role::Snapshot, Role::Release, Role::Rollout, Role::Halt];
+    early.into_iter().for_each(|role| pool.add(next.file(role)));
+    pool.add(File { role: Role::Root, bytes: Repository { root: 3, ..next.clone() }.file(Role::Root).bytes });
+    let done = device.refresh(&mut pool, NOW);
+    assert_eq!((done.changed, done.missing, pool.len()), (vec![], vec![(Role::Root, Some(2))], 5));
+    // The one that vouches for them is all that is needed.
+    pool.add(next.file(Role::Timestamp));
+    let done = device.refresh(&mut pool, NOW);
+
+    assert_eq!(done.missing, [(Role::Root, Some(2))]);
+    assert_eq!((device.versions().halt, device.current().is_some(), pool.len()), (4, true, 1));
+}
+
+#[test]
+fn delegated_files_that_come_before_their_targets_wait_for_them() {
+    let repository = Repository::default();
+    let mut device = Trusted::new(&repository.file(Role::Root).bytes).unwrap();
+    let mut pool = Pool::default();
+    let without = repository.files().into_iter().filter(|file| file.role != Role::Targets);
+    without.for_each(|file| pool.add(file));
+
+    let done = device.refresh(&mut pool, NOW);
+    assert_eq!((done.missing, done.refused, pool.len()), (vec![(Role::Targets, Some(1))], vec![], 3));
+    // Files of other versions are not those that are missed.
+    pool.add(repository.advanced(8).file(Role::Halt));
+    let mut later = repository.clone();
+    later.versions.targets = 9;
+    pool.add(later.file(Role::Targets));
+    assert_eq!(device.refresh(&mut pool, NOW).missing, [(Role::Targets, Some(1))]);
+    pool.add(repository.file(Role::Targets));
+    device.refresh(&mut pool, NOW);
+
+    assert!(device.current().is_some());
+}
+
+#[test]
+fn a_snapshot_of_another_version_is_not_the_one_that_is_missing() {
+    let repository = Repository::default();
+    let mut device = Trusted::new(&repository.file(Role::Root).bytes).unwrap();
+
+    let files = [repository.file(Role::Timestamp), repository.advanced(8).file(Role::Snapshot)];
+    let done = arrive(&mut device, files.into());
+
+    assert_eq!(done.missing, [(Role::Snapshot, Some(1))]);
+}
+
+#[test]
+fn a_snapshot_that_waits_for_a_newer_root_is_not_missing_itself() {
+    let repository = Repository::default();
+    let mut device = Trusted::new(&repository.file(Role::Root).bytes).unwrap();
+    let rotated = Repository { snapshot_key: 32, ..repository.clone() };
+
+    let done = arrive(&mut device, vec![repository.file(Role::Timestamp), rotated.file(Role::Snapshot)]);
+
+    assert_eq!(done.missing, [(Role::Root, Some(2))]);
+}
+
+#[test]
 fn a_halt_counts_even_while_the_release_file_is_missing() {
     let repository = Repository::default();
     let newer = repository.advanced(1);

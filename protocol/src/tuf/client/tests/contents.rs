@@ -6,7 +6,9 @@ use super::repository::*;
 use crate::bundle::File;
 use crate::limits::{ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX};
 use crate::tuf::client::Trusted;
-use crate::tuf::content::{ArtifactContent, Entry, HaltContent, RolloutContent};
+use crate::tuf::content::{
+    ArtifactContent, Entry, HaltContent, RolloutContent, TargetsContent, listed, point_hex,
+};
 use crate::tuf::key::{KeyId, PublicKey, SignError, Signer};
 use crate::tuf::sign::sign;
 use crate::tuf::{Role, TufError, build};
@@ -92,6 +94,11 @@ fn targets_delegates_to_each_role_once_and_names_real_keys() {
     }));
     assert!(!accepted(Role::Targets, |targets| targets["x-tern"]["telemetry"]["4"] = json!("04ff")));
     assert!(!accepted(Role::Targets, |targets| targets["x-tern"]["time"] = json!("zz")));
+    let time = p256::SecretKey::from_slice(&[22; 32]).unwrap().public_key();
+    assert!(accepted(Role::Targets, |targets| targets["x-tern"]["time"] = json!(point_hex(&time))));
+    let content = TargetsContent { telemetry: [(1, point_hex(&time))].into(), time: Some(point_hex(&time)) };
+    assert_eq!((content.time_key(), content.telemetry_keys()), (Ok(Some(time)), Ok([(1, time)].into())));
+    assert_eq!(TargetsContent::default().time_key(), Ok(None));
 }
 
 #[test]
@@ -107,6 +114,12 @@ fn a_role_that_targets_does_not_delegate_to_is_refused() {
 
     assert!(refused(&done, Role::Halt, |e| *e == TufError::NotDelegated(Role::Halt.into())));
     assert!(device.current().is_none());
+}
+
+/// Worked out with sha256sum; docs/protocol.md says how.
+#[test]
+fn a_device_is_listed_by_the_first_eight_bytes_of_its_hash() {
+    assert_eq!(listed(&"router-1".parse().unwrap()), "7818c8644a2bbf45");
 }
 
 fn entry() -> Entry {

@@ -1,5 +1,8 @@
 //! A small repository that a story changes and signs.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
+
 use p256::ecdsa::SigningKey;
 use serde_json::Value;
 
@@ -20,13 +23,26 @@ pub(crate) const LATER: u64 = NOW + 86_400;
 
 /// A key pair that every story names by one number.
 pub(crate) fn key(seed: u8) -> P256Signer {
-    P256Signer::new(SigningKey::from_slice(&[seed; 32]).unwrap())
+    static KEYS: [OnceLock<P256Signer>; 256] = [const { OnceLock::new() }; 256];
+    let made = || P256Signer::new(SigningKey::from_slice(&[seed; 32]).unwrap());
+    KEYS[usize::from(seed)].get_or_init(made).clone()
 }
 
+/// Files by what they say and who signed.
+type Signed = BTreeMap<(String, Vec<u8>), Vec<u8>>;
+
+/// Signs; what was signed before is only looked up, for signatures are deterministic and cost more than most stories.
 pub(crate) fn signed(value: Value, seeds: &[u8]) -> Vec<u8> {
+    static SIGNED: Mutex<Signed> = Mutex::new(Signed::new());
+    let name = (value.to_string(), seeds.to_vec());
+    if let Some(file) = SIGNED.lock().unwrap().get(&name) {
+        return file.clone();
+    }
     let keys: Vec<P256Signer> = seeds.iter().map(|seed| key(*seed)).collect();
     let signers: Vec<&dyn Signer> = keys.iter().map(|key| key as &dyn Signer).collect();
-    sign(value, &signers).unwrap()
+    let file = sign(value, &signers).unwrap();
+    SIGNED.lock().unwrap().insert(name, file.clone());
+    file
 }
 
 pub(crate) fn keys(seeds: &[u8], threshold: u32) -> Keys {

@@ -159,7 +159,8 @@ fn when_root_replaces_the_targets_key_nothing_is_offered_and_what_is_halted_stay
     next.versions.timestamp = 2;
     let mut device = repository.device();
 
-    arrive(&mut device, vec![File { role: Role::Root, bytes: next.root_signed_by(&[1, 2]) }]);
+    let done = arrive(&mut device, vec![File { role: Role::Root, bytes: next.root_signed_by(&[1, 2]) }]);
+    assert_eq!((done.changed, done.missing), (vec![Role::Root], vec![(Role::Targets, Some(1))]));
     assert!(device.current().is_none() && device.telemetry_keys().is_empty());
     assert_eq!(device.halted(), [5].into());
     restart(&device);

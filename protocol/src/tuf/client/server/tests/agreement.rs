@@ -52,24 +52,30 @@ fn the_agent_and_the_general_client_accept_the_same_files() {
     let before = Repository::default();
     let mut next = Repository { root: 2, ..before.advanced(1) };
     next.versions.targets = 2;
+    // Signed once each: what is spoiled is signed again.
+    let genuine: Vec<File> = Role::ALL.into_iter().map(|role| next.file(role)).collect();
     let root = before.file(Role::Root).bytes;
+    let device = before.device();
+    let mut follower = {
+        let mut store = Memory::default();
+        Client::init(&mut store, &root, &TufLimits::DEVICE).unwrap();
+        let web = Web { files: published(&before.files()).collect::<BTreeMap<_, _>>(), asked: vec![] };
+        World { web, store, limits: TufLimits::DEVICE, now: NOW }
+    };
+    follower.find("cam/7/rootfs").unwrap().unwrap();
     for role in ROLES {
         for (what, accepted, spoil) in SPOILERS {
             // Nobody names a timestamp's version in advance.
             if role == Role::Timestamp && what.starts_with("a version") {
                 continue;
             }
-            let mut files: Vec<File> = Role::ALL.into_iter().map(|role| next.file(role)).collect();
+            let mut files = genuine.clone();
             let spoiled = files.iter_mut().find(|file| file.role == role).unwrap();
             spoiled.bytes = spoil(next.value(role), &next.seeds(role));
 
-            let mut agent = before.device();
+            let mut agent = device.clone();
             arrive(&mut agent, files.clone());
-            let mut store = Memory::default();
-            Client::init(&mut store, &root, &TufLimits::DEVICE).unwrap();
-            let web = Web { files: published(&before.files()).collect::<BTreeMap<_, _>>(), asked: vec![] };
-            let mut world = World { web, store, limits: TufLimits::DEVICE, now: NOW };
-            world.find("cam/7/rootfs").unwrap().unwrap();
+            let mut world = follower.clone();
             world.web.files.extend(published(&files));
             let found = world.find("cam/7/rootfs");
 

@@ -26,6 +26,8 @@ fn a_repository_is_taken_over_byte_for_byte_and_asked_no_more_than_needed() {
         assert_eq!(world.web.asked, ["2.root.json", "timestamp.json", snapshot, targets]);
         world.refresh().unwrap();
         assert_eq!(world.web.asked, ["2.root.json", "timestamp.json"]);
+        let client = Client::new(&mut world.web, &mut world.store, world.limits, world.now).unwrap();
+        assert_eq!(client.refresh().unwrap().consistent_snapshot(), consistent);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::tuf::metadata::Target;
 use crate::tuf::{RoleName, TufError};
 
 /// A web server in memory; as strict about `most` as the real one has to be.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Web {
     pub(super) files: BTreeMap<String, Vec<u8>>,
     pub(super) asked: Vec<String>,
@@ -34,7 +34,7 @@ impl Source for Web {
 }
 
 /// A store in memory that remembers what was done to it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Memory {
     pub(super) files: BTreeMap<RoleName, Vec<u8>>,
     pub(super) done: Vec<String>,
@@ -61,6 +61,7 @@ impl Store for Memory {
 }
 
 /// One client and its server.
+#[derive(Clone)]
 pub(super) struct World {
     pub(super) web: Web,
     pub(super) store: Memory,

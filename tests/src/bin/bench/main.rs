@@ -1,16 +1,23 @@
 //! `cargo run --release -p tern-tests --bin bench [-- --write]`: measures and prints docs/performance.md's tables.
-//! `--reports` prints the first table only, `--agent` the last line only, `--quick` is for trying the command out.
+//! `--reports` prints the first table only, `--agent` the last line only, `--cores [--write]` the tables of the cores only;
+//! `--quick` is for trying the command out.
 //! `--agent-size [--write]` does the table of the agent's executable instead.
+
+mod cores;
 
 use std::fmt::Write as _;
 use std::process::Command;
 
-use tern_tests::bench::{Download, Part, Reports, download, echo, parts, reports, resident_kib};
+use tern_tests::bench::{
+    Download, Part, Reports, authentication, download, echo, junk, parts, push, reports, resident_kib,
+};
 use tern_tests::lab::{Lab, LabDevice, Making, made, program_in};
 
 const DOCUMENT: &str = "docs/performance.md";
 /// Between which marks the tables stand.
 const MEASURED: [&str; 2] = ["<!-- printed by the bench: begin -->", "<!-- printed by the bench: end -->"];
+const CORES: [&str; 2] =
+    ["<!-- printed by bench --cores: begin -->", "<!-- printed by bench --cores: end -->"];
 const SIZES: [&str; 2] =
     ["<!-- printed by bench --agent-size: begin -->", "<!-- printed by bench --agent-size: end -->"];
 
@@ -32,9 +39,20 @@ fn main() {
         return print(&agent_line(agent().as_ref()));
     }
     let quick = asks("--quick");
+    if !asks("--reports") {
+        let (rounds, seconds, runs) = if quick { (1, 0.1, 5) } else { (5, 0.5, 200) };
+        let text = machine_line()
+            + &cores::authentication_table(&authentication(rounds, seconds))
+            + &cores::junk_table(&junk(rounds, seconds / 2.0))
+            + &cores::push_table(&push(runs));
+        show(&text, asks("--write").then_some(CORES));
+    }
+    if asks("--cores") {
+        return;
+    }
     let (rounds, seconds) = if quick { (1, 2) } else { (5, 6) };
     let image = if quick { 4 << 20 } else { 64 << 20 };
-    let first = reports_table(&reports(100, rounds, seconds));
+    let first = machine_line() + &reports_table(&reports(100, rounds, seconds));
     if asks("--reports") {
         return print(&first);
     }
@@ -60,6 +78,16 @@ fn target() -> std::path::PathBuf {
     own.ancestors().nth(2).expect("target/<profile>/bench").to_owned()
 }
 
+/// Says what was measured, and on what.
+fn machine_line() -> String {
+    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = commit.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("Commit {commit}, {cores} cores, everything on one machine; load before the run: {load}.\n\n")
+}
+
 /// Size of the agent's own profile, and its memory when idle, where it was built.
 struct AgentSize {
     bytes: u64,
@@ -81,10 +109,6 @@ fn agent() -> Option<AgentSize> {
 fn reports_table(reports: &Reports) -> String {
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
-    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
-    let commit = commit.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    line(format!("Commit {commit}, {cores} cores, loopback, everything on one machine.\n"));
     line(format!(
         "**Reports**, {} devices with 16 on the way each; a round of each side in turn:\n",
         reports.devices
