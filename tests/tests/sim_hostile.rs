@@ -106,7 +106,7 @@ fn campaign(seeds: std::ops::Range<u64>) {
     }
     took.sort_unstable();
     let at = |share: usize| took.get((took.len() * share / 100).min(took.len().saturating_sub(1)));
-    println!(
+    eprintln!(
         "seeds {seeds:?}: {} sound, failed {failed:?}; minutes until all had converged: median {:?}, 99 % {:?}, most {:?}",
         took.len(),
         at(50),
