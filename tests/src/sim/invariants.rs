@@ -289,10 +289,17 @@ impl Sim {
     /// up to, and never more.
     pub fn check_not_more_than_the_truth(&mut self) {
         let fleet = self.controller.fleet();
+        let withdraws =
+            self.controller.ledger.iter().any(|entry| {
+                matches!(entry.fact, Fact::ComparisonBegan { .. } | Fact::StandingChanged { .. })
+            });
         for rollout in fleet.rollouts.values() {
             let (counted, truth) = (rollout.total(), self.truth(&rollout.id));
+            // What the service took back by itself may start again.
+            let taken_back = counted.deferred.saturating_sub(truth.deferred);
             let more = counted.good > truth.good
-                || counted.started > truth.started
+                || counted.started > truth.started + taken_back
+                || (taken_back > 0 && !withdraws)
                 || counted.confirmed_bad() > truth.confirmed_bad()
                 || counted.recalled > truth.recalled;
             if more {
