@@ -46,6 +46,13 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// Returns what would be heard of these reports, each once and in order.
+    pub fn of(reports: &BTreeMap<(String, u64), ReportKind>) -> Self {
+        let mut heard = Self::default();
+        reports.iter().for_each(|((device, n), report)| heard.take(device, *n, report.clone()));
+        heard
+    }
+
     /// Reads the frames that came since the last time, from the files.
     pub fn read(&mut self, lab: &Lab) {
         let (data, from) = (lab.data().display().to_string(), self.next.to_string());

@@ -12,6 +12,9 @@
 //! | `second` | a device of the other implementation, in Python |
 //! | `bridge` | the bridge as a process of its own |
 //! | `middleman` | a hostile broker between agents and service |
+//! | `mischief` | what it does to a message |
+//! | `siege` | a fleet with a middleman, and what must hold there |
+//! | `truth` | what devices reported, whatever arrived |
 //! | `records` | what is true of a device, read from its disk |
 //! | `ledger` | what devices said, read from the ledger's files |
 
@@ -23,10 +26,13 @@ mod foreign;
 mod images;
 mod ledger;
 mod middleman;
+mod mischief;
 mod programs;
 mod records;
 mod second;
 mod service;
+mod siege;
+mod truth;
 
 pub use bridge::LabBridge;
 pub use client::MqttClient;
@@ -36,10 +42,13 @@ pub use foreign::{Foreign, Mirror, Peer};
 pub use images::{firmware, made};
 pub use ledger::{Heard, Part, Sum};
 pub use middleman::Middleman;
+pub use mischief::Manner;
 pub use programs::{Ran, ends, in_ci, program, program_in};
 pub use records::Records;
 pub use second::{SecondDevice, check_vectors, foreign_python};
 pub use service::{Broker, Lab, MODEL, PRODUCT};
+pub use siege::{Siege, booted, image};
+pub use truth::{Truth, seal_of};
 
 use std::time::{Duration, Instant};
 
