@@ -231,6 +231,62 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_last_chunk_is_as_long_as_what_is_left_and_none_follows() {
+        let length = 2 * CHUNK as u64 + 5;
+
+        assert_eq!(chunks_of(length), Some(3));
+        assert_eq!([0, 1, 2, 3, 4].map(|index| chunk_length(length, index)), [CHUNK, CHUNK, 5, 0, 0]);
+        assert_eq!((chunk_length(0, 0), chunks_of(0)), (0, Some(0)));
+        let most = u64::from(CHUNKS_MAX) * CHUNK as u64;
+        assert_eq!((chunks_of(most), chunks_of(most + 1)), (Some(CHUNKS_MAX), None));
+    }
+
+    #[test]
+    fn a_tree_has_the_pieces_of_its_shape_and_no_others() {
+        let piece = |level, index| PieceId { level, index };
+        for (chunks, level_0, level_1) in [
+            (0, vec![], None),
+            (1, vec![1], None),
+            (255, vec![255], None),
+            (256, vec![256], None),
+            (257, vec![256, 1], Some(2)),
+            (512, vec![256, 256], Some(2)),
+        ] {
+            let shape = TreeShape::new(chunks);
+            let found: Vec<_> = (0..5).map_while(|index| shape.digests_in(piece(0, index))).collect();
+
+            assert_eq!(found, level_0, "{chunks} chunks");
+            assert_eq!(shape.digests_in(piece(1, 0)), level_1, "{chunks} chunks");
+            assert_eq!(
+                [piece(1, 1), piece(2, 0), piece(0, u32::MAX)].map(|p| shape.digests_in(p)),
+                [None; 3]
+            );
+        }
+        let shape = TreeShape::new(1000);
+        assert_eq!([0, 255, 256, 999].map(|chunk| shape.piece_of(chunk).index), [0, 0, 1, 3]);
+        assert!([0, 999].iter().all(|chunk| shape.piece_of(*chunk).level == 0));
+    }
+
+    #[test]
+    fn a_set_survives_as_text_up_to_its_ceiling() {
+        let mut set = ChunkSet::default();
+        assert_eq!((set.is_empty(), set.len()), (true, 0));
+        for chunk in [0, 9, 17] {
+            set.insert(chunk);
+        }
+        assert!(!set.is_empty() && !set.insert(9) && set.len() == 3);
+        assert_eq!(format!("{set:?}"), "3 chunks");
+
+        let text = String::from(set.clone());
+        assert_eq!((text.as_str(), ChunkSet::try_from(text.clone())), ("010202", Ok(set)));
+        let zeros = |digits: usize| ChunkSet::try_from("0".repeat(digits));
+        let most = CHUNKS_MAX as usize / 4;
+        assert!(zeros(most).is_ok() && zeros(most).unwrap().is_empty());
+        assert!(zeros(most + 2).is_err() && zeros(most + 4).is_err());
+        assert!(ChunkSet::try_from("zz".to_owned()).is_err());
+    }
+
     /// The vectors of RFC 6962's reference implementation for 1, 2 and 3 leaves, recomputed by hand.
     #[test]
     fn the_tree_is_the_one_of_rfc_6962() {

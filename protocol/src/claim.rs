@@ -226,7 +226,7 @@ mod tests {
 
         assert_eq!(token.reveal(), "batch-7.abababababababababababababababab");
         assert_eq!(token.reveal().parse(), Ok(token.clone()));
-        assert!(!format!("{token:?} {:?}", token.key()).contains("abab"));
+        assert_eq!(format!("{token:?} {:?}", token.key()), "Token(batch-7, hidden) ClaimKey(hidden)");
         for wrong in ["", "batch-7", "batch-7.", "batch-7.abab", ".abababababababababababababababab"] {
             assert_eq!(wrong.parse::<Token>(), Err(ClaimError::Token), "{wrong:?}");
         }

@@ -208,6 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_longer_than_its_ceiling_is_refused_for_that_alone() {
+        let junk = |length: usize| Bundle::unpack(&vec![0; length], None);
+
+        assert_eq!(junk(BUNDLE_MAX), Err(BundleError::Format));
+        assert_eq!(junk(BUNDLE_MAX + 1), Err(BundleError::TooLarge(BUNDLE_MAX + 1)));
+        assert_eq!(junk(BUNDLE_MAX + 2), Err(BundleError::TooLarge(BUNDLE_MAX + 2)));
+    }
+
+    #[test]
+    fn a_bundle_is_told_from_a_message_and_names_its_dictionary() {
+        let mut packed = sample().pack();
+        packed[5..13].copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+
+        assert!(Bundle::looks_like(&packed) && !Bundle::looks_like(br#"{"e":1}"#));
+        let id = DictionaryId { root: 0x0102_0304, targets: 0x0506_0708 };
+        assert_eq!(Bundle::dictionary_of(&packed), Some(id));
+    }
+
+    #[test]
     fn every_truncation_is_an_error() {
         let packed = sample().pack();
         for end in 0..packed.len() {

@@ -73,22 +73,22 @@ impl DelegatedRole {
 fn part_matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
+    // What follows the last star, and where in the text it was tried last.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {
             Some('*') => {
-                star = Some((p, t));
                 p += 1;
+                star = Some((p, t));
             }
             Some(c) if *c == '?' || *c == text[t] => {
                 p += 1;
                 t += 1;
             }
             _ => match star {
-                Some((at, taken)) => {
-                    star = Some((at, taken + 1));
-                    p = at + 1;
-                    t = taken + 1;
+                Some((after, tried)) => {
+                    (p, t) = (after, tried + 1);
+                    star = Some((p, t));
                 }
                 None => return false,
             },

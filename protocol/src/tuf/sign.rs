@@ -143,3 +143,69 @@ fn kind(signed: &Value) -> Result<Role, TufError> {
         .filter(|role| role.kind() == kind)
         .ok_or_else(|| TufError::malformed(Role::Targets, format_args!("its type is {kind:?}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tuf::client::tests::repository::{Repository, key, signed};
+
+    fn too_large<T>(result: Result<T, SignError>) -> bool {
+        matches!(result, Err(SignError::Metadata(TufError::TooLarge { .. })))
+    }
+
+    #[test]
+    fn a_signature_made_elsewhere_is_attached_if_it_verifies() {
+        let value = Repository::default().root_value();
+        let one = signed(value.clone(), &[1]);
+        let covered = message(&one).unwrap();
+        let (id, public) = (key(2).public().id(), key(2).public());
+
+        assert_eq!(covered, canonical::write(&value).unwrap());
+        let made = key(2).sign(&covered).unwrap();
+        assert_eq!(attach(&one, &id, &public, made.clone()).unwrap(), signed(value, &[1, 2]));
+        // Metadata may give a key another name than ours.
+        let named: KeyId = serde_json::from_value(json!("holder-b")).unwrap();
+        let file: Value = serde_json::from_slice(&attach(&one, &named, &public, made).unwrap()).unwrap();
+        assert_eq!(file["signatures"][1]["keyid"], "holder-b");
+        let other = key(3).sign(&covered).unwrap();
+        assert!(matches!(attach(&one, &id, &public, other), Err(SignError::OtherKey(of)) if of == id));
+    }
+
+    #[test]
+    fn a_file_to_be_signed_is_read_up_to_the_largest_ceiling() {
+        let mut file = signed(Repository::default().root_value(), &[1]);
+        let ceiling = Role::ALL.into_iter().map(Role::ceiling).max().unwrap();
+        file.resize(ceiling, b' ');
+        assert!(message(&file).is_ok());
+
+        for _ in 0..2 {
+            file.push(b' ');
+            assert!(too_large(message(&file)));
+        }
+    }
+
+    #[test]
+    fn a_file_is_written_up_to_its_ceiling_and_with_sixteen_signatures() {
+        let value = |padding: usize| {
+            let mut value = Repository::default().value(Role::Timestamp);
+            value["x-note"] = json!("x".repeat(padding));
+            value
+        };
+        let (ceiling, least) = (Role::Timestamp.ceiling(), signed(value(0), &[1]).len());
+        // A signature has one or two bytes more or less for every message.
+        let near = (ceiling - least - 8..ceiling - least + 8).map(|padding| sign(value(padding), &[&key(1)]));
+        let (written, refused): (Vec<_>, Vec<_>) = near.partition(Result::is_ok);
+
+        assert_eq!(written.into_iter().flatten().map(|file| file.len()).max(), Some(ceiling));
+        assert!(!refused.is_empty() && refused.into_iter().all(too_large));
+
+        let keys: Vec<_> = (1..=18).map(key).collect();
+        let by = |count: usize| {
+            let signers: Vec<&dyn Signer> = keys[..count].iter().map(|key| key as &dyn Signer).collect();
+            sign(Repository::default().root_value(), &signers)
+        };
+        assert!(by(SIGNATURES_MAX).is_ok());
+        assert!(matches!(by(SIGNATURES_MAX + 1), Err(SignError::Metadata(TufError::Malformed { .. }))));
+        assert!(by(SIGNATURES_MAX + 2).is_err());
+    }
+}

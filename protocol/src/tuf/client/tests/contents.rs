@@ -1,10 +1,14 @@
 //! Files that the right keys signed and that say what no file may say.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::repository::*;
 use crate::bundle::File;
-use crate::limits::{ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX};
+use crate::limits::{
+    ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX, TELEMETRY_KEYS_MAX,
+};
 use crate::tuf::client::Trusted;
 use crate::tuf::content::{
     ArtifactContent, Entry, HaltContent, RolloutContent, TargetsContent, listed, point_hex,
@@ -96,6 +100,12 @@ fn targets_delegates_to_each_role_once_and_names_real_keys() {
     assert!(!accepted(Role::Targets, |targets| targets["x-tern"]["time"] = json!("zz")));
     let time = p256::SecretKey::from_slice(&[22; 32]).unwrap().public_key();
     assert!(accepted(Role::Targets, |targets| targets["x-tern"]["time"] = json!(point_hex(&time))));
+    let telemetry = |count: u32| {
+        let keys: BTreeMap<u32, String> = (1..=count).map(|number| (number, point_hex(&time))).collect();
+        accepted(Role::Targets, |targets| targets["x-tern"]["telemetry"] = json!(keys))
+    };
+    let most = u32::try_from(TELEMETRY_KEYS_MAX).unwrap();
+    assert!(telemetry(most) && !telemetry(most + 1));
     let content = TargetsContent { telemetry: [(1, point_hex(&time))].into(), time: Some(point_hex(&time)) };
     assert_eq!((content.time_key(), content.telemetry_keys()), (Ok(Some(time)), Ok([(1, time)].into())));
     assert_eq!(TargetsContent::default().time_key(), Ok(None));

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::repository::*;
 use crate::bundle::File;
-use crate::tuf::client::{Pool, Trusted};
+use crate::digest::Digest;
+use crate::tuf::client::{Pool, Teachers, Trusted};
+use crate::tuf::content::point_hex;
 use crate::tuf::key::Signer;
 use crate::tuf::metadata::RootMeta;
 use crate::tuf::verify::{open_next_root, open_root};
@@ -168,6 +170,36 @@ fn when_root_replaces_the_targets_key_nothing_is_offered_and_what_is_halted_stay
     let done = arrive(&mut device, next.files());
     assert_eq!((done.missing, done.refused), (vec![], vec![]));
     assert!(device.current().is_some() && device.telemetry_keys().len() == 1);
+}
+
+#[test]
+fn a_device_knows_which_keys_taught_it_and_forgets_those_of_targets_with_their_root() {
+    let repository = Repository::default();
+    let digest = |seed: u8| Digest::of(key(seed).public().verifier().unwrap().identity().as_slice());
+    let point = point_hex(&p256::SecretKey::from_slice(&[22; 32]).unwrap().public_key());
+    let mut targets = repository.value(Role::Targets);
+    targets["x-tern"]["time"] = json!(point);
+    let mut files = repository.files();
+    files[2].bytes = signed(targets, &repository.seeds(Role::Targets));
+    let mut device = Trusted::new(&repository.file(Role::Root).bytes).unwrap();
+    assert_eq!((device.time_key(), device.release().is_none()), (None, true));
+
+    arrive(&mut device, files);
+
+    let taught = Teachers {
+        root: 1,
+        targets: 1,
+        timestamp: [digest(repository.timestamp_key)].into(),
+        time: [Digest::of(point.as_bytes())].into(),
+        halt: [digest(repository.halt_key)].into(),
+    };
+    assert_eq!(device.teachers(), taught);
+    assert_eq!(device.time_key().map(|key| point_hex(&key)), Some(point));
+    assert_eq!(device.release().unwrap().meta.version, 1);
+    let next = Repository { root: 2, targets_key: 33, timestamp_key: 31, ..repository };
+    arrive(&mut device, vec![File { role: Role::Root, bytes: next.root_signed_by(&[1, 2]) }]);
+    let after = Teachers { root: 2, timestamp: [digest(31)].into(), ..Teachers::default() };
+    assert_eq!((device.teachers(), device.time_key()), (after, None));
 }
 
 #[test]
