@@ -273,6 +273,27 @@ fn a_clock_cannot_be_pushed_beyond_the_life_of_root() {
 }
 
 #[test]
+fn whoever_knows_the_time_believes_no_timestamp_from_later() {
+    let repository = Repository::default();
+    let later = Repository { issued: NOW + 61, ..repository.advanced(1) };
+    let now = Repository { issued: NOW + 60, ..repository.advanced(1) };
+    let mut device = repository.device();
+    let mut arrive = |file: File| {
+        let mut pool = Pool::default();
+        pool.add(file);
+        let done = device.refresh_issued_by(&mut pool, NOW, NOW + 60);
+        (done, device.timestamp_issued())
+    };
+
+    let (done, issued) = arrive(later.file(Role::Timestamp));
+    assert!(refused(&done, Role::Timestamp, |e| matches!(e, TufError::FromTheFuture { .. })));
+    assert_eq!(issued, Some(NOW));
+    let (done, issued) = arrive(now.file(Role::Timestamp));
+
+    assert_eq!((done.refused, issued), (vec![], Some(NOW + 60)));
+}
+
+#[test]
 fn floats_duplicate_keys_deep_nesting_and_large_files_are_refused() {
     let repository = Repository::default();
     let good = String::from_utf8(repository.file(Role::Timestamp).bytes).unwrap();

@@ -32,6 +32,25 @@ fn nothing_new_is_accepted_under_an_expired_root_but_a_newer_root() {
 }
 
 #[test]
+fn roots_may_be_taken_alone_and_leave_the_rest_for_later() {
+    let repository = Repository::default();
+    let next = Repository { root: 2, ..repository.advanced(1) };
+    let mut device = repository.device();
+    let mut pool = Pool::default();
+    next.files().into_iter().for_each(|file| pool.add(file));
+    pool.add(File { role: Role::Root, bytes: next.root_signed_by(&[1, 2]) });
+    pool.add(File { role: Role::Halt, bytes: b"{}".to_vec() });
+
+    let done = device.refresh_root(&mut pool);
+    assert_eq!(done.changed, [Role::Root]);
+    assert!(refused(&done, Role::Halt, |e| matches!(e, TufError::Malformed { .. })));
+    assert_eq!((device.versions().root, device.versions().timestamp), (2, 1));
+    device.refresh(&mut pool, NOW);
+
+    assert_eq!(device.versions().halt, 2);
+}
+
+#[test]
 fn a_new_root_needs_the_old_keys_and_its_own() {
     let repository = Repository::default();
     let next = Repository { root: 2, root_keys: vec![3, 4], ..repository.clone() };
