@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tern_tests::lab::{Making, Manner, Siege, image};
+use tern_tests::lab::{Making, Manner, Siege, Stopwatch, image};
 
 /// What it does at least before it is told to behave.
 const ACTS: u64 = 60;
@@ -25,17 +25,20 @@ fn war(seed: u64) {
     let after = siege.middleman.acts().values().sum::<u64>() + ACTS / 3;
     siege.until("more mischief", |siege| siege.middleman.acts().values().sum::<u64>() >= after);
     assert_eq!(siege.inventions("r2"), Vec::<String>::new(), "seed {seed}");
+    let acts = siege.middleman.acts();
     siege.middleman.behave();
 
+    let peace = Stopwatch::start();
     siege.rest();
-    assert_eq!(siege.unsafe_devices(&[1, 2]), Vec::<String>::new(), "seed {seed}");
-    assert_eq!(siege.lies("r2"), Vec::<String>::new(), "seed {seed}: {:?}", siege.middleman.acts());
+    println!("seed {seed}: {acts:?}; at rest {:?} after it behaved", peace.read());
+    assert_eq!(siege.unsafe_devices(&[1, 2], &[1, 2]), Vec::<String>::new(), "seed {seed}");
+    assert_eq!(siege.lies("r2"), Vec::<String>::new(), "seed {seed}: {acts:?}");
     siege.lab.publish(3, &image(&siege.lab, 3));
     siege.lab.roll_out(3, "r3", "all", 0);
     let view = siege.lab.wait_for_status("r3", "completed", Duration::from_secs(60));
     assert_eq!(view["total"]["good"], 3, "{view}");
     siege.rest();
-    assert_eq!(siege.unsafe_devices(&[1, 2, 3]), Vec::<String>::new(), "seed {seed}");
+    assert_eq!(siege.unsafe_devices(&[1, 2, 3], &[1, 2, 3]), Vec::<String>::new(), "seed {seed}");
     assert_eq!(siege.lies("r3"), Vec::<String>::new(), "seed {seed}");
 }
 
