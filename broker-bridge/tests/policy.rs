@@ -114,7 +114,7 @@ async fn the_will_speaks_when_a_device_is_lost_and_not_when_it_says_goodbye_or_c
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_above_the_ceiling_of_its_topic_or_of_all_ends_the_connection() {
     let scene = bridge().await;
-    for length in [5000, 100_000] {
+    for length in [17_000, 100_000] {
         let mut device = Client::device(&scene, "r-1").await;
         device.publish(&up("r-1", UpKind::Report), &vec![b'x'; length], 1).await;
         assert!(device.is_closed().await, "{length}");

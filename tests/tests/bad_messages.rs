@@ -88,7 +88,8 @@ fn messages_that_make_no_sense_are_counted_while_a_rollout_completes_beside_them
     let whole = taken.sealed(1000, &health);
     let mut flipped = whole.clone();
     flipped[20] ^= 1;
-    let deep = [format!("{{\"e\":{},", taken.epoch).as_bytes(), &[b'['; 4000][..]].concat();
+    let deep =
+        [format!("{{\"e\":{},\"k\":{},", taken.epoch, taken.kid).as_bytes(), &[b'['; 4000][..]].concat();
     let forged_enrol = json!({"identity": "04aa", "telemetry": "04bb", "proof": "00"}).to_string();
 
     // What the service must call malformed: 6. It cannot be read, or says what nobody says.
@@ -103,7 +104,7 @@ fn messages_that_make_no_sense_are_counted_while_a_rollout_completes_beside_them
     client.publish(&report, &whole[..whole.len() - 10], false);
     client.publish(&report, &flipped, false);
     client.publish(&report, &deep, false);
-    client.publish(&report, format!("{{\"e\":{},\"n\":1}}", taken.epoch + 500).as_bytes(), false);
+    client.publish(&report, format!("{{\"e\":{},\"k\":1,\"n\":1}}", taken.epoch + 500).as_bytes(), false);
     client.publish(&enrol, forged_enrol.as_bytes(), false);
     // What the front must call malformed: 3, and then 2 that cost the connection.
     client.publish(&get, b"\x00\x01\x02", false);

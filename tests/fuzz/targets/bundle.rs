@@ -23,5 +23,8 @@ fuzz_target!(|bytes: &[u8]| {
     // Plain bytes rarely make a deflate stream, so the fuzzer also gets to write the inside.
     assert_eq!(Bundle::unpack(&bundle.pack(), None).as_ref(), Ok(&bundle));
     let packed = bundle.pack_with(&DICTIONARY);
-    assert_eq!(Bundle::unpack(&packed, Some(&DICTIONARY)).map(|again| again.files).as_ref(), Ok(&bundle.files));
+    assert_eq!(
+        Bundle::unpack(&packed, Some(&DICTIONARY)).map(|again| again.files).as_ref(),
+        Ok(&bundle.files)
+    );
 });

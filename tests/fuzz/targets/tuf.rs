@@ -5,9 +5,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use tern_protocol::bundle::{Dictionary, File};
-use tern_protocol::tuf::content::{
-    HaltContent, ReleaseContent, RolloutContent, Targets, TargetsContent,
-};
+use tern_protocol::tuf::content::{HaltContent, ReleaseContent, RolloutContent, Targets, TargetsContent};
 use tern_protocol::tuf::metadata::{Metadata, RootMeta, SnapshotMeta, TargetsMeta, TimestampMeta};
 use tern_protocol::tuf::verify::Unverified;
 use tern_protocol::tuf::{Pool, Role, Trusted, canonical};

@@ -323,9 +323,15 @@ impl Sim {
         let armed_before = super::invariants::is_arming(agent);
         let outputs = agent.handle(input, at);
         let after = agent.durable().state.name();
+        let taken = (before != after && after == StateName::Success)
+            .then(|| agent.durable().state.work().map(|work| work.offer.attempt.rc))
+            .flatten();
         let answered = !armed_before && super::invariants::is_arming(agent);
         if before != after {
             self.note(|sim| format!("{} {before} -> {after}", sim.devices[d].id));
+        }
+        if let Some(rc) = taken {
+            self.check_not_halted(d, rc, "takes as good");
         }
         self.watch_answer(d, answer.as_deref(), answered);
         if self.carry_out(d, outputs) {

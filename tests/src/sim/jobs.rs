@@ -26,7 +26,10 @@ impl Sim {
 
     fn carry_out_one(&mut self, d: usize, output: Output) {
         match output {
-            Output::SaveTrust(files) => self.devices[d].disk.trust = files,
+            Output::SaveTrust(files) => {
+                self.watch_trust(d, &files);
+                self.devices[d].disk.trust = files;
+            }
             // Only for a person who reads the log.
             Output::Refused { .. } => {}
             // Simulated devices keep their keys.
@@ -68,6 +71,9 @@ impl Sim {
     }
 
     fn start_job(&mut self, d: usize, number: u64, work: Job) {
+        if let Job::Arm { rc, .. } = &work {
+            self.check_not_halted(d, *rc, "is about to arm");
+        }
         // The job before it is over when the new one begins: it came to its end unheard, or never began.
         if let Some((_, old)) = self.devices[d].job.take()
             && old != Job::Reboot

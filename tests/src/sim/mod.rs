@@ -18,6 +18,8 @@
 //! | `jobs` | what a device does for its agent |
 //! | [`controller`] | the real service and the operator's keys |
 //! | [`invariants`] | what must always hold |
+//! | [`permission`] | what a device may run |
+//! | [`convergence`] | when everybody is where the signed files want them |
 //! | [`hostile`] | a broker that somebody has taken over |
 //! | [`operator`] | what scenarios do to the world |
 //! | [`restore`] | yesterday's data folder, put back |
@@ -25,12 +27,14 @@
 pub mod broker;
 pub mod clock;
 pub mod controller;
+pub mod convergence;
 pub mod device;
 pub mod disk;
 pub mod hostile;
 pub mod invariants;
 mod jobs;
 pub mod operator;
+pub mod permission;
 pub mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};

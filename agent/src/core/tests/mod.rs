@@ -1,10 +1,12 @@
 //! Tests of the update machine as a value: every state against every event.
 
+mod download;
 mod eligibility;
 mod kill;
 mod machine;
 mod reader;
 mod table;
+mod thief;
 
 use tern_protocol::chunk::ChunkSet;
 use tern_protocol::digest::Digest;

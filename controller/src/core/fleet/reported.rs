@@ -144,6 +144,10 @@ impl Fleet {
         // A vote from quarantine is shown and not counted; nor is the end of a start that was taken out.
         if let Some(event) = event.filter(|_| !quarantined && !record.withdrawn) {
             let (before, after) = record.tale.tell(n, event);
+            // A deferral that was overtaken: the end that was counted belongs to another start, or to none.
+            if let Some(outcome) = before.outcome.filter(|_| after.outcome != before.outcome) {
+                rollout.uncount_outcome(model, record.phase, (record.series, record.rank), outcome);
+            }
             for _ in before.started..after.started {
                 record.rank = rollout.count_start(model, record.phase);
                 record.series = rollout.series;
@@ -152,7 +156,7 @@ impl Fleet {
                 let place = (record.series, record.rank);
                 rollout.count_outcome(model, record.phase, place, Outcome::Deferred);
             }
-            if let (None, Some(outcome)) = (before.outcome, after.outcome) {
+            if let Some(outcome) = after.outcome.filter(|_| after.outcome != before.outcome) {
                 let place = (record.series, record.rank);
                 rollout.count_outcome(model, record.phase, place, outcome);
             }

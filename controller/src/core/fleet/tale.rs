@@ -104,6 +104,33 @@ mod tests {
         Event::Begun,
     ];
 
+    /// A start that was taken back, and an end that never had another: it failed before.
+    const FRUITLESS: [Event; 3] =
+        [Event::Begun, Event::Ended(Outcome::Deferred), Event::Ended(Outcome::Failed)];
+    /// A kill after the second start.
+    const RECALLED: [Event; 4] =
+        [Event::Begun, Event::Ended(Outcome::Deferred), Event::Begun, Event::Ended(Outcome::Recalled)];
+
+    /// Adds up what counters make of every step: starts, deferrals, and ends less those taken back.
+    fn counted(story: &[Event], order: &[usize]) -> (Sum, [i64; 3]) {
+        let (mut tale, mut counted) = (Tale::default(), [0; 3]);
+        for at in order {
+            let (before, after) = tale.tell(*at as u64, story[*at]);
+            for (sum, (was, is)) in counted.iter_mut().zip([
+                (before.started, after.started),
+                (before.deferred, after.deferred),
+                (u64::from(before.outcome.is_some()), u64::from(after.outcome.is_some())),
+            ]) {
+                *sum += is as i64 - was as i64;
+            }
+            assert!(
+                after.started >= before.started && after.deferred >= before.deferred,
+                "{before:?} {after:?}"
+            );
+        }
+        (tale.sum(), counted)
+    }
+
     proptest! {
         #[test]
         fn every_order_of_arrival_gives_the_same_sum(order in Just((0..STORY.len()).collect::<Vec<_>>()).prop_shuffle()) {
@@ -113,6 +140,17 @@ mod tests {
             }
             let outcome = Some(Outcome::RolledBack);
             prop_assert_eq!(tale.sum(), Sum { started: 2, deferred: 1, begun: true, outcome });
+        }
+
+        #[test]
+        fn what_is_counted_step_by_step_is_the_sum_in_the_end(
+            fruitless in Just((0..3).collect::<Vec<_>>()).prop_shuffle(),
+            recalled in Just((0..4).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            prop_assert_eq!(counted(&FRUITLESS, &fruitless).1, [1, 1, 0]);
+            let (sum, steps) = counted(&RECALLED, &recalled);
+            prop_assert_eq!(steps, [2, 1, 1]);
+            prop_assert_eq!(sum.outcome, Some(Outcome::Recalled));
         }
     }
 

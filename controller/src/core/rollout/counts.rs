@@ -1,8 +1,10 @@
-//! What a rollout has seen of its devices: integers that only grow, and merge by addition.
+//! What a rollout has seen of its devices: integers that merge by addition. They grow, except for an end that turns
+//! out to have followed no start.
 
 use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
+use tern_protocol::state::Outcome;
 
 /// Counters of one (release, phase, stratum). Each device counts once; the first verdict on it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,6 +33,17 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Returns the counter of an outcome.
+    pub(super) fn ended(&mut self, outcome: Outcome) -> &mut u64 {
+        match outcome {
+            Outcome::Success => &mut self.good,
+            Outcome::Failed | Outcome::RolledBack => &mut self.bad,
+            Outcome::Unreachable => &mut self.unreachable,
+            Outcome::Recalled => &mut self.recalled,
+            Outcome::Deferred => &mut self.deferred,
+        }
+    }
+
     /// Returns how many devices are on trial or were judged.
     pub fn judged(&self) -> u64 {
         self.started.saturating_sub(self.deferred).saturating_sub(self.recalled)

@@ -170,13 +170,29 @@ impl Rollout {
         if bad && series == self.series && rank <= looked_at {
             *self.first_bad.entry(model.clone()).or_default() += 1;
         }
-        self.count(model, phase, series, |counts| match outcome {
-            Outcome::Success => counts.good += 1,
-            Outcome::Failed | Outcome::RolledBack => counts.bad += 1,
-            Outcome::Unreachable => counts.unreachable += 1,
-            Outcome::Recalled => counts.recalled += 1,
-            Outcome::Deferred => counts.deferred += 1,
-        });
+        self.count(model, phase, series, |counts| *counts.ended(outcome) += 1);
+    }
+
+    /// Takes an outcome back that was counted: a report that had been overtaken shows that the start before it was
+    /// taken back.
+    pub fn uncount_outcome(
+        &mut self,
+        model: &ModelId,
+        phase: usize,
+        (series, rank): (u32, u64),
+        outcome: Outcome,
+    ) {
+        let looked_at = self.plan.policy.hard_stop.map_or(0, |stop| stop.first);
+        let bad = matches!(outcome, Outcome::Failed | Outcome::RolledBack);
+        if bad && series == self.series && rank <= looked_at {
+            let first = self.first_bad.entry(model.clone()).or_default();
+            *first = first.saturating_sub(1);
+        }
+        let less = |counts: &mut Counts| {
+            let ended = counts.ended(outcome);
+            *ended = ended.saturating_sub(1);
+        };
+        self.count(model, phase, series, less);
     }
 
     /// Counts for people, and for the present series if the device started in it.

@@ -5,3 +5,4 @@ mod arrival;
 mod contents;
 pub(crate) mod repository;
 mod rotation;
+mod theft;
