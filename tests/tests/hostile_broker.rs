@@ -30,7 +30,8 @@ fn war(seed: u64) {
 
     let peace = Stopwatch::start();
     siege.rest();
-    println!("seed {seed}: {acts:?}; at rest {:?} after it behaved", peace.read());
+    let said = format!("seed {seed}: {acts:?}; at rest {:?} after it behaved\n", peace.read());
+    let _shown = std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes());
     assert_eq!(siege.unsafe_devices(&[1, 2], &[1, 2]), Vec::<String>::new(), "seed {seed}");
     assert_eq!(siege.lies("r2"), Vec::<String>::new(), "seed {seed}: {acts:?}");
     siege.lab.publish(3, &image(&siege.lab, 3));
