@@ -17,14 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A fleet under siege.
 pub struct Siege {
+    /// The devices. First, so that a test that fails can show their logs, which lie in the laboratory's folder.
+    pub devices: Vec<LabDevice>,
     /// The service. Agents are configured with the middleman's address, which it gives as its own.
     pub lab: Lab,
     /// Who stands between.
     pub middleman: Middleman,
     /// Where the service itself listens.
     pub front: std::net::SocketAddr,
-    /// The devices.
-    pub devices: Vec<LabDevice>,
 }
 
 impl Siege {
@@ -108,7 +108,12 @@ impl Siege {
 
     /// Waits until nobody has anything to do or to say.
     pub fn rest(&self) {
-        wait("everybody to come to rest", PATIENCE, || self.devices.iter().all(quiet).then_some(()));
+        wait("everybody to come to rest", PATIENCE, || self.is_quiet().then_some(()));
+    }
+
+    /// Tells whether nobody has anything to do or to say.
+    pub fn is_quiet(&self) -> bool {
+        self.devices.iter().all(quiet)
     }
 
     /// Waits until the middleman has done this.
