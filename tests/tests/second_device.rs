@@ -30,7 +30,7 @@ fn image(lab: &Lab, rc: u64, length: usize, begins: &str) -> PathBuf {
 fn vouch(lab: &Lab, device: &SecondDevice) {
     let (list, signature, key) = (lab.path("list.jsonl"), lab.path("list.sig"), lab.path("line-1.pem"));
     std::fs::write(&list, format!("{}\n", device.identity())).unwrap();
-    lab.json(&["keys", "factory", "--out", &show(&key)]);
+    lab.json(&["keys", "factory", "--out", &show(&key), "--no-passphrase"]);
     lab.json(&["factory", "add", "line-1", "--key", &show(&lab.path("line-1.pub.pem"))]);
     let (list, signature) = (show(&list), show(&signature));
     lab.json(&["factory", "sign", &list, "--fleet", "lab", "--key", &show(&key), "--out", &signature]);

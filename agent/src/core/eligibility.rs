@@ -15,7 +15,8 @@ pub struct Facts<'a> {
     pub running: u64,
     /// Lowest accepted release counter.
     pub floor: u64,
-    /// Hardware model.
+    /// Hardware model that the device itself is set up as. The offer was chosen by the registry's word, and whoever
+    /// speaks for the registry must not be able to put another board's image on this one.
     pub model: &'a ModelId,
     /// The component that the slots hold.
     pub component: &'a str,
@@ -36,7 +37,7 @@ pub fn judge(offer: &Offer, facts: &Facts<'_>) -> Event {
         return no(format!("release {rc} does not raise the running release {}", facts.running));
     }
     if !offer.models.contains(facts.model) {
-        return no(format!("release {rc} is not for model {}", facts.model));
+        return no(format!("release {rc} is not for model {}, which this device is set up as", facts.model));
     }
     if facts.running < offer.min_from && !matches!(offer.kind, EntryKind::Revert) {
         let (from, running) = (offer.min_from, facts.running);

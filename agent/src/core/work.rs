@@ -82,7 +82,7 @@ impl Agent {
         let facts = Facts {
             running: boot.running,
             floor: self.durable.floor,
-            model: &self.registry().model,
+            model: &self.settings.registry.model,
             component: &self.settings.component,
             capacity: boot.capacity,
             inactive: boot.inactive.as_ref().map(|artifact| (artifact.root, artifact.length)),

@@ -212,7 +212,7 @@ fn status_and_metrics_tell_the_same_numbers() {
 
 #[test]
 fn a_refused_upload_hears_the_reason_and_not_a_broken_pipe() {
-    use std::io::Write;
+    use std::io::{Read as _, Write as _};
     let world = World::new();
     let large = world.home.path().join("large");
     std::fs::write(&large, vec![7; 32 << 20]).unwrap();
@@ -227,14 +227,16 @@ fn a_refused_upload_hears_the_reason_and_not_a_broken_pipe() {
     // Two uploads that stand still take both turns.
     let stalled = [0, 1].map(|_| {
         let mut stream = std::net::TcpStream::connect(host).unwrap();
-        write!(stream, "{}abc", head(900_000)).unwrap();
+        let head = head(900_000).replace("Connection", "Expect: 100-continue\r\nConnection");
+        stream.write_all(head.as_bytes()).unwrap();
+        // Said once it has its turn.
+        let mut said = [0; 12];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"HTTP/1.1 100");
+        stream.write_all(b"abc").unwrap();
         stream
     });
-    let busy = (0..200).find_map(|_| match world.client.put_image(&large, |_| {}) {
-        Ok(_) => None,
-        refusal => Some(refused(refusal)),
-    });
-    let (status, body) = busy.unwrap();
+    let (status, body) = refused(world.client.put_image(&large, |_| {}));
     assert_eq!((status, body.error.as_str()), (503, "too many images at once"));
     drop(stalled);
 

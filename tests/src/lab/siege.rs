@@ -17,14 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A fleet under siege.
 pub struct Siege {
+    /// The devices. First, so that a test that fails can show their logs, which lie in the laboratory's folder.
+    pub devices: Vec<LabDevice>,
     /// The service. Agents are configured with the middleman's address, which it gives as its own.
     pub lab: Lab,
     /// Who stands between.
     pub middleman: Middleman,
     /// Where the service itself listens.
     pub front: std::net::SocketAddr,
-    /// The devices.
-    pub devices: Vec<LabDevice>,
 }
 
 impl Siege {
@@ -55,8 +55,9 @@ impl Siege {
         Self { lab, middleman, front, devices }
     }
 
-    /// Safety: says which device boots, or ever booted, what `approved` does not hold; or claims what it does not run.
-    pub fn unsafe_devices(&self, approved: &[u64]) -> Vec<String> {
+    /// Safety: says which device holds as whole what is not among the `approved` images, claims what it does not
+    /// hold, or ever booted a release that is not among the `assigned`.
+    pub fn unsafe_devices(&self, approved: &[u64], assigned: &[u64]) -> Vec<String> {
         let published = |rc: u64| {
             let bytes = std::fs::read(image(&self.lab, rc)).ok().filter(|_| approved.contains(&rc));
             bytes.map(|bytes| Digest::of(&bytes))
@@ -64,7 +65,7 @@ impl Siege {
         let mut wrong = Vec::new();
         for device in &self.devices {
             let name = &device.name;
-            for rc in booted(device).into_iter().filter(|rc| !approved.contains(rc)) {
+            for rc in booted(device).into_iter().filter(|rc| !assigned.contains(rc)) {
                 wrong.push(format!("{name} ran release {rc}, which nobody assigned to it"));
             }
             wrong.extend(
@@ -94,8 +95,12 @@ impl Siege {
         let truth = self.truth();
         let mut lies = truth.inventions(&heard);
         let (sum, found) = (truth.sum(rollout), counts(&view));
-        let [_, good, bad, recalled] = found;
-        if good > sum.good || bad > sum.bad || recalled > sum.recalled {
+        let [started, good, bad, recalled] = found;
+        if started > truth.ever_started(rollout)
+            || good > sum.good
+            || bad > sum.bad
+            || recalled > sum.recalled
+        {
             lies.push(format!("the service counts {found:?}, devices made {sum:?}: {view}"));
         }
         lies
@@ -103,7 +108,12 @@ impl Siege {
 
     /// Waits until nobody has anything to do or to say.
     pub fn rest(&self) {
-        wait("everybody to come to rest", PATIENCE, || self.devices.iter().all(quiet).then_some(()));
+        wait("everybody to come to rest", PATIENCE, || self.is_quiet().then_some(()));
+    }
+
+    /// Tells whether nobody has anything to do or to say.
+    pub fn is_quiet(&self) -> bool {
+        self.devices.iter().all(quiet)
     }
 
     /// Waits until the middleman has done this.
@@ -111,9 +121,9 @@ impl Siege {
         wait(what, PATIENCE, || done(self).then_some(()));
     }
 
-    /// Returns how often a device has sent a report that holds this text.
-    pub fn sent(&self, device: &LabDevice, text: &str) -> usize {
-        let topic = format!("/{}/report", device.name);
+    /// Returns how often a device has sent a message of this kind that holds this text.
+    pub fn sent(&self, device: &LabDevice, kind: &str, text: &str) -> usize {
+        let topic = format!("/{}/{kind}", device.name);
         let theirs =
             |m: &&Publish| m.topic.ends_with(&topic) && String::from_utf8_lossy(&m.payload).contains(text);
         self.middleman.sent().iter().filter(theirs).count()

@@ -1,6 +1,6 @@
 //! The harness's own list of reports: what devices made, opened with the laboratory's keys, against the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use p256::SecretKey;
 use p256::pkcs8::DecodePrivateKey as _;
@@ -9,6 +9,7 @@ use tern_bridge::front::frame::Publish;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::{Direction, MacKey, PairSecret};
 use tern_protocol::message::{Report, ReportKind};
+use tern_protocol::state::StateName;
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::{Heard, Lab, LabDevice, PRODUCT, Sum};
@@ -82,6 +83,20 @@ impl Truth {
             }
         }
         lies
+    }
+
+    /// Returns how many devices ever said that they start, or something that implies it, in a rollout.
+    pub fn ever_started(&self, rollout: &str) -> u64 {
+        let starts = |kind: &ReportKind| {
+            let begun = matches!(
+                kind,
+                ReportKind::Started { .. } | ReportKind::Transition { to: StateName::VerifyPost, .. }
+            );
+            begun && kind.attempt().is_some_and(|attempt| attempt.rollout.as_str() == rollout)
+        };
+        let devices: BTreeSet<&str> =
+            self.created.iter().filter(|(_, kind)| starts(kind)).map(|((device, _), _)| &**device).collect();
+        devices.len() as u64
     }
 
     /// Adds up a rollout.

@@ -31,6 +31,8 @@ pub struct Watched {
     pub(super) floor: u64,
     /// Releases that a halt file on its disk names, and since when.
     pub(super) halted: BTreeMap<u64, u64>,
+    /// The ids of the halt keys that its targets name.
+    pub(super) halt_keys: Option<Vec<String>>,
     /// Every report that the journal ever promised to deliver, hellos aside.
     pub(super) created: BTreeMap<u64, ReportKind>,
     waiting: BTreeSet<u64>,

@@ -58,9 +58,17 @@ impl Sim {
         }
     }
 
-    /// Notes which releases the files on a device's disk halt: from here on it knows.
+    /// Notes which releases the files on a device's disk halt: from here on it knows. What a halt key said is void once
+    /// offline targets name another one.
     pub(super) fn watch_trust(&mut self, d: usize, files: &[File]) {
         let now = self.queue.now();
+        let targets = files.iter().find(|file| file.role == Role::Targets);
+        if let Some(keys) = targets.map(|file| halt_keys(&file.bytes)) {
+            let watched = &mut self.devices[d].watched;
+            if watched.halt_keys.replace(keys.clone()).is_some_and(|before| before != keys) {
+                watched.halted.clear();
+            }
+        }
         for file in files.iter().filter(|file| file.role == Role::Halt) {
             // The agent verified the file; only what it says matters here.
             let value: serde_json::Value = serde_json::from_slice(&file.bytes).unwrap_or_default();
@@ -78,6 +86,15 @@ impl Sim {
             self.violated(format!("{id} {what} release {rc}, which it knows to be halted since {since}"));
         }
     }
+}
+
+/// Returns the ids of the keys to which a targets file delegates halt.
+fn halt_keys(targets: &[u8]) -> Vec<String> {
+    let value: serde_json::Value = serde_json::from_slice(targets).unwrap_or_default();
+    let roles = value["signed"]["delegations"]["roles"].as_array().cloned().unwrap_or_default();
+    let halt = roles.iter().find(|role| role["name"] == Role::Halt.name());
+    let keys = halt.and_then(|role| role["keyids"].as_array().cloned()).unwrap_or_default();
+    keys.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use tern_protocol::tuf::{Role, Trusted, sign};
 use super::super::SlotName;
 use super::super::agent::{Agent, BootFacts, Done, Input, Job, Keys, Output, Settings};
 use super::super::durable::Durable;
+use super::super::state::State;
 use super::super::timing::{Now, Timing};
 
 const WALL: u64 = 1_800_000_000;
@@ -409,9 +410,10 @@ fn an_answer_counts_for_its_own_nonce_in_its_time_and_if_it_names_nothing_newer(
     assert_eq!(world.jobs.get(1), Some(&Job::RunHooks));
 }
 
-/// A weakness that is known: the registry is the service's word, and its telemetry key is all that stands behind it.
+/// The registry is the service's word, and its telemetry key is all that stands behind it: it chooses among rollouts, but
+/// not which boards an image is for.
 #[test]
-fn who_holds_the_telemetry_key_can_tell_a_device_that_it_is_of_another_model() {
+fn who_tells_a_device_that_it_is_of_another_model_puts_nothing_of_that_model_on_it() {
     let mut world = World::new();
     world.publish(&Published::offers(7));
     assert_eq!(world.jobs, []);
@@ -419,5 +421,7 @@ fn who_holds_the_telemetry_key_can_tell_a_device_that_it_is_of_another_model() {
     let lie = AnswerKind::Ack { ranges: vec![], registry: Some(registry("m2")) };
     world.hears(lie);
 
-    assert_eq!(world.jobs.first(), Some(&Job::MarkBad(SlotName::B)), "it fetches what is for m2");
+    assert_eq!(world.jobs, [], "it fetches nothing that is for m2");
+    let state = &world.agent.durable().state;
+    assert!(matches!(state, State::Failed { .. }), "and says why: {state:?}");
 }
