@@ -43,6 +43,11 @@ pub(super) async fn renew(
     files.sort_by_key(|(version, file)| (file.role, *version));
     let files: Vec<SignedFile> = files.into_iter().map(|(_, file)| file).collect();
     let mut present = files_of(&state, &product).await?;
+    let (id, given) = (product.clone(), files.clone());
+    let conflict = state.api.engine.query(move |service, _| service.offline_conflict(&id, &given)).await?;
+    if let Some(refusal) = conflict {
+        return Err(refusal.into());
+    }
     for file in &files {
         present.insert(file.role, file.text.clone());
     }

@@ -114,6 +114,29 @@ fn a_new_root_needs_the_old_key_and_the_new_one_and_follows_the_one_before() {
 }
 
 #[test]
+fn a_file_that_can_never_come_into_force_is_refused_and_takes_the_others_with_it() {
+    let world = World::new();
+    let files = Files::of(&world);
+    let old = files.present.targets.bytes.clone();
+    let prepared = |name: &str, key: &P256Signer| {
+        let change = Change { add: vec![(name.into(), key.public())], ..files.change(Role::Release) };
+        files.signed(&files.rotated(&change)[&Role::Targets], "targets")
+    };
+    let (one, other) = (prepared("dora", &stranger()), prepared("eve", &stranger()));
+    assert_ne!(one, other);
+    let root = files.signed(&files.rotated(&files.change(Role::Root))[&Role::Root], "root");
+
+    files.hand_over(&[&one]).unwrap();
+
+    files.refused(&[&other], "targets 2 is in force already, and is another file");
+    files.refused(&[&old], "this is targets 1, and targets 2 is in force");
+    files.refused(&[&root, &other], "targets 2 is in force already");
+    // The controls: what is in force may come along, and the root by itself is good.
+    let done = files.hand_over(&[&one, &root]).unwrap().done;
+    assert_eq!(done, "product cam has new files: root 2");
+}
+
+#[test]
 fn targets_that_leave_devices_without_a_release_are_refused() {
     let world = World::new();
     world.client.put_image(&world.image(7), |_| {}).unwrap();

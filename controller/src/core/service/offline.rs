@@ -35,7 +35,7 @@ impl Service {
     ) -> Result<Reply, Refusal> {
         if self.fleet.products.contains_key(&product) {
             // The folder of a product holds what it was set up with; what was published since is newer.
-            return self.renew_offline(&product, files);
+            return self.take_offline(&product, files);
         }
         let bytes: Vec<File> = files.iter().map(File::from).collect();
         let invalid = |why: String| {
@@ -52,12 +52,47 @@ impl Service {
         Ok(Reply::Done { what: format!("product {product} is set up") })
     }
 
-    /// Takes in files that are newer than those held; all of them, or none.
+    /// Takes in what an operator hands over: all of it, or nothing. Unlike what lies in the data folder since the
+    /// product was set up, a file that is not the one in force and cannot become so is a mistake.
     pub(super) fn renew_offline(
         &mut self,
         product: &ProductId,
-        mut files: Vec<SignedFile>,
+        files: Vec<SignedFile>,
     ) -> Result<Reply, Refusal> {
+        if let Some(refusal) = self.offline_conflict(product, &files) {
+            self.staged.remove(product);
+            return Err(refusal);
+        }
+        self.take_offline(product, files)
+    }
+
+    /// Says why a file among these can never come into force: another one of its version did, or a newer one.
+    pub fn offline_conflict(&self, product: &ProductId, files: &[SignedFile]) -> Option<Refusal> {
+        let state = self.fleet.products.get(product)?;
+        files.iter().filter(|file| OFFLINE.contains(&file.role)).find_map(|file| {
+            let (role, version_of) = (file.role, version(&file.text));
+            let root = state.roots.get(&version_of);
+            let held = state.files.get(&role)?;
+            if held == &file.text || (role == Role::Root && root == Some(&file.text)) {
+                return None;
+            }
+            let in_force = version(held);
+            let what = match version_of.cmp(&in_force) {
+                std::cmp::Ordering::Greater => return None,
+                std::cmp::Ordering::Equal => {
+                    format!("{role} {in_force} is in force already, and is another file than this one")
+                }
+                std::cmp::Ordering::Less => {
+                    format!("this is {role} {version_of}, and {role} {in_force} is in force")
+                }
+            };
+            let hint = "nothing was changed; prepare and sign it again, made from the files in force (`tern keys rotate`)";
+            Some(refuse(RefusalKind::Conflict, what, hint))
+        })
+    }
+
+    /// Takes in files that are newer than those held; all of them, or none.
+    fn take_offline(&mut self, product: &ProductId, mut files: Vec<SignedFile>) -> Result<Reply, Refusal> {
         let staged = self.staged.remove(product);
         let state = self.product(product)?;
         if let Some(other) = files.iter().find(|file| !OFFLINE.contains(&file.role)) {
