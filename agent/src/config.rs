@@ -8,6 +8,7 @@ mod timing;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -152,6 +153,11 @@ impl Config {
             Err(error) if enrolled && error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ConfigError::Read { path: path.clone(), source }),
         };
+        let mode = fs::metadata(path).map_or(0, |found| found.permissions().mode() & 0o777);
+        if !enrolled && mode & 0o077 != 0 {
+            let problem = format!("others may read it (mode {mode:03o}): give it mode 600");
+            return Err(ConfigError::Senseless { path: path.clone(), problem });
+        }
         // The text itself is a secret, and stays out of the error.
         let token = text.trim().parse().map_err(|error: ClaimError| ConfigError::Senseless {
             path: path.clone(),

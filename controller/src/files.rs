@@ -42,8 +42,43 @@ pub fn usable(folder: &Path) -> io::Result<()> {
     access(folder, Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
 }
 
+/// Keeps those out of a folder who are neither its owner nor of its group; tells whether they could enter before.
+pub fn keep_others_out(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut permissions = fs::metadata(path)?.permissions();
+    let mode = permissions.mode();
+    if mode & 0o007 == 0 {
+        return Ok(false);
+    }
+    permissions.set_mode(mode & !0o007);
+    fs::set_permissions(path, permissions)?;
+    Ok(true)
+}
+
 /// Makes a folder that only its owner may enter, unless it is there already.
 pub fn private_folder(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_open_to_everybody_is_closed_and_a_group_keeps_its_way_in() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("data");
+        private_folder(&folder).unwrap();
+        let mode = || fs::metadata(&folder).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+
+        assert!(keep_others_out(&folder).unwrap());
+
+        assert_eq!(mode(), 0o750);
+        assert!(!keep_others_out(&folder).unwrap());
+    }
 }

@@ -89,8 +89,16 @@ pub struct Opened {
 /// Opens the data folder and folds the ledger into a fleet.
 pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
     let folder = |source| OpenError::Folder { path: data.to_owned(), source };
-    std::fs::create_dir_all(data).map_err(folder)?;
+    crate::files::private_folder(data).map_err(folder)?;
     let mut notes = Vec::new();
+    // The ledger in it holds what claims are used with, and whoever can open its lock can keep the service from starting.
+    // A group is left alone: it may be there for a backup.
+    if crate::files::keep_others_out(data).map_err(folder)? {
+        notes.push(format!(
+            "the data folder {} was open to everybody on this machine; it is not any more",
+            data.display()
+        ));
+    }
     let (mut ledger, recovery) = Ledger::open(&data.join("ledger"))?;
     let original = place::is_original(data, ledger.next());
     if let Some(cut) = recovery.cut {

@@ -1,6 +1,7 @@
 //! How devices come in, fall out of favour and come back, as real processes.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ fn claim(lab: &Lab, name: &str, devices: &str) -> std::path::PathBuf {
     let made = lab.json(&[&create[..], &["--count", devices]].concat());
     let path = lab.path(&format!("{name}.token"));
     std::fs::write(&path, format!("{}\n", made["token"].as_str().unwrap())).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     path
 }
 
@@ -231,6 +233,8 @@ fn an_enrolled_id_is_not_taken_by_another_key_with_a_token() {
 
     let forged = || count(&lab.status()["counters"]["forged"]);
     wait("the thief to be refused", PATIENCE, || (forged() > before + 2).then_some(()));
+    let told = lab.log().matches("somebody with other keys wants to enrol as dev-1").count();
+    assert_eq!(told, 1, "once, and not each time: {}", lab.log());
     assert_eq!(pending(&lab), Vec::<String>::new());
     assert_eq!(lab.device("dev-1")["identity"], identity);
     owner.kill();

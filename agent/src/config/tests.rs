@@ -197,3 +197,21 @@ fn broker_addresses_say_host_port_and_encryption() {
         assert!(bad.parse::<BrokerAddress>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_claim_that_others_may_read_is_refused_until_it_has_served() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("claim");
+    std::fs::write(&path, "batch-7.abababababababababababababababab\n").unwrap();
+    let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let config = Config { claim_file: Some(path.clone()), ..load(SMALLEST).unwrap() };
+
+    mode(0o640);
+    let refused = config.claim(false).unwrap_err();
+
+    assert!(format!("{refused:?}").contains("mode 640"), "{refused:?}");
+    assert!(config.claim(true).is_ok(), "nothing hangs on it any more");
+    mode(0o600);
+    assert!(config.claim(false).unwrap().is_some());
+}

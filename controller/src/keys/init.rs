@@ -151,7 +151,7 @@ pub fn init(options: &InitOptions) -> Result<InitReport, KeysError> {
     for path in offline_paths.chain(&copies).chain(&online_keys).chain(&files) {
         absent(path)?;
     }
-    fs::create_dir_all(data).map_err(KeysError::io("make the folder", data))?;
+    private_folder(data).map_err(KeysError::io("make the folder", data))?;
     keep_fleet(data, fleet)?;
     let keys_folder = data.join("keys").join(product.as_str());
     for folder in options.holders.iter().map(|holder| &holder.folder).chain([&keys_folder]) {

@@ -64,6 +64,9 @@ impl Service {
             || (device.telemetry.is_some() && device.retired.len() >= RETIRED_MAX)
         {
             self.counters.forged += 1;
+            if !same && !may_replace {
+                self.note_pretender(id);
+            }
             return;
         }
         let present = hex::decode(&device.identity).unwrap_or_default();
@@ -91,6 +94,19 @@ impl Service {
         } else {
             self.note(format!("device {id} has replaced its keys"));
             self.record(Fact::IdentityReplaced { device, identity, telemetry });
+        }
+    }
+
+    /// Somebody uses a device's name with other keys: a thief, or the device itself after its flash was replaced. Told
+    /// once an hour for each device, for it repeats.
+    fn note_pretender(&mut self, id: &DeviceId) {
+        const PAUSE: u64 = 3_600_000;
+        if self.posed.get(id).is_none_or(|at| self.now.saturating_sub(*at) >= PAUSE) {
+            self.posed.insert(id.clone(), self.now);
+            self.note(format!(
+                "somebody with other keys wants to enrol as {id}, which keeps the keys that it has; if it is the device \
+                 itself, reset it: `tern device reset {id}`"
+            ));
         }
     }
 

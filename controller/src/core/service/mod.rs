@@ -211,6 +211,8 @@ pub struct Service {
     strange: BTreeMap<DeviceId, Millis>,
     /// When each claim was last complained about.
     complained: BTreeMap<ClaimId, Millis>,
+    /// When the log last told of somebody with other keys under a device's name.
+    posed: BTreeMap<DeviceId, Millis>,
     /// Whom the service asked to present files, or to say hello, since it began to compare.
     presents: BTreeMap<DeviceId, present::Asked>,
     /// The data folder is a copy, and that is not in the ledger yet.
@@ -302,6 +304,7 @@ impl Service {
             clockwork: time::Clockwork::default(),
             strange: BTreeMap::new(),
             complained: BTreeMap::new(),
+            posed: BTreeMap::new(),
             presents: BTreeMap::new(),
             copied: None,
             publish_all: false,
