@@ -36,7 +36,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  tern-agent identity --config /etc/tern/agent.toml >> factory-list.json
+  tern-agent identity --config /etc/tern/agent.toml >> factory.jsonl
   tern-agent identity rotate --config /etc/tern/agent.toml
   tern-agent provision --config /etc/tern/agent.toml --image rootfs.img --rc 1 --version 1.0.0
   tern-agent run --config /etc/tern/agent.toml

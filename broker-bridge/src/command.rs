@@ -22,7 +22,7 @@ const BROKER_DIED: u8 = 70;
     after_help = "Examples:
   tern-bridge run --config /etc/tern/bridge.toml
   tern-bridge passwd set --file /etc/tern/users device router-17
-  tern-bridge policy mosquitto --fleet acme --site hut-3 > /etc/mosquitto/acl"
+  tern-bridge policy mosquitto --fleet acme --site hut-3 > /etc/mosquitto/tern.acl"
 )]
 pub(crate) struct Command {
     #[command(subcommand)]

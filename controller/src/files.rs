@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Who may read a new file.
@@ -34,6 +34,12 @@ pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     }
     // A new name lasts only when its folder is synced.
     File::open(folder)?.sync_all()
+}
+
+/// Tells whether something is read like a file: one, or a pipe, as shells make of `<(…)`. Of a folder or a device
+/// the permissions say nothing, and a device may never end.
+pub fn reads_as_file(about: &fs::Metadata) -> bool {
+    about.is_file() || about.file_type().is_fifo()
 }
 
 /// Tells whether a folder is there and may be written to.

@@ -88,6 +88,9 @@ pub enum KeysError {
     /// A file is no P-256 key.
     #[error("{} is not a P-256 private key in PEM (BEGIN PRIVATE KEY)", .0.display())]
     NotAKey(PathBuf),
+    /// A key's or passphrase's path leads to a folder or a device.
+    #[error("{} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
     /// Others may read a private key.
     #[error("{} can be read by others (mode {mode:o})", path.display())]
     Open {
@@ -156,6 +159,7 @@ impl KeysError {
             Self::OtherFleet { .. } => "one service serves one fleet: choose another --data".to_owned(),
             Self::Name { .. } | Self::File(_) => "restore the data folder from a copy".to_owned(),
             Self::Io { .. } => "check the path, its permissions and the room on the disk".to_owned(),
+            Self::NotAFile(_) => "name the file that holds it".to_owned(),
             Self::NotAKey(_) => "name a key that `tern keys init` made".to_owned(),
             Self::Open { path, .. } => format!("close it with `chmod 600 {}`", path.display()),
             Self::WrongPassphrase(_) => "type it again; nothing was changed".to_owned(),

@@ -9,7 +9,7 @@ use p256::elliptic_curve::zeroize::Zeroizing;
 
 use crate::core::access::secret::{ID_BYTES, SECRET_BYTES};
 use crate::core::access::{Secret, SecretError};
-use crate::files::{Readers, replace};
+use crate::files::{Readers, reads_as_file, replace};
 
 /// Name of the file in the data folder into which the service writes the first admin token.
 pub const ADMIN: &str = "admin.token";
@@ -28,6 +28,9 @@ pub enum TokenFileError {
         #[source]
         source: io::Error,
     },
+    /// It is a folder or a device.
+    #[error("{} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
     /// Others may read it.
     #[error("{} can be read by others (mode {mode:o})", path.display())]
     Open {
@@ -54,6 +57,7 @@ impl TokenFileError {
             Self::Read { .. } => {
                 "check the path, and who you are: only the file's owner may read it".to_owned()
             }
+            Self::NotAFile(_) => "name the file that holds the token".to_owned(),
             Self::Open { path, .. } => format!("close it with `chmod 600 {}`", path.display()),
             Self::NoToken { .. } => "copy the token into it once more, whole".to_owned(),
         }
@@ -77,6 +81,9 @@ pub fn write(path: &Path, token: &Secret) -> io::Result<()> {
 pub fn read(path: &Path) -> Result<Secret, TokenFileError> {
     let failed = |source| TokenFileError::Read { path: path.to_owned(), source };
     let about = fs::metadata(path).map_err(failed)?;
+    if !reads_as_file(&about) {
+        return Err(TokenFileError::NotAFile(path.to_owned()));
+    }
     let mode = about.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(TokenFileError::Open { path: path.to_owned(), mode });
@@ -106,6 +113,9 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(read(&path), Err(TokenFileError::Open { mode: 0o640, .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        for other in [home.path(), Path::new("/dev/null")] {
+            assert!(matches!(read(other), Err(TokenFileError::NotAFile(_))), "{}", other.display());
+        }
         let cut = token.reveal()[..80].to_owned();
         fs::write(&path, cut).unwrap();
         assert!(matches!(read(&path), Err(TokenFileError::NoToken { source: SecretError::Mistyped, .. })));

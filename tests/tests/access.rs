@@ -243,6 +243,28 @@ fn metrics(lab: &Lab) -> String {
 }
 
 #[test]
+fn what_leads_to_no_file_is_called_that_and_not_to_be_closed() {
+    let lab = Lab::bare(Broker::Embedded);
+    for path in [lab.dir.path(), Path::new("/dev/null")] {
+        let ran = run_as(&lab, Some(path), &["rollout", "list"]);
+        assert!(ran.err.contains("is not a regular file") && !ran.err.contains("chmod"), "{ran:?}");
+    }
+}
+
+#[test]
+fn an_unsigned_list_that_a_proxy_passed_on_is_refused_as_such() {
+    let lab = Lab::start();
+    let token = std::fs::read_to_string(lab.admin_token()).unwrap();
+    let lines = format!("authorization: Bearer {}\r\nx-forwarded-for: 10.0.0.1\r\n", token.trim());
+    let body: &[u8] = br#"{"devices":[],"unsigned":true}"#;
+
+    let (code, said) = lab.http_with(&lines, "POST", "/v1/devices", Some(body));
+
+    assert_eq!(code, 403);
+    assert!(said["error"].as_str().unwrap().starts_with("a proxy passed this list on"), "{said}");
+}
+
+#[test]
 fn a_token_file_that_others_may_read_is_not_used() {
     let lab = Lab::start();
     let ann = token(&lab, "ann", "viewer");

@@ -295,6 +295,19 @@ fn a_broker_address_that_is_none_is_refused() {
     refused(&ran, &["http://x", "mqtt://host:port"]);
 }
 
+#[test]
+fn a_key_that_others_may_read_keeps_the_service_down_and_says_how_to_close_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let lab = Lab::bare(Broker::Embedded);
+    lab.make_keys();
+    let key = lab.data().join("keys").join(PRODUCT).join("timestamp.pem");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+
+    let ran = lab.run(&["serve", "--data", &show(&lab.data()), "--listen-api", "127.0.0.1:0"]);
+
+    refused(&ran, &["mode 644", &format!("hint: close it with `chmod 600 {}`", show(&key))]);
+}
+
 /// The API has no TLS: who asks for it on another address is told before anything is written.
 #[test]
 fn an_api_whose_tokens_would_travel_in_the_clear_is_refused() {

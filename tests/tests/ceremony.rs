@@ -195,7 +195,8 @@ fn two_of_three_holders_release_and_rotate_while_devices_follow() {
     assert!(shown.contains("ADDED   dora (") && shown.contains("REMOVED ann ("), "{shown}");
     let early = ceremony.publish(&[&targets, &release]);
     assert_eq!(early.code, Some(1), "{early:?}");
-    ceremony.signed(&targets, "bob", "targets.pem");
+    let next = ceremony.signed(&targets, "bob", "targets.pem");
+    assert!(next.contains(&format!("`tern keys publish --product {PRODUCT} ")), "{next}");
     // A wrong key, and a wrong passphrase, change nothing.
     let before = std::fs::read(&release).unwrap();
     let ann = ceremony.sign("keys", &release, "ann", "release.pem");
@@ -226,7 +227,8 @@ fn two_of_three_holders_release_and_rotate_while_devices_follow() {
     ceremony.signed(&root, "dora", "root.pem");
     let half = ceremony.publish(&[&root]);
     assert!(half.code == Some(1) && half.err.contains("1 of 2"), "the old root has ann's alone: {half:?}");
-    ceremony.signed(&root, "cid", "root.pem");
+    let next = ceremony.signed(&root, "cid", "root.pem");
+    assert!(next.contains(&format!("`tern keys publish --product {PRODUCT} ")), "{next}");
     ceremony.published(&[&root]);
     assert_eq!(ceremony.version("root"), 2);
 

@@ -159,7 +159,7 @@ impl Gate {
             return Ok(if path.is_some() { Judged::NoMethod } else { Judged::NoPath });
         };
         if role < least {
-            let error = format!("token {name} is a {role}, and this takes a {least}");
+            let error = format!("token {name} is {}, and this takes {}", role.one(), least.one());
             let hint =
                 format!("use one of that role; an admin makes it: tern token create NAME --role {least}");
             return Err(Failure::new(StatusCode::FORBIDDEN, error, hint));

@@ -56,11 +56,13 @@ pub(super) async fn add(
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "nobody has signed this list", hint));
     }
     if !is_from_here(peer, &headers) {
-        let error = format!(
-            "{} is not this machine, or asks for another, and nobody has signed this list",
-            peer.ip()
-        );
-        return Err(Failure::new(StatusCode::FORBIDDEN, error, "have a trusted factory sign it"));
+        let error = if peer.ip().to_canonical().is_loopback() {
+            "a proxy passed this list on, so it may come from elsewhere, and nobody has signed it".to_owned()
+        } else {
+            format!("{} is not this machine, and nobody has signed this list", peer.ip())
+        };
+        let hint = "have a trusted factory sign it, or send it from the service's machine without a proxy";
+        return Err(Failure::new(StatusCode::FORBIDDEN, error, hint));
     }
     let products: BTreeSet<ProductId> = devices.iter().map(|entry| entry.registry.product.clone()).collect();
     let unknown = move |service: &mut crate::core::service::Service, _: &_| {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tern_protocol::id::ProductId;
 use tern_protocol::tuf::content::{ReleaseContent, Targets, TargetsContent};
 use tern_protocol::tuf::key::{KeyId, PublicKey};
 use tern_protocol::tuf::metadata::{Metadata, RootMeta, TargetsMeta};
@@ -58,6 +59,12 @@ impl fmt::Display for KeyLine {
 }
 
 impl Document {
+    /// Tells which product the file is of: targets say so by the paths that they delegate, the others not at all.
+    pub fn product(&self) -> Option<ProductId> {
+        let path = self.signed.pointer("/delegations/roles/0/paths/0")?.as_str()?;
+        path.split('/').next()?.parse().ok()
+    }
+
     /// Reads a file; `what` names it in errors.
     pub fn read(what: &str, bytes: &[u8]) -> Result<Self, CeremonyError> {
         let refused = |why: String| CeremonyError::NotADocument { what: what.to_owned(), why };

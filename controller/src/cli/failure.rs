@@ -98,9 +98,13 @@ impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
         let full = causes.any(|cause| cause.kind() == std::io::ErrorKind::StorageFull);
-        let hint =
-            if full { "free room on that disk, then start again; what was acknowledged is safe" } else { "" };
-        Self::of(error.as_ref(), hint.to_owned())
+        let keys = error.chain().find_map(|cause| cause.downcast_ref::<KeysError>());
+        let hint = match keys {
+            _ if full => "free room on that disk, then start again; what was acknowledged is safe".to_owned(),
+            Some(keys) => keys.hint(),
+            None => String::new(),
+        };
+        Self::of(error.as_ref(), hint)
     }
 }
 

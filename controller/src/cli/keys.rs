@@ -65,7 +65,8 @@ pub(super) enum Verb {
     /// Show what expires when, who signed it, and which key lies where
     #[command(
         after_help = "Exit codes, for cron: 0 nothing to do; 1 root, targets or release expires within 30 days, or a \
-                      file has expired; 5 the service could not be reached.\n\n\
+                      file has expired, or the service compares with its devices; 5 the service could not be reached; \
+                      6 it refused the token.\n\n\
                       Examples:\n  tern keys status\n  tern --json keys status --product cam\n  tern keys status --from /media/ann"
     )]
     Status(status::Flags),

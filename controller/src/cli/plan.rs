@@ -42,11 +42,11 @@ pub(super) struct Flags {
     /// Cover only this carrier; may be given several times
     #[arg(long)]
     carrier: Vec<CarrierId>,
-    /// Watch every phase for at least this long [default: 86400]
-    #[arg(long, value_name = "SECONDS")]
+    /// Watch every phase for at least this long, such as 30m or 12h; a bare number is seconds [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = words::wait)]
     soak: Option<u64>,
-    /// Spread the first requests of a phase's devices over this long
-    #[arg(long, value_name = "SECONDS")]
+    /// Spread the first requests of a phase's devices over this long, such as 10m; a bare number is seconds
+    #[arg(long, value_name = "TIME", value_parser = words::short_wait)]
     spread: Option<u32>,
 }
 
@@ -177,6 +177,15 @@ mod tests {
         assert_eq!((plan.spread, plan.policy.alpha), (60, 0.01));
         assert_eq!(plan.phases[0].reach, Reach::Devices(5));
         assert!(plan.phases.iter().all(|phase| phase.rule.soak == Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn times_take_units_as_those_of_tokens_and_claims_do() {
+        let soak = |words: &[&str]| request(words).unwrap().plan.phases[0].rule.soak.as_secs();
+        assert_eq!(["5s", "30m", "12h", "30", "0"].map(|t| soak(&["--soak", t])), [5, 1800, 43_200, 30, 0]);
+        assert_eq!(request(&["--spread", "10m"]).unwrap().plan.spread, 600);
+        let said = request(&["--soak", "5 minutes"]).unwrap_err().error;
+        assert!(said.contains("s, m, h or d"), "{said}");
     }
 
     fn said_of(plan: &str) -> String {

@@ -25,9 +25,10 @@ pub(super) fn seconds(count: u64) -> String {
 
 /// Reads "90m", "12h", "30d" as seconds.
 pub(super) fn duration(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no time; write a number and m, h or d, such as 30d");
+    let wrong = || format!("{text:?} is no time; write a number and s, m, h or d, such as 30d");
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
+        's' => 1,
         'm' => 60,
         'h' => 3600,
         'd' => 86_400,
@@ -35,6 +36,21 @@ pub(super) fn duration(text: &str) -> Result<u64, String> {
     };
     let count: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
     count.checked_mul(seconds).filter(|seconds| *seconds > 0).ok_or_else(wrong)
+}
+
+/// The same, none at all included; a number without a unit is seconds, as in plan files.
+pub(super) fn wait(text: &str) -> Result<u64, String> {
+    let count = text.strip_suffix(['s', 'm', 'h', 'd']).unwrap_or(text);
+    match count.parse() {
+        Ok(0) => Ok(0),
+        Ok(seconds) if count == text => Ok(seconds),
+        _ => duration(text),
+    }
+}
+
+/// The same for what counts to 2³² at most.
+pub(super) fn short_wait(text: &str) -> Result<u32, String> {
+    u32::try_from(wait(text)?).map_err(|_| format!("{text:?} is longer than a century"))
 }
 
 /// Unix milliseconds as a date and time, UTC.
@@ -76,6 +92,14 @@ mod tests {
         for wrong in ["", "d", "30", "0d", "-1d", "30 d", "1.5h", "7ä", "99999999999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
         }
+        assert_eq!(
+            ["5s", "30m", "12h", "0", "0s", "600"].map(wait),
+            [Ok(5), Ok(1800), Ok(43_200), Ok(0), Ok(0), Ok(600)]
+        );
+        for wrong in ["", "s", "-1", "5x", "1.5h", "5 s", "+5s5", "99999999999999999999"] {
+            assert!(wait(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(short_wait("50000d").is_err_and(|why| why.contains("century")));
         assert_eq!([seconds(90), seconds(3600), seconds(86_400)], ["90 s", "60 min", "24 h"]);
         assert_eq!([percent(0.05), percent(0.0034), percent(1.0)], ["5 %", "0.34 %", "100 %"]);
     }

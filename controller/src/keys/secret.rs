@@ -14,7 +14,7 @@ use pkcs8::pkcs5::scrypt::Params;
 use pkcs8::{EncryptedPrivateKeyInfo, PrivateKeyInfo, SecretDocument};
 
 use super::KeysError;
-use crate::files::{Readers, replace};
+use crate::files::{Readers, reads_as_file, replace};
 
 /// A key file longer than this is none.
 const KEY_MAX: u64 = 16 * 1024;
@@ -126,6 +126,9 @@ fn sealed(plain: &SecretDocument, passphrase: &Passphrase) -> Result<SecretDocum
 
 fn private_text(path: &Path, what: &'static str) -> Result<String, KeysError> {
     let about = fs::metadata(path).map_err(KeysError::io(what, path))?;
+    if !reads_as_file(&about) {
+        return Err(KeysError::NotAFile(path.to_owned()));
+    }
     let mode = about.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeysError::Open { path: path.to_owned(), mode });

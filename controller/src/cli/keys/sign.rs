@@ -92,7 +92,11 @@ fn signed(flags: &Flags, file: &Document, context: &Context) -> Result<Exit, Fai
         let next = match (missing.is_empty(), file.role) {
             (false, _) => missing.join("\n"),
             (true, Role::Release) => format!("next: `tern release publish {out} --image FILE`"),
-            (true, _) => format!("next: `tern keys publish --product PRODUCT {out}`"),
+            (true, _) => {
+                let product = [&signed].into_iter().chain(others.iter().copied()).find_map(Document::product);
+                let product = product.map_or_else(|| "PRODUCT".to_owned(), |product| product.to_string());
+                format!("next: `tern keys publish --product {product} {out}`")
+            }
         };
         format!("signed by {by}: {out}\n{next}")
     });

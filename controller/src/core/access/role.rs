@@ -31,6 +31,16 @@ impl Role {
             Self::Admin => "admin",
         }
     }
+
+    /// Returns the role's word as one of many: "a viewer", "an admin".
+    pub fn one(self) -> &'static str {
+        match self {
+            Self::Viewer => "a viewer",
+            Self::Operator => "an operator",
+            Self::Approver => "an approver",
+            Self::Admin => "an admin",
+        }
+    }
 }
 
 impl fmt::Display for Role {
