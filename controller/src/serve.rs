@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::access::FirstToken;
+use crate::api::listen;
 use crate::api::routes::router;
 use crate::api::types::{EdgeView, FrontCounters, StoredImage, WireBytes};
 use crate::api::{ApiState, Images};
@@ -294,9 +295,7 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
         data_dir: config.data.clone(),
         first_token: config.first_token,
     };
-    // Who asks matters: an unsigned list is taken from this machine only.
-    let service = router(api_state).into_make_service_with_connect_info::<SocketAddr>();
-    let server = tokio::spawn(async move { axum::serve(api, service).await });
+    let server = tokio::spawn(listen::serve(api, router(api_state), listen::Limits::default()));
     let mqtt = edge.bridge.as_ref().map(|b| b.addresses()).unwrap_or_default();
     write_addresses(
         &config.data,

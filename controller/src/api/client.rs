@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use p256::elliptic_curve::zeroize::Zeroizing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::tls::{RootCerts, TlsConfig};
 
 use super::types::{ErrorBody, StoredImage};
 use crate::core::access::Secret;
@@ -76,6 +78,10 @@ impl ClientError {
     /// Returns what to do next.
     pub fn hint(&self) -> String {
         match self {
+            Self::Unreachable { source, .. } if is_of_tls(source) => {
+                "if its certificate is of an authority of your own, name that authority with --ca or TERN_CA"
+                    .to_owned()
+            }
             Self::Unreachable { .. } => {
                 "start it with `tern serve`, or name another one with --api or TERN_API".to_owned()
             }
@@ -92,11 +98,20 @@ type Answer<T> = Result<T, ClientError>;
 impl Client {
     /// Talks to the service at `base`, such as `http://127.0.0.1:7880`.
     pub fn new(base: &str) -> Self {
+        Self::believing(base, RootCerts::Specific(Arc::default()))
+    }
+
+    /// Talks to the service at `base`; if that is `https://`, to whom one of these authorities vouches for.
+    pub fn believing(base: &str, authorities: RootCerts) -> Self {
+        let tls = TlsConfig::builder()
+            .root_certs(authorities)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
         let config = ureq::Agent::config_builder()
             // An error's body says what to do next.
             .http_status_as_error(false)
             // A proxy of the environment is no way to loopback.
             .proxy(None)
+            .tls_config(tls.build())
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_global(Some(PATIENCE))
             // The token is for this service and not for where it would point.
@@ -195,6 +210,15 @@ impl Client {
             Ok(body) => Err(ClientError::Refused(body, status.as_u16())),
             Err(source) => Err(ClientError::Answer { base: base(), source }),
         }
+    }
+}
+
+/// Tells whether it was TLS that did not come about: it reaches us inside an error of the connection.
+fn is_of_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
+        _ => false,
     }
 }
 

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`types`] | request and response shapes |
 //! | [`routes`] | which path does what |
-//! | [`client`] | the same from the command line's side |
+//! | [`client`], [`trust`] | the same from the command line's side, and whom it believes over TLS |
+//! | [`listen`] | connections: how many, and how long they may take |
 //! | [`access`], `throttle` | the gate before every path |
 //! | `answer` | reading requests, writing errors |
 //! | `devices`, `releases`, `keys`, `rollouts`, `ledger` | what the paths do |
@@ -23,6 +24,7 @@ mod devices;
 mod images;
 mod keys;
 mod ledger;
+pub mod listen;
 mod metrics;
 mod preview;
 mod recover;
@@ -31,6 +33,7 @@ mod rollouts;
 pub mod routes;
 mod throttle;
 mod tokens;
+pub mod trust;
 pub mod types;
 mod views;
 

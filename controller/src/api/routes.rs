@@ -15,7 +15,8 @@ use super::access::{self, Gate, Need};
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
 use super::{
-    ApiState, admission, devices, images, keys, ledger, metrics, recover, releases, rollouts, tokens, views,
+    ApiState, admission, devices, images, keys, ledger, listen, metrics, recover, releases, rollouts, tokens,
+    views,
 };
 use crate::core::access::Role;
 use crate::core::service::Service;
@@ -67,6 +68,7 @@ fn guarded(router: Router<Shared>, state: Shared) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(state.clone(), access::gate))
+        .layer(middleware::from_fn(listen::deadline))
         .layer(middleware::from_fn(keep_pages_out))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(state)

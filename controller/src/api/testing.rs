@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::access::FirstToken;
 use super::client::{Client, ClientError};
+use super::listen::{self, Limits};
 use super::types::*;
 use super::{ApiState, Images, routes};
 use crate::clock;
@@ -137,8 +138,7 @@ impl World {
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let service = routes::router(api.clone()).into_make_service_with_connect_info::<SocketAddr>();
-        runtime.spawn(async move { axum::serve(listener, service).await.unwrap() });
+        runtime.spawn(listen::serve(listener, routes::router(api.clone()), Limits::default()));
         let client = Client::new(&format!("http://{address}")).with_token(&admin());
         Self { home, client, address, engine, runtime, api, thread: Some(thread), options, published }
     }
@@ -220,8 +220,7 @@ impl World {
     pub(crate) fn serve(&self, router: axum::Router) -> Client {
         let listener = self.runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        self.runtime.spawn(async move { axum::serve(listener, service).await.unwrap() });
+        self.runtime.spawn(listen::serve(listener, router, Limits::default()));
         Client::new(&format!("http://{address}"))
     }
 

@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::api::client::Client;
+use crate::api::trust;
 use crate::core::access::Secret;
 use crate::token_file::{self, ADMIN, TokenFileError};
 
 /// Where a token may come from; the first that is said wins.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
+    /// `--ca` or `TERN_CA`: the authorities of a service that speaks TLS, instead of this machine's.
+    pub(super) ca: Option<PathBuf>,
     /// `--token-file`.
     pub(super) flag: Option<PathBuf>,
     /// `TERN_TOKEN_FILE`.
@@ -23,7 +26,7 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Asks the environment.
-    pub(super) fn of(flag: Option<PathBuf>) -> Self {
+    pub(super) fn of(flag: Option<PathBuf>, ca: Option<PathBuf>) -> Self {
         let said = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let own = said("XDG_CONFIG_HOME").map(PathBuf::from);
         let own = own.or_else(|| said("HOME").map(|home| Path::new(&home).join(".config")));
@@ -31,6 +34,7 @@ impl Sources {
         let places = own.map(|own| own.join("tern").join("token")).into_iter();
         let data = [Path::new("tern-data"), Path::new("/var/lib/tern")].map(|data| data.join(ADMIN));
         Self {
+            ca: ca.or_else(|| said("TERN_CA").map(PathBuf::from)),
             flag,
             file: said("TERN_TOKEN_FILE").map(PathBuf::from),
             text: said("TERN_TOKEN").map(|text| text.to_string_lossy().into_owned()),
@@ -41,10 +45,19 @@ impl Sources {
     /// Makes a client that shows the token. Trouble with it comes up when the service is asked for something:
     /// many commands ask nobody.
     pub(super) fn client(&self, api: &str, insecure: bool) -> Client {
-        let client = Client::new(api);
+        let client = if speaks_tls(api) {
+            match trust::authorities(self.ca.as_deref()) {
+                Ok(authorities) => Client::believing(api, authorities),
+                Err(error) => {
+                    return Client::new(api).with_trouble(super::failure::chain(&error), error.hint());
+                }
+            }
+        } else {
+            Client::new(api)
+        };
         match self.find(is_here(api)) {
             Ok(None) => client,
-            Ok(Some(_)) if !(insecure || is_here(api) || api.starts_with("https://")) => client.with_trouble(
+            Ok(Some(_)) if !(insecure || is_here(api) || speaks_tls(api)) => client.with_trouble(
                 format!("the token would travel to {api} in the clear"),
                 "go through an SSH tunnel to that machine's loopback; or say --insecure-api-without-tls",
             ),
@@ -77,6 +90,12 @@ impl Sources {
         }
         Ok(None)
     }
+}
+
+/// Tells whether an address asks for TLS.
+fn speaks_tls(api: &str) -> bool {
+    let uri: Option<ureq::http::Uri> = api.parse().ok();
+    uri.is_some_and(|uri| uri.scheme_str() == Some("https"))
 }
 
 /// Tells whether an address is this machine's.

@@ -80,6 +80,9 @@ struct Cli {
     /// admin.token in the data folder of a service on this machine]
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<std::path::PathBuf>,
+    /// Believe the authorities in this PEM file when the address is https [default: $TERN_CA, or those of this machine]
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<std::path::PathBuf>,
     /// Let tokens travel in the clear: show one to an http address that is not this machine's; as `tern serve`, listen on such
     #[arg(long, global = true)]
     insecure_api_without_tls: bool,
@@ -149,7 +152,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let api = cli.api.or_else(|| std::env::var("TERN_API").ok()).unwrap_or_else(|| API.to_owned());
     let insecure = cli.insecure_api_without_tls;
-    let client = Sources::of(cli.token_file).client(&api, insecure);
+    let client = Sources::of(cli.token_file, cli.ca).client(&api, insecure);
     let context = Context { out: Output::new(cli.json), client, insecure };
     match run(cli.noun, &context) {
         Ok(exit) => exit.into(),
