@@ -331,3 +331,41 @@ fn a_data_folder_that_holds_nothing_is_named_with_what_to_do() {
 
     refused(&ran, &[&show(&typo), "holds no product", "tern keys init", "--data"]);
 }
+
+#[test]
+fn offline_keys_do_not_go_where_the_service_keeps_its_own() {
+    let lab = Lab::bare(Broker::Embedded);
+    std::fs::create_dir(lab.data()).unwrap();
+    std::os::unix::fs::symlink(lab.data(), lab.path("link")).unwrap();
+    for folder in [lab.data(), lab.data().join("off"), lab.path("link").join("off")] {
+        let init = ["keys", "init", "--fleet", "acme", "--product", "cam", "--no-passphrase"];
+        let places = ["--data", &show(&lab.data()), "--offline", &show(&folder)];
+        let ran = lab.run(&[&init[..], &places[..]].concat());
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.err.contains("lies in the data folder of the service"), "{ran:?}");
+        assert_eq!(std::fs::read_dir(lab.data()).unwrap().count(), 0, "nothing was made");
+    }
+}
+
+#[test]
+fn a_command_line_that_is_not_understood_is_told_to_programs_in_json() {
+    let lab = Lab::bare(Broker::Embedded);
+    let ran = lab.run(&["--json", "rollout", "begin"]);
+    assert_eq!(ran.code, Some(2));
+    let said: serde_json::Value = serde_json::from_str(ran.err.trim()).unwrap();
+    assert!(said["error"].as_str().unwrap().contains("'begin'"), "{said}");
+    let ran = lab.run(&["rollout", "begin"]);
+    assert!(ran.code == Some(2) && ran.err.contains("Usage:"), "{ran:?}");
+    let ran = lab.run(&["--json", "--help"]);
+    assert!(ran.code == Some(0) && ran.out.contains("Usage:"), "{ran:?}");
+}
+
+#[test]
+fn no_token_is_made_that_could_not_be_written_down() {
+    let lab = Lab::start();
+    let out = lab.path("nowhere").join("ann.token");
+    let ran = lab.run(&["token", "create", "ann", "--role", "viewer", "--out", &show(&out)]);
+    refused(&ran, &["no file can be made in", "no token was made"]);
+    let tokens = lab.json(&["token", "list"]);
+    assert!(!tokens.to_string().contains("\"ann\""), "{tokens}");
+}

@@ -118,7 +118,7 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
 }
 
 fn make(flags: &MakeFlags, context: &Context) -> Result<Exit, Failure> {
-    let protections = flags.new.protections(std::slice::from_ref(&flags.key))?;
+    let protections = flags.new.protections(std::slice::from_ref(&flags.key), context)?;
     let protection = protections.first().expect("there is one for each path");
     let (public, key) = make_key(&flags.key, protection)?;
     let value = serde_json::json!({"key": flags.key, "public": public, "id": key.id()});
@@ -130,7 +130,7 @@ fn make(flags: &MakeFlags, context: &Context) -> Result<Exit, Failure> {
 }
 
 fn factory(out: &Path, new: &NewKeys, context: &Context) -> Result<Exit, Failure> {
-    let protections = new.protections(&[out.to_owned()])?;
+    let protections = new.protections(&[out.to_owned()], context)?;
     let made = make_factory(out, protections.first().expect("there is one for each path"))?;
     context.out.result(&made, |made| {
         format!(

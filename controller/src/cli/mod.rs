@@ -148,8 +148,7 @@ struct Context {
 
 /// Runs the command line and returns the process's exit code.
 pub fn main() -> ExitCode {
-    // clap prints its own errors, and ends with code 2.
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| not_understood(&error));
     let api = cli.api.or_else(|| std::env::var("TERN_API").ok()).unwrap_or_else(|| API.to_owned());
     let insecure = cli.insecure_api_without_tls;
     let client = Sources::of(cli.token_file, cli.ca).client(&api, insecure);
@@ -161,6 +160,18 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Ends with code 2, or after help with 0. Programs get errors in their own words, whatever the error is of.
+fn not_understood(error: &clap::Error) -> ! {
+    if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+        let text = error.render().to_string();
+        let error = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Output::new(true)
+            .failure(&Failure::usage(error, "`tern help`, or --help after the command, shows what it takes"));
+        std::process::exit(2);
+    }
+    error.exit()
 }
 
 fn run(noun: Noun, context: &Context) -> Result<Exit, Failure> {

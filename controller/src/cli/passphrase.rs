@@ -9,6 +9,7 @@ use clap::Args;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::Context;
 use super::failure::Failure;
 use crate::keys::{KeysError, Passphrase, Protection};
 
@@ -16,6 +17,9 @@ use crate::keys::{KeysError, Passphrase, Protection};
 const HUNG_UP: i32 = 128 + 1;
 const INTERRUPTED: i32 = 128 + 2;
 const TERMINATED: i32 = 128 + 15;
+
+/// How often a person may mistype a new passphrase.
+const TRIES: u8 = 3;
 
 /// How new keys are kept.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +34,11 @@ pub(super) struct NewKeys {
 
 impl NewKeys {
     /// Returns how the keys of each folder are kept; asks twice for each where nothing else was said.
-    pub(super) fn protections(&self, folders: &[PathBuf]) -> Result<Vec<Protection>, Failure> {
+    pub(super) fn protections(
+        &self,
+        folders: &[PathBuf],
+        context: &Context,
+    ) -> Result<Vec<Protection>, Failure> {
         let files = &self.passphrase_file;
         if self.no_passphrase {
             return Ok(vec![Protection::Unencrypted; folders.len()]);
@@ -43,7 +51,7 @@ impl NewKeys {
         for (index, folder) in folders.iter().enumerate() {
             let passphrase = match files.get(index).or(files.first()) {
                 Some(file) => Passphrase::read(file)?.checked()?,
-                None => chosen(folder)?,
+                None => chosen(folder, context)?,
             };
             protections.push(Protection::Passphrase(passphrase));
         }
@@ -51,18 +59,30 @@ impl NewKeys {
     }
 }
 
-fn chosen(folder: &Path) -> Result<Passphrase, Failure> {
-    let shown = folder.display();
-    let Some(first) = typed(&format!("New passphrase for the keys in {shown}: ")) else {
+/// Asks for a new passphrase, and again if what was typed cannot be taken.
+fn chosen(folder: &Path, context: &Context) -> Result<Passphrase, Failure> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        match chosen_once(folder)? {
+            Ok(passphrase) => return Ok(passphrase),
+            Err(error) if tries == 0 => return Err(error.into()),
+            Err(error) => context.out.note(&format!("{error}; {}", error.hint())),
+        }
+    }
+}
+
+fn chosen_once(folder: &Path) -> Result<Result<Passphrase, KeysError>, Failure> {
+    let Some(first) = typed(&format!("New passphrase for the keys in {}: ", folder.display())) else {
         let error = "there is no terminal to ask for a passphrase on";
         return Err(Failure::usage(error, "give --passphrase-file FILE, or --no-passphrase"));
     };
-    let first = Passphrase::chosen(first)?;
+    let first = match Passphrase::chosen(first) {
+        Ok(first) => first,
+        Err(error) => return Ok(Err(error)),
+    };
     let again = typed("The same once more: ").map(Passphrase::given);
-    match again {
-        Some(again) if again == first => Ok(first),
-        _ => Err(KeysError::PassphrasesDiffer.into()),
-    }
+    Ok(if again.as_ref() == Some(&first) { Ok(first) } else { Err(KeysError::PassphrasesDiffer) })
 }
 
 /// Returns what answers when a key is encrypted: the file, or whoever sits at the terminal.

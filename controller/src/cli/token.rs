@@ -1,6 +1,6 @@
 //! `tern token`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::{Context, words};
 use crate::api::types::{CreatedToken, DoneBody, NewToken, TokenLine};
 use crate::clock;
 use crate::core::access::{Role, TokenName};
-use crate::files::{Readers, replace};
+use crate::files::{Readers, replace, usable};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -102,6 +102,13 @@ fn create(
     if let Some(taken) = out.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
         let error = format!("{} exists already and is not overwritten", taken.display());
         return Err(Failure::new(error, "name another file"));
+    }
+    if let Some(path) = &out {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        usable(folder).map_err(|e| {
+            let error = format!("no file can be made in {}: {e}", folder.display());
+            Failure::new(error, "make the folder, or name another file; no token was made")
+        })?;
     }
     let expires = expires.map(|seconds| clock::now().saturating_add(seconds.saturating_mul(1000)));
     let made: CreatedToken = context.client.post("/v1/tokens", &NewToken { token, role, expires })?;

@@ -1,6 +1,6 @@
 //! `tern keys init`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tern_protocol::id::{FleetId, ProductId};
@@ -58,7 +58,7 @@ pub(in crate::cli) struct Flags {
 }
 
 pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
-    let holders = holders(&flags)?;
+    let holders = holders(&flags, context)?;
     let Flags { fleet, product, data, root_keys, root_threshold, release_keys, release_threshold, .. } =
         flags;
     let root = Quota { keys: root_keys, threshold: root_threshold };
@@ -74,7 +74,18 @@ pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn holders(flags: &Flags) -> Result<Vec<Holder>, Failure> {
+/// Tells whether a folder is another, or below it, as far as both are there.
+fn lies_in(folder: &Path, other: &Path) -> bool {
+    let real = |path: &Path| -> Option<PathBuf> {
+        let path = std::path::absolute(path).ok()?;
+        // What is not there yet can be no link.
+        let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)))?;
+        Some(there.1.join(path.strip_prefix(there.0).ok()?))
+    };
+    real(folder).zip(real(other)).is_some_and(|(folder, other)| folder.starts_with(other))
+}
+
+fn holders(flags: &Flags, context: &Context) -> Result<Vec<Holder>, Failure> {
     let wanted = flags.root_keys.max(flags.release_keys);
     let name = |index: usize| -> String {
         flags.holder.get(index).cloned().unwrap_or_else(|| format!("holder-{}", index + 1))
@@ -98,7 +109,12 @@ fn holders(flags: &Flags) -> Result<Vec<Holder>, Failure> {
             return Err(Failure::usage(error, "give --offline once, or once for each holder"));
         }
     };
-    let protections = flags.new.protections(&folders)?;
+    if let Some(inside) = folders.iter().find(|folder| lies_in(folder, &flags.data)) {
+        let error = format!("{} lies in the data folder of the service", inside.display());
+        let hint = "offline keys are safe because the service does not hold them: name a folder elsewhere, such as on a stick";
+        return Err(Failure::usage(error, hint));
+    }
+    let protections = flags.new.protections(&folders, context)?;
     let holders = folders.into_iter().zip(protections).enumerate();
     Ok(holders.map(|(i, (folder, protection))| Holder { name: name(i), folder, protection }).collect())
 }
