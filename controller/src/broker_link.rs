@@ -78,6 +78,8 @@ pub async fn run(
     // Publishing waits when the broker is slow; it must not wait in the task that polls.
     let sender = tokio::spawn(send(fleet.clone(), client.clone(), outgoing));
     let mut pause = PAUSE.0;
+    // What devices send reaches us.
+    let mut up = false;
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => {
@@ -102,6 +104,7 @@ pub async fn run(
                         "the broker refused a subscription of the service; check its access rules"
                     );
                 }
+                up = true;
                 if engine.send(Message::BrokerUp).await.is_err() {
                     break;
                 }
@@ -122,6 +125,9 @@ pub async fn run(
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "the broker is not there");
+                if std::mem::take(&mut up) && engine.send(Message::BrokerDown).await.is_err() {
+                    break;
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);
             }

@@ -200,6 +200,9 @@ fn take(fleet: &mut Fleet, key: Key, value: &[u8]) -> bool {
         Key::Factory(id) => put(&mut fleet.factories, id, value),
         Key::Meta(Meta::Access) => serde_json::from_slice(value).map(|a| fleet.access = a).is_ok(),
         Key::Meta(Meta::Reports) => serde_json::from_slice(value).map(|n| fleet.reports = n).is_ok(),
+        Key::Meta(Meta::Reception) => {
+            serde_json::from_slice(value).map(|reception| fleet.reception = reception).is_ok()
+        }
         Key::Meta(Meta::Comparison) => {
             serde_json::from_slice(value).map(|comparison| fleet.comparison = comparison).is_ok()
         }

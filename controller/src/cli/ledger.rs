@@ -122,6 +122,23 @@ fn print(context: &Context, frame: &LedgerFrame) {
 fn said(fact: &Fact) -> String {
     match fact {
         Fact::ServiceStarted { version } => format!("service {version} started"),
+        Fact::ReceptionBegan => "messages of devices arrive".to_owned(),
+        Fact::ReceptionEnded => "messages of devices do not arrive any more".to_owned(),
+        Fact::Receiving => "messages of devices arrive still".to_owned(),
+        Fact::DeadlinePassed { rollout, deadline, heard, silent } => {
+            let due = words::count((heard.len() + silent.len()) as u64, "device");
+            let mut said = format!(
+                "rollout {rollout}: the {} deadline has passed for {due}, {} silent",
+                deadline.word(),
+                silent.len()
+            );
+            if !silent.is_empty() {
+                let names: Vec<&str> = silent.iter().take(5).map(|id| id.as_str()).collect();
+                let more = if silent.len() > names.len() { ", …" } else { "" };
+                said.push_str(&format!(" ({}{more})", names.join(", ")));
+            }
+            said
+        }
         Fact::ProductAdded { product, .. } => format!("product {product} set up"),
         Fact::DevicesAdded { devices, by } => {
             let by = match by {

@@ -5,6 +5,7 @@ pub mod comparison;
 pub mod device;
 pub mod product;
 pub mod received;
+pub mod reception;
 mod reported;
 pub mod tale;
 
@@ -17,11 +18,13 @@ use tern_protocol::position::{Salt, Shuffle};
 use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
+use self::reception::Reception;
 use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
 use super::rollout::record::{PhaseRecord, Rollout, Status};
+use super::rollout::silence::Deadline;
 
 /// Everything that the ledger says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +52,9 @@ pub struct Fleet {
     /// Who may use the API.
     #[serde(default)]
     pub access: Access,
+    /// The clock of deadlines and soaks.
+    #[serde(default)]
+    pub reception: Reception,
     /// Reports counted, for the statistics.
     pub reports: u64,
     /// Orders of the cohorts, worked out once per rollout.
@@ -86,6 +92,7 @@ impl Fleet {
             factories: BTreeMap::new(),
             comparison: None,
             access: Access::default(),
+            reception: Reception::default(),
             reports: 0,
             shuffles: Shuffles::default(),
         }
@@ -94,7 +101,19 @@ impl Fleet {
     /// Takes in one fact. The same facts in the same order give the same fleet.
     pub fn apply(&mut self, at: Millis, fact: &Fact) {
         match fact {
-            Fact::ServiceStarted { .. } => {}
+            Fact::ServiceStarted { .. } => return self.reception.restarted(at),
+            _ => self.reception.pass(at),
+        }
+        match fact {
+            Fact::ServiceStarted { .. } | Fact::Receiving => {}
+            Fact::ReceptionBegan => self.reception.begin(),
+            Fact::ReceptionEnded => self.reception.end(),
+            Fact::DeadlinePassed { rollout, deadline, heard, silent } => {
+                let found = heard.iter().map(|id| (id, false)).chain(silent.iter().map(|id| (id, true)));
+                for (id, silent) in found {
+                    self.deadline_passed(rollout, *deadline, id, silent);
+                }
+            }
             Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
                 self.access.apply(at, fact);
             }
@@ -158,8 +177,9 @@ impl Fleet {
             Fact::Paused { rollout, because } => self.set_status(at, rollout, Status::Paused, because),
             Fact::Resumed { rollout, because } => {
                 self.set_status(at, rollout, Status::Running, because);
+                let observed = self.reception.observed(at);
                 if let Some(record) = self.rollouts.get_mut(rollout) {
-                    record.resume(at);
+                    record.resume(at, observed);
                 }
             }
             Fact::Killed { rollout, because } => {
@@ -190,15 +210,30 @@ impl Fleet {
             return;
         }
         record.because = because.to_owned();
+        let observed = self.reception.observed(at);
         let counts = BTreeMap::new();
         record.phases.push(PhaseRecord {
             cuts,
             devices,
             opened_at: at,
+            observed,
             counts,
             judged: BTreeMap::new(),
             acknowledged: false,
         });
+    }
+
+    /// Counts what a deadline found of one device; the first finding stands.
+    fn deadline_passed(&mut self, rollout: &RolloutId, deadline: Deadline, id: &DeviceId, silent: bool) {
+        let (Some(device), Some(record)) = (self.devices.get_mut(id), self.rollouts.get_mut(rollout)) else {
+            return;
+        };
+        let Some(attempt) = device.attempts.get_mut(rollout) else { return };
+        let Some(watch) = attempt.watch.as_mut().filter(|watch| watch.found(deadline).is_none()) else {
+            return;
+        };
+        watch.judge(deadline, silent);
+        record.count_deadline(&device.registry.model, attempt.phase, attempt.series, deadline, silent);
     }
 
     fn set_status(&mut self, at: Millis, rollout: &RolloutId, status: Status, because: &str) {

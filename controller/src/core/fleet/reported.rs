@@ -9,6 +9,8 @@ use super::Fleet;
 use super::device::{AttemptRecord, Standing};
 use super::tale;
 use crate::core::fact::Millis;
+use crate::core::rollout::record::Status;
+use crate::core::rollout::silence::{Deadline, Watch};
 
 impl Fleet {
     pub(super) fn reported(
@@ -27,6 +29,10 @@ impl Fleet {
         let whole = n - low.min(n) <= OUTBOX_MAX as u64 && (low..n).all(|m| device.received.contains(m));
         device.received.insert(n, low);
         device.epoch = device.epoch.max(e);
+        // Whoever speaks from a later boot has come up again, whatever it says.
+        for watch in device.attempts.values_mut().filter_map(|attempt| attempt.watch.as_mut()) {
+            watch.heard |= e > watch.epoch;
+        }
         device.seen_at = Some(at);
         self.reports += 1;
         if let ReportKind::Hello(hello) = report {
@@ -37,7 +43,7 @@ impl Fleet {
             self.heard(id, hello);
         }
         if let Some(attempt) = report.attempt() {
-            self.attempted(at, id, attempt, (n, whole, report));
+            self.attempted(at, id, attempt, (e, n, whole, report));
         }
     }
 
@@ -47,7 +53,7 @@ impl Fleet {
         at: Millis,
         id: &DeviceId,
         attempt: &Attempt,
-        (n, whole, report): (u64, bool, &ReportKind),
+        (e, n, whole, report): (u64, u64, bool, &ReportKind),
     ) {
         let (Some(device), Some(rollout)) =
             (self.devices.get_mut(id), self.rollouts.get_mut(&attempt.rollout))
@@ -119,6 +125,13 @@ impl Fleet {
                 }
             }
             ReportKind::Outcome { outcome, reason, .. } => {
+                // While we received nothing nobody could be reached: that speaks neither for nor against the release. The
+                // clock is kept while a rollout is under way.
+                let passed = at.saturating_sub(record.started_at.unwrap_or(at));
+                let ours = *outcome == Outcome::Unreachable
+                    && matches!(rollout.status, Status::Running | Status::Paused)
+                    && record.watch.is_some_and(|watch| watch.excuses(self.reception.missed(), passed));
+                let counted = if ours { Outcome::Deferred } else { *outcome };
                 if record.outcome.is_some() {
                     anomalies.push(format!("a second outcome, {outcome}; the first stands"));
                 } else {
@@ -130,7 +143,7 @@ impl Fleet {
                         device.running = attempt.rc;
                     }
                 }
-                event = Some(tale::Event::Ended(*outcome));
+                event = Some(tale::Event::Ended(counted));
             }
             ReportKind::Halted { state, .. } => {
                 record.halted_at.get_or_insert(at);
@@ -144,19 +157,29 @@ impl Fleet {
         // A vote from quarantine is shown and not counted; nor is the end of a start that was taken out.
         if let Some(event) = event.filter(|_| !quarantined && !record.withdrawn) {
             let (before, after) = record.tale.tell(n, event);
+            if after.started > before.started {
+                // What runs on trial has come up.
+                let heard = device.epoch > e || matches!(report, ReportKind::Transition { .. });
+                let found = |deadline| record.watch.and_then(|watch| watch.found(deadline));
+                let (early, last) = (found(Deadline::Early), found(Deadline::Last));
+                let (since, gaps) = (self.reception.observed(at), self.reception.gaps());
+                let missed = self.reception.missed();
+                record.watch = Some(Watch { since, gaps, missed, epoch: e, heard, early, last });
+            }
+            let counts = !record.is_silent();
             // A deferral that was overtaken: the end that was counted belongs to another start, or to none.
-            if let Some(outcome) = before.outcome.filter(|_| after.outcome != before.outcome) {
+            if let Some(outcome) = before.outcome.filter(|_| counts && after.outcome != before.outcome) {
                 rollout.uncount_outcome(model, record.phase, (record.series, record.rank), outcome);
             }
-            for _ in before.started..after.started {
+            for _ in (before.started..after.started).filter(|_| counts) {
                 record.rank = rollout.count_start(model, record.phase);
                 record.series = rollout.series;
             }
-            for _ in before.deferred..after.deferred {
+            for _ in (before.deferred..after.deferred).filter(|_| counts) {
                 let place = (record.series, record.rank);
                 rollout.count_outcome(model, record.phase, place, Outcome::Deferred);
             }
-            if let Some(outcome) = after.outcome.filter(|_| after.outcome != before.outcome) {
+            if let Some(outcome) = after.outcome.filter(|_| counts && after.outcome != before.outcome) {
                 let place = (record.series, record.rank);
                 rollout.count_outcome(model, record.phase, place, outcome);
             }

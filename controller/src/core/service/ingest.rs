@@ -7,6 +7,7 @@ use tern_protocol::mac::{Direction, MacKey, epoch_of, kid_of};
 use tern_protocol::message::{
     Answer, AnswerKind, Attempt, Hello, Report, ReportKind, challenge_signing_input,
 };
+use tern_protocol::state::StateName;
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::keys::DeviceKeys;
@@ -141,7 +142,15 @@ impl Service {
             self.touched.insert(attempt.rollout.clone());
         }
         let Report { e, n, low, kind, .. } = report;
+        let begins = matches!(
+            kind,
+            ReportKind::Started { .. } | ReportKind::Transition { to: StateName::VerifyPost, .. }
+        );
+        let begun = kind.attempt().filter(|_| begins).map(|attempt| attempt.rollout.clone());
         self.record(Fact::Reported { device: id.clone(), e, n, low, report: kind });
+        if let Some(rollout) = begun {
+            self.watch(id, &rollout);
+        }
     }
 
     /// A hello of an unexpected epoch: challenge it, or grant an epoch when it answers one.

@@ -12,6 +12,7 @@
 mod admit;
 mod command;
 mod compare;
+mod deadlines;
 mod enrol;
 #[cfg(test)]
 mod enrol_tests;
@@ -127,6 +128,8 @@ pub enum Input {
     },
     /// The connection to the broker came up: everything retained is published again.
     BrokerUp,
+    /// The connection to the broker is gone.
+    BrokerDown,
     /// Nothing but time passed.
     Time,
 }
@@ -219,6 +222,8 @@ pub struct Service {
     copied: Option<String>,
     /// Everything retained is published at the end of this step.
     publish_all: bool,
+    /// Silence deadlines that are open.
+    deadlines: deadlines::Deadlines,
 }
 
 /// What was refused and why, for the statistics.
@@ -308,7 +313,9 @@ impl Service {
             presents: BTreeMap::new(),
             copied: None,
             publish_all: false,
+            deadlines: deadlines::Deadlines::default(),
         };
+        service.deadlines = deadlines::Deadlines::of(&service.fleet);
         // A rotation that was recorded and not signed is completed like a kill.
         service.renewed = service.fleet.products.keys().cloned().collect();
         service.recall_cohorts();
@@ -330,6 +337,13 @@ impl Service {
         self.counters
     }
 
+    /// The service came up: whatever was sent since the last frame of the ledger, nobody received it.
+    pub fn came_up(&mut self, version: &str, now: Millis) -> Step {
+        self.now = self.now.max(now);
+        self.record(Fact::ServiceStarted { version: version.to_owned() });
+        Step { at: self.now, ..std::mem::take(&mut self.step) }
+    }
+
     /// Takes what happened, in order, and returns what to record and then to send.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Step {
         self.now = self.now.max(now);
@@ -345,16 +359,26 @@ impl Service {
                     let result = self.command_by(by, *command);
                     replies.push((id, signs, result));
                 }
-                // Older files must not take the place of newer ones that the broker still retains.
-                Input::BrokerUp if self.is_comparing() => {}
-                Input::BrokerUp => self.publish_everything(),
+                Input::BrokerUp => {
+                    if !self.fleet.reception.is_on() {
+                        self.record(Fact::ReceptionBegan);
+                    }
+                    // Older files must not take the place of newer ones that the broker still retains.
+                    if !self.is_comparing() {
+                        self.publish_everything();
+                    }
+                }
+                Input::BrokerDown if self.fleet.reception.is_on() => self.record(Fact::ReceptionEnded),
+                Input::BrokerDown => {}
                 Input::Time => {
                     self.touched.extend(self.fleet.rollouts.keys().cloned());
                     self.attend_comparison();
                     self.renew();
+                    self.say_that_we_receive();
                 }
             }
         }
+        self.pass_deadlines();
         self.decide();
         self.reconcile();
         if std::mem::take(&mut self.publish_all) {
@@ -382,6 +406,10 @@ impl Service {
             Fact::ProductAdded { product, .. } => {
                 self.renewed.insert(product.clone());
                 self.unsettled = true;
+            }
+            Fact::ServiceStarted { .. } | Fact::ReceptionBegan | Fact::ReceptionEnded | Fact::Receiving => {}
+            Fact::DeadlinePassed { rollout, .. } => {
+                self.touched.insert(rollout.clone());
             }
             Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
             _ => self.unsettled = true,

@@ -26,7 +26,7 @@ impl Service {
         }
         let covered = self.covered(&rollout);
         self.covered.insert(id.clone(), covered);
-        let verdict = rollout.judge(covered, self.now);
+        let verdict = rollout.judge(covered, self.fleet.reception.observed(self.now));
         let because = verdict.to_string();
         match verdict {
             // Stopping never waits for anybody, and a pause does not protect from a kill.
@@ -43,7 +43,7 @@ impl Service {
 
     /// Judges a rollout as it stands.
     pub fn judge(&self, rollout: &Rollout) -> Verdict {
-        rollout.judge(self.covered(rollout), self.now)
+        rollout.judge(self.covered(rollout), self.fleet.reception.observed(self.now))
     }
 
     /// Returns how many devices a rollout covers.
@@ -113,7 +113,7 @@ impl Service {
                 // A trial says hello from the new release too; only its outcome ends it.
                 // After a restore that outcome may be lost: then what it runs is all that there is.
                 Some(attempt) if attempt.lost => d.running < rollout.rc,
-                Some(attempt) => attempt.outcome.is_none() && d.running <= rollout.rc,
+                Some(attempt) => attempt.outcome.is_none() && !attempt.is_silent() && d.running <= rollout.rc,
                 None => d.running < rollout.rc,
             })
             .count();
