@@ -473,7 +473,7 @@ impl Controller {
             Fact::ServiceStarted { .. } => "service started".to_owned(),
             Fact::ReceptionBegan => "reception began".to_owned(),
             Fact::ReceptionEnded => "reception ended".to_owned(),
-            Fact::Receiving => "receiving".to_owned(),
+            Fact::Receiving => "receiving still".to_owned(),
             Fact::DeadlinePassed { rollout, deadline, heard, silent } => {
                 format!("{} deadline of {rollout}: {} heard, silent {silent:?}", deadline.word(), heard.len())
             }

@@ -218,6 +218,10 @@ impl Sim {
             self.plan_power_cut(d, 5 * SECOND);
             return;
         }
+        if on_trial && self.trial_of(d) == Trial::Bricking {
+            // Nobody will ever hear of it again.
+            return;
+        }
         self.start_agent(d);
     }
 

@@ -60,11 +60,10 @@ fn waiting(durable: &Durable) -> BTreeSet<u64> {
     durable.outbox.pending().filter(lasting).map(|p| p.n).collect()
 }
 
-/// Leaves out what devices cannot tell: silence, and whether it was our outage in which nobody was reached.
+/// Leaves out what devices cannot tell: silence.
 fn comparable(counts: Counts) -> Counts {
     let Counts { started, bad, good, unreachable, recalled, deferred, .. } = counts;
-    let deferred = deferred + unreachable;
-    Counts { started, bad, good, recalled, deferred, ..Counts::default() }
+    Counts { started, bad, good, unreachable, recalled, deferred, ..Counts::default() }
 }
 
 impl Sim {
@@ -264,9 +263,11 @@ impl Sim {
     /// Returns the counters that a rollout must have: every device's reports in the order of their numbers.
     pub fn truth(&self, rollout: &RolloutId) -> Counts {
         let mut counts = Counts::default();
+        let fleet = self.controller.fleet();
         for device in &self.devices {
             let (mut started, mut ended) = (false, false);
-            for report in device.watched.created.values() {
+            let record = fleet.devices.get(&device.id).and_then(|device| device.attempts.get(rollout));
+            for (n, report) in &device.watched.created {
                 if ended || report.attempt().is_none_or(|attempt| attempt.rollout != *rollout) {
                     continue;
                 }
@@ -280,6 +281,9 @@ impl Sim {
                 }
                 let ReportKind::Outcome { outcome, .. } = report else { continue };
                 let counted = u64::from(started);
+                // Only the service knows whether it was there to be reached.
+                let excused = record.is_some_and(|record| record.excused.contains(n));
+                let outcome = if excused { &Outcome::Deferred } else { outcome };
                 match outcome {
                     Outcome::Success => counts.good += counted,
                     Outcome::Failed | Outcome::RolledBack => counts.bad += counted,
@@ -305,7 +309,7 @@ impl Sim {
         for rollout in fleet.rollouts.values() {
             let (counted, truth) = (rollout.total(), self.truth(&rollout.id));
             // What the service took back by itself may start again.
-            let taken_back = counted.deferred.saturating_sub(truth.deferred + truth.unreachable);
+            let taken_back = counted.deferred.saturating_sub(truth.deferred);
             let more = counted.good > truth.good
                 || counted.started > truth.started + taken_back
                 || (taken_back > 0 && !withdraws)

@@ -128,6 +128,9 @@ pub struct AttemptRecord {
     /// What is waited for since it started.
     #[serde(default)]
     pub watch: Option<Watch>,
+    /// Reports that it reached nobody, by number, while it was we who were away: those starts do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excused: Vec<u64>,
     /// Its start was taken out of the counts, as nobody trusted the device to say how it ends.
     #[serde(default)]
     pub withdrawn: bool,
@@ -159,6 +162,7 @@ impl AttemptRecord {
             halted_in: None,
             changed_at: at,
             watch: None,
+            excused: Vec::new(),
             withdrawn: false,
             lost: false,
         }

@@ -12,6 +12,9 @@ use crate::core::fact::Millis;
 use crate::core::rollout::record::Status;
 use crate::core::rollout::silence::{Deadline, Watch};
 
+/// Trials that a device is excused for; an agent makes three of an attempt.
+const EXCUSED_MAX: usize = 8;
+
 impl Fleet {
     pub(super) fn reported(
         &mut self,
@@ -131,17 +134,21 @@ impl Fleet {
                 let ours = *outcome == Outcome::Unreachable
                     && matches!(rollout.status, Status::Running | Status::Paused)
                     && record.watch.is_some_and(|watch| watch.excuses(self.reception.missed(), passed));
+                if ours && record.excused.len() < EXCUSED_MAX {
+                    record.excused.push(n);
+                }
                 let counted = if ours { Outcome::Deferred } else { *outcome };
-                if record.outcome.is_some() {
+                // Whoever reached nobody tries again, and may say how that ended before it is heard that it began.
+                if record.outcome.is_some_and(|first| first != Outcome::Unreachable) {
                     anomalies.push(format!("a second outcome, {outcome}; the first stands"));
-                } else {
+                } else if record.outcome.is_none() {
                     record.reason.clone_from(reason);
                     if *outcome != Outcome::Deferred {
                         record.outcome = Some(*outcome);
                     }
-                    if *outcome == Outcome::Success {
-                        device.running = attempt.rc;
-                    }
+                }
+                if *outcome == Outcome::Success {
+                    device.running = attempt.rc;
                 }
                 event = Some(tale::Event::Ended(counted));
             }
@@ -182,6 +189,20 @@ impl Fleet {
             if let Some(outcome) = after.outcome.filter(|_| counts && after.outcome != before.outcome) {
                 let place = (record.series, record.rank);
                 rollout.count_outcome(model, record.phase, place, outcome);
+            }
+            // The tale knows which end belongs to which start.
+            let retold = match after.outcome {
+                Some(outcome) => record.outcome != Some(outcome),
+                None => after.begun && record.outcome == Some(Outcome::Unreachable),
+            };
+            if retold {
+                record.outcome = after.outcome;
+                record.reason = match report {
+                    ReportKind::Outcome { outcome, reason, .. } if after.outcome == Some(*outcome) => {
+                        reason.clone()
+                    }
+                    _ => None,
+                };
             }
             record.started_at = after.begun.then(|| record.started_at.unwrap_or(at));
         }
