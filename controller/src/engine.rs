@@ -428,6 +428,7 @@ impl Changed {
                 }
             }
             Fact::RolloutStarted { rollout, .. }
+            | Fact::OutageSeen { rollout, .. }
             | Fact::PhaseOpened { rollout, .. }
             | Fact::Paused { rollout, .. }
             | Fact::Resumed { rollout, .. }

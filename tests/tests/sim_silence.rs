@@ -138,6 +138,26 @@ fn the_same_silence_while_we_listen_is_evidence() {
     assert!(!verdicts(&sim).is_empty());
 }
 
+/// Devices that have nothing to do with the release went away in the same minutes, so it may be the network: a person
+/// looks. Without them (nobody else is there to ask) the same silence kills.
+#[test]
+fn silence_in_an_outage_pauses_and_does_not_kill() {
+    for (seed, devices, reach, word) in [(306, 40, 10, "paused"), (307, 40, 38, "killed")] {
+        let plan = gated(&[Reach::Devices(reach), Reach::All]);
+        let (mut sim, rollout) = scene(seed, devices, &["B3"], Trial::Healthy, plan);
+        sim.hold_reboots = true;
+        sim.expect("they begin", |s| s.rollout(&rollout).total().started >= reach, 6 * HOUR);
+        sim.partition_all(true);
+
+        sim.expect("it is stopped", |s| s.status(&rollout) != Some(Status::Running), 3 * HOUR);
+
+        let said = because(&sim, &rollout);
+        let paused = sim.status(&rollout) == Some(Status::Paused);
+        assert_eq!(if paused { "paused" } else { "killed" }, word, "{said}");
+        assert_eq!(said.contains("devices outside the rollout are offline too"), paused, "{said}");
+    }
+}
+
 #[test]
 fn a_report_after_the_last_deadline_changes_no_verdict() {
     let mut plan = plan(&[Reach::Devices(3), Reach::All], 30 * 24 * 3600);

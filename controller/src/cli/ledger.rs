@@ -139,6 +139,9 @@ fn said(fact: &Fact) -> String {
             }
             said
         }
+        Fact::OutageSeen { rollout, away, others } => {
+            format!("rollout {rollout}: {away} of {others} devices outside it went away too")
+        }
         Fact::ProductAdded { product, .. } => format!("product {product} set up"),
         Fact::DevicesAdded { devices, by } => {
             let by = match by {

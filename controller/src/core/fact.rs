@@ -193,6 +193,16 @@ pub enum Fact {
         /// What it says.
         report: ReportKind,
     },
+    /// Devices that have nothing to do with a rollout went away as its silent ones did: until it is resumed, silence
+    /// pauses it and does not kill.
+    OutageSeen {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Other devices of those regions that are away.
+        away: u64,
+        /// Other devices of those regions whose presence is known.
+        others: u64,
+    },
     /// A token of the API was made.
     TokenCreated {
         /// Its name.

@@ -474,6 +474,9 @@ impl Controller {
             Fact::ReceptionBegan => "reception began".to_owned(),
             Fact::ReceptionEnded => "reception ended".to_owned(),
             Fact::Receiving => "receiving still".to_owned(),
+            Fact::OutageSeen { rollout, away, others } => {
+                format!("outage around {rollout}: {away} of {others}")
+            }
             Fact::DeadlinePassed { rollout, deadline, heard, silent } => {
                 format!("{} deadline of {rollout}: {} heard, silent {silent:?}", deadline.word(), heard.len())
             }

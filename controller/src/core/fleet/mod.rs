@@ -117,6 +117,11 @@ impl Fleet {
             Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
                 self.access.apply(at, fact);
             }
+            Fact::OutageSeen { rollout, .. } => {
+                if let Some(record) = self.rollouts.get_mut(rollout) {
+                    record.outage = true;
+                }
+            }
             Fact::ProductAdded { product, files } => {
                 self.products.entry(product.clone()).or_default().take(files);
             }
@@ -164,6 +169,7 @@ impl Fleet {
                     series: 0,
                     first: BTreeMap::new(),
                     first_bad: BTreeMap::new(),
+                    outage: false,
                     order: self.rollouts.len() as u64,
                     started_at: at,
                     ended_at: None,

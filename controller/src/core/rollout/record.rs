@@ -83,6 +83,9 @@ pub struct Rollout {
     pub first: BTreeMap<ModelId, u64>,
     /// Bad ones among the first.
     pub first_bad: BTreeMap<ModelId, u64>,
+    /// In this series other devices went away as the silent ones did.
+    #[serde(default)]
+    pub outage: bool,
     /// The how-many-th rollout of the fleet it is. Clocks are set back; the ledger's order stands.
     #[serde(default)]
     pub order: u64,
@@ -233,6 +236,7 @@ impl Rollout {
         self.series += 1;
         self.first.clear();
         self.first_bad.clear();
+        self.outage = false;
         self.phases.iter_mut().for_each(|phase| phase.judged.clear());
         if let Some(phase) = self.phases.last_mut() {
             phase.opened_at = at;
@@ -263,6 +267,7 @@ impl Rollout {
             devices: record.devices,
             soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
             acknowledged: record.acknowledged,
+            outage: self.outage,
             ..Observed::default()
         };
         for model in models {
@@ -314,6 +319,7 @@ mod tests {
             series: 0,
             first: BTreeMap::new(),
             first_bad: BTreeMap::new(),
+            outage: false,
             order: 0,
             started_at: 0,
             ended_at: None,

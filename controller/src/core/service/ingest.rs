@@ -25,6 +25,7 @@ impl Service {
     pub(super) fn message(&mut self, topic: &Topic, payload: &[u8]) {
         match topic {
             Topic::Up(device, UpKind::Report) => self.report(device, payload),
+            Topic::Up(device, UpKind::Presence) => self.present_or_away(device, payload),
             Topic::Up(device, UpKind::Enrol) => self.enrol(device, payload),
             _ => {}
         }

@@ -21,6 +21,7 @@ mod ingest;
 mod ingest_tests;
 mod keys;
 mod offline;
+mod presence;
 mod present;
 mod preview;
 mod publish;
@@ -224,6 +225,8 @@ pub struct Service {
     publish_all: bool,
     /// Silence deadlines that are open.
     deadlines: deadlines::Deadlines,
+    /// Who is connected, by hearsay.
+    presences: presence::Presences,
 }
 
 /// What was refused and why, for the statistics.
@@ -314,6 +317,7 @@ impl Service {
             copied: None,
             publish_all: false,
             deadlines: deadlines::Deadlines::default(),
+            presences: presence::Presences::new(),
         };
         service.deadlines = deadlines::Deadlines::of(&service.fleet);
         // A rotation that was recorded and not signed is completed like a kill.
@@ -408,7 +412,7 @@ impl Service {
                 self.unsettled = true;
             }
             Fact::ServiceStarted { .. } | Fact::ReceptionBegan | Fact::ReceptionEnded | Fact::Receiving => {}
-            Fact::DeadlinePassed { rollout, .. } => {
+            Fact::DeadlinePassed { rollout, .. } | Fact::OutageSeen { rollout, .. } => {
                 self.touched.insert(rollout.clone());
             }
             Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}

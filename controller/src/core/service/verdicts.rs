@@ -26,7 +26,12 @@ impl Service {
         }
         let covered = self.covered(&rollout);
         self.covered.insert(id.clone(), covered);
-        let verdict = rollout.judge(covered, self.fleet.reception.observed(self.now));
+        let observed = self.fleet.reception.observed(self.now);
+        let mut verdict = rollout.judge(covered, observed);
+        self.look_for_outage(id, &verdict);
+        if let Some(softened) = self.fleet.rollouts.get(id).filter(|now| now.outage != rollout.outage) {
+            verdict = softened.judge(covered, observed);
+        }
         let because = verdict.to_string();
         match verdict {
             // Stopping never waits for anybody, and a pause does not protect from a kill.
