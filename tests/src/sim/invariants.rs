@@ -13,6 +13,7 @@ use tern_agent::core::agent::Agent;
 use tern_agent::core::durable::Durable;
 use tern_agent::core::state::{State, UpdatingStep};
 use tern_controller::core::fact::Fact;
+use tern_controller::core::replay::{Found, Replay};
 use tern_controller::core::rollout::counts::Counts;
 use tern_protocol::id::RolloutId;
 use tern_protocol::message::{AnswerKind, ReportKind};
@@ -346,6 +347,12 @@ impl Sim {
             let told = rollout.total().silent == 0;
             if (told && counted != truth) || counted.started != truth.started || counted.good > truth.good {
                 wrong.push(format!("{} counts {counted:?}, the devices say {truth:?}", rollout.id));
+            }
+        }
+        let mut replay = Replay::new();
+        for entry in &self.controller.ledger {
+            if let Found::Differs { ledger, replay, .. } = replay.take(entry) {
+                wrong.push(format!("the ledger says {ledger}, a replay {replay}"));
             }
         }
         if self.controller.live().is_some_and(|live| *live != fleet) {

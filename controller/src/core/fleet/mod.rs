@@ -23,6 +23,7 @@ use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
+use super::rollout::phase;
 use super::rollout::record::{PhaseRecord, Rollout, Status};
 use super::rollout::silence::Deadline;
 
@@ -96,6 +97,17 @@ impl Fleet {
             reports: 0,
             shuffles: Shuffles::default(),
         }
+    }
+
+    /// Counts the devices that a rollout covers.
+    pub fn covered(&self, rollout: &Rollout) -> u64 {
+        let models: Vec<_> = rollout.models.iter().cloned().collect();
+        let covers = |device: &&Device| {
+            device.is_active()
+                && device.registry.product == rollout.product
+                && phase::covers(&rollout.plan, &models, &device.registry)
+        };
+        self.devices.values().filter(covers).count() as u64
     }
 
     /// Takes in one fact. The same facts in the same order give the same fleet.

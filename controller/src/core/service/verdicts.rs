@@ -56,13 +56,7 @@ impl Service {
         if let Some(known) = self.covered.get(&rollout.id) {
             return *known;
         }
-        let models: Vec<_> = rollout.models.iter().cloned().collect();
-        let covers = |d: &&crate::core::fleet::device::Device| {
-            d.is_active()
-                && d.registry.product == rollout.product
-                && phase::covers(&rollout.plan, &models, &d.registry)
-        };
-        self.fleet.devices.values().filter(covers).count() as u64
+        self.fleet.covered(rollout)
     }
 
     pub(super) fn kill(&mut self, id: &RolloutId, because: String) {
