@@ -91,11 +91,16 @@ fn agents_that_vanish_after_arming_take_their_release_back() {
     let view = lab.wait_for_status("r2", "killed", Duration::from_secs(60));
 
     let because = view["because"].as_str().unwrap();
-    assert!(because.contains("8 of 8 devices silent 10 s after start"), "{because}");
-    assert_eq!((&view["total"]["bad"], &view["total"]["silent_early"]), (&0.into(), &8.into()), "{view}");
+    assert!(
+        because.starts_with("KILL: ") && because.contains("devices silent 10 s after start (100 %)"),
+        "{because}"
+    );
+    // Which of the eight were due by then is chance.
+    let (bad, silent) = (&view["total"]["bad"], &view["total"]["silent_early"]);
+    assert!(*bad == 0 && silent.as_u64() >= Some(5), "{view}");
     let replayed = replays(&lab);
     // Those that started first may have been enough for a pause.
-    assert!(replayed[replayed.len() - 2].contains("KILL: 8 of 8 devices silent"), "{replayed:?}");
+    assert!(replayed[replayed.len() - 2].contains("KILL: "), "{replayed:?}");
 }
 
 /// Trials run when the service goes away for six early deadlines; every one of them goes back because it reached
