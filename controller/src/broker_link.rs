@@ -104,8 +104,13 @@ pub async fn run(
                         "the broker refused a subscription of the service; check its access rules"
                     );
                 }
-                up = true;
+                // Publishing goes on, for it may be a kill; what is not heard is not taken for silence.
+                let refused = ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure);
+                up = !refused;
                 if engine.send(Message::BrokerUp).await.is_err() {
+                    break;
+                }
+                if refused && engine.send(Message::BrokerDown).await.is_err() {
                     break;
                 }
             }

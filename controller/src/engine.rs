@@ -17,14 +17,12 @@ use crate::core::access::{Access, TokenName};
 use crate::core::fact::{EntryRef, Fact, Millis};
 use crate::core::fleet::Fleet;
 use crate::core::rollout::record::Status;
-use crate::core::service::{Command, Input, Output, Refusal, Reply, Service};
+use crate::core::service::{BATCH, Command, Input, Output, Refusal, Reply, Service};
 use crate::ledger::{Ledger, LedgerError};
 use crate::store::{Batch, Key, Meta, Store, StoreError};
 
 /// Messages that may wait for the engine.
 pub const QUEUE: usize = 8192;
-/// Inputs of one batch.
-const BATCH: usize = 2048;
 /// How often time is looked at when nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 /// Frames between two checkpoints.

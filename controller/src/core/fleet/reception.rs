@@ -21,6 +21,8 @@ const GAP_MIN: Millis = 1000;
 pub struct Reception {
     /// Messages arrive.
     receiving: bool,
+    /// Some frame has said whether they do; before, every frame shows that they did.
+    told: bool,
     /// Milliseconds in which they did.
     observed: Millis,
     /// The last frame.
@@ -35,14 +37,14 @@ pub struct Reception {
 
 impl Default for Reception {
     fn default() -> Self {
-        Self { receiving: true, observed: 0, at: 0, lost_at: 0, gaps: 0, missed: 0 }
+        Self { receiving: true, told: false, observed: 0, at: 0, lost_at: 0, gaps: 0, missed: 0 }
     }
 }
 
 impl Reception {
     /// Tells whether messages arrive.
     pub fn is_on(&self) -> bool {
-        self.receiving
+        self.receiving && self.told
     }
 
     /// Returns how often messages did not arrive for a while.
@@ -71,17 +73,25 @@ impl Reception {
         self.gaps += u64::from(self.receiving && passed > CREDIT);
         self.missed += passed - (observed - self.observed);
         self.observed = observed;
-        self.at = self.at.max(at);
+        // A clock that was set back goes on from where it is: waiting for it would find nobody silent any more.
+        self.at = at;
     }
 
     /// The service came up: since the last frame it was not there.
     pub(super) fn restarted(&mut self, at: Millis) {
-        self.end();
+        let on = std::mem::take(&mut self.receiving);
+        self.lost_at = if on { self.at } else { self.lost_at };
         self.pass(at);
+        // A ledger from before there was this clock: what came after the start was received.
+        if !self.told {
+            self.receiving = true;
+            self.gaps += 1;
+        }
     }
 
     /// Nothing arrives from here on.
     pub(super) fn end(&mut self) {
+        self.told = true;
         if std::mem::take(&mut self.receiving) {
             self.lost_at = self.at;
         }
@@ -89,6 +99,7 @@ impl Reception {
 
     /// Messages arrive from here on.
     pub(super) fn begin(&mut self) {
+        self.told = true;
         if !std::mem::replace(&mut self.receiving, true) {
             self.gaps += u64::from(self.at.saturating_sub(self.lost_at) >= GAP_MIN);
         }
@@ -111,6 +122,7 @@ mod tests {
         let mut clock = Reception::default();
         clock.pass(100 * MINUTE);
         assert_eq!(clock.observed(100 * MINUTE), 0, "before the first frame nothing was");
+        clock.begin();
         clock.pass(103 * MINUTE);
         clock.end();
         clock.pass(160 * MINUTE);
@@ -134,7 +146,17 @@ mod tests {
         clock.pass(100 * MINUTE + 3 * 24 * 60 * MINUTE);
         assert_eq!((clock.observed, clock.gaps()), (CREDIT, 1));
         clock.pass(50 * MINUTE);
-        assert_eq!(clock.observed, CREDIT, "set back, it waits until it is where it was");
+        assert_eq!(clock.observed(53 * MINUTE), CREDIT + 3 * MINUTE, "set back, it goes on from there");
+    }
+
+    #[test]
+    fn an_old_ledger_that_never_says_so_was_written_by_a_service_that_received() {
+        let mut clock = Reception::default();
+        clock.restarted(100 * MINUTE);
+        clock.pass(104 * MINUTE);
+        clock.restarted(200 * MINUTE);
+        clock.pass(201 * MINUTE);
+        assert_eq!((clock.observed(201 * MINUTE), clock.is_on()), (5 * MINUTE, false));
     }
 
     #[test]

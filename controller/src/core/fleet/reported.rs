@@ -103,10 +103,22 @@ impl Fleet {
             }
         }
         record.changed_at = at;
+        // What is waited for if it starts now; what a deadline has found stands.
+        let found = |deadline| record.watch.and_then(|watch| watch.found(deadline));
+        let watch = Watch {
+            since: self.reception.observed(at),
+            gaps: self.reception.gaps(),
+            missed: self.reception.missed(),
+            epoch: e,
+            heard: device.epoch > e,
+            early: found(Deadline::Early),
+            last: found(Deadline::Last),
+        };
         if std::mem::take(&mut record.lost) && !quarantined && std::mem::take(&mut record.withdrawn) {
             // It was not over after all: its start counts again, and so will its end.
             record.rank = rollout.count_start(model, record.phase);
             record.series = rollout.series;
+            record.watch = Some(watch);
         }
         let mut event = None;
         match report {
@@ -131,9 +143,14 @@ impl Fleet {
                 // While we received nothing nobody could be reached: that speaks neither for nor against the release. The
                 // clock is kept while a rollout is under way.
                 let passed = at.saturating_sub(record.started_at.unwrap_or(at));
+                // A device that could not say so for long is not less excused for that.
+                let trial =
+                    u64::try_from(rollout.plan.policy.silence_early.after.as_millis()).unwrap_or(u64::MAX);
                 let ours = *outcome == Outcome::Unreachable
                     && matches!(rollout.status, Status::Running | Status::Paused)
-                    && record.watch.is_some_and(|watch| watch.excuses(self.reception.missed(), passed));
+                    && record
+                        .watch
+                        .is_some_and(|watch| watch.excuses(self.reception.missed(), passed.min(trial)));
                 if ours && record.excused.len() < EXCUSED_MAX {
                     record.excused.push(n);
                 }
@@ -166,12 +183,8 @@ impl Fleet {
             let (before, after) = record.tale.tell(n, event);
             if after.started > before.started {
                 // What runs on trial has come up.
-                let heard = device.epoch > e || matches!(report, ReportKind::Transition { .. });
-                let found = |deadline| record.watch.and_then(|watch| watch.found(deadline));
-                let (early, last) = (found(Deadline::Early), found(Deadline::Last));
-                let (since, gaps) = (self.reception.observed(at), self.reception.gaps());
-                let missed = self.reception.missed();
-                record.watch = Some(Watch { since, gaps, missed, epoch: e, heard, early, last });
+                let heard = watch.heard || matches!(report, ReportKind::Transition { .. });
+                record.watch = Some(Watch { heard, ..watch });
             }
             let counts = !record.is_silent();
             // A deferral that was overtaken: the end that was counted belongs to another start, or to none.

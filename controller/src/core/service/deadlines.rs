@@ -20,15 +20,18 @@ const FRAME: usize = 500;
 /// become moot is found out when it passes.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    open: BTreeSet<(Millis, RolloutId, DeviceId, Deadline)>,
-    /// Gaps of reception for which these times hold.
-    gaps: u64,
+    open: BTreeSet<(Millis, Awaited)>,
+    /// Each once, whatever a device that starts and defers again and again says.
+    known: BTreeSet<Awaited>,
 }
+
+/// Whose deadline, in which rollout.
+type Awaited = (RolloutId, DeviceId, Deadline);
 
 impl Deadlines {
     /// Looks at every device that has begun.
     pub(super) fn of(fleet: &Fleet) -> Self {
-        let mut deadlines = Self { open: BTreeSet::new(), gaps: fleet.reception.gaps() };
+        let mut deadlines = Self::default();
         for (id, device) in &fleet.devices {
             for rollout in device.attempts.keys() {
                 deadlines.add(fleet, id, rollout);
@@ -44,8 +47,13 @@ impl Deadlines {
         };
         let Some(attempt) = device.attempts.get(rollout).filter(|_| is_active(record)) else { return };
         for deadline in Deadline::ALL.into_iter().filter(|deadline| is_open(attempt, *deadline)) {
-            let due = attempt.watch.map(|watch| watch.due(deadline, &record.plan.policy, self.gaps));
-            self.open.extend(due.map(|due| (due, rollout.clone(), id.clone(), deadline)));
+            let Some(watch) = attempt.watch else { continue };
+            let awaited = (rollout.clone(), id.clone(), deadline);
+            // One that is there is due earlier, and is looked at again when it is.
+            if self.known.insert(awaited.clone()) {
+                let due = watch.due(deadline, &record.plan.policy, fleet.reception.gaps());
+                self.open.insert((due, awaited));
+            }
         }
     }
 }
@@ -54,6 +62,11 @@ impl Deadlines {
 type Found = (Vec<DeviceId>, Vec<DeviceId>);
 
 impl Service {
+    /// Returns since when a device is watched in a rollout.
+    pub(super) fn watched(&self, id: &DeviceId, rollout: &RolloutId) -> Option<Millis> {
+        self.fleet.devices.get(id)?.attempts.get(rollout)?.watch.map(|watch| watch.since)
+    }
+
     /// A device has said that it started.
     pub(super) fn watch(&mut self, id: &DeviceId, rollout: &RolloutId) {
         self.deadlines.add(&self.fleet, id, rollout);
@@ -66,13 +79,12 @@ impl Service {
             return;
         }
         let gaps = self.fleet.reception.gaps();
-        if self.deadlines.gaps != gaps {
-            self.deadlines = Deadlines::of(&self.fleet);
-        }
         let now = self.fleet.reception.observed(self.now);
         let mut found: BTreeMap<(RolloutId, Deadline), Found> = BTreeMap::new();
         while self.deadlines.open.first().is_some_and(|(due, ..)| *due <= now) {
-            let Some((_, rollout, id, deadline)) = self.deadlines.open.pop_first() else { break };
+            let Some((_, awaited)) = self.deadlines.open.pop_first() else { break };
+            self.deadlines.known.remove(&awaited);
+            let (rollout, id, deadline) = awaited;
             let (Some(device), Some(record)) =
                 (self.fleet.devices.get(&id), self.fleet.rollouts.get(&rollout))
             else {
@@ -82,8 +94,10 @@ impl Service {
             let Some(watch) = attempt.watch.filter(|_| is_open(attempt, deadline)) else { continue };
             let due = watch.due(deadline, &record.plan.policy, gaps);
             if due > now {
-                // It took its start back and began again.
-                self.deadlines.open.insert((due, rollout, id, deadline));
+                // There was a gap since, or it took its start back and began again.
+                let awaited = (rollout, id, deadline);
+                self.deadlines.known.insert(awaited.clone());
+                self.deadlines.open.insert((due, awaited));
                 continue;
             }
             let silent = match deadline {

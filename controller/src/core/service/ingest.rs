@@ -7,7 +7,6 @@ use tern_protocol::mac::{Direction, MacKey, epoch_of, kid_of};
 use tern_protocol::message::{
     Answer, AnswerKind, Attempt, Hello, Report, ReportKind, challenge_signing_input,
 };
-use tern_protocol::state::StateName;
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::keys::DeviceKeys;
@@ -143,14 +142,15 @@ impl Service {
             self.touched.insert(attempt.rollout.clone());
         }
         let Report { e, n, low, kind, .. } = report;
-        let begins = matches!(
-            kind,
-            ReportKind::Started { .. } | ReportKind::Transition { to: StateName::VerifyPost, .. }
-        );
-        let begun = kind.attempt().filter(|_| begins).map(|attempt| attempt.rollout.clone());
+        let of = kind.attempt().map(|attempt| attempt.rollout.clone());
+        let before = of.as_ref().and_then(|rollout| self.watched(id, rollout));
+        let hello = matches!(kind, ReportKind::Hello(_));
         self.record(Fact::Reported { device: id.clone(), e, n, low, report: kind });
-        if let Some(rollout) = begun {
+        if let Some(rollout) = of.filter(|rollout| self.watched(id, rollout) != before) {
             self.watch(id, &rollout);
+        }
+        if hello {
+            self.is_there(id);
         }
     }
 

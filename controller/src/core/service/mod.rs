@@ -108,6 +108,9 @@ impl Default for Lives {
     }
 }
 
+/// Inputs of one step: so many together mean that more are waiting.
+pub const BATCH: usize = 2048;
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {
@@ -171,6 +174,9 @@ pub struct Step {
     pub alarms: Vec<String>,
 }
 
+/// A clock that is set back further than this is told to people.
+const CLOCK_BACK_MAX: Millis = 10 * 60 * 1000;
+
 /// The controller.
 pub struct Service {
     fleet: Fleet,
@@ -223,6 +229,8 @@ pub struct Service {
     copied: Option<String>,
     /// Everything retained is published at the end of this step.
     publish_all: bool,
+    /// The clock was set back, and that was said.
+    set_back: bool,
     /// Silence deadlines that are open.
     deadlines: deadlines::Deadlines,
     /// Who is connected, by hearsay.
@@ -316,6 +324,7 @@ impl Service {
             presents: BTreeMap::new(),
             copied: None,
             publish_all: false,
+            set_back: false,
             deadlines: deadlines::Deadlines::default(),
             presences: presence::Presences::new(),
         };
@@ -350,10 +359,13 @@ impl Service {
 
     /// Takes what happened, in order, and returns what to record and then to send.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Step {
+        self.look_at_clock(now);
         self.now = self.now.max(now);
         self.begin_if_copied();
         // An unfinished kill is completed before any report is read.
         self.reconcile();
+        // More is waiting: it may hold the report of a device that is due.
+        let full = inputs.len() >= BATCH;
         let mut replies = Vec::new();
         for input in inputs {
             match input {
@@ -366,6 +378,8 @@ impl Service {
                 Input::BrokerUp => {
                     if !self.fleet.reception.is_on() {
                         self.record(Fact::ReceptionBegan);
+                        // Wills that were spoken meanwhile were not heard.
+                        self.presences.retain(|_, known| !known.is_online());
                     }
                     // Older files must not take the place of newer ones that the broker still retains.
                     if !self.is_comparing() {
@@ -382,7 +396,9 @@ impl Service {
                 }
             }
         }
-        self.pass_deadlines();
+        if !full {
+            self.pass_deadlines();
+        }
         self.decide();
         self.reconcile();
         if std::mem::take(&mut self.publish_all) {
@@ -395,6 +411,19 @@ impl Service {
         }
         self.acknowledge();
         Step { at: self.now, ..std::mem::take(&mut self.step) }
+    }
+
+    /// A clock that was set back far stops everything that waits, silence deadlines too. Said once.
+    fn look_at_clock(&mut self, now: Millis) {
+        let back = self.now.saturating_sub(now);
+        if back > CLOCK_BACK_MAX && !std::mem::replace(&mut self.set_back, true) {
+            let minutes = back / 60_000;
+            self.step.alarms.push(format!(
+                "the clock was set back by {minutes} min: until it has caught up no soak and no silence deadline ends; \
+                 restart the service to go on from the present time"
+            ));
+        }
+        self.set_back &= back > 0;
     }
 
     /// Records a fact and folds it in.

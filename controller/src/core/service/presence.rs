@@ -11,14 +11,13 @@ use tern_protocol::message::Presence;
 
 use super::{Fact, Service};
 use crate::core::fact::Millis;
+use crate::core::fleet::device::Device;
 use crate::core::rollout::verdict::{KillReason, Test, Verdict};
 
 /// Share of a region's other devices that are away in an outage: one in this many.
 const AWAY: u64 = 5;
 /// Fewer other devices say nothing about their region.
 const OTHERS_MIN: u64 = 5;
-/// Who went away longer ago than this is not part of an outage of now.
-const LATELY: Millis = 24 * 3600 * 1000;
 
 /// What is known of each device's connection.
 pub(super) type Presences = BTreeMap<DeviceId, Known>;
@@ -30,7 +29,21 @@ pub(super) struct Known {
     since: Millis,
 }
 
+impl Known {
+    pub(super) fn is_online(self) -> bool {
+        self.online
+    }
+}
+
 impl Service {
+    /// A device has said hello, under its own key.
+    pub(super) fn is_there(&mut self, id: &DeviceId) {
+        let known = self.presences.entry(id.clone()).or_insert(Known { online: true, since: self.now });
+        if !known.online {
+            *known = Known { online: true, since: self.now };
+        }
+    }
+
     /// Takes what a device, or its will, says. Anybody at the broker could have said it.
     pub(super) fn present_or_away(&mut self, id: &DeviceId, payload: &[u8]) {
         if payload.len() > PRESENCE_MAX || !self.fleet.devices.contains_key(id) {
@@ -59,20 +72,25 @@ impl Service {
 
     /// Returns how many of how many other devices are away, if that is an outage where most of the silent ones are.
     fn outage(&self, id: &RolloutId) -> Option<(u64, u64)> {
+        let series = self.fleet.rollouts.get(id)?.series;
         let mut silent: BTreeMap<&RegionId, u64> = BTreeMap::new();
-        let mut others: BTreeMap<&RegionId, (u64, u64)> = BTreeMap::new();
-        for (name, device) in self.fleet.devices.iter().filter(|(_, device)| device.is_active()) {
-            let region = &device.registry.region;
-            let attempt = device.attempts.get(id).filter(|attempt| attempt.watch.is_some());
-            if let Some(watch) = attempt.and_then(|attempt| attempt.watch) {
-                let is_silent = watch.early == Some(true) || watch.last == Some(true);
-                *silent.entry(region).or_default() += u64::from(is_silent);
-                continue;
+        let mut since = Millis::MAX;
+        let active = || self.fleet.devices.iter().filter(|(_, device)| device.is_active());
+        let attempt = |device: &'_ Device| device.attempts.get(id).cloned();
+        for (_, device) in active() {
+            let Some(attempt) = attempt(device).filter(|attempt| attempt.series == series) else { continue };
+            if attempt.watch.is_some_and(|watch| watch.early == Some(true) || watch.last == Some(true)) {
+                *silent.entry(&device.registry.region).or_default() += 1;
+                since = since.min(attempt.started_at.unwrap_or(since));
             }
+        }
+        // Whoever went away before the first of them started has other reasons: every evening a third is switched off.
+        let mut others: BTreeMap<&RegionId, (u64, u64)> = BTreeMap::new();
+        for (name, device) in active().filter(|(_, device)| attempt(device).is_none_or(|a| a.watch.is_none()))
+        {
             let Some(known) = self.presences.get(name) else { continue };
-            let lately = self.now.saturating_sub(known.since) < LATELY;
-            if known.online || lately {
-                let (away, all) = others.entry(region).or_default();
+            if known.online || known.since >= since {
+                let (away, all) = others.entry(&device.registry.region).or_default();
                 *away += u64::from(!known.online);
                 *all += 1;
             }
