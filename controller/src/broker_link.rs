@@ -78,6 +78,8 @@ pub async fn run(
     // Publishing waits when the broker is slow; it must not wait in the task that polls.
     let sender = tokio::spawn(send(fleet.clone(), client.clone(), outgoing));
     let mut pause = PAUSE.0;
+    // What devices send reaches us.
+    let mut up = false;
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => {
@@ -102,7 +104,13 @@ pub async fn run(
                         "the broker refused a subscription of the service; check its access rules"
                     );
                 }
+                // Publishing goes on, for it may be a kill; what is not heard is not taken for silence.
+                let refused = ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure);
+                up = !refused;
                 if engine.send(Message::BrokerUp).await.is_err() {
+                    break;
+                }
+                if refused && engine.send(Message::BrokerDown).await.is_err() {
                     break;
                 }
             }
@@ -122,6 +130,9 @@ pub async fn run(
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "the broker is not there");
+                if std::mem::take(&mut up) && engine.send(Message::BrokerDown).await.is_err() {
+                    break;
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);
             }

@@ -17,14 +17,12 @@ use crate::core::access::{Access, TokenName};
 use crate::core::fact::{EntryRef, Fact, Millis};
 use crate::core::fleet::Fleet;
 use crate::core::rollout::record::Status;
-use crate::core::service::{Command, Input, Output, Refusal, Reply, Service};
+use crate::core::service::{BATCH, Command, Input, Output, Refusal, Reply, Service};
 use crate::ledger::{Ledger, LedgerError};
 use crate::store::{Batch, Key, Meta, Store, StoreError};
 
 /// Messages that may wait for the engine.
 pub const QUEUE: usize = 8192;
-/// Inputs of one batch.
-const BATCH: usize = 2048;
 /// How often time is looked at when nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 /// Frames between two checkpoints.
@@ -43,6 +41,8 @@ pub enum Message {
     Received(Topic, Vec<u8>),
     /// The connection to the broker came up.
     BrokerUp,
+    /// The connection to the broker is gone.
+    BrokerDown,
     /// A command, and whose token asks for it.
     Command(Option<TokenName>, Box<Command>, oneshot::Sender<Result<Reply, Refusal>>),
     /// A question about the state.
@@ -184,8 +184,8 @@ pub fn channel() -> (Engine, Inbox) {
 /// Runs until it is stopped or cannot keep its promise any more.
 pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
     let mut changed = std::mem::take(&mut works.changed);
-    let started = Fact::ServiceStarted { version: env!("CARGO_PKG_VERSION").to_owned() };
-    works.write(&[started], &BTreeMap::new(), clock::now(), &mut changed)?;
+    let step = works.service.came_up(env!("CARGO_PKG_VERSION"), clock::now());
+    works.write(&step.facts, &BTreeMap::new(), step.at, &mut changed)?;
     works.hang_out(&inbox.access);
     let mut ticked = clock::now();
     loop {
@@ -202,6 +202,7 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
             match message {
                 Message::Received(topic, payload) => inputs.push(Input::Message { topic, payload }),
                 Message::BrokerUp => inputs.push(Input::BrokerUp),
+                Message::BrokerDown => inputs.push(Input::BrokerDown),
                 Message::Command(by, command, reply) => {
                     inputs.push(Input::Command { id: replies.len() as u64, by, command });
                     replies.push(Some(reply));
@@ -377,7 +378,12 @@ impl Changed {
     /// Notes what a fact has changed.
     pub fn note(&mut self, fact: &Fact) {
         match fact {
-            Fact::ServiceStarted { .. } => {}
+            // The clock that they move goes along with every checkpoint.
+            Fact::ServiceStarted { .. } | Fact::ReceptionBegan | Fact::ReceptionEnded | Fact::Receiving => {}
+            Fact::DeadlinePassed { rollout, heard, silent, .. } => {
+                self.rollouts.insert(rollout.clone());
+                self.devices.extend(heard.iter().chain(silent).cloned());
+            }
             Fact::ProductAdded { product, .. }
             | Fact::Signed { product, .. }
             | Fact::ReleasePublished { product, .. } => {
@@ -420,6 +426,7 @@ impl Changed {
                 }
             }
             Fact::RolloutStarted { rollout, .. }
+            | Fact::OutageSeen { rollout, .. }
             | Fact::PhaseOpened { rollout, .. }
             | Fact::Paused { rollout, .. }
             | Fact::Resumed { rollout, .. }
@@ -470,6 +477,7 @@ impl Changed {
         }
         // The mark moves even when nothing that is kept has changed.
         put(Key::Meta(Meta::Reports), serde_json::to_vec(&fleet.reports)?);
+        put(Key::Meta(Meta::Reception), serde_json::to_vec(&fleet.reception)?);
         for id in &self.pending {
             let applicant = fleet.pending.get(id).map(serde_json::to_vec).transpose()?;
             values.push((Key::Pending(id.clone()), applicant));

@@ -121,7 +121,12 @@ impl Agent {
             Input::Message { topic, payload } => self.message(&topic, &payload, now),
             Input::Done { job, result } => self.done(job, result, now),
             // A deferral may be over.
-            Input::Time if matches!(self.durable.state, State::Idle { not_before: Some(_) }) => {
+            Input::Time
+                if matches!(
+                    self.durable.state,
+                    State::Idle { not_before: Some(_) } | State::Failed { again: Some(_), .. }
+                ) =>
+            {
                 self.evaluate(now)
             }
             Input::Time => {}
@@ -151,7 +156,7 @@ impl Agent {
             if since.epoch == self.durable.epoch { since.uptime.saturating_add(wait) } else { now.uptime }
         };
         match &self.durable.state {
-            State::Idle { not_before: Some(since) } => {
+            State::Idle { not_before: Some(since) } | State::Failed { again: Some(since), .. } => {
                 let over = until(*since, timing.deferral);
                 // With nothing on offer the deferral stays when it is over, and is no reason to wake.
                 if over > now.uptime {

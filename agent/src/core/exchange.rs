@@ -439,7 +439,9 @@ impl Agent {
             State::VerifyPost { since, .. }
             | State::Retry { since, .. }
             | State::Updating { step: UpdatingStep::Announce { since }, .. } => since.epoch = at.epoch,
-            State::Idle { not_before: Some(since) } => since.epoch = at.epoch,
+            State::Idle { not_before: Some(since) } | State::Failed { again: Some(since), .. } => {
+                since.epoch = at.epoch;
+            }
             _ => {}
         }
     }

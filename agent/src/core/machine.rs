@@ -32,6 +32,9 @@ use super::SlotName;
 use super::state::{Effect, Event, RetryTo, RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::{Stamp, Timing};
 
+/// Trials of one attempt in which nobody is reached. An outage passes; a release that breaks the network does not.
+const UNREACHABLE_TRIES: u32 = 3;
+
 const IDLE: State = State::Idle { not_before: None };
 
 impl State {
@@ -51,11 +54,19 @@ impl State {
                 Self::Checking { work: Work { offer: offer.clone(), slot: *slot, tries } }
             }
 
+            (Self::Failed { work, again: Some(since), .. }, E::Offered { offer, slot })
+                if offer.attempt == work.offer.attempt && since.passed(timing.deferral, at) =>
+            {
+                let unreachable = work.tries.unreachable;
+                let tries = super::state::Tries { unreachable, ..Default::default() };
+                Self::Checking { work: Work { offer: offer.clone(), slot: *slot, tries } }
+            }
+
             (Self::Checking { work }, E::Eligible { present: true }) => {
                 Self::Verifying { work, hashed: false }
             }
             (Self::Checking { work }, E::Eligible { present: false }) => download(work),
-            (Self::Checking { work }, E::Ineligible(reason)) => Self::Failed { work, reason: reason.clone() },
+            (Self::Checking { work }, E::Ineligible(reason)) => failed(work, reason.clone()),
             (Self::Checking { .. }, E::Postponed(_)) => Self::Idle { not_before: Some(at) },
             (Self::Checking { .. }, E::Halted | E::Withdrawn) => IDLE,
 
@@ -157,7 +168,7 @@ impl State {
             (Self::Retry { .. }, E::Halted | E::Withdrawn) => IDLE,
 
             (Self::Rollback { work, outcome, reason, step }, event) => {
-                rollback(work, outcome, reason, step, event)
+                rollback(work, outcome, reason, step, event, at)
             }
 
             (unchanged, _) => unchanged,
@@ -230,7 +241,14 @@ fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &T
     State::Updating { work, step: next }
 }
 
-fn rollback(work: Work, outcome: Outcome, reason: String, step: RollbackStep, event: &Event) -> State {
+fn rollback(
+    mut work: Work,
+    outcome: Outcome,
+    reason: String,
+    step: RollbackStep,
+    event: &Event,
+    at: Stamp,
+) -> State {
     use RollbackStep as S;
     let running_trial = |slot: SlotName| slot == work.slot;
     let next = match (step, event) {
@@ -239,10 +257,19 @@ fn rollback(work: Work, outcome: Outcome, reason: String, step: RollbackStep, ev
         (S::Record, Event::Disarmed { running }) if running_trial(*running) => S::Reboot,
         (S::Record, Event::Disarmed { .. }) => S::Undo,
         (S::Reboot, Event::Booted { .. }) => S::Undo,
-        (S::Undo, Event::Undone) => return State::Failed { work, reason },
+        (S::Undo, Event::Undone) if outcome == Outcome::Unreachable => {
+            work.tries.unreachable += 1;
+            let again = (work.tries.unreachable < UNREACHABLE_TRIES).then_some(at);
+            return State::Failed { work, reason, again };
+        }
+        (S::Undo, Event::Undone) => return failed(work, reason),
         (step, _) => step,
     };
     State::Rollback { work, outcome, reason, step: next }
+}
+
+fn failed(work: Work, reason: String) -> State {
+    State::Failed { work, reason, again: None }
 }
 
 fn image_chunks(work: &Work) -> Option<u32> {
@@ -273,7 +300,7 @@ fn retry(mut work: Work, to: RetryTo, at: Stamp, timing: &Timing, reason: &str) 
     *tries += 1;
     if *tries >= timing.retry_tries {
         let reason = format!("{reason}, {} times", *tries);
-        return State::Failed { work, reason };
+        return failed(work, reason);
     }
     let doubled = timing.retry_first.saturating_mul(1 << (*tries - 1).min(20));
     State::Retry { work, to, since: at, wait: doubled.min(timing.retry_most) }
@@ -282,7 +309,7 @@ fn retry(mut work: Work, to: RetryTo, at: Stamp, timing: &Timing, reason: &str) 
 fn undone(work: Work, then: Then, at: Stamp, timing: &Timing) -> State {
     match then {
         Then::Retry => retry(work, RetryTo::PreUpdating, at, timing, "a hook said not now"),
-        Then::Fail(reason) => State::Failed { work, reason },
+        Then::Fail(reason) => failed(work, reason),
         Then::Recall => IDLE,
         Then::Defer => State::Verifying { work, hashed: false },
     }

@@ -26,6 +26,9 @@ pub struct Tries {
     pub download: u32,
     /// Hooks that said "not now".
     pub hooks: u32,
+    /// Trials in which nobody was reached.
+    #[serde(default)]
+    pub unreachable: u32,
 }
 
 /// The state of the update machine. Saved before anything it owes is done.
@@ -99,12 +102,16 @@ pub enum State {
         /// How long it lasts, ms.
         wait: u64,
     },
-    /// Gave up; only a higher attempt or rc is looked at.
+    /// Gave up; only a higher attempt or rc is looked at, or the same once more if nobody could be reached.
     Failed {
         /// The attempt that failed.
         work: Work,
         /// Why.
         reason: String,
+        /// Nobody was reached, and the network may have been the reason: after a deferral from here on the same is
+        /// tried again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<Stamp>,
     },
     /// Going back to the previous slot.
     Rollback {

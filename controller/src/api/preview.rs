@@ -1,5 +1,7 @@
 //! What an operator should know before starting: numbers first, then warnings.
 
+use std::time::Duration;
+
 use tern_protocol::id::ModelId;
 
 use super::types::{PhasePreview, Preview, StartRollout};
@@ -63,6 +65,10 @@ fn in_the_way(other: &Rollout, plan: &Plan) -> Option<String> {
 }
 
 /// Returns what the numbers alone say against a plan.
+/// Deadlines below these leave no room for a boot on a slow link, and for soak and connect deadline of an agent.
+const EARLY_MIN: Duration = Duration::from_secs(20 * 60);
+const LAST_MIN: Duration = Duration::from_secs(60 * 60);
+
 fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
     let mut warnings = Vec::new();
     if devices == 0 {
@@ -74,6 +80,18 @@ fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
             "{} a tiny fleet (below {TINY_FLEET}): the first bad device among the first ten \
              pauses, and a release is killed on weaker evidence",
             if devices == 1 { "1 device is".to_owned() } else { format!("{devices} devices are") }
+        ));
+    }
+    let (early, late) = (plan.policy.silence_early.after, plan.policy.silence_deadline.after);
+    if early < EARLY_MIN || late < LAST_MIN {
+        warnings.push(format!(
+            "silence is judged {} s and {} s after a start: a healthy device needs minutes to come up and, with the \
+             agent's defaults, up to 50 min for its health checks; shorter deadlines than {} s and {} s kill healthy \
+             releases",
+            early.as_secs(),
+            late.as_secs(),
+            EARLY_MIN.as_secs(),
+            LAST_MIN.as_secs()
         ));
     }
     let last = phases.len();

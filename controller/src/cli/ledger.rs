@@ -12,6 +12,7 @@ use crate::core::access::Made;
 use crate::core::enrolment::claim::Approval;
 use crate::core::enrolment::factory::Vouched;
 use crate::core::fact::{Entry, Fact};
+use crate::core::replay::{Found, Replay};
 use crate::ledger::{Frame, Frames, verify};
 use crate::plain;
 
@@ -24,6 +25,16 @@ pub(super) enum Verb {
     )]
     Verify {
         /// Check the ledger in this data folder
+        #[arg(long, value_name = "DIR", default_value = "./tern-data")]
+        data: PathBuf,
+    },
+    /// Work every verdict out again from the frames before it, and compare
+    #[command(
+        after_help = "Reads the folder and changes nothing; made for a copy. Exit code 1 if a verdict is another.\n\n\
+                      Example:\n  tern ledger replay --data /tmp/copy"
+    )]
+    Replay {
+        /// Replay the ledger in this data folder
         #[arg(long, value_name = "DIR", default_value = "./tern-data")]
         data: PathBuf,
     },
@@ -45,6 +56,7 @@ pub(super) enum Verb {
 pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
     match verb {
         Verb::Verify { data } => check(&data, context),
+        Verb::Replay { data } => replay(&data, context),
         Verb::Show { from, limit, data: Some(data) } => {
             let folder = folder(&data)?;
             let frames = Frames::new(&folder, from, verify(&folder)?.frames)?;
@@ -100,6 +112,43 @@ fn check(data: &Path, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// One line for each verdict as it is found, then the sums.
+fn replay(data: &Path, context: &Context) -> Result<Exit, Failure> {
+    let folder = folder(data)?;
+    let frames = verify(&folder)?.frames;
+    let mut replay = Replay::new();
+    let (mut same, mut by_hand, mut differ) = (0u64, 0u64, 0u64);
+    for frame in Frames::new(&folder, 0, frames)? {
+        let frame = read(frame?)?;
+        let (seq, at) = (frame.seq, frame.entry.at);
+        match replay.take(&frame.entry) {
+            Found::NoVerdict => {}
+            Found::ByHand => by_hand += 1,
+            Found::Same { rollout, verdict } => {
+                same += 1;
+                let value =
+                    json!({"seq": seq, "at": at, "rollout": rollout, "same": true, "verdict": verdict});
+                context.out.result(&value, |_| format!("{seq:>8}  {rollout}: {verdict}"));
+            }
+            Found::Differs { rollout, ledger, replay } => {
+                differ += 1;
+                let value = json!({
+                    "seq": seq, "at": at, "rollout": rollout, "same": false, "verdict": ledger, "replay": replay
+                });
+                let said =
+                    |_: &_| format!("{seq:>8}  {rollout}: DIFFERS\n  ledger: {ledger}\n  replay: {replay}");
+                context.out.result(&value, said);
+            }
+        }
+    }
+    let value = json!({"frames": frames, "same": same, "by_hand": by_hand, "differ": differ});
+    context.out.result(&value, |_| {
+        let verdicts = words::count(same, "verdict");
+        format!("{frames} frames: {verdicts} came out the same, {differ} did not, {by_hand} by hand")
+    });
+    Ok(if differ == 0 { Exit::Done } else { Exit::Failed })
+}
+
 fn read(frame: Frame) -> Result<LedgerFrame, Failure> {
     let entry: Entry = serde_json::from_slice(&frame.payload).map_err(|e| {
         let error = format!("frame {} is not a fact that this version knows: {e}", frame.sequence);
@@ -122,6 +171,26 @@ fn print(context: &Context, frame: &LedgerFrame) {
 fn said(fact: &Fact) -> String {
     match fact {
         Fact::ServiceStarted { version } => format!("service {version} started"),
+        Fact::ReceptionBegan => "messages of devices arrive".to_owned(),
+        Fact::ReceptionEnded => "messages of devices do not arrive any more".to_owned(),
+        Fact::Receiving => "messages of devices arrive still".to_owned(),
+        Fact::DeadlinePassed { rollout, deadline, heard, silent } => {
+            let due = words::count((heard.len() + silent.len()) as u64, "device");
+            let mut said = format!(
+                "rollout {rollout}: the {} deadline has passed for {due}, {} silent",
+                deadline.word(),
+                silent.len()
+            );
+            if !silent.is_empty() {
+                let names: Vec<&str> = silent.iter().take(5).map(|id| id.as_str()).collect();
+                let more = if silent.len() > names.len() { ", …" } else { "" };
+                said.push_str(&format!(" ({}{more})", names.join(", ")));
+            }
+            said
+        }
+        Fact::OutageSeen { rollout, away, others } => {
+            format!("rollout {rollout}: {away} of {others} devices outside it went away too")
+        }
         Fact::ProductAdded { product, .. } => format!("product {product} set up"),
         Fact::DevicesAdded { devices, by } => {
             let by = match by {

@@ -17,6 +17,7 @@ use super::enrolment::claim::{Approval, Terms};
 use super::enrolment::factory::Vouched;
 use super::fleet::device::Standing;
 use super::rollout::plan::Plan;
+use super::rollout::silence::Deadline;
 
 /// Unix time in milliseconds.
 pub type Millis = u64;
@@ -59,6 +60,25 @@ pub enum Fact {
     ServiceStarted {
         /// Its version.
         version: String,
+    },
+    /// Messages of devices arrive from here on.
+    ReceptionBegan,
+    /// Messages of devices do not arrive from here on: the clock of deadlines and soaks stands.
+    ReceptionEnded,
+    /// Messages of devices arrive still.
+    Receiving,
+    /// A silence deadline has passed for these devices.
+    DeadlinePassed {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Which deadline.
+        deadline: Deadline,
+        /// Devices that had reported in time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        heard: Vec<DeviceId>,
+        /// Devices that had not. Nothing that they say later changes that.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        silent: Vec<DeviceId>,
     },
     /// A product's repository was set up or given new offline files.
     ProductAdded {
@@ -172,6 +192,16 @@ pub enum Fact {
         low: u64,
         /// What it says.
         report: ReportKind,
+    },
+    /// Devices that have nothing to do with a rollout went away as its silent ones did: until it is resumed, silence
+    /// pauses it and does not kill.
+    OutageSeen {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Other devices of those regions that are away.
+        away: u64,
+        /// Other devices of those regions whose presence is known.
+        others: u64,
     },
     /// A token of the API was made.
     TokenCreated {

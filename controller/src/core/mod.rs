@@ -6,6 +6,7 @@
 //! | [`enrolment`] | claims, factory lists: who may become a device |
 //! | [`fact`] | what the ledger records; the only thing that changes state |
 //! | [`fleet`] | devices, products and rollouts, folded from facts |
+//! | [`replay`] | works every verdict of a ledger out again |
 //! | [`rollout`] | plans, phases, cuts, evidence, verdicts |
 //! | [`service`] | the whole controller as one value: inputs in, facts and outputs out |
 
@@ -13,5 +14,6 @@ pub mod access;
 pub mod enrolment;
 pub mod fact;
 pub mod fleet;
+pub mod replay;
 pub mod rollout;
 pub mod service;

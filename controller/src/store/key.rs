@@ -48,7 +48,7 @@ pub enum Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Meta {
-    /// Intervals in which nothing was received.
+    /// The clock of deadlines and soaks, which stands while nothing is received.
     Reception = 1,
     /// Versions of the signed roles that this service has made or seen.
     Roles = 2,

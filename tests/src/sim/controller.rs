@@ -88,6 +88,8 @@ pub struct Controller {
     telemetry: Vec<u32>,
     /// Every fact, in order.
     pub ledger: Vec<Entry>,
+    /// When something was handed in last.
+    now: u64,
     /// Steps of the service so far.
     pub steps: u64,
     /// Steps in which a release was killed.
@@ -121,6 +123,7 @@ impl Controller {
             replaced: BTreeMap::new(),
             telemetry: vec![1],
             ledger: Vec::new(),
+            now: 0,
             steps: 0,
             killed: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -360,11 +363,14 @@ impl Controller {
         if std::mem::take(&mut self.copied) {
             service.found_copied("the data folder is a copy".to_owned());
         }
+        let step = service.came_up("sim", EPOCH + self.now);
+        self.ledger.extend(step.facts.into_iter().map(|fact| Entry { at: step.at, actor: None, fact }));
         self.service = Some(service);
     }
 
     /// Hands in one thing that happened. Facts are in the ledger when this returns, outputs are not out yet.
     pub fn handle(&mut self, input: Input, now: u64) -> Step {
+        self.now = now;
         let Some(service) = &mut self.service else { return Step::default() };
         let mut step = service.handle(vec![input], EPOCH + now);
         self.steps += 1;
@@ -465,6 +471,15 @@ impl Controller {
                 format!("signed {}", files.join(", "))
             }
             Fact::ServiceStarted { .. } => "service started".to_owned(),
+            Fact::ReceptionBegan => "reception began".to_owned(),
+            Fact::ReceptionEnded => "reception ended".to_owned(),
+            Fact::Receiving => "receiving still".to_owned(),
+            Fact::OutageSeen { rollout, away, others } => {
+                format!("outage around {rollout}: {away} of {others}")
+            }
+            Fact::DeadlinePassed { rollout, deadline, heard, silent } => {
+                format!("{} deadline of {rollout}: {} heard, silent {silent:?}", deadline.word(), heard.len())
+            }
             Fact::ProductAdded { product, .. } => format!("product {product} added"),
             Fact::DevicesAdded { devices, .. } => format!("{} devices added", devices.len()),
             Fact::FactoryAdded { factory, .. } => format!("factory {factory} added"),

@@ -30,7 +30,10 @@ impl Sim {
             && newest.is_none_or(|rollout| {
                 let told = reason(&rollout.id);
                 let bad = told.is_some_and(|o| !matches!(o, Outcome::Success | Outcome::Deferred));
-                (device.running_rc() == rollout.rc || bad) && told == self.outcome(d, &rollout.id)
+                let known = self.outcome(d, &rollout.id);
+                // A trial that reached nobody is counted, and made again; how that ends changes no count.
+                let first = known == Some(Outcome::Unreachable) && told.is_some();
+                (device.running_rc() == rollout.rc || bad) && (told == known || first)
             })
     }
 

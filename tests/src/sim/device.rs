@@ -11,9 +11,9 @@ use tern_agent::core::durable::Durable;
 use tern_agent::core::timing::Now;
 use tern_protocol::id::DeviceId;
 use tern_protocol::mac::PairSecret;
-use tern_protocol::message::Registry;
+use tern_protocol::message::{Presence, Registry};
 use tern_protocol::state::StateName;
-use tern_protocol::topic::Topic;
+use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::Trusted;
 
 use super::clock::{EPOCH, SECOND};
@@ -192,7 +192,18 @@ impl Sim {
         self.queue.plan(at, Event::PowerOn { d, process });
     }
 
+    /// The broker speaks a device's will when its connection breaks.
+    fn speak_will(&mut self, d: usize) {
+        if self.devices[d].link {
+            let topic = Topic::Up(self.devices[d].id.clone(), UpKind::Presence);
+            let will = Presence { online: false };
+            let payload = serde_json::to_vec(&will).expect("our own messages serialise");
+            self.queue.plan(self.queue.now() + 1, Event::ToService { topic, payload });
+        }
+    }
+
     pub(super) fn power_off(&mut self, d: usize) {
+        self.speak_will(d);
         let device = &mut self.devices[d];
         device.agent = None;
         device.job = None;
@@ -216,6 +227,10 @@ impl Sim {
         if on_trial && self.trial_of(d) == Trial::Looping {
             // The new system never gets as far as the agent.
             self.plan_power_cut(d, 5 * SECOND);
+            return;
+        }
+        if on_trial && self.trial_of(d) == Trial::Bricking {
+            // Nobody will ever hear of it again.
             return;
         }
         self.start_agent(d);
@@ -303,6 +318,8 @@ impl Sim {
         if !device.link {
             return;
         }
+        self.speak_will(d);
+        let device = &mut self.devices[d];
         device.link = false;
         device.connection += 1;
         self.note(|sim| format!("{} loses its connection", sim.devices[d].id));

@@ -13,6 +13,7 @@ use tern_agent::core::agent::Agent;
 use tern_agent::core::durable::Durable;
 use tern_agent::core::state::{State, UpdatingStep};
 use tern_controller::core::fact::Fact;
+use tern_controller::core::replay::{Found, Replay};
 use tern_controller::core::rollout::counts::Counts;
 use tern_protocol::id::RolloutId;
 use tern_protocol::message::{AnswerKind, ReportKind};
@@ -58,6 +59,12 @@ pub(super) fn is_arming(agent: &Agent) -> bool {
 fn waiting(durable: &Durable) -> BTreeSet<u64> {
     let lasting = |p: &&tern_agent::core::outbox::Pending| !matches!(p.kind, ReportKind::Hello(_));
     durable.outbox.pending().filter(lasting).map(|p| p.n).collect()
+}
+
+/// Leaves out what devices cannot tell: silence.
+fn comparable(counts: Counts) -> Counts {
+    let Counts { started, bad, good, unreachable, recalled, deferred, .. } = counts;
+    Counts { started, bad, good, unreachable, recalled, deferred, ..Counts::default() }
 }
 
 impl Sim {
@@ -257,9 +264,11 @@ impl Sim {
     /// Returns the counters that a rollout must have: every device's reports in the order of their numbers.
     pub fn truth(&self, rollout: &RolloutId) -> Counts {
         let mut counts = Counts::default();
+        let fleet = self.controller.fleet();
         for device in &self.devices {
             let (mut started, mut ended) = (false, false);
-            for report in device.watched.created.values() {
+            let record = fleet.devices.get(&device.id).and_then(|device| device.attempts.get(rollout));
+            for (n, report) in &device.watched.created {
                 if ended || report.attempt().is_none_or(|attempt| attempt.rollout != *rollout) {
                     continue;
                 }
@@ -273,6 +282,9 @@ impl Sim {
                 }
                 let ReportKind::Outcome { outcome, .. } = report else { continue };
                 let counted = u64::from(started);
+                // Only the service knows whether it was there to be reached.
+                let excused = record.is_some_and(|record| record.excused.contains(n));
+                let outcome = if excused { &Outcome::Deferred } else { outcome };
                 match outcome {
                     Outcome::Success => counts.good += counted,
                     Outcome::Failed | Outcome::RolledBack => counts.bad += counted,
@@ -330,9 +342,17 @@ impl Sim {
         let mut wrong = Vec::new();
         let whole = self.before.is_empty();
         for rollout in fleet.rollouts.values().filter(|r| whole && !resumed.contains(&r.id)) {
-            let (counted, truth) = (rollout.total(), self.truth(&rollout.id));
-            if counted != truth {
+            let (counted, truth) = (comparable(rollout.total()), comparable(self.truth(&rollout.id)));
+            // What a silent device says later is not counted.
+            let told = rollout.total().silent == 0;
+            if (told && counted != truth) || counted.started != truth.started || counted.good > truth.good {
                 wrong.push(format!("{} counts {counted:?}, the devices say {truth:?}", rollout.id));
+            }
+        }
+        let mut replay = Replay::new();
+        for entry in &self.controller.ledger {
+            if let Found::Differs { ledger, replay, .. } = replay.take(entry) {
+                wrong.push(format!("the ledger says {ledger}, a replay {replay}"));
             }
         }
         if self.controller.live().is_some_and(|live| *live != fleet) {

@@ -139,6 +139,8 @@ pub enum Trial {
     Mute,
     /// It resets before the agent starts.
     Looping,
+    /// The device never comes up again.
+    Bricking,
 }
 
 /// An image that was signed; number 0 is the factory's.

@@ -222,12 +222,23 @@ impl Sim {
 
     /// Ends the service; it is back after a few seconds.
     pub fn service_restart(&mut self) {
+        self.service_away_for(5 * SECOND);
+    }
+
+    /// Takes the service's connection to the broker away, or gives it back; devices reach nobody meanwhile.
+    pub fn sever_service(&mut self, severed: bool) {
+        self.partition_all(severed);
+        self.serve(if severed { Input::BrokerDown } else { Input::BrokerUp });
+    }
+
+    /// Ends the service; it is back after this time.
+    pub fn service_away_for(&mut self, time: u64) {
         if !self.controller.is_up() {
             return;
         }
         self.note(|_| "the service goes down".to_owned());
         self.controller.stop();
-        self.queue.plan(self.queue.now() + 5 * SECOND, Event::ServiceUp);
+        self.queue.plan(self.queue.now() + time, Event::ServiceUp);
     }
 
     /// Restarts the service with another rollout key, and with the targets that name it.

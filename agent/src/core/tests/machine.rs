@@ -147,11 +147,33 @@ fn bad_bytes_are_fetched_again_a_bounded_number_of_times() {
 
 #[test]
 fn a_failed_attempt_gives_way_only_to_a_higher_attempt_or_release() {
-    let failed = State::Failed { work: work(), reason: "no space".into() };
+    let failed = State::Failed { work: work(), reason: "no space".into(), again: None };
     let offered = |rc, attempt| Event::Offered { offer: offer(rc, attempt), slot: SlotName::B };
     assert_eq!(after(failed.clone(), &offered(2, 1)), failed);
     assert_eq!(after(failed.clone(), &offered(2, 2)).name(), StateName::Checking);
     assert_eq!(after(failed, &offered(3, 1)).name(), StateName::Checking);
+}
+
+#[test]
+fn a_trial_that_reached_nobody_is_made_three_times_and_no_more() {
+    let mut state = trial(true, false);
+    for tries in 1..=3 {
+        state = later(state, &Event::Time);
+        assert_eq!(state.name(), StateName::Rollback, "{}", show(&state));
+        for event in [Event::Disarmed { running: SlotName::A }, Event::Undone] {
+            state = after(state, &event);
+        }
+        let offered = Event::Offered { offer: offer(2, 1), slot: SlotName::B };
+        assert_eq!(after(state.clone(), &offered), state, "not at once");
+        let again = later(state.clone(), &offered);
+        if tries == 3 {
+            assert_eq!(again, state);
+            break;
+        }
+        let State::Checking { work } = again else { panic!("{}", show(&again)) };
+        assert_eq!(work.tries.unreachable, tries);
+        state = State::VerifyPost { work, since: NOW, probed: true, heard: false };
+    }
 }
 
 #[test]

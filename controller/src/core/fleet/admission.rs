@@ -118,7 +118,7 @@ impl Fleet {
         let model = &device.registry.model;
         for (rollout, record) in &mut device.attempts {
             let sum = record.tale.sum();
-            if record.withdrawn || !sum.begun || sum.outcome.is_some() {
+            if record.withdrawn || record.is_silent() || !sum.begun || sum.outcome.is_some() {
                 continue;
             }
             let active = |rollout: &&mut Rollout| matches!(rollout.status, Status::Running | Status::Paused);

@@ -108,7 +108,9 @@ impl Fleet {
                 self.products.values_mut().for_each(Product::step_ahead);
                 // The report that ended a start may be among those that are lost; it would hold its gate for ever.
                 let attempts = self.devices.values_mut().flat_map(|device| device.attempts.values_mut());
-                let open = attempts.filter(|attempt| attempt.outcome.is_none() && !attempt.withdrawn);
+                let open = attempts.filter(|attempt| {
+                    attempt.outcome.is_none() && !attempt.withdrawn && !attempt.is_silent()
+                });
                 open.for_each(|attempt| attempt.lost = true);
                 let devices: Vec<DeviceId> = self.devices.keys().cloned().collect();
                 devices.iter().for_each(|device| self.withdraw(device));

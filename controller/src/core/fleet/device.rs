@@ -11,6 +11,7 @@ use super::received::Received;
 use super::tale::Tale;
 use crate::core::enrolment::claim::short;
 use crate::core::fact::Millis;
+use crate::core::rollout::silence::Watch;
 
 /// Anomalies kept per device.
 const ANOMALIES_MAX: usize = 32;
@@ -124,6 +125,12 @@ pub struct AttemptRecord {
     pub halted_in: Option<StateName>,
     /// When it reported last.
     pub changed_at: Millis,
+    /// What is waited for since it started.
+    #[serde(default)]
+    pub watch: Option<Watch>,
+    /// Reports that it reached nobody, by number, while it was we who were away: those starts do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excused: Vec<u64>,
     /// Its start was taken out of the counts, as nobody trusted the device to say how it ends.
     #[serde(default)]
     pub withdrawn: bool,
@@ -133,6 +140,11 @@ pub struct AttemptRecord {
 }
 
 impl AttemptRecord {
+    /// Tells whether it was silent at the last deadline: that verdict stands, and nothing that it says later counts.
+    pub fn is_silent(&self) -> bool {
+        self.watch.is_some_and(|watch| watch.last == Some(true))
+    }
+
     /// Begins, before the first report is told.
     pub(super) fn fresh(attempt: u32, phase: usize, at: Millis) -> Self {
         Self {
@@ -149,6 +161,8 @@ impl AttemptRecord {
             halted_at: None,
             halted_in: None,
             changed_at: at,
+            watch: None,
+            excused: Vec::new(),
             withdrawn: false,
             lost: false,
         }

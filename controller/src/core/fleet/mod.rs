@@ -5,6 +5,7 @@ pub mod comparison;
 pub mod device;
 pub mod product;
 pub mod received;
+pub mod reception;
 mod reported;
 pub mod tale;
 
@@ -17,11 +18,14 @@ use tern_protocol::position::{Salt, Shuffle};
 use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
+use self::reception::Reception;
 use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
+use super::rollout::phase;
 use super::rollout::record::{PhaseRecord, Rollout, Status};
+use super::rollout::silence::Deadline;
 
 /// Everything that the ledger says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +53,9 @@ pub struct Fleet {
     /// Who may use the API.
     #[serde(default)]
     pub access: Access,
+    /// The clock of deadlines and soaks.
+    #[serde(default)]
+    pub reception: Reception,
     /// Reports counted, for the statistics.
     pub reports: u64,
     /// Orders of the cohorts, worked out once per rollout.
@@ -86,17 +93,46 @@ impl Fleet {
             factories: BTreeMap::new(),
             comparison: None,
             access: Access::default(),
+            reception: Reception::default(),
             reports: 0,
             shuffles: Shuffles::default(),
         }
     }
 
+    /// Counts the devices that a rollout covers.
+    pub fn covered(&self, rollout: &Rollout) -> u64 {
+        let models: Vec<_> = rollout.models.iter().cloned().collect();
+        let covers = |device: &&Device| {
+            device.is_active()
+                && device.registry.product == rollout.product
+                && phase::covers(&rollout.plan, &models, &device.registry)
+        };
+        self.devices.values().filter(covers).count() as u64
+    }
+
     /// Takes in one fact. The same facts in the same order give the same fleet.
     pub fn apply(&mut self, at: Millis, fact: &Fact) {
         match fact {
-            Fact::ServiceStarted { .. } => {}
+            Fact::ServiceStarted { .. } => return self.reception.restarted(at),
+            _ => self.reception.pass(at),
+        }
+        match fact {
+            Fact::ServiceStarted { .. } | Fact::Receiving => {}
+            Fact::ReceptionBegan => self.reception.begin(),
+            Fact::ReceptionEnded => self.reception.end(),
+            Fact::DeadlinePassed { rollout, deadline, heard, silent } => {
+                let found = heard.iter().map(|id| (id, false)).chain(silent.iter().map(|id| (id, true)));
+                for (id, silent) in found {
+                    self.deadline_passed(rollout, *deadline, id, silent);
+                }
+            }
             Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
                 self.access.apply(at, fact);
+            }
+            Fact::OutageSeen { rollout, .. } => {
+                if let Some(record) = self.rollouts.get_mut(rollout) {
+                    record.outage = true;
+                }
             }
             Fact::ProductAdded { product, files } => {
                 self.products.entry(product.clone()).or_default().take(files);
@@ -145,6 +181,7 @@ impl Fleet {
                     series: 0,
                     first: BTreeMap::new(),
                     first_bad: BTreeMap::new(),
+                    outage: false,
                     order: self.rollouts.len() as u64,
                     started_at: at,
                     ended_at: None,
@@ -158,8 +195,9 @@ impl Fleet {
             Fact::Paused { rollout, because } => self.set_status(at, rollout, Status::Paused, because),
             Fact::Resumed { rollout, because } => {
                 self.set_status(at, rollout, Status::Running, because);
+                let observed = self.reception.observed(at);
                 if let Some(record) = self.rollouts.get_mut(rollout) {
-                    record.resume(at);
+                    record.resume(at, observed);
                 }
             }
             Fact::Killed { rollout, because } => {
@@ -190,15 +228,30 @@ impl Fleet {
             return;
         }
         record.because = because.to_owned();
+        let observed = self.reception.observed(at);
         let counts = BTreeMap::new();
         record.phases.push(PhaseRecord {
             cuts,
             devices,
             opened_at: at,
+            observed,
             counts,
             judged: BTreeMap::new(),
             acknowledged: false,
         });
+    }
+
+    /// Counts what a deadline found of one device; the first finding stands.
+    fn deadline_passed(&mut self, rollout: &RolloutId, deadline: Deadline, id: &DeviceId, silent: bool) {
+        let (Some(device), Some(record)) = (self.devices.get_mut(id), self.rollouts.get_mut(rollout)) else {
+            return;
+        };
+        let Some(attempt) = device.attempts.get_mut(rollout) else { return };
+        let Some(watch) = attempt.watch.as_mut().filter(|watch| watch.found(deadline).is_none()) else {
+            return;
+        };
+        watch.judge(deadline, silent);
+        record.count_deadline(&device.registry.model, attempt.phase, attempt.series, deadline, silent);
     }
 
     fn set_status(&mut self, at: Millis, rollout: &RolloutId, status: Status, because: &str) {

@@ -9,6 +9,11 @@ use super::Fleet;
 use super::device::{AttemptRecord, Standing};
 use super::tale;
 use crate::core::fact::Millis;
+use crate::core::rollout::record::Status;
+use crate::core::rollout::silence::{Deadline, Watch};
+
+/// Trials that a device is excused for; an agent makes three of an attempt.
+const EXCUSED_MAX: usize = 8;
 
 impl Fleet {
     pub(super) fn reported(
@@ -27,6 +32,10 @@ impl Fleet {
         let whole = n - low.min(n) <= OUTBOX_MAX as u64 && (low..n).all(|m| device.received.contains(m));
         device.received.insert(n, low);
         device.epoch = device.epoch.max(e);
+        // Whoever speaks from a later boot has come up again, whatever it says.
+        for watch in device.attempts.values_mut().filter_map(|attempt| attempt.watch.as_mut()) {
+            watch.heard |= e > watch.epoch;
+        }
         device.seen_at = Some(at);
         self.reports += 1;
         if let ReportKind::Hello(hello) = report {
@@ -37,7 +46,7 @@ impl Fleet {
             self.heard(id, hello);
         }
         if let Some(attempt) = report.attempt() {
-            self.attempted(at, id, attempt, (n, whole, report));
+            self.attempted(at, id, attempt, (e, n, whole, report));
         }
     }
 
@@ -47,7 +56,7 @@ impl Fleet {
         at: Millis,
         id: &DeviceId,
         attempt: &Attempt,
-        (n, whole, report): (u64, bool, &ReportKind),
+        (e, n, whole, report): (u64, u64, bool, &ReportKind),
     ) {
         let (Some(device), Some(rollout)) =
             (self.devices.get_mut(id), self.rollouts.get_mut(&attempt.rollout))
@@ -94,10 +103,22 @@ impl Fleet {
             }
         }
         record.changed_at = at;
+        // What is waited for if it starts now; what a deadline has found stands.
+        let found = |deadline| record.watch.and_then(|watch| watch.found(deadline));
+        let watch = Watch {
+            since: self.reception.observed(at),
+            gaps: self.reception.gaps(),
+            missed: self.reception.missed(),
+            epoch: e,
+            heard: device.epoch > e,
+            early: found(Deadline::Early),
+            last: found(Deadline::Last),
+        };
         if std::mem::take(&mut record.lost) && !quarantined && std::mem::take(&mut record.withdrawn) {
             // It was not over after all: its start counts again, and so will its end.
             record.rank = rollout.count_start(model, record.phase);
             record.series = rollout.series;
+            record.watch = Some(watch);
         }
         let mut event = None;
         match report {
@@ -119,18 +140,34 @@ impl Fleet {
                 }
             }
             ReportKind::Outcome { outcome, reason, .. } => {
-                if record.outcome.is_some() {
+                // While we received nothing nobody could be reached: that speaks neither for nor against the release. The
+                // clock is kept while a rollout is under way.
+                let passed = at.saturating_sub(record.started_at.unwrap_or(at));
+                // A device that could not say so for long is not less excused for that.
+                let trial =
+                    u64::try_from(rollout.plan.policy.silence_early.after.as_millis()).unwrap_or(u64::MAX);
+                let ours = *outcome == Outcome::Unreachable
+                    && matches!(rollout.status, Status::Running | Status::Paused)
+                    && record
+                        .watch
+                        .is_some_and(|watch| watch.excuses(self.reception.missed(), passed.min(trial)));
+                if ours && record.excused.len() < EXCUSED_MAX {
+                    record.excused.push(n);
+                }
+                let counted = if ours { Outcome::Deferred } else { *outcome };
+                // Whoever reached nobody tries again, and may say how that ended before it is heard that it began.
+                if record.outcome.is_some_and(|first| first != Outcome::Unreachable) {
                     anomalies.push(format!("a second outcome, {outcome}; the first stands"));
-                } else {
+                } else if record.outcome.is_none() {
                     record.reason.clone_from(reason);
                     if *outcome != Outcome::Deferred {
                         record.outcome = Some(*outcome);
                     }
-                    if *outcome == Outcome::Success {
-                        device.running = attempt.rc;
-                    }
                 }
-                event = Some(tale::Event::Ended(*outcome));
+                if *outcome == Outcome::Success {
+                    device.running = attempt.rc;
+                }
+                event = Some(tale::Event::Ended(counted));
             }
             ReportKind::Halted { state, .. } => {
                 record.halted_at.get_or_insert(at);
@@ -144,21 +181,41 @@ impl Fleet {
         // A vote from quarantine is shown and not counted; nor is the end of a start that was taken out.
         if let Some(event) = event.filter(|_| !quarantined && !record.withdrawn) {
             let (before, after) = record.tale.tell(n, event);
+            if after.started > before.started {
+                // What runs on trial has come up.
+                let heard = watch.heard || matches!(report, ReportKind::Transition { .. });
+                record.watch = Some(Watch { heard, ..watch });
+            }
+            let counts = !record.is_silent();
             // A deferral that was overtaken: the end that was counted belongs to another start, or to none.
-            if let Some(outcome) = before.outcome.filter(|_| after.outcome != before.outcome) {
+            if let Some(outcome) = before.outcome.filter(|_| counts && after.outcome != before.outcome) {
                 rollout.uncount_outcome(model, record.phase, (record.series, record.rank), outcome);
             }
-            for _ in before.started..after.started {
+            for _ in (before.started..after.started).filter(|_| counts) {
                 record.rank = rollout.count_start(model, record.phase);
                 record.series = rollout.series;
             }
-            for _ in before.deferred..after.deferred {
+            for _ in (before.deferred..after.deferred).filter(|_| counts) {
                 let place = (record.series, record.rank);
                 rollout.count_outcome(model, record.phase, place, Outcome::Deferred);
             }
-            if let Some(outcome) = after.outcome.filter(|_| after.outcome != before.outcome) {
+            if let Some(outcome) = after.outcome.filter(|_| counts && after.outcome != before.outcome) {
                 let place = (record.series, record.rank);
                 rollout.count_outcome(model, record.phase, place, outcome);
+            }
+            // The tale knows which end belongs to which start.
+            let retold = match after.outcome {
+                Some(outcome) => record.outcome != Some(outcome),
+                None => after.begun && record.outcome == Some(Outcome::Unreachable),
+            };
+            if retold {
+                record.outcome = after.outcome;
+                record.reason = match report {
+                    ReportKind::Outcome { outcome, reason, .. } if after.outcome == Some(*outcome) => {
+                        reason.clone()
+                    }
+                    _ => None,
+                };
             }
             record.started_at = after.begun.then(|| record.started_at.unwrap_or(at));
         }

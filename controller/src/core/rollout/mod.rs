@@ -9,6 +9,7 @@
 //! | [`evidence`] | test martingales over counters |
 //! | [`gate`] | from counters to a verdict |
 //! | [`policy`] | what the operator allows |
+//! | [`silence`] | when a device that started counts as silent |
 //! | [`verdict`] | a decision with the numbers that led to it |
 
 pub mod counts;
@@ -19,4 +20,5 @@ pub mod phase;
 pub mod plan;
 pub mod policy;
 pub mod record;
+pub mod silence;
 pub mod verdict;

@@ -168,7 +168,7 @@ impl Policy {
         }
         wait("silence_deadline.after", self.silence_deadline.after)?;
         wait("gate_timeout", self.gate_timeout)?;
-        if self.silence_early.after >= self.silence_deadline.after {
+        if self.silence_early.after.is_zero() || self.silence_early.after >= self.silence_deadline.after {
             return Err(PolicyError::Deadlines);
         }
         if self.hard_stop.is_some_and(|stop| stop.bad == 0 || stop.bad > stop.first) {
@@ -218,7 +218,7 @@ pub enum PolicyError {
         found: f64,
     },
     /// The early deadline is not early.
-    #[error("silence_early must come before silence_deadline")]
+    #[error("silence_early must be above 0 s and come before silence_deadline")]
     Deadlines,
     /// A hard stop that always or never stops.
     #[error("hard_stop needs at least one bad device, and no more than the first devices it looks at")]

@@ -14,6 +14,7 @@ use super::counts::Counts;
 use super::gate::{Observed, judge};
 use super::phase;
 use super::plan::Plan;
+use super::silence::Deadline;
 use super::verdict::Verdict;
 use crate::core::fact::Millis;
 
@@ -40,6 +41,9 @@ pub struct PhaseRecord {
     pub devices: u64,
     /// When it opened, or when the rollout was last resumed in it.
     pub opened_at: Millis,
+    /// The same on the clock of reception: its soak runs on that.
+    #[serde(default)]
+    pub observed: Millis,
     /// What its own devices did, by model.
     pub counts: BTreeMap<ModelId, Counts>,
     /// The part of it that the present series judges: devices that started since the last resumption.
@@ -79,6 +83,9 @@ pub struct Rollout {
     pub first: BTreeMap<ModelId, u64>,
     /// Bad ones among the first.
     pub first_bad: BTreeMap<ModelId, u64>,
+    /// In this series other devices went away as the silent ones did.
+    #[serde(default)]
+    pub outage: bool,
     /// The how-many-th rollout of the fleet it is. Clocks are set back; the ledger's order stands.
     #[serde(default)]
     pub order: u64,
@@ -195,6 +202,25 @@ impl Rollout {
         self.count(model, phase, series, less);
     }
 
+    /// Counts what a silence deadline found of a device that started in `series`.
+    pub fn count_deadline(
+        &mut self,
+        model: &ModelId,
+        phase: usize,
+        series: u32,
+        deadline: Deadline,
+        silent: bool,
+    ) {
+        self.count(model, phase, series, |counts| {
+            let (due, found) = match deadline {
+                Deadline::Early => (&mut counts.due_early, &mut counts.silent_early),
+                Deadline::Last => (&mut counts.due, &mut counts.silent),
+            };
+            *due += 1;
+            *found += u64::from(silent);
+        });
+    }
+
     /// Counts for people, and for the present series if the device started in it.
     fn count(&mut self, model: &ModelId, phase: usize, series: u32, add: impl Fn(&mut Counts)) {
         let last = self.phases.len().saturating_sub(1);
@@ -206,13 +232,15 @@ impl Rollout {
     }
 
     /// Begins a new series: what was counted stays for people to see, and is judged no more.
-    pub fn resume(&mut self, at: Millis) {
+    pub fn resume(&mut self, at: Millis, observed: Millis) {
         self.series += 1;
         self.first.clear();
         self.first_bad.clear();
+        self.outage = false;
         self.phases.iter_mut().for_each(|phase| phase.judged.clear());
         if let Some(phase) = self.phases.last_mut() {
             phase.opened_at = at;
+            phase.observed = observed;
         }
     }
 
@@ -227,8 +255,8 @@ impl Rollout {
     }
 
     /// Judges the rollout: kills and pauses by hardware model, the gate over the whole phase. `fleet`: devices
-    /// that the plan covers.
-    pub fn judge(&self, fleet: u64, now: Millis) -> Verdict {
+    /// that the plan covers; `observed`: the clock of reception.
+    pub fn judge(&self, fleet: u64, observed: Millis) -> Verdict {
         let phase = self.phase();
         let rule = &self.plan.phases[phase.min(self.plan.phases.len() - 1)].rule;
         let record = &self.phases[phase];
@@ -237,8 +265,9 @@ impl Rollout {
             fleet,
             strata: models.len() as u64,
             devices: record.devices,
-            soaked: Duration::from_millis(now.saturating_sub(record.opened_at)),
+            soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
             acknowledged: record.acknowledged,
+            outage: self.outage,
             ..Observed::default()
         };
         for model in models {
@@ -281,6 +310,7 @@ mod tests {
                 cuts: BTreeMap::from([(model.clone(), Cut(1))]),
                 devices: 100,
                 opened_at: 0,
+                observed: 0,
                 counts: BTreeMap::new(),
                 judged: BTreeMap::new(),
                 acknowledged: false,
@@ -289,6 +319,7 @@ mod tests {
             series: 0,
             first: BTreeMap::new(),
             first_bad: BTreeMap::new(),
+            outage: false,
             order: 0,
             started_at: 0,
             ended_at: None,
@@ -306,7 +337,7 @@ mod tests {
         }
         assert!(matches!(rollout.judge(1000, 1), Verdict::Kill(_)));
 
-        rollout.resume(5);
+        rollout.resume(5, 5);
         rollout.count_outcome(&model, 0, (0, ranks[9]), Outcome::RolledBack);
 
         assert!(matches!(rollout.judge(1000, 6), Verdict::Hold(_)));

@@ -130,7 +130,8 @@ impl Service {
         self.record(Fact::ComparisonBegan { because, device });
         let running = self.fleet.rollouts.values().filter(|r| r.status == Status::Running);
         for rollout in running.map(|r| r.id.clone()).collect::<Vec<_>>() {
-            let because = "PAUSE: the service compares itself with its devices after a restore".to_owned();
+            let because =
+                "PAUSE: by the service, which compares itself with its devices after a restore".to_owned();
             self.record(Fact::Paused { rollout, because });
         }
         // A base is an offer too, and what was recorded before may be old news: nothing more is said until the end.
@@ -208,7 +209,7 @@ impl Service {
             |r: &&Rollout| r.product == *product && r.status != Status::Killed && halted.contains(&r.rc);
         let dead: Vec<_> = self.fleet.rollouts.values().filter(dead).map(|r| r.id.clone()).collect();
         for rollout in dead {
-            let because = "KILL: a signed file that devices hold takes its release back".to_owned();
+            let because = "KILL: by a signed file that devices hold".to_owned();
             self.note(format!("rollout {rollout}: {because}"));
             self.record(Fact::Killed { rollout, because });
         }

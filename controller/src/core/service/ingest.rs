@@ -24,6 +24,7 @@ impl Service {
     pub(super) fn message(&mut self, topic: &Topic, payload: &[u8]) {
         match topic {
             Topic::Up(device, UpKind::Report) => self.report(device, payload),
+            Topic::Up(device, UpKind::Presence) => self.present_or_away(device, payload),
             Topic::Up(device, UpKind::Enrol) => self.enrol(device, payload),
             _ => {}
         }
@@ -141,7 +142,16 @@ impl Service {
             self.touched.insert(attempt.rollout.clone());
         }
         let Report { e, n, low, kind, .. } = report;
+        let of = kind.attempt().map(|attempt| attempt.rollout.clone());
+        let before = of.as_ref().and_then(|rollout| self.watched(id, rollout));
+        let hello = matches!(kind, ReportKind::Hello(_));
         self.record(Fact::Reported { device: id.clone(), e, n, low, report: kind });
+        if let Some(rollout) = of.filter(|rollout| self.watched(id, rollout) != before) {
+            self.watch(id, &rollout);
+        }
+        if hello {
+            self.is_there(id);
+        }
     }
 
     /// A hello of an unexpected epoch: challenge it, or grant an epoch when it answers one.

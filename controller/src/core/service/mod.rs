@@ -12,6 +12,7 @@
 mod admit;
 mod command;
 mod compare;
+mod deadlines;
 mod enrol;
 #[cfg(test)]
 mod enrol_tests;
@@ -20,6 +21,7 @@ mod ingest;
 mod ingest_tests;
 mod keys;
 mod offline;
+mod presence;
 mod present;
 mod preview;
 mod publish;
@@ -106,6 +108,9 @@ impl Default for Lives {
     }
 }
 
+/// Inputs of one step: so many together mean that more are waiting.
+pub const BATCH: usize = 2048;
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {
@@ -127,6 +132,8 @@ pub enum Input {
     },
     /// The connection to the broker came up: everything retained is published again.
     BrokerUp,
+    /// The connection to the broker is gone.
+    BrokerDown,
     /// Nothing but time passed.
     Time,
 }
@@ -166,6 +173,9 @@ pub struct Step {
     /// What an operator must be woken for.
     pub alarms: Vec<String>,
 }
+
+/// A clock that is set back further than this is told to people.
+const CLOCK_BACK_MAX: Millis = 10 * 60 * 1000;
 
 /// The controller.
 pub struct Service {
@@ -219,6 +229,12 @@ pub struct Service {
     copied: Option<String>,
     /// Everything retained is published at the end of this step.
     publish_all: bool,
+    /// The clock was set back, and that was said.
+    set_back: bool,
+    /// Silence deadlines that are open.
+    deadlines: deadlines::Deadlines,
+    /// Who is connected, by hearsay.
+    presences: presence::Presences,
 }
 
 /// What was refused and why, for the statistics.
@@ -308,7 +324,11 @@ impl Service {
             presents: BTreeMap::new(),
             copied: None,
             publish_all: false,
+            set_back: false,
+            deadlines: deadlines::Deadlines::default(),
+            presences: presence::Presences::new(),
         };
+        service.deadlines = deadlines::Deadlines::of(&service.fleet);
         // A rotation that was recorded and not signed is completed like a kill.
         service.renewed = service.fleet.products.keys().cloned().collect();
         service.recall_cohorts();
@@ -330,12 +350,22 @@ impl Service {
         self.counters
     }
 
+    /// The service came up: whatever was sent since the last frame of the ledger, nobody received it.
+    pub fn came_up(&mut self, version: &str, now: Millis) -> Step {
+        self.now = self.now.max(now);
+        self.record(Fact::ServiceStarted { version: version.to_owned() });
+        Step { at: self.now, ..std::mem::take(&mut self.step) }
+    }
+
     /// Takes what happened, in order, and returns what to record and then to send.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Step {
+        self.look_at_clock(now);
         self.now = self.now.max(now);
         self.begin_if_copied();
         // An unfinished kill is completed before any report is read.
         self.reconcile();
+        // More is waiting: it may hold the report of a device that is due.
+        let full = inputs.len() >= BATCH;
         let mut replies = Vec::new();
         for input in inputs {
             match input {
@@ -345,15 +375,29 @@ impl Service {
                     let result = self.command_by(by, *command);
                     replies.push((id, signs, result));
                 }
-                // Older files must not take the place of newer ones that the broker still retains.
-                Input::BrokerUp if self.is_comparing() => {}
-                Input::BrokerUp => self.publish_everything(),
+                Input::BrokerUp => {
+                    if !self.fleet.reception.is_on() {
+                        self.record(Fact::ReceptionBegan);
+                        // Wills that were spoken meanwhile were not heard.
+                        self.presences.retain(|_, known| !known.is_online());
+                    }
+                    // Older files must not take the place of newer ones that the broker still retains.
+                    if !self.is_comparing() {
+                        self.publish_everything();
+                    }
+                }
+                Input::BrokerDown if self.fleet.reception.is_on() => self.record(Fact::ReceptionEnded),
+                Input::BrokerDown => {}
                 Input::Time => {
                     self.touched.extend(self.fleet.rollouts.keys().cloned());
                     self.attend_comparison();
                     self.renew();
+                    self.say_that_we_receive();
                 }
             }
+        }
+        if !full {
+            self.pass_deadlines();
         }
         self.decide();
         self.reconcile();
@@ -369,6 +413,19 @@ impl Service {
         Step { at: self.now, ..std::mem::take(&mut self.step) }
     }
 
+    /// A clock that was set back far stops everything that waits, silence deadlines too. Said once.
+    fn look_at_clock(&mut self, now: Millis) {
+        let back = self.now.saturating_sub(now);
+        if back > CLOCK_BACK_MAX && !std::mem::replace(&mut self.set_back, true) {
+            let minutes = back / 60_000;
+            self.step.alarms.push(format!(
+                "the clock was set back by {minutes} min: until it has caught up no soak and no silence deadline ends; \
+                 restart the service to go on from the present time"
+            ));
+        }
+        self.set_back &= back > 0;
+    }
+
     /// Records a fact and folds it in.
     fn record(&mut self, fact: Fact) {
         match &fact {
@@ -382,6 +439,10 @@ impl Service {
             Fact::ProductAdded { product, .. } => {
                 self.renewed.insert(product.clone());
                 self.unsettled = true;
+            }
+            Fact::ServiceStarted { .. } | Fact::ReceptionBegan | Fact::ReceptionEnded | Fact::Receiving => {}
+            Fact::DeadlinePassed { rollout, .. } | Fact::OutageSeen { rollout, .. } => {
+                self.touched.insert(rollout.clone());
             }
             Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
             _ => self.unsettled = true,

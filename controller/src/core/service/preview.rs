@@ -88,6 +88,7 @@ pub(super) fn preview(
         series: 0,
         first: Default::default(),
         first_bad: Default::default(),
+        outage: false,
         order: 0,
         started_at: now,
         ended_at: None,

@@ -26,7 +26,12 @@ impl Service {
         }
         let covered = self.covered(&rollout);
         self.covered.insert(id.clone(), covered);
-        let verdict = rollout.judge(covered, self.now);
+        let observed = self.fleet.reception.observed(self.now);
+        let mut verdict = rollout.judge(covered, observed);
+        self.look_for_outage(id, &verdict);
+        if let Some(softened) = self.fleet.rollouts.get(id).filter(|now| now.outage != rollout.outage) {
+            verdict = softened.judge(covered, observed);
+        }
         let because = verdict.to_string();
         match verdict {
             // Stopping never waits for anybody, and a pause does not protect from a kill.
@@ -43,7 +48,7 @@ impl Service {
 
     /// Judges a rollout as it stands.
     pub fn judge(&self, rollout: &Rollout) -> Verdict {
-        rollout.judge(self.covered(rollout), self.now)
+        rollout.judge(self.covered(rollout), self.fleet.reception.observed(self.now))
     }
 
     /// Returns how many devices a rollout covers.
@@ -51,13 +56,7 @@ impl Service {
         if let Some(known) = self.covered.get(&rollout.id) {
             return *known;
         }
-        let models: Vec<_> = rollout.models.iter().cloned().collect();
-        let covers = |d: &&crate::core::fleet::device::Device| {
-            d.is_active()
-                && d.registry.product == rollout.product
-                && phase::covers(&rollout.plan, &models, &d.registry)
-        };
-        self.fleet.devices.values().filter(covers).count() as u64
+        self.fleet.covered(rollout)
     }
 
     pub(super) fn kill(&mut self, id: &RolloutId, because: String) {
@@ -113,7 +112,7 @@ impl Service {
                 // A trial says hello from the new release too; only its outcome ends it.
                 // After a restore that outcome may be lost: then what it runs is all that there is.
                 Some(attempt) if attempt.lost => d.running < rollout.rc,
-                Some(attempt) => attempt.outcome.is_none() && d.running <= rollout.rc,
+                Some(attempt) => attempt.outcome.is_none() && !attempt.is_silent() && d.running <= rollout.rc,
                 None => d.running < rollout.rc,
             })
             .count();

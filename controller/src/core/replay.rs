@@ -1,0 +1,106 @@
+//! Works every verdict of a ledger out again, from nothing but the facts before it.
+//!
+//! A verdict's frame says what was decided and with which numbers. Here the frames before it are folded, the same
+//! pure judgement is asked, and its line must be the one in the ledger, to the last digit.
+
+use tern_protocol::id::{FleetId, RolloutId};
+
+use super::fact::{Entry, Fact};
+use super::fleet::Fleet;
+use super::rollout::record::Rollout;
+
+/// A ledger that is being replayed.
+#[derive(Debug)]
+pub struct Replay {
+    fleet: Fleet,
+    /// The last phase that opened: a phase that includes nobody hands its reason on to the next.
+    opened: Option<(RolloutId, u64, String)>,
+}
+
+/// What replaying one frame found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// No verdict: a report, a command, a signature.
+    NoVerdict,
+    /// A person decided; there is nothing to work out.
+    ByHand,
+    /// The same verdict, with the same numbers.
+    Same {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The line.
+        verdict: String,
+    },
+    /// Another verdict.
+    Differs {
+        /// The rollout.
+        rollout: RolloutId,
+        /// What the ledger says.
+        ledger: String,
+        /// What follows from the frames before it.
+        replay: String,
+    },
+}
+
+impl Replay {
+    /// Starts before the first frame.
+    pub fn new() -> Self {
+        let id: FleetId = "replay".parse().expect("a valid name");
+        Self { fleet: Fleet::new(id), opened: None }
+    }
+
+    /// Returns what the frames so far add up to; the fleet's name is not among it.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Takes the next frame.
+    pub fn take(&mut self, entry: &Entry) -> Found {
+        let found = match &entry.fact {
+            Fact::Killed { rollout, because } | Fact::Paused { rollout, because } => {
+                self.compare(entry.at, rollout, because)
+            }
+            Fact::PhaseOpened { rollout, because, .. } => {
+                let handed_on = (rollout.clone(), 0, because.clone());
+                if self.opened.as_ref() == Some(&handed_on) {
+                    Found::NoVerdict
+                } else {
+                    self.compare(entry.at, rollout, because)
+                }
+            }
+            _ => Found::NoVerdict,
+        };
+        if let Fact::PhaseOpened { rollout, devices, because, .. } = &entry.fact {
+            self.opened = Some((rollout.clone(), *devices, because.clone()));
+        }
+        self.fleet.apply(entry.at, &entry.fact);
+        found
+    }
+
+    fn compare(&self, at: u64, id: &RolloutId, because: &str) -> Found {
+        // "KILL: by ann", "PROMOTED by ann; …", "started by ann": who did it is the reason.
+        let by_itself = ["KILL: ", "PAUSE: ", "ADVANCE: "].iter().find_map(|word| because.strip_prefix(word));
+        let judged = self.fleet.rollouts.get(id).filter(|rollout| !rollout.phases.is_empty());
+        let (Some(reason), Some(rollout)) = (by_itself, judged) else { return Found::ByHand };
+        if reason.starts_with("by ") {
+            return Found::ByHand;
+        }
+        let replay = self.verdict(at, rollout);
+        let rollout = id.clone();
+        if replay == because {
+            Found::Same { rollout, verdict: replay }
+        } else {
+            Found::Differs { rollout, ledger: because.to_owned(), replay }
+        }
+    }
+
+    fn verdict(&self, at: u64, rollout: &Rollout) -> String {
+        rollout.judge(self.fleet.covered(rollout), self.fleet.reception.observed(at)).to_string()
+    }
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self::new()
+    }
+}
