@@ -42,7 +42,7 @@ fn scene(making: &Making) -> (Lab, Vec<LabDevice>) {
     let (factory, image) = (lab.path("factory.img"), lab.path("new.img"));
     made(&factory, 100_000, 1);
     // The boot loader reads it before it boots it, which leaves time to vanish.
-    made(&image, 16_000_000, 2);
+    made(&image, 40_000_000, 2);
     let make = |number| LabDevice::make(&lab, &format!("cam-{number}"), &factory, making);
     let mut devices: Vec<_> = (0..DEVICES).map(make).collect();
     lab.publish(2, &image);
@@ -103,14 +103,14 @@ fn agents_that_vanish_after_arming_take_their_release_back() {
     assert!(replayed[replayed.len() - 2].contains("KILL: "), "{replayed:?}");
 }
 
-/// Trials run when the service goes away for six early deadlines; every one of them goes back because it reached
+/// Trials run when the service goes away for three early deadlines; every one of them goes back because it reached
 /// nobody. They are offered the release again, and it completes without a pause.
 #[test]
 fn a_service_that_was_away_stops_no_healthy_release() {
     // A trial waits for its answer for as long as its connect deadline, and tries again after a deferral.
     let timing = "connect_deadline = 12.0\ndeferral = 4.0".to_owned();
     let (mut lab, devices) = scene(&Making { soak: 6.0, timing, ..Making::default() });
-    roll_out(&lab, "r2", 10, 60);
+    roll_out(&lab, "r2", 20, 90);
     let on_trial = || {
         let states = devices.iter().filter_map(|device| Records::of(device).journal());
         states.filter(|journal| journal.state.name() == StateName::VerifyPost).count()
