@@ -47,10 +47,7 @@ fn scene(making: &Making) -> (Lab, Vec<LabDevice>) {
     let mut devices: Vec<_> = (0..DEVICES).map(make).collect();
     lab.publish(2, &image);
     devices.iter_mut().for_each(LabDevice::start);
-    wait("the devices to be heard", Duration::from_secs(60), || {
-        let list = lab.json(&["device", "list"]);
-        list.as_array()?.iter().all(|d| d["seen_at"].as_u64() > Some(0)).then_some(())
-    });
+    lab.wait_for_hellos();
     (lab, devices)
 }
 

@@ -136,12 +136,20 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_every_connection_holds_them_for_as_long_as_a_head_may_take() {
-        let limits = Limits { connections: 4, head: Duration::from_millis(500) };
+    fn one_connection_more_than_allowed_waits_until_another_has_ended() {
+        use std::io::ErrorKind::{TimedOut, WouldBlock};
+        let limits = Limits { connections: 4, head: Duration::from_secs(3600) };
         let (_runtime, address) = listening(limits);
-        let mute: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let answer = said(TcpStream::connect(address).unwrap(), WHOLE);
+        let mut mute: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut fifth = TcpStream::connect(address).unwrap();
+        fifth.write_all(WHOLE.as_bytes()).unwrap();
+        fifth.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let waits = fifth.read(&mut [0; 1]).unwrap_err().kind();
+        assert!(matches!(waits, TimedOut | WouldBlock), "it was answered beside four others: {waits}");
+
+        drop(mute.pop());
+
+        let answer = said(fifth, "");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        drop(mute);
     }
 }

@@ -273,6 +273,18 @@ impl Lab {
         self.json(&["rollout", "explain", name])
     }
 
+    /// Waits until every registered device was heard.
+    pub fn wait_for_hellos(&self) {
+        wait_telling(
+            || "the devices to be heard".to_owned(),
+            Duration::from_secs(60),
+            || {
+                let list = self.json(&["device", "list"]);
+                list.as_array()?.iter().all(|device| device["seen_at"].as_u64() > Some(0)).then_some(())
+            },
+        );
+    }
+
     /// Waits until a rollout has this status.
     pub fn wait_for_status(&self, name: &str, status: &str, most: Duration) -> Value {
         let what = format!("rollout {name} to be {status}");

@@ -167,26 +167,9 @@ impl Fleet {
             }
             Fact::RolloutStarted { rollout, product, rc, kind, attempt, salt, plan } => {
                 let models = self.products.get(product).map(|p| p.models_of(*rc)).unwrap_or_default();
-                let record = Rollout {
-                    id: rollout.clone(),
-                    product: product.clone(),
-                    rc: *rc,
-                    kind: *kind,
-                    attempt: *attempt,
-                    salt: *salt,
-                    plan: plan.clone(),
-                    status: Status::Running,
-                    phases: Vec::new(),
-                    models,
-                    series: 0,
-                    first: BTreeMap::new(),
-                    first_bad: BTreeMap::new(),
-                    outage: false,
-                    order: self.rollouts.len() as u64,
-                    started_at: at,
-                    ended_at: None,
-                    because: String::new(),
-                };
+                let fresh = Rollout::new(rollout.clone(), product.clone(), *rc, *salt, plan.clone(), models);
+                let order = self.rollouts.len() as u64;
+                let record = Rollout { kind: *kind, attempt: *attempt, order, started_at: at, ..fresh };
                 self.rollouts.insert(rollout.clone(), record);
             }
             Fact::PhaseOpened { rollout, phase, cuts, devices, because } => {
@@ -229,16 +212,7 @@ impl Fleet {
         }
         record.because = because.to_owned();
         let observed = self.reception.observed(at);
-        let counts = BTreeMap::new();
-        record.phases.push(PhaseRecord {
-            cuts,
-            devices,
-            opened_at: at,
-            observed,
-            counts,
-            judged: BTreeMap::new(),
-            acknowledged: false,
-        });
+        record.phases.push(PhaseRecord::new(cuts, devices, at, observed));
     }
 
     /// Counts what a deadline found of one device; the first finding stands.

@@ -97,7 +97,46 @@ pub struct Rollout {
     pub because: String,
 }
 
+impl PhaseRecord {
+    /// Opens a phase, `observed` on the clock of reception.
+    pub fn new(cuts: BTreeMap<ModelId, Cut>, devices: u64, at: Millis, observed: Millis) -> Self {
+        let (counts, judged) = (BTreeMap::new(), BTreeMap::new());
+        Self { cuts, devices, opened_at: at, observed, counts, judged, acknowledged: false }
+    }
+}
+
 impl Rollout {
+    /// An update that has opened no phase yet: first attempt, first of its fleet, started at 0.
+    pub fn new(
+        id: RolloutId,
+        product: ProductId,
+        rc: u64,
+        salt: Salt,
+        plan: Plan,
+        models: BTreeSet<ModelId>,
+    ) -> Self {
+        Self {
+            id,
+            product,
+            rc,
+            kind: EntryKind::Update,
+            attempt: 1,
+            salt,
+            plan,
+            status: Status::Running,
+            phases: Vec::new(),
+            models,
+            series: 0,
+            first: BTreeMap::new(),
+            first_bad: BTreeMap::new(),
+            outage: false,
+            order: 0,
+            started_at: 0,
+            ended_at: None,
+            because: String::new(),
+        }
+    }
+
     /// Returns the number of the present phase.
     pub fn phase(&self) -> usize {
         self.phases.len().saturating_sub(1)
@@ -297,34 +336,10 @@ mod tests {
 
     fn rollout() -> Rollout {
         let model: ModelId = "m".parse().unwrap();
-        Rollout {
-            id: "r".parse().unwrap(),
-            product: "p".parse().unwrap(),
-            rc: 2,
-            kind: EntryKind::Update,
-            attempt: 1,
-            salt: Salt([0; 16]),
-            plan: Plan::default(),
-            status: Status::Running,
-            phases: vec![PhaseRecord {
-                cuts: BTreeMap::from([(model.clone(), Cut(1))]),
-                devices: 100,
-                opened_at: 0,
-                observed: 0,
-                counts: BTreeMap::new(),
-                judged: BTreeMap::new(),
-                acknowledged: false,
-            }],
-            models: BTreeSet::from([model]),
-            series: 0,
-            first: BTreeMap::new(),
-            first_bad: BTreeMap::new(),
-            outage: false,
-            order: 0,
-            started_at: 0,
-            ended_at: None,
-            because: String::new(),
-        }
+        let cuts = BTreeMap::from([(model.clone(), Cut(1))]);
+        let (id, product, models) = ("r".parse().unwrap(), "p".parse().unwrap(), BTreeSet::from([model]));
+        let phases = vec![PhaseRecord::new(cuts, 100, 0, 0)];
+        Rollout { phases, ..Rollout::new(id, product, 2, Salt([0; 16]), Plan::default(), models) }
     }
 
     #[test]

@@ -3,13 +3,12 @@
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ModelId, ProductId, RolloutId};
 use tern_protocol::position::Salt;
-use tern_protocol::tuf::content::EntryKind;
 
 use super::Service;
 use super::command::{Refusal, RefusalKind, chain, refuse};
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Phase, Plan};
-use crate::core::rollout::record::{Rollout, Status};
+use crate::core::rollout::record::Rollout;
 
 impl Service {
     /// Works out what a plan would do, without doing it: devices newly included by each phase.
@@ -27,7 +26,7 @@ impl Service {
         }
         let id: RolloutId = "preview".parse().expect("a valid name");
         let salt = Salt(self.random().0);
-        let rollout = preview(&id, product, rc, 1, salt, plan.clone(), models, self.now);
+        let rollout = Rollout::new(id, product.clone(), rc, salt, plan.clone(), models);
         let models: Vec<ModelId> = rollout.models.iter().cloned().collect();
         let shuffle = tern_protocol::position::Shuffle::new(salt);
         let devices =
@@ -61,37 +60,4 @@ pub struct PhasePreview {
     pub devices: u64,
     /// Cohort messages that it takes.
     pub cohort_messages: u64,
-}
-
-#[expect(clippy::too_many_arguments, reason = "one value for each field that is not at its start")]
-pub(super) fn preview(
-    id: &RolloutId,
-    product: &ProductId,
-    rc: u64,
-    attempt: u32,
-    salt: Salt,
-    plan: Plan,
-    models: std::collections::BTreeSet<ModelId>,
-    now: u64,
-) -> Rollout {
-    Rollout {
-        id: id.clone(),
-        product: product.clone(),
-        rc,
-        kind: EntryKind::Update,
-        attempt,
-        salt,
-        plan,
-        status: Status::Running,
-        phases: Vec::new(),
-        models,
-        series: 0,
-        first: Default::default(),
-        first_bad: Default::default(),
-        outage: false,
-        order: 0,
-        started_at: now,
-        ended_at: None,
-        because: String::new(),
-    }
 }

@@ -5,7 +5,6 @@ use tern_protocol::position::Salt;
 use tern_protocol::tuf::content::EntryKind;
 
 use super::command::{Outcome, chain, refuse};
-use super::preview::preview;
 use super::{Fact, RefusalKind, Reply, Service};
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::Plan;
@@ -55,7 +54,7 @@ impl Service {
             ));
         }
         let salt = Salt(self.random().0);
-        let preview = preview(&id, &product, rc, attempt, salt, plan.clone(), models, self.now);
+        let preview = Rollout::new(id.clone(), product.clone(), rc, salt, plan.clone(), models);
         let places = self.places(&preview);
         let behind = |place: &phase::Place| {
             self.fleet.devices.get(&place.device).is_some_and(|device| device.running < rc)

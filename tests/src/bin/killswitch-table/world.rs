@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
 use tern_controller::core::rollout::policy::{PhaseRule, Policy};
-use tern_controller::core::rollout::record::{PhaseRecord, Rollout, Status};
+use tern_controller::core::rollout::record::{PhaseRecord, Rollout};
 use tern_controller::core::rollout::silence::Deadline;
 use tern_controller::core::rollout::verdict::Verdict;
 use tern_protocol::id::ModelId;
 use tern_protocol::position::{Cut, Salt};
 use tern_protocol::state::Outcome;
-use tern_protocol::tuf::content::EntryKind;
 use tern_tests::sim::clock::Rng;
 
 use crate::scenario::{Order, Scenario};
@@ -85,39 +84,14 @@ fn device(rank: usize, scenario: &Scenario, rng: &mut Rng) -> Device {
 
 fn rollout(policy: &Policy, model: &ModelId) -> Rollout {
     let rule = PhaseRule { gate: None, soak: Duration::from_secs(24 * 3600) };
-    let phase = PhaseRecord {
-        cuts: BTreeMap::from([(model.clone(), Cut::ALL)]),
-        devices: FLEET as u64,
-        opened_at: 0,
-        observed: 0,
-        counts: BTreeMap::new(),
-        judged: BTreeMap::new(),
-        acknowledged: false,
-    };
-    Rollout {
-        id: "table".parse().expect("a valid name"),
-        product: "table".parse().expect("a valid name"),
-        rc: 1,
-        kind: EntryKind::Update,
-        attempt: 1,
-        salt: Salt([0; 16]),
-        plan: Plan {
-            phases: vec![Phase { reach: Reach::All, rule }],
-            policy: policy.clone(),
-            ..Plan::default()
-        },
-        status: Status::Running,
-        phases: vec![phase],
-        models: BTreeSet::from([model.clone()]),
-        series: 0,
-        first: BTreeMap::new(),
-        first_bad: BTreeMap::new(),
-        outage: false,
-        order: 0,
-        started_at: 0,
-        ended_at: None,
-        because: String::new(),
-    }
+    let cuts = BTreeMap::from([(model.clone(), Cut::ALL)]);
+    let plan =
+        Plan { phases: vec![Phase { reach: Reach::All, rule }], policy: policy.clone(), ..Plan::default() };
+    let id = "table".parse().expect("a valid name");
+    let product = "table".parse().expect("a valid name");
+    let phases = vec![PhaseRecord::new(cuts, FLEET as u64, 0, 0)];
+    let models = BTreeSet::from([model.clone()]);
+    Rollout { phases, ..Rollout::new(id, product, 1, Salt([0; 16]), plan, models) }
 }
 
 /// Plays one run.
