@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tern_protocol::claim::{ClaimError, Token};
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
+use crate::command::Program;
 use crate::health::Probe;
 use crate::hooks::Hook;
 use file::File;
@@ -59,6 +60,8 @@ pub struct Config {
     pub slots: SlotsConfig,
     /// Health probes, in order.
     pub probes: Vec<Probe>,
+    /// Counts what went wrong since it was last asked.
+    pub metrics: Option<Program>,
     /// Hooks, in order.
     pub hooks: Vec<Hook>,
     /// Every wait, already scaled.

@@ -1,5 +1,7 @@
 //! Health probes: the integrator's programs that decide whether a release on trial is well.
 
+use std::collections::BTreeMap;
+
 use crate::command::{Context, Ending, Program, ProgramFailure};
 
 /// A program that exits with 0 when its part of the device is well.
@@ -22,6 +24,21 @@ pub async fn run_probes(probes: &[Probe], context: &Context) -> Result<(), Probe
         }
     }
     Ok(())
+}
+
+/// Asks the integrator's program what went wrong since it was asked last: its last line is a JSON object of counts.
+/// A program that fails, or prints something else, has counted nothing; the log says so.
+pub async fn collect(program: &Program, context: &Context) -> BTreeMap<String, u64> {
+    let finished = program.run(context, &[]).await;
+    let line = finished.output_tail.trim_end().lines().next_back().unwrap_or_default();
+    let counted = match &finished.ending {
+        Ending::Exit(0) => serde_json::from_str(line).map_err(|error| error.to_string()),
+        ending => Err(ending.to_string()),
+    };
+    counted.unwrap_or_else(|error| {
+        tracing::warn!(program = program.name, error, "figures of health could not be read");
+        BTreeMap::new()
+    })
 }
 
 #[cfg(test)]
@@ -52,6 +69,18 @@ mod tests {
 
         assert!(run_probes(&probes, &context("/bin/true")).await.is_ok());
         assert!(run_probes(&[], &context("/bin/true")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn figures_are_the_last_line_and_whatever_is_none_counts_nothing() {
+        let says = |text: &str| probe("figures", &["/bin/sh", "-c", text]);
+        let asked = |text: &'static str| async move { collect(&says(text), &context("/bin/true")).await };
+
+        let counted = asked(r#"echo warming up; echo '{"crashes":2,"drain":41}'"#).await;
+        assert_eq!(counted, BTreeMap::from([("crashes".to_owned(), 2), ("drain".to_owned(), 41)]));
+        for wrong in ["echo none", r#"echo '{"crashes":1}'; exit 1"#, r#"echo '{"crashes":-1}'"#, "true"] {
+            assert!(asked(wrong).await.is_empty(), "{wrong}");
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The loop around the core: messages, jobs and time in, saves, publishes and jobs out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tern_protocol::claim::Token;
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::core::agent::{Agent, Done, Input, Job, Output, Settings};
 use crate::core::timing::Now;
 use crate::device::Device;
-use crate::health::run_probes;
+use crate::health::{collect, run_probes};
 use crate::hooks::{HookRefusal, HookStep, run_hooks};
 use crate::identity::{self, FileIdentity};
 use crate::link::{self, LinkCommand, LinkConfig, LinkEvent};
@@ -45,8 +45,11 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let (commands, events, link) = link::start(link_config);
     let agent = Agent::new(settings(&config, claim), Box::new(identity), durable, trust, seed);
     let (results, finished) = mpsc::channel(16);
-    let shell = Shell { config, device, agent, commands, results, job: None, pending: VecDeque::new() };
-    let ended = shell.run(events, finished).await?;
+    let (figures, collected) = mpsc::channel(1);
+    let pending = VecDeque::new();
+    let shell =
+        Shell { config, device, agent, commands, results, figures, collector: None, job: None, pending };
+    let ended = shell.run(events, finished, collected).await?;
     // Dropping the commands has told the link to say goodbye; it must not hold up a boot for long.
     if tokio::time::timeout(GOODBYE, link).await.is_err() {
         tracing::debug!("the broker did not take our goodbye in time");
@@ -80,6 +83,9 @@ struct Shell {
     agent: Agent,
     commands: mpsc::Sender<LinkCommand>,
     results: mpsc::Sender<(u64, Done)>,
+    figures: mpsc::Sender<BTreeMap<String, u64>>,
+    /// What counts how the device fares, while it does.
+    collector: Option<JoinHandle<()>>,
     /// The job that runs beside the loop; a new one takes its place.
     job: Option<JoinHandle<()>>,
     /// Inputs that came out of outputs.
@@ -91,6 +97,7 @@ impl Shell {
         mut self,
         mut events: mpsc::Receiver<LinkEvent>,
         mut finished: mpsc::Receiver<(u64, Done)>,
+        mut collected: mpsc::Receiver<BTreeMap<String, u64>>,
     ) -> anyhow::Result<Ended> {
         let mut stop = Signals::new()?;
         let facts = self.device.facts()?;
@@ -112,6 +119,7 @@ impl Shell {
                     None => anyhow::bail!("the link has ended"),
                 },
                 done = finished.recv() => done.map(|(job, result)| Input::Done { job, result }),
+                figures = collected.recv() => figures.map(Input::Collected),
                 () = tokio::time::sleep(wait) => Some(Input::Time),
                 () = stop.recv() => {
                     self.say_goodbye().await;
@@ -179,6 +187,7 @@ impl Shell {
                 Output::SettleKeys => identity::settle(&self.config.data_dir)?,
                 Output::ListenAgain => self.command(LinkCommand::Resubscribe).await,
                 Output::Publish { topic, payload } => self.publish(&topic, payload).await,
+                Output::Collect => self.collect(),
                 Output::Write { slot, offset, bytes } => self.device.write(slot, offset, &bytes),
                 Output::Start { job, work } => {
                     if self.start(job, work) {
@@ -254,6 +263,23 @@ impl Shell {
                 }
             }
         });
+    }
+
+    /// Beside jobs: an update does not wait for it.
+    fn collect(&mut self) {
+        if let Some(old) = self.collector.take() {
+            old.abort();
+        }
+        let (program, context, figures) =
+            (self.config.metrics.clone(), self.context(false), self.figures.clone());
+        self.collector = Some(tokio::spawn(async move {
+            let counted = match program {
+                Some(program) => collect(&program, &context).await,
+                None => BTreeMap::new(),
+            };
+            // The loop has ended: nobody needs them.
+            let _ended = figures.send(counted).await;
+        }));
     }
 
     fn hooks(&mut self, job: u64, step: HookStep) {

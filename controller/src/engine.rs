@@ -428,6 +428,8 @@ impl Changed {
             Fact::RolloutStarted { rollout, .. }
             | Fact::OutageSeen { rollout, .. }
             | Fact::PhaseOpened { rollout, .. }
+            | Fact::WaveOpened { rollout, .. }
+            | Fact::HoldBackEnded { rollout, .. }
             | Fact::Paused { rollout, .. }
             | Fact::Resumed { rollout, .. }
             | Fact::Killed { rollout, .. }

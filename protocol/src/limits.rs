@@ -72,6 +72,10 @@ pub const MQTT_PACKET_MAX: usize = 80 * 1024;
 pub const OUTBOX_MAX: usize = 256;
 /// Counter values reserved at once.
 pub const COUNTER_BLOCK: u64 = 256;
+/// Figures of one report of health.
+pub const METRICS_MAX: usize = 16;
+/// Bytes of the name of such a figure.
+pub const METRIC_NAME_MAX: usize = 32;
 /// Text that a device may put into a report as a reason.
 pub const REASON_MAX: usize = 512;
 

@@ -15,7 +15,7 @@ use crate::message::Attempt;
 use crate::position::{Cut, position};
 use crate::tuf::Role;
 use crate::tuf::client::Current;
-use crate::tuf::content::{Arm, ArtifactContent, Entry, EntryKind, listed};
+use crate::tuf::content::{Arm, ArtifactContent, Entry, EntryKind, Schedule, listed};
 use crate::tuf::metadata::Target;
 
 /// What decides about a device's offer.
@@ -54,6 +54,9 @@ pub struct Offer {
     pub arm: Arm,
     /// The device waits hash × spread seconds before its first `get`.
     pub spread: u32,
+    /// When it reports health while others are held back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 /// One payload of an offer.
@@ -221,5 +224,6 @@ fn offer(entry: &Entry, approved: Vec<(Artifact, &ArtifactContent)>) -> Offer {
         artifacts: approved.iter().map(|(artifact, _)| artifact.clone()).collect(),
         arm: entry.arm,
         spread: entry.spread,
+        schedule: entry.schedule,
     }
 }

@@ -225,6 +225,7 @@ fn files() -> [File; 5] {
         salt: salt(),
         cuts: [("b3".parse().unwrap(), Cut(583_847_943_727))].into(),
         hold_back: None,
+        schedule: None,
         list: vec![],
         spread: 0,
         arm: Arm::Acked,

@@ -33,6 +33,9 @@ fn roll_out(lab: &Lab, name: &str, early: u64, last: u64) {
         name,
         "--plan",
         &plan,
+        "--at-once",
+        "--hold-back",
+        "none",
         "--yes",
     ]);
 }

@@ -112,7 +112,19 @@ fn watch_to_its_end(lab: &Lab, rollout: &str) -> Ran {
 /// `rollout plan` says what `rollout start` then does.
 fn roll_out(lab: &Lab, rc: u64, rollout: &str) {
     let rc = rc.to_string();
-    let plan = ["--product", PRODUCT, "--rc", &rc, "--name", rollout, "--phases", PHASES, "--soak", SOAK];
+    let plan = [
+        "--product",
+        PRODUCT,
+        "--rc",
+        &rc,
+        "--name",
+        rollout,
+        "--phases",
+        PHASES,
+        "--soak",
+        SOAK,
+        "--at-once",
+    ];
     let preview = lab.json(&[&["rollout", "plan"][..], &plan].concat());
     let devices: Vec<u64> =
         preview["phases"].as_array().unwrap().iter().map(|phase| count(&phase["devices"])).collect();

@@ -38,6 +38,7 @@ pub(super) struct File {
     slots: Table<SlotsFile>,
     #[serde(default)]
     probes: Vec<Table<ProbeFile>>,
+    metrics: Option<Table<ProbeFile>>,
     #[serde(default)]
     hooks: Vec<Table<HookFile>>,
     #[serde(default)]
@@ -121,6 +122,7 @@ impl File {
         }
         let probes = self.probes.into_iter().map(|Table(p)| program(p.name, p.command, p.deadline));
         let probes = probes.collect::<Result<_, _>>()?;
+        let metrics = self.metrics.map(|Table(m)| program(m.name, m.command, m.deadline)).transpose()?;
         let hook = |Table(h): Table<HookFile>| {
             Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? })
         };
@@ -144,6 +146,7 @@ impl File {
             root: self.root,
             slots: SlotsConfig { dir: slots_dir, capacity: slots.capacity },
             probes,
+            metrics,
             hooks,
             timing: self.timing.0.checked()?,
         })

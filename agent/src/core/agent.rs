@@ -44,6 +44,8 @@ pub struct Agent {
     pub(super) jobs: u64,
     pub(super) job_retry: Backoff,
     pub(super) job_not_before: u64,
+    /// Uptime before which the shell is not asked again how the device fares.
+    pub(super) collect_at: u64,
     looked_at: Now,
     pub(super) out: Vec<Output>,
 }
@@ -80,6 +82,7 @@ impl Agent {
             jobs: 0,
             job_retry,
             job_not_before: 0,
+            collect_at: 0,
             looked_at: Now::default(),
             out: Vec::new(),
         }
@@ -120,6 +123,7 @@ impl Agent {
             Input::LinkDown => self.exchange.link_down(),
             Input::Message { topic, payload } => self.message(&topic, &payload, now),
             Input::Done { job, result } => self.done(job, result, now),
+            Input::Collected(metrics) => self.collected(metrics, now),
             // A deferral may be over.
             Input::Time
                 if matches!(
@@ -134,6 +138,8 @@ impl Agent {
         self.step(&Event::Time, now);
         self.attend_time(now);
         self.attend_trust(now);
+        // What it has to say goes out with the rest.
+        self.attend_comparison(now);
         self.attend_exchange(now);
         self.attend_work(now);
         self.finish()
@@ -145,7 +151,7 @@ impl Agent {
     pub fn wake_at(&self) -> u64 {
         let now = self.looked_at;
         let timing = &self.settings.timing;
-        let mut at = self.exchange.due().min(self.trust_due());
+        let mut at = self.exchange.due().min(self.trust_due()).min(self.comparison_due(now));
         if let Some(download) = self.download.as_ref().filter(|_| self.exchange.is_up()) {
             at = at.min(download.due());
         }
@@ -186,6 +192,7 @@ impl Agent {
         if rebooted {
             self.durable.boot_id.clone_from(&facts.boot_id);
             self.durable.epoch += 1;
+            self.compared_boot(now);
             self.saved = false;
         }
         let components = BTreeMap::from([(self.settings.component.clone(), facts.running_version.clone())]);
@@ -232,6 +239,8 @@ impl Agent {
             let attempt = work.offer.attempt.clone();
             self.exchange.expect(nonce, now.uptime);
             self.durable.outbox.push(ReportKind::Started { nonce, attempt });
+            let offer = work.offer.clone();
+            self.compare_from(&offer, now);
         }
         if let (State::Success { work }, State::Idle { .. }) = (&before, &after) {
             self.durable.floor = self.durable.floor.max(work.offer.floor);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::message::Registry;
 use tern_protocol::tuf::Teachers;
 
+use super::comparison::Compared;
 use super::outbox::Outbox;
 use super::state::State;
 use super::time::TimeFloor;
@@ -39,6 +40,9 @@ pub struct Durable {
     pub enrolled: bool,
     /// Versions of the components that run.
     pub components: BTreeMap<String, String>,
+    /// The comparison that the device takes part in.
+    #[serde(default)]
+    pub compared: Option<Compared>,
 }
 
 impl Default for Durable {
@@ -56,6 +60,7 @@ impl Default for Durable {
             registry: None,
             enrolled: false,
             components: BTreeMap::new(),
+            compared: None,
         }
     }
 }

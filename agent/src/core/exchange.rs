@@ -444,6 +444,9 @@ impl Agent {
             }
             _ => {}
         }
+        if let Some(compared) = &mut self.durable.compared {
+            (compared.since.epoch, compared.counted.epoch) = (at.epoch, at.epoch);
+        }
     }
 
     fn acknowledged(

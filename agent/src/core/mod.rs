@@ -10,6 +10,7 @@
 //! | [`download`] | which packs to ask for next, and which to believe |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
 //! | `reader` | bundles: their dictionary, and those that wait for one |
+//! | `comparison` | what a device owes to the comparison with a control |
 //! | [`durable`] | what the journal keeps |
 //! | [`agent`] | the whole agent as one value: inputs in, outputs out |
 //! | [`port`] | those inputs and outputs, and the device's keys |
@@ -22,6 +23,7 @@
 //! The same core runs on a device, in the fleet simulator and under the power-cut simulation.
 
 pub mod agent;
+mod comparison;
 pub mod download;
 pub mod durable;
 pub mod eligibility;

@@ -1,5 +1,7 @@
 //! What the shell hands to the core and what it gets back: plain values, and the device's keys behind a port.
 
+use std::collections::BTreeMap;
+
 use tern_protocol::bundle::File;
 use tern_protocol::claim::Token;
 use tern_protocol::id::{DeviceId, FleetId};
@@ -95,6 +97,8 @@ pub enum Input {
         /// How.
         result: Done,
     },
+    /// How the device fared since the last time: counts by the name of what was counted.
+    Collected(BTreeMap<String, u64>),
     /// Nothing but time passed.
     Time,
 }
@@ -135,6 +139,8 @@ pub enum Output {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Say how the device fared, with [`Input::Collected`].
+    Collect,
     /// Do this and say how it ended; it replaces the job before it.
     Start {
         /// Number to answer with.

@@ -202,6 +202,7 @@ impl Agent {
             self.step(&Event::Halted, now);
         }
         let Some(selection) = self.selection() else { return };
+        self.consider_control(&selection, now);
         let offered = match selection {
             Selection::Offer(offer) if !self.durable.halted.contains(&offer.attempt.rc) => Some(offer),
             _ => None,
@@ -259,7 +260,7 @@ impl Agent {
 }
 
 /// A base or an update only raises the release; going back needs an entry of kind `revert`.
-fn raises(kind: EntryKind, rc: u64, running: u64) -> bool {
+pub(super) fn raises(kind: EntryKind, rc: u64, running: u64) -> bool {
     match kind {
         EntryKind::Update | EntryKind::Base => rc > running,
         EntryKind::Revert => rc != running,

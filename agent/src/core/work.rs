@@ -1,6 +1,6 @@
 //! Local work: what the state owes, started one job at a time, and what its end means.
 
-use tern_protocol::offer::Artifact;
+use tern_protocol::offer::{Artifact, Offer};
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::agent::{Agent, Done, Job, Output};
@@ -78,7 +78,13 @@ impl Agent {
     }
 
     fn check(&self) -> Option<Event> {
-        let (State::Checking { work }, Some(boot)) = (&self.durable.state, &self.boot) else { return None };
+        let State::Checking { work } = &self.durable.state else { return None };
+        self.eligible(&work.offer)
+    }
+
+    /// Judges whether this device may run a release, now.
+    pub(super) fn eligible(&self, offer: &Offer) -> Option<Event> {
+        let boot = self.boot.as_ref()?;
         let facts = Facts {
             running: boot.running,
             floor: self.durable.floor,
@@ -87,7 +93,7 @@ impl Agent {
             capacity: boot.capacity,
             inactive: boot.inactive.as_ref().map(|artifact| (artifact.root, artifact.length)),
         };
-        Some(eligibility::judge(&work.offer, &facts))
+        Some(eligibility::judge(offer, &facts))
     }
 
     fn attend_effect(&mut self, owed: Option<Effect>, now: Now) {

@@ -162,7 +162,13 @@ mod tests {
         let plan = Plan { phases: steps.iter().map(phase).collect(), ..Plan::default() };
         let previews: Vec<PhasePreview> = steps
             .iter()
-            .map(|step| PhasePreview { phase: phase(step), devices: step.0, cohort_messages: 1 })
+            .map(|step| PhasePreview {
+                phase: phase(step),
+                devices: step.0,
+                cohort_messages: 1,
+                waves: vec![step.0],
+                held_back: 0,
+            })
             .collect();
         warnings(&plan, &previews, devices).join("\n")
     }

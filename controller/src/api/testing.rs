@@ -23,8 +23,10 @@ use super::{ApiState, Images, routes};
 use crate::clock;
 use crate::core::access::{Made, Role, Secret};
 use crate::core::fact::DeviceEntry;
+use crate::core::rollout::hold_back::HoldBack;
 use crate::core::rollout::plan::{Phase, Plan, Reach};
 use crate::core::rollout::policy::PhaseRule;
+use crate::core::rollout::wave::Waves;
 use crate::core::service::{Command, Lives, MintToken, Service};
 use crate::engine::{self, Engine, Works};
 use crate::keys::{self, InitOptions};
@@ -188,7 +190,7 @@ impl World {
     pub(crate) fn request(&self, rc: u64) -> StartRollout {
         let phase = |reach, gate| Phase { reach, rule: PhaseRule { gate, ..PhaseRule::default() } };
         let phases = vec![phase(Reach::Devices(34), Some(0.1)), phase(Reach::All, None)];
-        let plan = Plan { phases, ..Plan::default() };
+        let plan = Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() };
         StartRollout { rollout: None, product: self.product().clone(), rc, attempt: 1, plan }
     }
 

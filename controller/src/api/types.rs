@@ -298,6 +298,9 @@ pub struct RolloutView {
     pub covered: u64,
     /// Counters over all phases.
     pub total: Counts,
+    /// Devices that are held back and compared with the others.
+    #[serde(default)]
+    pub held_back: u64,
     /// Devices by the state that they reported last.
     pub states: BTreeMap<StateName, u64>,
     /// Devices by their outcome, also of those that never started.
@@ -321,8 +324,14 @@ pub struct RolloutView {
 pub struct PhaseView {
     /// Number, from 1.
     pub phase: usize,
-    /// Devices that it newly included; 0 before it opens.
+    /// Devices that it newly includes; 0 before it opens.
     pub devices: u64,
+    /// Those of them that the waves so far have included.
+    #[serde(default)]
+    pub included: u64,
+    /// Waves that are open.
+    #[serde(default)]
+    pub waves: u64,
     /// Gate, if any.
     pub gate: Option<f64>,
     /// Whether it is open.

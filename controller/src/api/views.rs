@@ -126,7 +126,12 @@ pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, 
     let mut outcomes: BTreeMap<Outcome, u64> = BTreeMap::new();
     let mut kill_ms = Vec::new();
     let killed_at = rollout.ended_at.filter(|_| rollout.status == Status::Killed);
+    let mut held_back = 0;
     for attempt in fleet.devices.values().filter_map(|device| device.attempts.get(id)) {
+        if attempt.beside.is_some() {
+            held_back += 1;
+            continue;
+        }
         *states.entry(attempt.state).or_default() += 1;
         if let Some(outcome) = attempt.outcome {
             *outcomes.entry(outcome).or_default() += 1;
@@ -138,9 +143,12 @@ pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, 
     kill_ms.sort_unstable();
     // Before its first phase there is nothing to judge: the service stopped between two frames.
     let active = matches!(rollout.status, Status::Running | Status::Paused) && !rollout.phases.is_empty();
-    let verdict = active.then(|| service.judge(rollout));
-    let explanation = match &verdict {
-        Some(verdict) => verdict.explain(&format!("{id} rc {} phase {}", rollout.rc, rollout.phases.len())),
+    let judged = active.then(|| service.judge(rollout));
+    let explanation = match &judged {
+        Some(judged) => {
+            let subject = format!("{id} rc {} phase {} {}", rollout.rc, rollout.phases.len(), judged.subject);
+            judged.verdict.explain(subject.trim_end())
+        }
         None => rollout.because.clone(),
     };
     let version = fleet
@@ -159,12 +167,13 @@ pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, 
         phases: phases(rollout),
         covered: service.covered(rollout),
         total: rollout.total(),
+        held_back,
         states,
         outcomes,
         kill_ms,
         because: rollout.because.clone(),
         explanation,
-        verdict,
+        verdict: judged.map(|judged| judged.verdict),
         started_at: rollout.started_at,
         ended_at: rollout.ended_at,
     })
@@ -176,6 +185,8 @@ fn phases(rollout: &Rollout) -> Vec<PhaseView> {
         PhaseView {
             phase: index + 1,
             devices: record.map_or(0, |record| record.devices),
+            included: record.map_or(0, |record| record.included),
+            waves: record.map_or(0, |record| record.waves),
             gate: step.rule.gate,
             open: record.is_some(),
             counts: record

@@ -244,6 +244,14 @@ fn said(fact: &Fact) -> String {
             let devices = words::count(*devices, "device");
             format!("rollout {rollout} phase {} opened for {devices}: {because}", phase + 1)
         }
+        Fact::WaveOpened { rollout, wave, devices, because, .. } => {
+            let devices = words::count(*devices, "device");
+            format!("rollout {rollout} wave {wave} opened for {devices}: {because}")
+        }
+        Fact::HoldBackEnded { rollout, devices, because } => {
+            let devices = words::count(*devices, "device");
+            format!("rollout {rollout} lets its control of {devices} go: {because}")
+        }
         Fact::Paused { rollout, because } => format!("rollout {rollout} paused: {because}"),
         Fact::Resumed { rollout, because } => format!("rollout {rollout} resumed: {because}"),
         Fact::Killed { rollout, because } => format!("rollout {rollout} killed: {because}"),

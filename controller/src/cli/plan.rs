@@ -9,8 +9,9 @@ use tern_protocol::id::{CarrierId, ModelId, ProductId, RegionId, RolloutId};
 use super::failure::{Failure, chain};
 use super::output::table;
 use super::{phases, words};
-use crate::api::types::{Preview, StartRollout};
+use crate::api::types::{PhasePreview, Preview, StartRollout};
 use crate::core::rollout::evidence::upper_bound;
+use crate::core::rollout::hold_back::HoldBack;
 use crate::core::rollout::plan::{Phase, Plan};
 
 #[derive(Debug, Args)]
@@ -45,6 +46,15 @@ pub(super) struct Flags {
     /// Watch every phase for at least this long, such as 30m or 12h; a bare number is seconds [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = words::wait)]
     soak: Option<u64>,
+    /// Offer every phase to all its devices at once
+    #[arg(long)]
+    at_once: bool,
+    /// Let at least this much time pass between two waves of a phase, such as 30m [default: 2h]
+    #[arg(long, value_name = "TIME", value_parser = words::wait, conflicts_with = "at_once")]
+    wave_pause: Option<u64>,
+    /// Hold back this share of the devices as control, in percent, or `none` [default: 2]
+    #[arg(long, value_name = "PERCENT", value_parser = words::hold_back)]
+    hold_back: Option<HoldBack>,
     /// Spread the first requests of a phase's devices over this long, such as 10m; a bare number is seconds
     #[arg(long, value_name = "TIME", value_parser = words::short_wait)]
     spread: Option<u32>,
@@ -66,6 +76,9 @@ impl Flags {
         replace(&mut plan.regions, self.region);
         replace(&mut plan.models, self.model);
         replace(&mut plan.carriers, self.carrier);
+        plan.waves.on &= !self.at_once;
+        plan.waves.pause = self.wave_pause.map(Duration::from_secs).or(plan.waves.pause);
+        plan.hold_back = self.hold_back.unwrap_or(plan.hold_back);
         plan.spread = self.spread.unwrap_or(plan.spread);
         plan.check().map_err(|e| Failure::usage(chain(&e), "correct the plan"))?;
         let Self { product, rc, name, attempt, .. } = self;
@@ -106,17 +119,32 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
             phases::reach(*reach),
             step.devices.to_string(),
             rule.gate.map_or_else(|| "none".to_owned(), |gate| format!("< {}", words::percent(gate))),
-            words::seconds(rule.soak.as_secs()),
+            match step.waves.as_slice() {
+                [] | [_] => "at once".to_owned(),
+                waves => format!("{} from {}", waves.len(), waves[0]),
+            },
+            words::seconds(least(&request.plan, step)),
+            step.held_back.to_string(),
             words::bytes(step.devices.saturating_mul(preview.bytes_each)),
             step.cohort_messages.to_string(),
             detects,
         ]
     });
-    let heading = ["phase", "reach", "devices", "gate", "soak", "data", "messages", "would notice failures"];
+    let heading = [
+        "phase",
+        "reach",
+        "devices",
+        "gate",
+        "waves",
+        "takes",
+        "held back",
+        "data",
+        "messages",
+        "would notice failures",
+    ];
     // A phase that includes nobody more is passed over at once.
-    let soaks =
-        preview.phases.iter().filter(|step| step.devices > 0).map(|step| step.phase.rule.soak.as_secs());
-    let soak = soaks.fold(0, u64::saturating_add);
+    let steps = preview.phases.iter().filter(|step| step.devices > 0);
+    let soak = steps.map(|step| least(&request.plan, step)).fold(0, u64::saturating_add);
     let data = preview.devices.saturating_mul(preview.bytes_each);
     let mut text = format!(
         "{} rc {}: {}, {} each, {} in all at most; {} at least\n\n{}\n",
@@ -136,12 +164,18 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
     text
 }
 
+/// Returns the least seconds that a phase takes: its waves, then its soak.
+fn least(plan: &Plan, step: &PhasePreview) -> u64 {
+    let waves = step.waves.len().saturating_sub(1) as u64;
+    let pauses = plan.waves.pause(&plan.policy).as_secs().saturating_mul(waves);
+    pauses.saturating_add(step.phase.rule.soak.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::api::types::PhasePreview;
     use crate::core::rollout::plan::Reach;
 
     #[derive(Parser)]
@@ -217,7 +251,13 @@ mod tests {
         let request = request(&["--phases", "64@5%,10%,all"]).unwrap();
         let steps = request.plan.phases.iter().zip([3, 0, 0]);
         let phases = steps
-            .map(|(phase, devices)| PhasePreview { phase: phase.clone(), devices, cohort_messages: devices })
+            .map(|(phase, devices)| PhasePreview {
+                phase: phase.clone(),
+                devices,
+                cohort_messages: devices,
+                waves: vec![devices],
+                held_back: 0,
+            })
             .collect();
         let preview = Preview { devices: 3, bytes_each: 1, phases, warnings: Vec::new() };
 

@@ -77,7 +77,7 @@ fn a_release_goes_from_an_image_to_its_end_by_typed_commands() {
     let plan = done(&api, "tern rollout plan --product cam --rc 7 --phases 34@10%,64@5%,all");
     assert!(plan.contains("250 devices"), "{plan}");
     assert!(plan.contains("above 9."), "34 clean devices rule out a little less than 10 %: {plan}");
-    done(&api, "tern rollout start --product cam --rc 7 --phases 34@10%,64@5%,all --yes");
+    done(&api, "tern rollout start --product cam --rc 7 --phases 34@10%,64@5%,all --yes --at-once");
     assert!(done(&api, "tern rollout explain cam-7-1").contains("no device has started"));
     done(&api, "tern rollout pause cam-7-1");
     let (paused, line) = typed(&api, "tern rollout watch cam-7-1");

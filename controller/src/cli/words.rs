@@ -2,6 +2,8 @@
 
 use tern_protocol::tuf::time;
 
+use crate::core::rollout::hold_back::HoldBack;
+
 /// "64.0 MiB".
 pub(super) fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -51,6 +53,16 @@ pub(super) fn wait(text: &str) -> Result<u64, String> {
 /// The same for what counts to 2³² at most.
 pub(super) fn short_wait(text: &str) -> Result<u32, String> {
     u32::try_from(wait(text)?).map_err(|_| format!("{text:?} is longer than a century"))
+}
+
+/// Reads "2", "0.5%" or "none" as a control.
+pub(super) fn hold_back(text: &str) -> Result<HoldBack, String> {
+    if text == "none" {
+        return Ok(HoldBack::OFF);
+    }
+    let percent = text.strip_suffix('%').unwrap_or(text).trim().parse();
+    let percent = percent.map_err(|_| format!("{text:?} is no percentage; write a number, or none"))?;
+    Ok(HoldBack { percent, ..HoldBack::default() })
 }
 
 /// Unix milliseconds as a date and time, UTC.

@@ -1,6 +1,6 @@
 //! Facts: what the ledger records, and the only thing that changes the fleet's state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use tern_protocol::bundle::File;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RolloutId};
 use tern_protocol::message::{Registry, ReportKind};
-use tern_protocol::position::{Cut, Salt};
+use tern_protocol::position::{Cut, Position, Salt};
 use tern_protocol::tuf::Role;
 use tern_protocol::tuf::content::EntryKind;
 
@@ -16,6 +16,7 @@ use super::access::{Made, Role as AccessRole, TokenName};
 use super::enrolment::claim::{Approval, Terms};
 use super::enrolment::factory::Vouched;
 use super::fleet::device::Standing;
+use super::rollout::baseline::Baseline;
 use super::rollout::plan::Plan;
 use super::rollout::silence::Deadline;
 
@@ -265,16 +266,59 @@ pub enum Fact {
         salt: Salt,
         /// Parameters.
         plan: Plan,
+        /// How the last good release fared, by model.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        baseline: BTreeMap<ModelId, Baseline>,
+        /// Models that it covers few devices of; they are judged together.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        pooled: BTreeSet<ModelId>,
+        /// Positions from here on are never in a phase before the last: the control is taken from them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reserve: Option<Position>,
     },
-    /// A phase opened.
+    /// A phase opened, with its first wave.
     PhaseOpened {
         /// The rollout.
         rollout: RolloutId,
         /// The phase's number, from 0.
         phase: usize,
+        /// How far its first wave reaches, by model.
+        cuts: BTreeMap<ModelId, Cut>,
+        /// Devices that it newly includes, when all its waves are open.
+        devices: u64,
+        /// How far it will reach then; empty when its first wave is all of it.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        goal: BTreeMap<ModelId, Cut>,
+        /// Devices that its first wave newly includes; absent: all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        included: Option<u64>,
+        /// Positions from here on are held back as control.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held_from: Option<Position>,
+        /// Why, with the numbers.
+        because: String,
+    },
+    /// The next wave of a phase opened.
+    WaveOpened {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The wave's number in its phase, from 1.
+        wave: u64,
         /// How far it reaches, by model.
         cuts: BTreeMap<ModelId, Cut>,
         /// Devices that it newly includes.
+        devices: u64,
+        /// Positions from here on are held back as control.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held_from: Option<Position>,
+        /// Why, with the numbers.
+        because: String,
+    },
+    /// The control is let go: its devices are offered the release like all others.
+    HoldBackEnded {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Devices that it was.
         devices: u64,
         /// Why, with the numbers.
         because: String,

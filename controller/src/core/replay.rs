@@ -60,6 +60,9 @@ impl Replay {
             Fact::Killed { rollout, because } | Fact::Paused { rollout, because } => {
                 self.compare(entry.at, rollout, because)
             }
+            Fact::WaveOpened { rollout, because, .. } | Fact::HoldBackEnded { rollout, because, .. } => {
+                self.compare(entry.at, rollout, because)
+            }
             Fact::PhaseOpened { rollout, because, .. } => {
                 let handed_on = (rollout.clone(), 0, because.clone());
                 if self.opened.as_ref() == Some(&handed_on) {
@@ -79,9 +82,12 @@ impl Replay {
 
     fn compare(&self, at: u64, id: &RolloutId, because: &str) -> Found {
         // "KILL: by ann", "PROMOTED by ann; …", "started by ann": who did it is the reason.
-        let by_itself = ["KILL: ", "PAUSE: ", "ADVANCE: "].iter().find_map(|word| because.strip_prefix(word));
+        let by_itself = because.split_once(": ").filter(|(head, _)| {
+            let word = head.split(' ').next().unwrap_or_default();
+            ["KILL", "PAUSE", "ADVANCE"].contains(&word)
+        });
         let judged = self.fleet.rollouts.get(id).filter(|rollout| !rollout.phases.is_empty());
-        let (Some(reason), Some(rollout)) = (by_itself, judged) else { return Found::ByHand };
+        let (Some((_, reason)), Some(rollout)) = (by_itself, judged) else { return Found::ByHand };
         if reason.starts_with("by ") {
             return Found::ByHand;
         }
@@ -95,7 +101,7 @@ impl Replay {
     }
 
     fn verdict(&self, at: u64, rollout: &Rollout) -> String {
-        rollout.judge(self.fleet.covered(rollout), self.fleet.reception.observed(at)).to_string()
+        rollout.judgement(self.fleet.covered(rollout), self.fleet.reception.observed(at)).to_string()
     }
 }
 

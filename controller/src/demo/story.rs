@@ -20,10 +20,12 @@ use crate::api::types::{
 use crate::cli::demo::DemoArgs;
 use crate::clock;
 use crate::core::fact::DeviceEntry;
+use crate::core::rollout::hold_back::HoldBack;
 use crate::core::rollout::plan::{Phase, Plan, Reach};
 use crate::core::rollout::policy::PhaseRule;
 use crate::core::rollout::record::Status;
 use crate::core::rollout::verdict::{HoldReason, Verdict};
+use crate::core::rollout::wave::Waves;
 use crate::keys;
 use crate::release;
 use crate::token_file;
@@ -154,7 +156,7 @@ fn plan(args: &DemoArgs) -> Plan {
         // Too few devices to prove anything: the gate stays unproven, and an operator takes it upon themselves.
         _ => vec![step(u64::from(args.devices.div_ceil(4)), 0.05), last],
     };
-    Plan { phases, ..Plan::default() }
+    Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() }
 }
 
 fn make_devices(

@@ -80,6 +80,7 @@ impl Product {
             salt: Salt(of("salt").0[..16].try_into().unwrap()),
             cuts: [("ax3000".parse().unwrap(), Cut(583_847_943_727))].into(),
             hold_back: None,
+            schedule: None,
             list: vec![],
             spread: 3600,
             arm: Arm::Acked,

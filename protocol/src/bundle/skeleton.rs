@@ -86,6 +86,7 @@ fn signed_part(role: Role, product: &str) -> Value {
                 salt: Salt([0; 16]),
                 cuts: [(id("a"), Cut(0))].into(),
                 hold_back: None,
+                schedule: None,
                 list: vec![],
                 spread: 0,
                 arm: Arm::Acked,

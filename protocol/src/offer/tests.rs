@@ -63,6 +63,7 @@ fn entry(rollout: &str, rc: u64) -> Entry {
         salt: Salt([5; 16]),
         cuts: [("m1".parse().unwrap(), Cut::ALL)].into(),
         hold_back: None,
+        schedule: None,
         list: vec![],
         spread: 60,
         arm: Arm::Acked,
@@ -103,6 +104,7 @@ fn an_included_device_is_offered_exactly_what_was_signed() {
             floor: 2,
             arm: Arm::Acked,
             spread: 60,
+            schedule: None,
         }
     );
     let text = serde_json::to_string(&offer).unwrap();

@@ -97,6 +97,9 @@ pub struct Entry {
     /// Positions that are held back as control, from (inclusive) to (exclusive).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_back: Option<(Position, Position)>,
+    /// When devices report health while others are held back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Devices included whatever their position: first eight bytes of SHA-256(device id), hex; at most 200.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub list: Vec<String>,
@@ -106,6 +109,30 @@ pub struct Entry {
     /// When a device may arm.
     #[serde(default)]
     pub arm: Arm,
+}
+
+/// When devices report health while a rollout is compared with a control; seconds, each at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u32, u32)", into = "(u32, u32, u32)")]
+pub struct Schedule {
+    /// The early silence deadline.
+    pub early: u32,
+    /// The last silence deadline.
+    pub last: u32,
+    /// In each window of this length both arms report once.
+    pub window: u32,
+}
+
+impl From<(u32, u32, u32)> for Schedule {
+    fn from((early, last, window): (u32, u32, u32)) -> Self {
+        Self { early, last, window }
+    }
+}
+
+impl From<Schedule> for (u32, u32, u32) {
+    fn from(schedule: Schedule) -> Self {
+        (schedule.early, schedule.last, schedule.window)
+    }
 }
 
 /// Returns how a device is written in an entry's list.

@@ -264,6 +264,9 @@ impl Lab {
             phases,
             "--soak",
             &soak,
+            "--at-once",
+            "--hold-back",
+            "none",
             "--yes",
         ]);
     }

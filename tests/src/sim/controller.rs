@@ -457,6 +457,12 @@ impl Controller {
             Fact::PhaseOpened { rollout, phase, devices, because, .. } => {
                 format!("phase {phase} of {rollout} opened for {devices}: {because}")
             }
+            Fact::WaveOpened { rollout, wave, devices, because, .. } => {
+                format!("wave {wave} of {rollout} opened for {devices}: {because}")
+            }
+            Fact::HoldBackEnded { rollout, devices, .. } => {
+                format!("control of {devices} of {rollout} let go")
+            }
             Fact::Paused { rollout, because } => format!("paused {rollout}: {because}"),
             Fact::Resumed { rollout, .. } => format!("resumed {rollout}"),
             Fact::Killed { rollout, because } => format!("killed {rollout}: {because}"),

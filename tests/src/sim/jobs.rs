@@ -1,6 +1,6 @@
 //! What a device does for its agent: saves, publishes, writes, and the jobs that take their time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_agent::core::agent::{Done, Input, Job, Output};
 
@@ -50,6 +50,11 @@ impl Sim {
                     self.send_retained(d, &topics);
                 }
             }
+            Output::Collect => {
+                let figures = self.figures_of(d);
+                let process = self.devices[d].process;
+                self.queue.plan(self.queue.now() + SECOND, Event::Collected { d, process, figures });
+            }
             Output::Publish { topic, payload } => self.send_up(d, topic, payload),
             Output::Write { slot, offset, bytes } => {
                 let offset = usize::try_from(offset).expect("a slot fits into memory");
@@ -58,6 +63,16 @@ impl Sim {
             }
             Output::Start { job, work } => self.start_job(d, job, work),
         }
+    }
+
+    /// What a device counted in a day: everybody crashes now and then.
+    fn figures_of(&mut self, d: usize) -> BTreeMap<String, u64> {
+        let runs_it = self.devices[d].running_rc() > 0;
+        let trial = if runs_it { self.trial_of(d) } else { Trial::Healthy };
+        let crashes = self.rng.chance(if trial == Trial::Crashing { 0.4 } else { 0.03 });
+        let usual = 80 + self.rng.below(60);
+        let drain = if trial == Trial::Thirsty { usual * 2 } else { usual };
+        BTreeMap::from([("crashes".to_owned(), u64::from(crashes)), ("drain".to_owned(), drain)])
     }
 
     fn save_journal(&mut self, d: usize) {

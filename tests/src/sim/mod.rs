@@ -141,6 +141,10 @@ pub enum Trial {
     Looping,
     /// The device never comes up again.
     Bricking,
+    /// It is confirmed, and crashes far more often than the release before.
+    Crashing,
+    /// It is confirmed, and drains the battery.
+    Thirsty,
 }
 
 /// An image that was signed; number 0 is the factory's.
@@ -168,6 +172,7 @@ enum Event {
     ToService { topic: Topic, payload: Vec<u8> },
     Wake { d: usize, process: u64, token: u64 },
     JobEnds { d: usize, process: u64, number: u64 },
+    Collected { d: usize, process: u64, figures: BTreeMap<String, u64> },
     PowerOn { d: usize, process: u64 },
     PowerCut { d: usize, process: u64 },
     Connect { d: usize, process: u64 },
@@ -263,6 +268,9 @@ impl Sim {
             Event::Wake { d, process, token } if self.devices[d].process == process => self.wake(d, token),
             Event::JobEnds { d, process, number } if self.devices[d].process == process => {
                 self.job_ends(d, number);
+            }
+            Event::Collected { d, process, figures } if self.devices[d].process == process => {
+                self.hand_in(d, Input::Collected(figures));
             }
             Event::PowerOn { d, process } if self.devices[d].process == process => self.power_on(d),
             Event::PowerCut { d, process } if self.devices[d].process == process => self.power_cut(d),

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use tern_controller::core::fact::{DeviceEntry, Fact};
+use tern_controller::core::rollout::hold_back::HoldBack;
 use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
 use tern_controller::core::rollout::policy::PhaseRule;
 use tern_controller::core::rollout::record::{Rollout, Status};
+use tern_controller::core::rollout::wave::Waves;
 use tern_controller::core::service::{Command, Input, Output, Refusal, Reply};
 use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::chunk::{RootHasher, root};
@@ -34,7 +36,7 @@ fn name<T: std::str::FromStr>(text: &str) -> T {
 pub fn plan(reaches: &[Reach], soak: u64) -> Plan {
     let rule = PhaseRule { gate: None, soak: Duration::from_secs(soak) };
     let phases = reaches.iter().map(|reach| Phase { reach: *reach, rule: rule.clone() }).collect();
-    Plan { phases, ..Plan::default() }
+    Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() }
 }
 
 /// Returns what the service of another product retains: genuine, fresh, and under that product's own keys.

@@ -147,6 +147,9 @@ fn strike(world: &mut World, target: Target, plan: &Plan, rng: &mut Rng) -> Opti
         plan.phases,
         "--soak",
         "0",
+        "--at-once",
+        "--hold-back",
+        "none",
         "--yes",
     ]);
     let quiet = std::process::Stdio::null;

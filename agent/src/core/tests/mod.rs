@@ -41,6 +41,7 @@ fn offer(rc: u64, attempt: u32) -> Offer {
         floor: 0,
         arm: Arm::Acked,
         spread: 0,
+        schedule: None,
     }
 }
 

@@ -99,6 +99,7 @@ fn entry(rc: u64) -> Entry {
         salt: Salt([5; 16]),
         cuts: ["m1", "m2"].map(|model| (model.parse().unwrap(), Cut::ALL)).into(),
         hold_back: None,
+        schedule: None,
         list: vec![],
         spread: 0,
         arm: Arm::Acked,

@@ -109,7 +109,10 @@ impl Fleet {
                 // The report that ended a start may be among those that are lost; it would hold its gate for ever.
                 let attempts = self.devices.values_mut().flat_map(|device| device.attempts.values_mut());
                 let open = attempts.filter(|attempt| {
-                    attempt.outcome.is_none() && !attempt.withdrawn && !attempt.is_silent()
+                    attempt.outcome.is_none()
+                        && !attempt.withdrawn
+                        && !attempt.is_silent()
+                        && attempt.beside.is_none()
                 });
                 open.for_each(|attempt| attempt.lost = true);
                 let devices: Vec<DeviceId> = self.devices.keys().cloned().collect();

@@ -11,7 +11,7 @@ use super::received::Received;
 use super::tale::Tale;
 use crate::core::enrolment::claim::short;
 use crate::core::fact::Millis;
-use crate::core::rollout::silence::Watch;
+use crate::core::rollout::silence::{Beside, Watch};
 
 /// Anomalies kept per device.
 const ANOMALIES_MAX: usize = 32;
@@ -131,6 +131,12 @@ pub struct AttemptRecord {
     /// Reports that it reached nobody, by number, while it was we who were away: those starts do not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excused: Vec<u64>,
+    /// The last window in which its health was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<u64>,
+    /// It is held back, and stands beside the others as control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
     /// Its start was taken out of the counts, as nobody trusted the device to say how it ends.
     #[serde(default)]
     pub withdrawn: bool,
@@ -163,6 +169,8 @@ impl AttemptRecord {
             changed_at: at,
             watch: None,
             excused: Vec::new(),
+            beside: None,
+            health: None,
             withdrawn: false,
             lost: false,
         }

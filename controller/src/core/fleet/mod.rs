@@ -3,6 +3,7 @@
 mod admission;
 pub mod comparison;
 pub mod device;
+mod health;
 pub mod product;
 pub mod received;
 pub mod reception;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, RolloutId};
 use tern_protocol::position::{Salt, Shuffle};
+use tern_protocol::state::Outcome;
 
 use self::comparison::Comparison;
 use self::device::Device;
@@ -23,8 +25,9 @@ use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
+use super::rollout::control::Side;
 use super::rollout::phase;
-use super::rollout::record::{PhaseRecord, Rollout, Status};
+use super::rollout::record::{Rollout, Status};
 use super::rollout::silence::Deadline;
 
 /// Everything that the ledger says.
@@ -122,8 +125,9 @@ impl Fleet {
             Fact::ReceptionEnded => self.reception.end(),
             Fact::DeadlinePassed { rollout, deadline, heard, silent } => {
                 let found = heard.iter().map(|id| (id, false)).chain(silent.iter().map(|id| (id, true)));
-                for (id, silent) in found {
-                    self.deadline_passed(rollout, *deadline, id, silent);
+                let observed = self.reception.observed(at);
+                for found in found {
+                    self.deadline_passed(rollout, *deadline, found, observed);
                 }
             }
             Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
@@ -165,15 +169,40 @@ impl Fleet {
                     product.take(files);
                 }
             }
-            Fact::RolloutStarted { rollout, product, rc, kind, attempt, salt, plan } => {
+            Fact::RolloutStarted {
+                rollout,
+                product,
+                rc,
+                kind,
+                attempt,
+                salt,
+                plan,
+                baseline,
+                pooled,
+                reserve,
+            } => {
                 let models = self.products.get(product).map(|p| p.models_of(*rc)).unwrap_or_default();
                 let fresh = Rollout::new(rollout.clone(), product.clone(), *rc, *salt, plan.clone(), models);
                 let order = self.rollouts.len() as u64;
-                let record = Rollout { kind: *kind, attempt: *attempt, order, started_at: at, ..fresh };
+                let record = Rollout {
+                    kind: *kind,
+                    attempt: *attempt,
+                    order,
+                    started_at: at,
+                    baseline: baseline.clone(),
+                    pooled: pooled.clone(),
+                    reserve: *reserve,
+                    ..fresh
+                };
                 self.rollouts.insert(rollout.clone(), record);
             }
-            Fact::PhaseOpened { rollout, phase, cuts, devices, because } => {
-                self.phase_opened(at, rollout, *phase, cuts.clone(), *devices, because);
+            Fact::PhaseOpened { rollout, .. }
+            | Fact::WaveOpened { rollout, .. }
+            | Fact::HoldBackEnded { rollout, .. } => {
+                let observed = self.reception.observed(at);
+                if let Some(record) = self.rollouts.get_mut(rollout) {
+                    record.widened(fact, at, observed);
+                }
             }
             Fact::Paused { rollout, because } => self.set_status(at, rollout, Status::Paused, because),
             Fact::Resumed { rollout, because } => {
@@ -196,36 +225,32 @@ impl Fleet {
         }
     }
 
-    fn phase_opened(
-        &mut self,
-        at: Millis,
-        rollout: &RolloutId,
-        phase: usize,
-        cuts: BTreeMap<tern_protocol::id::ModelId, tern_protocol::position::Cut>,
-        devices: u64,
-        because: &str,
-    ) {
-        let Some(record) = self.rollouts.get_mut(rollout) else { return };
-        // A repeated frame opens nothing twice.
-        if phase != record.phases.len() {
-            return;
-        }
-        record.because = because.to_owned();
-        let observed = self.reception.observed(at);
-        record.phases.push(PhaseRecord::new(cuts, devices, at, observed));
-    }
-
     /// Counts what a deadline found of one device; the first finding stands.
-    fn deadline_passed(&mut self, rollout: &RolloutId, deadline: Deadline, id: &DeviceId, silent: bool) {
+    fn deadline_passed(
+        &mut self,
+        rollout: &RolloutId,
+        deadline: Deadline,
+        (id, silent): (&DeviceId, bool),
+        observed: Millis,
+    ) {
         let (Some(device), Some(record)) = (self.devices.get_mut(id), self.rollouts.get_mut(rollout)) else {
             return;
         };
         let Some(attempt) = device.attempts.get_mut(rollout) else { return };
+        let model = &device.registry.model;
+        if let Some(beside) = &mut attempt.beside {
+            beside.again(deadline, observed, self.reception.gaps());
+            return record.compare(model, deadline, (Side::Control, silent), observed);
+        }
         let Some(watch) = attempt.watch.as_mut().filter(|watch| watch.found(deadline).is_none()) else {
             return;
         };
         watch.judge(deadline, silent);
-        record.count_deadline(&device.registry.model, attempt.phase, attempt.series, deadline, silent);
+        record.count_deadline(model, attempt.phase, attempt.series, deadline, silent);
+        if attempt.series == record.series {
+            let reached_nobody = deadline == Deadline::Last && attempt.outcome == Some(Outcome::Unreachable);
+            record.compare(model, deadline, (Side::Treated, silent || reached_nobody), observed);
+        }
     }
 
     fn set_status(&mut self, at: Millis, rollout: &RolloutId, status: Status, because: &str) {

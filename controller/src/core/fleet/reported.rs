@@ -10,7 +10,7 @@ use super::device::{AttemptRecord, Standing};
 use super::tale;
 use crate::core::fact::Millis;
 use crate::core::rollout::record::Status;
-use crate::core::rollout::silence::{Deadline, Watch};
+use crate::core::rollout::silence::{Beside, Deadline, Watch};
 
 /// Trials that a device is excused for; an agent makes three of an attempt.
 const EXCUSED_MAX: usize = 8;
@@ -33,8 +33,16 @@ impl Fleet {
         device.received.insert(n, low);
         device.epoch = device.epoch.max(e);
         // Whoever speaks from a later boot has come up again, whatever it says.
-        for watch in device.attempts.values_mut().filter_map(|attempt| attempt.watch.as_mut()) {
-            watch.heard |= e > watch.epoch;
+        for (rollout, attempt) in &mut device.attempts {
+            if let Some(watch) = &mut attempt.watch {
+                watch.heard |= e > watch.epoch;
+            }
+            // Of the control every word after its beginning says that it is there.
+            if let Some(beside) = attempt.beside.as_mut().filter(|beside| n > beside.n)
+                && let Some(rollout) = self.rollouts.get(rollout)
+            {
+                beside.hear(self.reception.observed(at), &rollout.plan.policy);
+            }
         }
         device.seen_at = Some(at);
         self.reports += 1;
@@ -44,6 +52,11 @@ impl Fleet {
             device.versions = hello.versions;
             device.agent.clone_from(&hello.agent);
             self.heard(id, hello);
+        }
+        if let ReportKind::Health { metrics, .. } = report
+            && !metrics.is_empty()
+        {
+            self.fared(at, id, metrics);
         }
         if let Some(attempt) = report.attempt() {
             self.attempted(at, id, attempt, (e, n, whole, report));
@@ -73,7 +86,14 @@ impl Fleet {
             );
             return;
         }
+        if matches!(report, ReportKind::ControlStart { .. }) {
+            return self.control_began(at, id, attempt, n);
+        }
         let quarantined = device.standing == Standing::Quarantined;
+        // It was held back, and is offered the release like all others now.
+        if device.attempts.get(&attempt.rollout).is_some_and(|record| record.beside.is_some()) {
+            device.attempts.remove(&attempt.rollout);
+        }
         let mut first = false;
         if quarantined && !device.attempts.contains_key(&attempt.rollout) {
             let what = format!("{} about {} in quarantine; not counted", report.word(), attempt.rollout);
@@ -222,5 +242,30 @@ impl Fleet {
         for what in anomalies {
             device.anomaly(at, what);
         }
+    }
+
+    /// A held-back device has passed the check that the others pass before they download: from here on it is exposed
+    /// beside them.
+    fn control_began(&mut self, at: Millis, id: &DeviceId, attempt: &Attempt, n: u64) {
+        let (Some(device), Some(rollout)) =
+            (self.devices.get_mut(id), self.rollouts.get_mut(&attempt.rollout))
+        else {
+            return;
+        };
+        if device.standing != Standing::Active || device.attempts.contains_key(&attempt.rollout) {
+            return;
+        }
+        let position = self.shuffles.of(&rollout.id, rollout.salt).position(id);
+        if !rollout.is_control(&device.registry, position) {
+            let what = format!("control-start about {}, which does not hold it back", attempt.rollout);
+            return device.anomaly(at, what);
+        }
+        let beside = Beside::new(n, self.reception.observed(at), self.reception.gaps());
+        let record = AttemptRecord {
+            beside: Some(beside),
+            ..AttemptRecord::fresh(attempt.attempt, rollout.phase(), at)
+        };
+        device.attempts.insert(attempt.rollout.clone(), record);
+        rollout.control.entry(device.registry.model.clone()).or_default().started += 1;
     }
 }

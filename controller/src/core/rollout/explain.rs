@@ -35,6 +35,17 @@ impl fmt::Display for PauseReason {
 impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Wave { wave, of, included, devices, started, bad, open, pause } => {
+                write!(
+                    f,
+                    "wave {wave} of {of}, {included} of {devices} devices included, {bad} bad of {started} started; "
+                )?;
+                if open < pause {
+                    write!(f, "the next opens {} after this one, {} have passed", span(*pause), span(*open))
+                } else {
+                    write!(f, "the next opens when half of them have started")
+                }
+            }
             Self::NothingStarted => write!(f, "no device has started"),
             Self::Spent { devices } => write!(
                 f,
@@ -69,6 +80,13 @@ impl fmt::Display for HoldReason {
 impl fmt::Display for AdvanceReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Wave { wave, of, bad, started, soaked } => {
+                write!(
+                    f,
+                    "wave {wave} of {of} opens, {bad} bad of {started} started, {} after the one before",
+                    span(*soaked)
+                )
+            }
             Self::Proven { proof, soaked } => {
                 let confidence = percent(1.0 - proof.beta);
                 let below = percent(proof.bound);

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use super::baseline::Baseline;
 use super::counts::Counts;
 use super::evidence::{
     PairEvidence, fewest_to_pass, gate_evidence, gate_threshold, kill_evidence, kill_threshold, rounded,
@@ -20,6 +21,9 @@ use super::policy::{
 };
 use super::verdict::{AdvanceReason, Evidence, HoldReason, KillReason, PauseReason, Proof, Test, Verdict};
 
+/// No claim allows more: a few devices of a former release bound nothing.
+const ALLOWED_MAX: f64 = 0.9;
+
 /// What is known about one stratum of a rollout.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Observed {
@@ -27,13 +31,15 @@ pub struct Observed {
     pub fleet: u64,
     /// Strata that are judged separately; each gets an equal share of `alpha`. 0 counts as 1.
     pub strata: u64,
-    /// Upper bound of the last good release's bad rate in this stratum.
-    pub baseline: Option<f64>,
+    /// How the last good release fared in this stratum.
+    pub baseline: Option<Baseline>,
     /// Counters since the series began, over all phases.
     pub total: Counts,
     /// Bad ones (failed, rolled back) among the first that started, as many as the hard stop looks at.
     pub first_bad: u64,
-    /// Comparisons with a concurrent control.
+    /// Held-back devices whose exposure began.
+    pub controls: u64,
+    /// Comparisons with them.
     pub pairs: Pairs,
     /// A fifth of the region's devices outside the rollout are offline by presence, which nobody vouches for:
     /// it may soften a kill into a pause, and nothing else.
@@ -48,6 +54,27 @@ pub struct Observed {
     pub soaked: Duration,
     /// An operator took it upon themselves to widen a phase that is too small to prove anything.
     pub acknowledged: bool,
+    /// The wave that stands, while there are more to come in this phase.
+    pub wave: Option<Wave>,
+}
+
+/// The last wave that opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wave {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Waves of the phase.
+    pub of: u64,
+    /// Devices that the phase has included so far.
+    pub included: u64,
+    /// Those of them that have begun.
+    pub started: u64,
+    /// How long it has been open, not counting time in which nothing was received.
+    pub open: Duration,
+    /// The least time that it is.
+    pub pause: Duration,
+    /// The next one may open.
+    pub is_over: bool,
 }
 
 /// Comparisons with a concurrent control; absent where there is none.
@@ -75,7 +102,8 @@ pub fn judge(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict
 }
 
 fn kill(policy: &Policy, observed: &Observed) -> Option<KillReason> {
-    let steady = observed.baseline.is_none_or(|baseline| baseline <= HARD_STOP_BASELINE_MAX);
+    let usual = observed.baseline.and_then(|baseline| baseline.seen());
+    let steady = usual.is_none_or(|rate| rate <= HARD_STOP_BASELINE_MAX);
     if let Some(stop) = policy.hard_stop.filter(|_| steady)
         && observed.first_bad >= stop.bad
     {
@@ -101,13 +129,31 @@ fn pause(policy: &Policy, observed: &Observed) -> Option<PauseReason> {
         return Some(PauseReason::Outage(tested.evidence));
     }
     let mut suspicions = all_tests(policy, observed, policy.alpha_pause);
-    suspicions.push(unreachable(policy, observed));
+    // Beside a control it is judged together with silence.
+    if observed.controls < CONTROL_MIN {
+        suspicions.push(unreachable(policy, observed));
+    }
     suspicions.into_iter().find(|t| t.crossed).map(|tested| PauseReason::Evidence(tested.evidence))
 }
 
 fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     let soaked = observed.soaked;
     let n = observed.fresh.judged();
+    if let Some(wave) = observed.wave {
+        let (bad, devices) = (observed.fresh.confirmed_bad(), observed.devices);
+        return if wave.is_over {
+            Verdict::Advance(AdvanceReason::Wave {
+                wave: wave.number + 1,
+                of: wave.of,
+                bad,
+                started: n,
+                soaked: wave.open,
+            })
+        } else {
+            let Wave { number, of, included, started, open, pause, .. } = wave;
+            Verdict::Hold(HoldReason::Wave { wave: number, of, included, devices, started, bad, open, pause })
+        };
+    }
     // After a resumption nobody may be left to start: then only time, or a person, can open the next phase.
     let spent = observed.devices > 0 && observed.spent >= observed.devices;
     if n == 0 && !(spent && phase.gate.is_none()) {
@@ -185,7 +231,7 @@ fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
 
     let silence = |test, pair: Option<PairEvidence>, rule: &SilenceRule, due, silent, weight| {
         // A control that went through the same hours is the better judge of silence.
-        let control = pair.filter(|pair| pair.control().exposure >= CONTROL_MIN);
+        let control = (observed.controls >= CONTROL_MIN).then(|| pair.unwrap_or_default());
         let mut tested = match control {
             Some(pair) => bench.pair(test, &pair, SILENCE_RATIO, weight),
             None => {
@@ -219,15 +265,18 @@ fn unreachable(policy: &Policy, observed: &Observed) -> Tested {
 }
 
 /// Returns the bad rates that the kill test tries to refute, to nine decimals: the ledger then reads back the
-/// very number that was used.
-fn claims(policy: &Policy, baseline: Option<f64>) -> Vec<f64> {
-    let relative = baseline.map(|baseline| {
-        let allowed = baseline.max(BASELINE_MIN) * (1.0 + policy.max_regression);
-        libm::round(allowed * 1e9) / 1e9
+/// very number that was used. A claim that allows more than the other is not worth half the weight.
+fn claims(policy: &Policy, baseline: Option<Baseline>) -> Vec<f64> {
+    let relative = baseline.filter(|baseline| baseline.started > 0).map(|baseline| {
+        let allowed = baseline.bound().max(BASELINE_MIN) * (1.0 + policy.max_regression);
+        libm::round(allowed.min(ALLOWED_MAX) * 1e9) / 1e9
     });
     match (policy.claim, relative) {
         (Claim::Absolute, _) | (_, None) => vec![policy.max_failure_rate],
         (Claim::Relative, Some(relative)) => vec![relative],
+        (Claim::Either, Some(relative)) if relative >= policy.max_failure_rate => {
+            vec![policy.max_failure_rate]
+        }
         (Claim::Either, Some(relative)) => vec![policy.max_failure_rate, relative],
     }
 }

@@ -23,10 +23,34 @@ fn judged(policy: &Policy, observed: &Observed) -> Verdict {
     judge(policy, &PhaseRule::default(), observed)
 }
 
+/// What a thousand devices did with the last good release.
+fn usual(bad: u64) -> Baseline {
+    Baseline { started: 1000, bad }
+}
+
+#[test]
+fn a_release_that_is_worse_than_the_last_good_one_is_killed_below_the_absolute_limit() {
+    let seen = Observed { total: started(2000, 1900, 80), ..observed() };
+    assert!(!matches!(judged(&policy(), &seen), Verdict::Kill(_)), "4 % is below the limit of 5 %");
+
+    let Verdict::Kill(KillReason::Evidence(evidence)) =
+        judged(&policy(), &Observed { baseline: Some(usual(4)), ..seen.clone() })
+    else {
+        panic!("it was 0.4 % before")
+    };
+    assert!(evidence.p > 0.01 && evidence.p < 0.0175, "its upper bound, and a quarter more: {}", evidence.p);
+    assert_eq!(evidence.weight, 0.25, "two claims share the weight");
+    let few = Baseline { started: 30, bad: 0 };
+    let alone = Observed { total: started(100, 0, 22), ..observed() };
+    let (with, without) =
+        (judged(&policy(), &Observed { baseline: Some(few), ..alone.clone() }), judged(&policy(), &alone));
+    assert_eq!(with, without, "what bounds nothing takes no weight");
+}
+
 #[test]
 fn a_bad_release_is_killed_with_its_numbers() {
-    let policy = Policy { claim: Claim::Relative, ..policy() };
-    let seen = Observed { baseline: Some(0.0072), total: started(812, 700, 37), ..observed() };
+    let policy = Policy { max_failure_rate: 0.009, ..policy() };
+    let seen = Observed { total: started(812, 700, 37), ..observed() };
 
     let verdict = judged(&policy, &seen);
 
@@ -151,7 +175,8 @@ fn pair(treated: (u64, u64), control: (u64, u64), rho: f64) -> Option<PairEviden
 fn a_control_that_is_as_silent_replaces_the_one_sample_test() {
     let total = Counts { started: 100, good: 60, due: 100, silent: 40, ..Counts::default() };
     let alone = Observed { total, ..observed() };
-    let with_control = |control| Observed {
+    let with_control = |control: (u64, u64)| Observed {
+        controls: control.1,
         pairs: Pairs { silence: pair((40, 100), control, SILENCE_RATIO), ..Pairs::default() },
         ..alone.clone()
     };
@@ -179,7 +204,7 @@ fn three_bad_of_the_first_ten_stop_unless_the_baseline_is_high() {
     let stop = Verdict::Kill(KillReason::HardStop { bad: 3, first: 10 });
     assert_eq!(judged(&policy(), &seen), stop);
 
-    let used_to_it = Observed { baseline: Some(0.03), ..seen.clone() };
+    let used_to_it = Observed { baseline: Some(usual(30)), ..seen.clone() };
     assert!(!matches!(judged(&policy(), &used_to_it), Verdict::Kill(_)));
     let late = Observed { total: started(400, 397, 3), first_bad: 2, ..observed() };
     assert!(!matches!(judged(&policy(), &late), Verdict::Kill(_)));
@@ -270,10 +295,10 @@ fn strata_share_one_budget() {
 proptest! {
     #[test]
     fn a_verdict_survives_the_ledgers_json(
-        n in 1u64..3000, bad in 0u64..200, silent in 0u64..50, fleet in 10u64..100_000, baseline in 0.0f64..0.05,
+        n in 1u64..3000, bad in 0u64..200, silent in 0u64..50, fleet in 10u64..100_000, baseline in 0u64..50,
     ) {
         let counts = Counts { silent, due: n, ..started(n, n.saturating_sub(bad + silent), bad.min(n)) };
-        let seen = Observed { fleet, baseline: Some(baseline), total: counts, fresh: counts, ..observed() };
+        let seen = Observed { fleet, baseline: Some(usual(baseline)), total: counts, fresh: counts, ..observed() };
 
         let verdict = judged(&policy(), &seen);
 

@@ -3,8 +3,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`plan`] | a rollout's parameters |
+//! | [`wave`] | how a phase opens: a few devices first |
+//! | [`hold_back`] | which devices are kept from a release to be compared with |
+//! | [`control`] | what they are compared by |
+//! | [`baseline`] | how the last good release fared |
 //! | [`phase`] | from the wish of a phase to one cut per hardware model |
-//! | [`record`] | one rollout as the ledger tells it, and its judgement |
+//! | [`record`] | one rollout as the ledger tells it |
+//! | [`judgement`] | what it adds up to, by stratum |
 //! | [`counts`] | what a rollout has seen of its devices |
 //! | [`evidence`] | test martingales over counters |
 //! | [`gate`] | from counters to a verdict |
@@ -12,13 +17,18 @@
 //! | [`silence`] | when a device that started counts as silent |
 //! | [`verdict`] | a decision with the numbers that led to it |
 
+pub mod baseline;
+pub mod control;
 pub mod counts;
 pub mod evidence;
 mod explain;
 pub mod gate;
+pub mod hold_back;
+pub mod judgement;
 pub mod phase;
 pub mod plan;
 pub mod policy;
 pub mod record;
 pub mod silence;
 pub mod verdict;
+pub mod wave;

@@ -50,29 +50,69 @@ pub fn places<'a>(
     places
 }
 
-/// Chooses the cuts of a phase. `before` are the cuts so far; a cut never shrinks. The wanted number is shared
-/// among the models in proportion, at least one device of each while there is one, so that a canary sees every
-/// model.
-pub fn cuts(
-    reach: Reach,
-    places: &[Place],
+/// How many devices a phase newly includes and how far it must reach for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goal {
+    /// How far, by model.
+    pub cuts: BTreeMap<ModelId, Cut>,
+    /// Devices that it newly includes.
+    pub devices: u64,
+}
+
+/// Works out how far a phase reaches; a cut never shrinks. `open` are the places that are not held back, of `fleet`
+/// covered ones. The wanted number is shared among the models in proportion, at least `model_min` of each while there
+/// are so many, so that a canary sees every model.
+pub fn goal(
+    plan: &Plan,
+    phase: usize,
+    (open, fleet): (&[Place], u64),
     models: &BTreeSet<ModelId>,
     before: &BTreeMap<ModelId, Cut>,
+) -> Goal {
+    let included = open.iter().filter(|p| includes(before, p)).count() as u64;
+    let cuts = match plan.phases[phase].reach {
+        Reach::All => models.iter().map(|model| (model.clone(), Cut::ALL)).collect(),
+        Reach::Percent(percent) => {
+            let share = whole((fleet as f64 * percent / 100.0).ceil());
+            // Never a canary without devices, nor one that takes more than half of a tiny fleet for its least.
+            let least = if phase == 0 { plan.canary_min.min(fleet / 2) } else { 0 };
+            cuts(share.max(least).max(1), open, plan.model_min, before)
+        }
+        Reach::Devices(more) => cuts(included.saturating_add(more), open, plan.model_min, before),
+    };
+    let reached = open.iter().filter(|p| includes(&cuts, p)).count() as u64;
+    Goal { cuts, devices: reached - included }
+}
+
+/// Works out how far a wave of `size` more devices reaches on the way to a goal.
+pub fn wave(
+    size: u64,
+    open: &[Place],
+    goal: &BTreeMap<ModelId, Cut>,
+    before: &BTreeMap<ModelId, Cut>,
 ) -> BTreeMap<ModelId, Cut> {
-    let total = places.len() as u64;
-    let included = places.iter().filter(|p| includes(before, p)).count() as u64;
-    let wanted = match reach {
-        Reach::All => return models.iter().map(|model| (model.clone(), Cut::ALL)).collect(),
-        // Never a canary without devices.
-        Reach::Percent(percent) => whole((total as f64 * percent / 100.0).ceil()).max(1),
-        Reach::Devices(more) => included.saturating_add(more),
+    let within: Vec<Place> = open.iter().filter(|p| includes(goal, p)).cloned().collect();
+    let included = within.iter().filter(|p| includes(before, p)).count() as u64;
+    let wanted = included.saturating_add(size);
+    if wanted >= within.len() as u64 {
+        return goal.clone();
     }
-    .min(total);
+    cuts(wanted, &within, 1, before)
+}
+
+/// Chooses cuts that include `wanted` of the places, at least `least` of each model.
+fn cuts(
+    wanted: u64,
+    places: &[Place],
+    least: u64,
+    before: &BTreeMap<ModelId, Cut>,
+) -> BTreeMap<ModelId, Cut> {
+    let wanted = wanted.min(places.len() as u64);
     let mut by_model: BTreeMap<&ModelId, Vec<Position>> = BTreeMap::new();
     for place in places {
         by_model.entry(&place.model).or_default().push(place.position);
     }
-    let shares = share(wanted, by_model.values().map(|positions| positions.len() as u64).collect());
+    let shares = share(wanted, least, by_model.values().map(|positions| positions.len() as u64).collect());
     let mut cuts = before.clone();
     for ((model, positions), count) in by_model.into_iter().zip(shares) {
         let cut = match usize::try_from(count).ok().and_then(|count| positions.get(count)) {
@@ -95,16 +135,16 @@ fn whole(count: f64) -> u64 {
     count as u64
 }
 
-/// Shares `wanted` among groups in proportion to their sizes, by largest remainder, at least one each while it
+/// Shares `wanted` among groups in proportion to their sizes, by largest remainder, at least `least` each while it
 /// lasts.
-fn share(wanted: u64, sizes: Vec<u64>) -> Vec<u64> {
+fn share(wanted: u64, least: u64, sizes: Vec<u64>) -> Vec<u64> {
     let total: u64 = sizes.iter().sum();
     if total == 0 {
         return sizes;
     }
     let exact: Vec<f64> = sizes.iter().map(|size| wanted as f64 * *size as f64 / total as f64).collect();
     let mut shares: Vec<u64> =
-        exact.iter().zip(&sizes).map(|(e, size)| whole(e.floor()).max(1).min(*size)).collect();
+        exact.iter().zip(&sizes).map(|(e, size)| whole(e.floor()).max(least).min(*size)).collect();
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by(|a, b| (exact[*b].fract()).total_cmp(&exact[*a].fract()).then(a.cmp(b)));
     while shares.iter().sum::<u64>() < wanted {
@@ -140,6 +180,8 @@ pub fn new_cohorts(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::rollout::plan::Phase;
+    use crate::core::rollout::policy::PhaseRule;
     use tern_protocol::position::Salt;
 
     fn fleet(models: &[(&str, u32)]) -> (Vec<Place>, BTreeSet<ModelId>) {
@@ -162,6 +204,24 @@ mod tests {
         (placed, names.into_iter().collect())
     }
 
+    fn planned(reaches: &[Reach]) -> Plan {
+        let phase = |reach: &Reach| Phase { reach: *reach, rule: PhaseRule::default() };
+        Plan { phases: reaches.iter().map(phase).collect(), ..Plan::default() }
+    }
+
+    #[test]
+    fn waves_lead_to_the_goal_and_each_includes_as_many_as_it_should() {
+        let (places, models) = fleet(&[("m1", 120), ("m2", 80)]);
+        let goal = goal(&planned(&[Reach::Devices(70)]), 0, (&places, 200), &models, &BTreeMap::new());
+        let (mut cuts, mut counts) = (BTreeMap::new(), Vec::new());
+        for size in [10, 20, 40] {
+            cuts = wave(size, &places, &goal.cuts, &cuts);
+            counts.push(count(&places, &cuts));
+        }
+        assert_eq!((goal.devices, counts), (70, vec![10, 30, 70]));
+        assert_eq!(cuts, goal.cuts);
+    }
+
     fn count(places: &[Place], cuts: &BTreeMap<ModelId, Cut>) -> usize {
         places.iter().filter(|p| includes(cuts, p)).count()
     }
@@ -169,27 +229,35 @@ mod tests {
     #[test]
     fn a_phase_includes_exactly_the_devices_that_were_asked_for() {
         let (places, models) = fleet(&[("m1", 120), ("m2", 80)]);
-        let first = cuts(Reach::Devices(34), &places, &models, &BTreeMap::new());
-        let second = cuts(Reach::Devices(64), &places, &models, &first);
-        let all = cuts(Reach::All, &places, &models, &second);
+        let plan = planned(&[Reach::Devices(34), Reach::Devices(64), Reach::All]);
+        let first = goal(&plan, 0, (&places, 200), &models, &BTreeMap::new()).cuts;
+        let second = goal(&plan, 1, (&places, 200), &models, &first).cuts;
+        let all = goal(&plan, 2, (&places, 200), &models, &second).cuts;
         assert_eq!((count(&places, &first), count(&places, &second), count(&places, &all)), (34, 98, 200));
     }
 
     #[test]
     fn a_canary_sees_every_model_and_is_never_empty() {
         let (places, models) = fleet(&[("common", 500), ("rare", 3)]);
-        let canary = cuts(Reach::Percent(1.0), &places, &models, &BTreeMap::new());
+        let plan = planned(&[Reach::Percent(1.0)]);
+        let canary = goal(&plan, 0, (&places, 503), &models, &BTreeMap::new()).cuts;
+        assert_eq!(count(&places, &canary), 10, "1 % would be six");
         let rare = places.iter().filter(|p| p.model.as_str() == "rare" && includes(&canary, p)).count();
         assert_eq!(rare, 1);
-        let (tiny, models) = fleet(&[("m", 5)]);
-        assert_eq!(count(&tiny, &cuts(Reach::Percent(0.1), &tiny, &models, &BTreeMap::new())), 1);
+        let (tiny, few) = fleet(&[("m", 5)]);
+        assert_eq!(goal(&plan, 0, (&tiny, 5), &few, &BTreeMap::new()).devices, 2, "half of them");
+        let generous = Plan { model_min: 3, ..plan };
+        let canary = goal(&generous, 0, (&places, 503), &models, &BTreeMap::new()).cuts;
+        let rare = places.iter().filter(|p| p.model.as_str() == "rare" && includes(&canary, p)).count();
+        assert_eq!(rare, 3);
     }
 
     #[test]
     fn only_newly_included_cohorts_get_a_message() {
         let (places, models) = fleet(&[("m", 50)]);
-        let first = cuts(Reach::Devices(10), &places, &models, &BTreeMap::new());
-        let second = cuts(Reach::Devices(10), &places, &models, &first);
+        let plan = planned(&[Reach::Devices(10), Reach::Devices(10)]);
+        let first = goal(&plan, 0, (&places, 50), &models, &BTreeMap::new()).cuts;
+        let second = goal(&plan, 1, (&places, 50), &models, &first).cuts;
         assert!(new_cohorts(&places, &first, &first).is_empty());
         assert!(new_cohorts(&places, &first, &second).len() <= 10);
     }

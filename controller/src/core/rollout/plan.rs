@@ -1,9 +1,14 @@
 //! A rollout's parameters: whom, in which steps, under which policy.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{CarrierId, ModelId, RegionId};
+use tern_protocol::tuf::content::Schedule;
 
-use super::policy::{PhaseRule, Policy, PolicyError, WAIT_MAX};
+use super::hold_back::HoldBack;
+use super::policy::{PhaseRule, Policy, PolicyError, WAIT_MAX, wait};
+use super::wave::Waves;
 
 /// Phases of one rollout.
 pub const PHASES_MAX: usize = 20;
@@ -22,6 +27,14 @@ pub struct Plan {
     pub carriers: Vec<CarrierId>,
     /// Budgets, limits and waits.
     pub policy: Policy,
+    /// How a phase opens.
+    pub waves: Waves,
+    /// Whom it is compared with.
+    pub hold_back: HoldBack,
+    /// Fewest devices of a first phase that is given in percent, where the fleet has twice as many.
+    pub canary_min: u64,
+    /// Fewest devices of each hardware model in a phase, where there are so many.
+    pub model_min: u64,
     /// Devices of a wave spread their first request over this many seconds.
     pub spread: u32,
 }
@@ -80,6 +93,22 @@ pub enum PlanError {
         /// What was given, in seconds.
         found: u32,
     },
+    /// Waves that do not grow, or of nobody.
+    #[error("waves need a first of at least 1 device and a factor from 1 to 100, found {first} and {factor}")]
+    Waves {
+        /// Devices of the first.
+        first: u64,
+        /// How they grow.
+        factor: f64,
+    },
+    /// Everybody would be held back, or nobody.
+    #[error(
+        "hold_back.percent must lie above 0 and be at most 10, found {0}; `hold_back = {{ on = false }}` holds nobody back"
+    )]
+    HoldBack(f64),
+    /// Nobody of a model.
+    #[error("model_min must be from 1 to 1000, found {0}")]
+    ModelMin(u64),
     /// A budget or limit is out of range.
     #[error("the policy cannot be used")]
     Policy(#[from] PolicyError),
@@ -99,12 +128,26 @@ impl Default for Plan {
             models: Vec::new(),
             carriers: Vec::new(),
             policy: Policy::default(),
+            waves: Waves::default(),
+            hold_back: HoldBack::default(),
+            canary_min: 10,
+            model_min: 1,
             spread: 0,
         }
     }
 }
 
 impl Plan {
+    /// Returns when devices report health while others are held back.
+    pub fn schedule(&self) -> Schedule {
+        let seconds = |wait: Duration| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1);
+        Schedule {
+            early: seconds(self.policy.silence_early.after),
+            last: seconds(self.policy.silence_deadline.after),
+            window: seconds(self.policy.health_window),
+        }
+    }
+
     /// Checks everything that can be checked without the fleet.
     pub fn check(&self) -> Result<(), PlanError> {
         if self.phases.is_empty() || self.phases.len() > PHASES_MAX {
@@ -124,14 +167,23 @@ impl Plan {
         if u64::from(self.spread) > WAIT_MAX.as_secs() {
             return Err(PlanError::Spread { found: self.spread });
         }
+        let Waves { first, factor, pause, .. } = self.waves;
+        if first == 0 || !(1.0..=100.0).contains(&factor) {
+            return Err(PlanError::Waves { first, factor });
+        }
+        wait("waves.pause", pause.unwrap_or_default())?;
+        if !(self.hold_back.percent > 0.0 && self.hold_back.percent <= 10.0) {
+            return Err(PlanError::HoldBack(self.hold_back.percent));
+        }
+        if !(1..=1000).contains(&self.model_min) {
+            return Err(PlanError::ModelMin(self.model_min));
+        }
         self.policy.check().map_err(PlanError::from)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn phase(reach: Reach) -> Phase {

@@ -43,6 +43,9 @@ pub struct Policy {
     pub silence_early: SilenceRule,
     /// Silence that is allowed at last.
     pub silence_deadline: SilenceRule,
+    /// Health is compared with the control in windows of this length, each device once in each.
+    #[serde(with = "seconds")]
+    pub health_window: Duration,
     /// Stop at this many bad among the first started, whatever the evidence; absent: off.
     pub hard_stop: Option<HardStop>,
     /// Pause at this many bad devices; absent: off.
@@ -126,6 +129,7 @@ impl Default for Policy {
             weights: Weights::default(),
             silence_early: SilenceRule { after: Duration::from_secs(3600), max_rate: 0.20 },
             silence_deadline: SilenceRule { after: Duration::from_secs(6 * 3600), max_rate: 0.02 },
+            health_window: day(),
             hard_stop: Some(HardStop { bad: 3, first: 10 }),
             harm_budget: None,
             gate_timeout: Duration::from_secs(7 * 24 * 3600),
@@ -168,6 +172,10 @@ impl Policy {
         }
         wait("silence_deadline.after", self.silence_deadline.after)?;
         wait("gate_timeout", self.gate_timeout)?;
+        wait("health_window", self.health_window)?;
+        if self.health_window.is_zero() {
+            return Err(PolicyError::Wait { what: "health_window", found: self.health_window });
+        }
         if self.silence_early.after.is_zero() || self.silence_early.after >= self.silence_deadline.after {
             return Err(PolicyError::Deadlines);
         }
@@ -229,7 +237,7 @@ fn rate(what: &'static str, found: f64) -> Result<(), PolicyError> {
     if found > 0.0 && found < 1.0 { Ok(()) } else { Err(PolicyError::Rate { what, found }) }
 }
 
-fn wait(what: &'static str, found: Duration) -> Result<(), PolicyError> {
+pub(super) fn wait(what: &'static str, found: Duration) -> Result<(), PolicyError> {
     if found <= WAIT_MAX { Ok(()) } else { Err(PolicyError::Wait { what, found }) }
 }
 
@@ -249,6 +257,24 @@ pub(crate) mod seconds {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
         u64::deserialize(input).map(Duration::from_secs)
+    }
+}
+
+/// The same where they may be absent.
+pub(crate) mod optional_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => out.serialize_some(&value.as_secs()),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(input)?.map(Duration::from_secs))
     }
 }
 

@@ -1,7 +1,6 @@
-//! One rollout as the ledger tells it, and its judgement.
+//! One rollout as the ledger tells it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ModelId, ProductId, RolloutId};
@@ -10,13 +9,13 @@ use tern_protocol::position::{Cut, Position, Salt};
 use tern_protocol::state::Outcome;
 use tern_protocol::tuf::content::{Arm, Entry, EntryKind};
 
+use super::baseline::Baseline;
+use super::control::{Control, Side};
 use super::counts::Counts;
-use super::gate::{Observed, judge};
 use super::phase;
 use super::plan::Plan;
 use super::silence::Deadline;
-use super::verdict::Verdict;
-use crate::core::fact::Millis;
+use crate::core::fact::{Fact, Millis};
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +36,21 @@ pub enum Status {
 pub struct PhaseRecord {
     /// How far it reaches.
     pub cuts: BTreeMap<ModelId, Cut>,
-    /// Devices that it newly included.
+    /// Devices that it newly includes, when all its waves are open.
     pub devices: u64,
-    /// When it opened, or when the rollout was last resumed in it.
+    /// How far it will reach then; empty when it has from the beginning.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub goal: BTreeMap<ModelId, Cut>,
+    /// Devices that it newly included so far.
+    #[serde(default)]
+    pub included: u64,
+    /// Devices that were included before it.
+    #[serde(default)]
+    pub before: u64,
+    /// Waves that are open.
+    #[serde(default)]
+    pub waves: u64,
+    /// When its last wave opened, or when the rollout was last resumed in it.
     pub opened_at: Millis,
     /// The same on the clock of reception: its soak runs on that.
     #[serde(default)]
@@ -83,6 +94,21 @@ pub struct Rollout {
     pub first: BTreeMap<ModelId, u64>,
     /// Bad ones among the first.
     pub first_bad: BTreeMap<ModelId, u64>,
+    /// Positions from here on are held back as control.
+    #[serde(default)]
+    pub held_from: Option<Position>,
+    /// Positions from here on are in no phase before the last.
+    #[serde(default)]
+    pub reserve: Option<Position>,
+    /// What the held-back devices show beside the others, by model.
+    #[serde(default)]
+    pub control: BTreeMap<ModelId, Control>,
+    /// How the last good release fared, by model.
+    #[serde(default)]
+    pub baseline: BTreeMap<ModelId, Baseline>,
+    /// Models that it covers few devices of; they are judged together.
+    #[serde(default)]
+    pub pooled: BTreeSet<ModelId>,
     /// In this series other devices went away as the silent ones did.
     #[serde(default)]
     pub outage: bool,
@@ -98,10 +124,26 @@ pub struct Rollout {
 }
 
 impl PhaseRecord {
-    /// Opens a phase, `observed` on the clock of reception.
+    /// Opens a phase at once, `observed` on the clock of reception.
     pub fn new(cuts: BTreeMap<ModelId, Cut>, devices: u64, at: Millis, observed: Millis) -> Self {
-        let (counts, judged) = (BTreeMap::new(), BTreeMap::new());
-        Self { cuts, devices, opened_at: at, observed, counts, judged, acknowledged: false }
+        Self {
+            cuts,
+            devices,
+            goal: BTreeMap::new(),
+            included: devices,
+            before: 0,
+            waves: 1,
+            opened_at: at,
+            observed,
+            counts: BTreeMap::new(),
+            judged: BTreeMap::new(),
+            acknowledged: false,
+        }
+    }
+
+    /// Tells whether all its waves are open.
+    pub fn is_open(&self) -> bool {
+        self.goal.is_empty() || self.goal == self.cuts
     }
 }
 
@@ -129,6 +171,11 @@ impl Rollout {
             series: 0,
             first: BTreeMap::new(),
             first_bad: BTreeMap::new(),
+            held_from: None,
+            reserve: None,
+            control: BTreeMap::new(),
+            baseline: BTreeMap::new(),
+            pooled: BTreeSet::new(),
             outage: false,
             order: 0,
             started_at: 0,
@@ -151,6 +198,7 @@ impl Rollout {
     pub fn phase_of(&self, registry: &Registry, position: Position) -> Option<usize> {
         let models: Vec<_> = self.models.iter().cloned().collect();
         let covered = registry.product == self.product && phase::covers(&self.plan, &models, registry);
+        let covered = covered && !self.holds(position);
         let includes =
             |phase: &PhaseRecord| phase.cuts.get(&registry.model).is_some_and(|cut| cut.includes(position));
         if !covered || !self.phases.last().is_some_and(includes) {
@@ -159,10 +207,23 @@ impl Rollout {
         self.phases.iter().position(includes)
     }
 
+    /// Tells whether a position is held back.
+    pub fn holds(&self, position: Position) -> bool {
+        self.held_from.is_some_and(|from| from <= position)
+    }
+
+    /// Tells whether a device is held back as control: it is covered, and so is its model by the waves so far.
+    pub fn is_control(&self, registry: &Registry, position: Position) -> bool {
+        let models: Vec<_> = self.models.iter().cloned().collect();
+        let covered = registry.product == self.product && phase::covers(&self.plan, &models, registry);
+        let reached = self.cuts().get(&registry.model).is_some_and(|cut| *cut != Cut::NONE);
+        covered && reached && self.holds(position)
+    }
+
     /// Tells whether the present phase includes everybody whom the plan covers, newcomers as well.
     pub fn reaches_all(&self) -> bool {
         let cuts = self.cuts();
-        !cuts.is_empty() && cuts.values().all(|cut| *cut == Cut::ALL)
+        self.held_from.is_none() && !cuts.is_empty() && cuts.values().all(|cut| *cut == Cut::ALL)
     }
 
     /// Tells whether devices are offered its release: a completed rollout stays as the base of its regions.
@@ -187,7 +248,8 @@ impl Rollout {
             carriers: self.plan.carriers.clone(),
             salt: self.salt,
             cuts: self.cuts(),
-            hold_back: None,
+            hold_back: self.held_from.map(|from| (from, Position(Cut::ALL.0))),
+            schedule: self.held_from.map(|_| self.plan.schedule()),
             list: Vec::new(),
             spread: self.plan.spread,
             arm: Arm::Acked,
@@ -241,6 +303,35 @@ impl Rollout {
         self.count(model, phase, series, less);
     }
 
+    /// Counts what a silence deadline found of either arm, at a time on the clock of reception; of the treated one
+    /// `bad` includes those that reached nobody.
+    pub fn compare(
+        &mut self,
+        model: &ModelId,
+        deadline: Deadline,
+        (side, bad): (Side, bool),
+        observed: Millis,
+    ) {
+        if self.held_from.is_some() || self.control.contains_key(model) {
+            let control = self.control.entry(model.clone()).or_default();
+            control.due(deadline, side, bad, observed, &self.plan.policy);
+        }
+    }
+
+    /// Counts how a device of either arm fared in a window, at a time on the clock of reception.
+    pub fn compare_health(
+        &mut self,
+        model: &ModelId,
+        side: Side,
+        crashed: bool,
+        drain: Option<u64>,
+        observed: Millis,
+    ) {
+        let policy = &self.plan.policy;
+        let control = self.control.entry(model.clone()).or_default();
+        control.fared(side, crashed, drain, observed, policy);
+    }
+
     /// Counts what a silence deadline found of a device that started in `series`.
     pub fn count_deadline(
         &mut self,
@@ -270,12 +361,54 @@ impl Rollout {
         }
     }
 
+    /// Takes in that a phase or a wave opened, or that the control was let go. A repeated frame opens nothing twice.
+    pub(in crate::core) fn widened(&mut self, fact: &Fact, at: Millis, observed: Millis) {
+        match fact {
+            Fact::PhaseOpened { phase, cuts, devices, goal, included, held_from, because, .. } => {
+                if *phase != self.phases.len() {
+                    return;
+                }
+                self.because.clone_from(because);
+                self.held_from = *held_from;
+                let before = self.phases.iter().map(|phase| phase.included).sum();
+                let whole = PhaseRecord::new(cuts.clone(), *devices, at, observed);
+                let included = included.unwrap_or(*devices);
+                self.phases.push(PhaseRecord { goal: goal.clone(), included, before, ..whole });
+            }
+            Fact::WaveOpened { wave, cuts, devices, held_from, because, .. } => {
+                let Some(phase) = self.phases.last_mut().filter(|phase| phase.waves + 1 == *wave) else {
+                    return;
+                };
+                self.because.clone_from(because);
+                self.held_from = *held_from;
+                phase.cuts.clone_from(cuts);
+                phase.included += devices;
+                phase.waves = *wave;
+                (phase.opened_at, phase.observed) = (at, observed);
+            }
+            Fact::HoldBackEnded { devices, because, .. } => {
+                self.because.clone_from(because);
+                self.held_from = None;
+                if let Some(phase) = self.phases.last_mut() {
+                    phase.devices += devices;
+                    phase.included += devices;
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Begins a new series: what was counted stays for people to see, and is judged no more.
     pub fn resume(&mut self, at: Millis, observed: Millis) {
         self.series += 1;
         self.first.clear();
         self.first_bad.clear();
         self.outage = false;
+        for control in self.control.values_mut() {
+            // What is usual for its model does not begin anew.
+            let Control { started, drain, .. } = control;
+            *control = Control { started: *started, drain: std::mem::take(drain), ..Control::default() };
+        }
         self.phases.iter_mut().for_each(|phase| phase.judged.clear());
         if let Some(phase) = self.phases.last_mut() {
             phase.opened_at = at;
@@ -284,7 +417,7 @@ impl Rollout {
     }
 
     /// Returns what the present series judges of one model, over all phases.
-    fn judged_of(&self, model: &ModelId) -> Counts {
+    pub(super) fn judged_of(&self, model: &ModelId) -> Counts {
         self.phases.iter().filter_map(|phase| phase.judged.get(model)).fold(Counts::default(), |a, b| a + *b)
     }
 
@@ -292,47 +425,12 @@ impl Rollout {
     pub fn total(&self) -> Counts {
         self.phases.iter().flat_map(|phase| phase.counts.values()).fold(Counts::default(), |a, b| a + *b)
     }
-
-    /// Judges the rollout: kills and pauses by hardware model, the gate over the whole phase. `fleet`: devices
-    /// that the plan covers; `observed`: the clock of reception.
-    pub fn judge(&self, fleet: u64, observed: Millis) -> Verdict {
-        let phase = self.phase();
-        let rule = &self.plan.phases[phase.min(self.plan.phases.len() - 1)].rule;
-        let record = &self.phases[phase];
-        let models: BTreeSet<&ModelId> = self.phases.iter().flat_map(|p| p.judged.keys()).collect();
-        let common = Observed {
-            fleet,
-            strata: models.len() as u64,
-            devices: record.devices,
-            soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
-            acknowledged: record.acknowledged,
-            outage: self.outage,
-            ..Observed::default()
-        };
-        for model in models {
-            let observed = Observed {
-                total: self.judged_of(model),
-                first_bad: self.first_bad.get(model).copied().unwrap_or(0),
-                fresh: record.judged.get(model).copied().unwrap_or_default(),
-                ..common.clone()
-            };
-            let verdict = judge(&self.plan.policy, rule, &observed);
-            if matches!(verdict, Verdict::Kill(_) | Verdict::Pause(_)) {
-                return verdict;
-            }
-        }
-        let fresh = record.judged.values().fold(Counts::default(), |a, b| a + *b);
-        let ever = record.counts.values().fold(Counts::default(), |a, b| a + *b);
-        let common = Observed { spent: ever.judged().saturating_sub(fresh.judged()), ..common };
-        // The tests above have spent the budget; here only the gate speaks.
-        let observed = Observed { fresh, ..common };
-        judge(&self.plan.policy, rule, &observed)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::rollout::verdict::Verdict;
 
     fn rollout() -> Rollout {
         let model: ModelId = "m".parse().unwrap();

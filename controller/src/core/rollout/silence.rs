@@ -70,10 +70,7 @@ pub struct Watch {
 impl Watch {
     /// Returns when a deadline passes, on the clock of reception; `gaps` it has had until now.
     pub fn due(&self, deadline: Deadline, policy: &Policy, gaps: u64) -> Millis {
-        let after = millis(deadline.after(policy));
-        let drain = millis(policy.silence_early.after) / 2;
-        let grace = gaps.saturating_sub(self.gaps).saturating_mul(drain).min(after.saturating_mul(2));
-        self.since.saturating_add(after).saturating_add(grace)
+        due(self.since, deadline, policy, gaps.saturating_sub(self.gaps))
     }
 
     /// Tells whether it was our fault that the device reached nobody: of the time since its start we missed a tenth.
@@ -97,6 +94,72 @@ impl Watch {
             Deadline::Last => self.last = Some(silent),
         }
     }
+}
+
+/// What is waited for from a held-back device, again and again while others start beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Number of its `control-start`.
+    pub n: u64,
+    /// As long as the early deadline.
+    pub early: Span,
+    /// As long as the last one; in its first part, as long as the early one, nothing is waited for.
+    pub last: Span,
+}
+
+/// A time in which a held-back device has to say that it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Its beginning, on the clock of reception.
+    pub since: Millis,
+    /// Gaps of reception until then.
+    pub gaps: u64,
+    /// It was heard.
+    pub heard: bool,
+}
+
+impl Beside {
+    /// Begins both spans.
+    pub fn new(n: u64, since: Millis, gaps: u64) -> Self {
+        let span = Span { since, gaps, heard: false };
+        Self { n, early: span, last: span }
+    }
+
+    /// The device was heard.
+    pub(in crate::core) fn hear(&mut self, observed: Millis, policy: &Policy) {
+        self.early.heard = true;
+        self.last.heard |= observed >= self.last.since.saturating_add(millis(policy.silence_early.after));
+    }
+
+    /// Returns the span of a deadline.
+    pub fn span(&self, deadline: Deadline) -> &Span {
+        match deadline {
+            Deadline::Early => &self.early,
+            Deadline::Last => &self.last,
+        }
+    }
+
+    /// Returns when a span ends, on the clock of reception.
+    pub fn due(&self, deadline: Deadline, policy: &Policy, gaps: u64) -> Millis {
+        let span = self.span(deadline);
+        due(span.since, deadline, policy, gaps.saturating_sub(span.gaps))
+    }
+
+    /// Begins a span anew.
+    pub(in crate::core) fn again(&mut self, deadline: Deadline, since: Millis, gaps: u64) {
+        let span = Span { since, gaps, heard: false };
+        match deadline {
+            Deadline::Early => self.early = span,
+            Deadline::Last => self.last = span,
+        }
+    }
+}
+
+/// A deadline, and what gaps of reception add to it.
+fn due(since: Millis, deadline: Deadline, policy: &Policy, gaps: u64) -> Millis {
+    let after = millis(deadline.after(policy));
+    let drain = millis(policy.silence_early.after) / 2;
+    since.saturating_add(after).saturating_add(gaps.saturating_mul(drain).min(after.saturating_mul(2)))
 }
 
 fn millis(time: Duration) -> Millis {

@@ -65,6 +65,27 @@ pub enum PauseReason {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldReason {
+    /// More waves of the phase are to come.
+    Wave {
+        /// The wave that opened last, from 1.
+        wave: u64,
+        /// Waves of the phase.
+        of: u64,
+        /// Devices that the phase has included so far.
+        included: u64,
+        /// Devices of the whole phase.
+        devices: u64,
+        /// Those included that have begun.
+        started: u64,
+        /// Bad, silent or unreachable ones.
+        bad: u64,
+        /// Observed time since it opened.
+        #[serde(with = "seconds")]
+        open: Duration,
+        /// The least time that it is open.
+        #[serde(with = "seconds")]
+        pause: Duration,
+    },
     /// No device of the phase has started.
     NothingStarted,
     /// Every device of the phase had started before the rollout was resumed: nobody is left to prove anything.
@@ -109,6 +130,20 @@ pub enum HoldReason {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdvanceReason {
+    /// The next wave of the phase opens.
+    Wave {
+        /// Its number, from 1.
+        wave: u64,
+        /// Waves of the phase.
+        of: u64,
+        /// Bad, silent or unreachable devices so far.
+        bad: u64,
+        /// Devices that started.
+        started: u64,
+        /// Observed time since the wave before.
+        #[serde(with = "seconds")]
+        soaked: Duration,
+    },
     /// The gate's proof suffices.
     Proven {
         /// What it has.

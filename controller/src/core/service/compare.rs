@@ -4,8 +4,11 @@
 //! data folder that is a copy (the shell sees that). While it goes on, reports are recorded and acknowledged, no nonce
 //! is answered, so nothing is armed, and nothing is signed but kills. Only what is signed is believed.
 
-use tern_protocol::id::{DeviceId, ProductId};
+use std::collections::BTreeMap;
+
+use tern_protocol::id::{DeviceId, ModelId, ProductId};
 use tern_protocol::message::Hello;
+use tern_protocol::position::Cut;
 use tern_protocol::tuf::Role;
 
 use super::command::{Command, Outcome, refuse};
@@ -226,10 +229,11 @@ impl Service {
             };
             let same = rollout.product == *product && rollout.rc == entry.rc && rollout.salt == entry.salt;
             let open = matches!(rollout.status, Status::Running | Status::Paused);
-            let next = rollout.phases.len();
-            if !same || !open || next >= rollout.plan.phases.len() {
+            if !same || !open {
                 continue;
             }
+            let (next, phases) = (rollout.phases.len(), rollout.plan.phases.len());
+            let held_from = entry.hold_back.map(|(from, _)| from);
             let before = rollout.cuts();
             let mut cuts = before.clone();
             for (model, cut) in entry.cuts {
@@ -243,7 +247,26 @@ impl Service {
             let new = |p: &&phase::Place| phase::includes(&cuts, p) && !phase::includes(&before, p);
             let devices = places.iter().filter(new).count() as u64;
             let because = format!("learned from the signed rollout file {version}, which devices hold");
-            self.record(Fact::PhaseOpened { rollout: rollout.id, phase: next, cuts, devices, because });
+            let within = |goal: &BTreeMap<ModelId, Cut>| {
+                cuts.iter().all(|(model, cut)| goal.get(model).is_some_and(|most| cut <= most))
+            };
+            let present = rollout.phases.last().filter(|phase| !phase.is_open() && within(&phase.goal));
+            let rollout = rollout.id.clone();
+            if let Some(wave) = present.map(|phase| phase.waves + 1) {
+                self.record(Fact::WaveOpened { rollout, wave, cuts, devices, held_from, because });
+            } else if next < phases {
+                let (goal, included) = (BTreeMap::new(), None);
+                self.record(Fact::PhaseOpened {
+                    rollout,
+                    phase: next,
+                    cuts,
+                    devices,
+                    goal,
+                    included,
+                    held_from,
+                    because,
+                });
+            }
         }
     }
 }

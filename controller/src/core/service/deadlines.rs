@@ -46,12 +46,11 @@ impl Deadlines {
             return;
         };
         let Some(attempt) = device.attempts.get(rollout).filter(|_| is_active(record)) else { return };
-        for deadline in Deadline::ALL.into_iter().filter(|deadline| is_open(attempt, *deadline)) {
-            let Some(watch) = attempt.watch else { continue };
+        for deadline in Deadline::ALL {
+            let Some(due) = due(attempt, record, deadline, fleet.reception.gaps()) else { continue };
             let awaited = (rollout.clone(), id.clone(), deadline);
             // One that is there is due earlier, and is looked at again when it is.
             if self.known.insert(awaited.clone()) {
-                let due = watch.due(deadline, &record.plan.policy, fleet.reception.gaps());
                 self.open.insert((due, awaited));
             }
         }
@@ -64,7 +63,8 @@ type Found = (Vec<DeviceId>, Vec<DeviceId>);
 impl Service {
     /// Returns since when a device is watched in a rollout.
     pub(super) fn watched(&self, id: &DeviceId, rollout: &RolloutId) -> Option<Millis> {
-        self.fleet.devices.get(id)?.attempts.get(rollout)?.watch.map(|watch| watch.since)
+        let attempt = self.fleet.devices.get(id)?.attempts.get(rollout)?;
+        attempt.beside.map(|beside| beside.early.since).or(attempt.watch.map(|watch| watch.since))
     }
 
     /// A device has said that it started.
@@ -81,6 +81,7 @@ impl Service {
         let gaps = self.fleet.reception.gaps();
         let now = self.fleet.reception.observed(self.now);
         let mut found: BTreeMap<(RolloutId, Deadline), Found> = BTreeMap::new();
+        let mut again = Vec::new();
         while self.deadlines.open.first().is_some_and(|(due, ..)| *due <= now) {
             let Some((_, awaited)) = self.deadlines.open.pop_first() else { break };
             self.deadlines.known.remove(&awaited);
@@ -91,8 +92,7 @@ impl Service {
                 continue;
             };
             let Some(attempt) = device.attempts.get(&rollout).filter(|_| is_active(record)) else { continue };
-            let Some(watch) = attempt.watch.filter(|_| is_open(attempt, deadline)) else { continue };
-            let due = watch.due(deadline, &record.plan.policy, gaps);
+            let Some(due) = due(attempt, record, deadline, gaps) else { continue };
             if due > now {
                 // There was a gap since, or it took its start back and began again.
                 let awaited = (rollout, id, deadline);
@@ -100,9 +100,13 @@ impl Service {
                 self.deadlines.open.insert((due, awaited));
                 continue;
             }
-            let silent = match deadline {
-                Deadline::Early => !watch.heard,
-                Deadline::Last => attempt.tale.sum().outcome.is_none(),
+            let silent = match (&attempt.beside, deadline) {
+                (Some(beside), _) => {
+                    again.push((rollout.clone(), id.clone()));
+                    !beside.span(deadline).heard
+                }
+                (None, Deadline::Early) => attempt.watch.is_some_and(|watch| !watch.heard),
+                (None, Deadline::Last) => attempt.tale.sum().outcome.is_none(),
             };
             let (heard, mute) = found.entry((rollout, deadline)).or_default();
             if silent { mute.push(id) } else { heard.push(id) }
@@ -114,6 +118,10 @@ impl Service {
                 let rollout = rollout.clone();
                 self.record(Fact::DeadlinePassed { rollout, deadline, heard: now_heard, silent: now_silent });
             }
+        }
+        // Held-back devices are waited for again.
+        for (rollout, id) in again {
+            self.deadlines.add(&self.fleet, &id, &rollout);
         }
     }
 
@@ -130,11 +138,15 @@ fn is_active(rollout: &Rollout) -> bool {
     matches!(rollout.status, Status::Running | Status::Paused) && !rollout.phases.is_empty()
 }
 
-/// Tells whether a deadline of a device is still to be judged: its start stands, and nothing has ended it that is
-/// neither good nor bad.
-fn is_open(attempt: &AttemptRecord, deadline: Deadline) -> bool {
+/// Returns when a deadline of a device is to be judged, on the clock of reception: its start stands, and nothing has
+/// ended it that is neither good nor bad. Held-back devices have one after the other.
+fn due(attempt: &AttemptRecord, rollout: &Rollout, deadline: Deadline, gaps: u64) -> Option<Millis> {
+    let policy = &rollout.plan.policy;
+    if let Some(beside) = &attempt.beside {
+        return rollout.held_from.map(|_| beside.due(deadline, policy, gaps));
+    }
     let sum = attempt.tale.sum();
     let neutral = matches!(sum.outcome, Some(Outcome::Recalled | Outcome::Deferred));
-    let found = attempt.watch.and_then(|watch| watch.found(deadline));
-    found.is_none() && sum.begun && !neutral && !attempt.withdrawn
+    let watch = attempt.watch.filter(|watch| watch.found(deadline).is_none())?;
+    (sum.begun && !neutral && !attempt.withdrawn).then(|| watch.due(deadline, policy, gaps))
 }

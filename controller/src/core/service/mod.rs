@@ -20,6 +20,7 @@ mod ingest;
 #[cfg(test)]
 mod ingest_tests;
 mod keys;
+mod offered;
 mod offline;
 mod presence;
 mod present;
@@ -33,15 +34,15 @@ mod steer;
 mod time;
 mod tokens;
 mod verdicts;
+mod widen;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use p256::SecretKey;
 use p256::ecdsa::SigningKey;
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::{ClaimId, DeviceId, ProductId, RegionId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, ProductId, RolloutId};
 use tern_protocol::message::Nonce;
-use tern_protocol::position::Cohort;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::Signer;
 
@@ -198,7 +199,7 @@ pub struct Service {
     /// Nonces to answer at the end of this step, when every verdict is in.
     asks: Vec<(DeviceId, Line, Nonce)>,
     /// Cohort topics that hold something, by product and rollout.
-    cohorts: BTreeMap<(ProductId, RolloutId), BTreeSet<(RegionId, Cohort)>>,
+    cohorts: BTreeMap<(ProductId, RolloutId), offered::Offered>,
     /// Rollouts whose evidence may have changed in this step.
     touched: BTreeSet<RolloutId>,
     refreshed_at: BTreeMap<ProductId, Millis>,

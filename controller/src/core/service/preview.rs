@@ -6,8 +6,9 @@ use tern_protocol::position::Salt;
 
 use super::Service;
 use super::command::{Refusal, RefusalKind, chain, refuse};
+use super::start::reserve;
 use crate::core::rollout::phase;
-use crate::core::rollout::plan::{Phase, Plan};
+use crate::core::rollout::plan::{Phase, Plan, Reach};
 use crate::core::rollout::record::Rollout;
 
 impl Service {
@@ -32,19 +33,29 @@ impl Service {
         let devices =
             self.fleet.devices.iter().filter(|(_, d)| d.is_active() && d.registry.product == *product);
         let places = phase::places(plan, &models, &shuffle, devices.map(|(id, d)| (id, &d.registry)));
-        let mut before = std::collections::BTreeMap::new();
+        let fleet = places.len() as u64;
+        let reserve = reserve(&rollout, &places);
+        let (mut before, mut included) = (std::collections::BTreeMap::new(), 0);
         let mut previews = Vec::new();
-        for step in &plan.phases {
-            let cuts = phase::cuts(step.reach, &places, &rollout.models, &before);
-            let new =
-                places.iter().filter(|p| phase::includes(&cuts, p) && !phase::includes(&before, p)).count();
-            let messages = phase::new_cohorts(&places, &before, &cuts).len();
+        for (number, step) in plan.phases.iter().enumerate() {
+            let end = match (step.reach, reserve) {
+                (Reach::All, _) | (_, None) => places.len(),
+                (_, Some(reserve)) => places.partition_point(|place| place.position < reserve),
+            };
+            let open = &places[..end];
+            let goal = phase::goal(plan, number, (open, fleet), &rollout.models, &before);
+            let messages = phase::new_cohorts(open, &before, &goal.cuts).len();
+            let held = if reserve.is_some() { plan.hold_back.size(fleet, number, goal.devices) } else { 0 };
+            let devices = goal.devices;
             previews.push(PhasePreview {
                 phase: step.clone(),
-                devices: new as u64,
+                devices,
                 cohort_messages: messages as u64,
+                waves: plan.waves.sizes(devices, included),
+                held_back: held,
             });
-            before = cuts;
+            included += devices;
+            before = goal.cuts;
         }
         Ok(previews)
     }
@@ -60,4 +71,10 @@ pub struct PhasePreview {
     pub devices: u64,
     /// Cohort messages that it takes.
     pub cohort_messages: u64,
+    /// Devices of each of its waves.
+    #[serde(default)]
+    pub waves: Vec<u64>,
+    /// Devices that are held back beside it.
+    #[serde(default)]
+    pub held_back: u64,
 }

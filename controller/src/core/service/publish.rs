@@ -1,7 +1,7 @@
 //! Signed files out: what devices should hold is worked out from the fleet, compared with what was signed last,
 //! and signed anew where it differs. A kill that was recorded but not yet signed is completed the same way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tern_protocol::bundle::{Bundle, Dictionary, File};
 use tern_protocol::id::{ProductId, RegionId, RolloutId};
@@ -12,11 +12,11 @@ use tern_protocol::topic::Topic;
 use tern_protocol::tuf::content::{HaltContent, RolloutContent};
 use tern_protocol::tuf::{Pool, Role, Signer, Trusted, TufError, build, sign};
 
+use super::offered::Offered;
 use super::rotation::{Stale, stale};
 use super::{Fact, Service};
 use crate::core::fact::SignedFile;
 use crate::core::fleet::product::Product;
-use crate::core::rollout::phase;
 use crate::core::rollout::record::{Rollout, Status};
 
 /// All that `head` carries.
@@ -196,7 +196,8 @@ impl Service {
         }
         for rollout in rollouts {
             let key = (product.clone(), rollout.id.clone());
-            let topics = self.cohorts.get(&key).cloned().unwrap_or_default();
+            let offered = self.cohorts.get(&key).cloned().unwrap_or_default();
+            let topics = offered.topics.clone();
             let running = rollout.status == Status::Running;
             if rollout.reaches_all() || matches!(rollout.status, Status::Killed | Status::Completed) {
                 for (region, cohort) in topics {
@@ -207,11 +208,12 @@ impl Service {
             } else if rollout.status == Status::Paused {
                 self.publish_cohorts(product, &topics);
             } else if running {
-                let included = self.included_cohorts(&rollout);
-                let new: BTreeSet<_> = included.difference(&topics).cloned().collect();
-                let changed = if self.resumed(&rollout) { included.clone() } else { new };
+                let places = self.places(&rollout);
+                let now = Offered::of(&rollout, &places);
+                let changed =
+                    if self.resumed(&rollout) { now.topics.clone() } else { now.news(&offered, &places) };
                 self.publish_cohorts(product, &changed);
-                self.cohorts.insert(key, included);
+                self.cohorts.insert(key, now);
             }
         }
     }
@@ -223,7 +225,9 @@ impl Service {
     /// `head` carries a rollout from when it reaches everybody; before that its cohort topics do.
     fn head_must_carry(&self, rollout: &Rollout) -> bool {
         self.step.facts.iter().any(|fact| match fact {
-            Fact::PhaseOpened { rollout: id, .. } => *id == rollout.id && rollout.reaches_all(),
+            Fact::PhaseOpened { rollout: id, .. }
+            | Fact::WaveOpened { rollout: id, .. }
+            | Fact::HoldBackEnded { rollout: id, .. } => *id == rollout.id && rollout.reaches_all(),
             Fact::Paused { rollout: id, .. } | Fact::Resumed { rollout: id, .. } => {
                 *id == rollout.id && rollout.reaches_all()
             }
@@ -231,24 +235,6 @@ impl Service {
             Fact::Completed { rollout: id, .. } => *id == rollout.id,
             _ => false,
         })
-    }
-
-    fn included_cohorts(&mut self, rollout: &Rollout) -> BTreeSet<(RegionId, Cohort)> {
-        let places = self.places(rollout);
-        phase::new_cohorts(&places, &BTreeMap::new(), &rollout.cuts())
-    }
-
-    /// Places the devices that a rollout covers.
-    pub(super) fn places(&mut self, rollout: &Rollout) -> Vec<phase::Place> {
-        let models: Vec<_> = rollout.models.iter().cloned().collect();
-        let shuffle = self.fleet.shuffles.of(&rollout.id, rollout.salt).clone();
-        let devices = self
-            .fleet
-            .devices
-            .iter()
-            .filter(|(_, d)| d.registry.product == rollout.product && d.is_active())
-            .map(|(id, d)| (id, &d.registry));
-        phase::places(&rollout.plan, &models, &shuffle, devices)
     }
 
     fn publish_cohorts(&mut self, product: &ProductId, cohorts: &BTreeSet<(RegionId, Cohort)>) {
@@ -293,7 +279,7 @@ impl Service {
         }
         self.publish_head(product);
         let cohorts = self.cohorts.iter().filter(|((of, _), _)| of == product);
-        let cohorts: BTreeSet<_> = cohorts.flat_map(|(_, topics)| topics).cloned().collect();
+        let cohorts: BTreeSet<_> = cohorts.flat_map(|(_, offered)| &offered.topics).cloned().collect();
         self.publish_cohorts(product, &cohorts);
         self.publish_beat(product);
     }
@@ -304,8 +290,8 @@ impl Service {
         for rollout in rollouts {
             let holds = matches!(rollout.status, Status::Running | Status::Paused);
             if holds && !rollout.reaches_all() && !rollout.phases.is_empty() {
-                let included = self.included_cohorts(&rollout);
-                self.cohorts.insert((rollout.product.clone(), rollout.id.clone()), included);
+                let offered = Offered::of(&rollout, &self.places(&rollout));
+                self.cohorts.insert((rollout.product.clone(), rollout.id.clone()), offered);
             }
         }
     }
@@ -359,7 +345,7 @@ impl Service {
 
     /// Returns the topics that carry a rollout besides `head`, for `rollout explain`.
     pub fn cohort_topics(&self, product: &ProductId, rollout: &RolloutId) -> usize {
-        self.cohorts.get(&(product.clone(), rollout.clone())).map_or(0, BTreeSet::len)
+        self.cohorts.get(&(product.clone(), rollout.clone())).map_or(0, |offered| offered.topics.len())
     }
 }
 

@@ -1,14 +1,17 @@
 //! How a rollout starts, and what makes room for it.
 
-use tern_protocol::id::{ProductId, RegionId, RolloutId};
-use tern_protocol::position::Salt;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
+use tern_protocol::position::{Position, Salt};
 use tern_protocol::tuf::content::EntryKind;
 
 use super::command::{Outcome, chain, refuse};
 use super::{Fact, RefusalKind, Reply, Service};
-use crate::core::rollout::phase;
+use crate::core::rollout::baseline::Baseline;
 use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::{Rollout, Status};
+use crate::core::rollout::{hold_back, phase};
 
 impl Service {
     pub(super) fn start(
@@ -69,10 +72,36 @@ impl Service {
         }
         self.supersede(&id, &product, &plan);
         let kind = EntryKind::Update;
-        self.record(Fact::RolloutStarted { rollout: id.clone(), product, rc, kind, attempt, salt, plan });
+        let baseline = self.baseline(&product);
+        let (pooled, reserve) = (pooled(&places), reserve(&preview, &places));
+        self.record(Fact::RolloutStarted {
+            rollout: id.clone(),
+            product,
+            rc,
+            kind,
+            attempt,
+            salt,
+            plan,
+            baseline,
+            pooled,
+            reserve,
+        });
         let rollout = self.fleet.rollouts.get(&id).cloned().expect("it was recorded just now");
         self.open_phase(&rollout, 0, format!("started by {}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} started") })
+    }
+
+    /// Returns how the last release of a product fared that reached everybody.
+    pub(super) fn baseline(&self, product: &ProductId) -> BTreeMap<ModelId, Baseline> {
+        let done = |r: &&Rollout| {
+            r.product == *product && r.status == Status::Completed && r.kind == EntryKind::Update
+        };
+        let last = self.fleet.rollouts.values().filter(done).max_by_key(|r| r.order);
+        let mut baselines: BTreeMap<ModelId, Baseline> = BTreeMap::new();
+        for (model, counts) in last.into_iter().flat_map(|r| &r.phases).flat_map(|phase| &phase.counts) {
+            *baselines.entry(model.clone()).or_default() += Baseline::of(counts);
+        }
+        baselines
     }
 
     /// A rollout that reaches everybody and has nobody on the way waits only for devices that are away; it must
@@ -98,6 +127,26 @@ impl Service {
             self.record(Fact::Completed { rollout, because });
         }
     }
+}
+
+/// Fewer covered devices of a model are judged together with those of other such models.
+const STRATUM_MIN: u64 = 20;
+
+/// Returns the models that a rollout covers few devices of.
+pub(super) fn pooled(places: &[phase::Place]) -> BTreeSet<ModelId> {
+    let mut counts: BTreeMap<&ModelId, u64> = BTreeMap::new();
+    for place in places {
+        *counts.entry(&place.model).or_default() += 1;
+    }
+    counts.into_iter().filter(|(_, count)| *count < STRATUM_MIN).map(|(model, _)| model.clone()).collect()
+}
+
+/// Returns from where on positions are kept for the control, in whichever phase it is largest.
+pub(super) fn reserve(rollout: &Rollout, places: &[phase::Place]) -> Option<Position> {
+    let (plan, fleet) = (&rollout.plan, places.len() as u64);
+    let canary = phase::goal(plan, 0, (places, fleet), &rollout.models, &BTreeMap::new()).devices;
+    let largest = (0..plan.phases.len()).map(|phase| plan.hold_back.size(fleet, phase, canary)).max();
+    hold_back::from(places, largest.unwrap_or(0))
 }
 
 /// Tells whether a rollout reaches everybody and nobody is on the way.

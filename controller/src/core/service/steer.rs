@@ -48,13 +48,18 @@ impl Service {
             let what = format!("rollout {id} is in phase {now}, not in phase {saw} as you saw it");
             return Err(refuse(RefusalKind::Conflict, what, "look again with `tern rollout explain`"));
         }
-        if rollout.phases.len() >= rollout.plan.phases.len() {
+        if rollout.phases.len() >= rollout.plan.phases.len() && rollout.held_from.is_none() {
             let what = format!("rollout {id} is in its last phase");
             return Err(refuse(RefusalKind::Conflict, what, "nothing is left to promote to"));
         }
         let verdict = self.judge(&rollout);
         self.advance(&rollout, format!("PROMOTED by {}; it stood at: {verdict}", self.actor()));
-        Ok(Reply::Done { what: format!("rollout {id} promoted to phase {}", from_phase + 1) })
+        let what = if from_phase < rollout.plan.phases.len() {
+            format!("rollout {id} promoted to phase {}", from_phase + 1)
+        } else {
+            format!("rollout {id} offers its release to those it had held back")
+        };
+        Ok(Reply::Done { what })
     }
 
     pub(super) fn kill_by_hand(&mut self, id: &RolloutId, reason: &str) -> Outcome {

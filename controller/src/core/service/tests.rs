@@ -10,7 +10,9 @@ use tern_protocol::message::Registry;
 use super::{Command, Input, Lives, Output, Refusal, RefusalKind, Reply, Service, Step};
 use crate::core::fact::DeviceEntry;
 use crate::core::fleet::Fleet;
+use crate::core::rollout::hold_back::HoldBack;
 use crate::core::rollout::plan::{Phase, Plan, Reach};
+use crate::core::rollout::wave::Waves;
 use crate::keys::{self, InitOptions};
 use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
 
@@ -111,7 +113,7 @@ impl Scene {
     fn start(&mut self, name: &str, rc: u64) -> Result<Reply, Refusal> {
         let phases = vec![Phase { reach: Reach::All, rule: Default::default() }];
         let (rollout, product) = (name.parse().unwrap(), self.product.clone());
-        let plan = Plan { phases, ..Plan::default() };
+        let plan = Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() };
         self.command(Command::Start { rollout, product, rc, attempt: 1, plan })
     }
 

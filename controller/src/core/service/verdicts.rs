@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tern_protocol::id::RolloutId;
 
 use super::{Fact, Service};
+use crate::core::rollout::judgement::Judgement;
 use crate::core::rollout::phase;
 use crate::core::rollout::record::{Rollout, Status};
 use crate::core::rollout::verdict::Verdict;
@@ -27,28 +28,28 @@ impl Service {
         let covered = self.covered(&rollout);
         self.covered.insert(id.clone(), covered);
         let observed = self.fleet.reception.observed(self.now);
-        let mut verdict = rollout.judge(covered, observed);
-        self.look_for_outage(id, &verdict);
+        let mut judgement = rollout.judgement(covered, observed);
+        self.look_for_outage(id, &judgement.verdict);
         if let Some(softened) = self.fleet.rollouts.get(id).filter(|now| now.outage != rollout.outage) {
-            verdict = softened.judge(covered, observed);
+            judgement = softened.judgement(covered, observed);
         }
-        let because = verdict.to_string();
-        match verdict {
+        let because = judgement.to_string();
+        match judgement.verdict {
             // Stopping never waits for anybody, and a pause does not protect from a kill.
             Verdict::Kill(_) => self.kill(id, because),
             Verdict::Pause(_) if rollout.status == Status::Running => {
                 self.note(format!("rollout {id}: {because}"));
                 self.record(Fact::Paused { rollout: id.clone(), because });
             }
-            Verdict::Advance(_) if rollout.status == Status::Running => self.advance(&rollout, because),
+            Verdict::Advance(_) if rollout.status == Status::Running => self.widen(&rollout, because),
             _ => {}
         }
         self.complete(id);
     }
 
     /// Judges a rollout as it stands.
-    pub fn judge(&self, rollout: &Rollout) -> Verdict {
-        rollout.judge(self.covered(rollout), self.fleet.reception.observed(self.now))
+    pub fn judge(&self, rollout: &Rollout) -> Judgement {
+        rollout.judgement(self.covered(rollout), self.fleet.reception.observed(self.now))
     }
 
     /// Returns how many devices a rollout covers.
@@ -63,29 +64,6 @@ impl Service {
         self.note(format!("rollout {id}: {because}"));
         // Signing follows in the same step; a restart in between completes it before any report is read.
         self.record(Fact::Killed { rollout: id.clone(), because });
-    }
-
-    pub(super) fn advance(&mut self, rollout: &Rollout, because: String) {
-        let mut rollout = rollout.clone();
-        while rollout.phases.len() < rollout.plan.phases.len() {
-            self.open_phase(&rollout, rollout.phases.len(), because.clone());
-            let Some(opened) = self.fleet.rollouts.get(&rollout.id) else { return };
-            // A phase that includes nobody new can prove nothing, and would wait for its first start for ever.
-            if opened.phases.last().is_none_or(|phase| phase.devices > 0) {
-                return;
-            }
-            rollout = opened.clone();
-        }
-    }
-
-    pub(super) fn open_phase(&mut self, rollout: &Rollout, phase: usize, because: String) {
-        let places = self.places(rollout);
-        let before = rollout.cuts();
-        let cuts = phase::cuts(rollout.plan.phases[phase].reach, &places, &rollout.models, &before);
-        let new = places.iter().filter(|p| phase::includes(&cuts, p) && !phase::includes(&before, p)).count();
-        self.note(format!("rollout {}: phase {} opens for {new} devices: {because}", rollout.id, phase + 1));
-        let devices = new as u64;
-        self.record(Fact::PhaseOpened { rollout: rollout.id.clone(), phase, cuts, devices, because });
     }
 
     /// A rollout that reaches everybody is complete when every device that it covers has come to an end.

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tern_controller::core::rollout::hold_back::HoldBack;
 use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
 use tern_controller::core::rollout::policy::{PhaseRule, Policy};
 use tern_controller::core::rollout::record::{PhaseRecord, Rollout};
 use tern_controller::core::rollout::silence::Deadline;
 use tern_controller::core::rollout::verdict::Verdict;
+use tern_controller::core::rollout::wave::Waves;
 use tern_protocol::id::ModelId;
 use tern_protocol::position::{Cut, Salt};
 use tern_protocol::state::Outcome;
@@ -85,8 +87,13 @@ fn device(rank: usize, scenario: &Scenario, rng: &mut Rng) -> Device {
 fn rollout(policy: &Policy, model: &ModelId) -> Rollout {
     let rule = PhaseRule { gate: None, soak: Duration::from_secs(24 * 3600) };
     let cuts = BTreeMap::from([(model.clone(), Cut::ALL)]);
-    let plan =
-        Plan { phases: vec![Phase { reach: Reach::All, rule }], policy: policy.clone(), ..Plan::default() };
+    let plan = Plan {
+        phases: vec![Phase { reach: Reach::All, rule }],
+        policy: policy.clone(),
+        waves: Waves::OFF,
+        hold_back: HoldBack::OFF,
+        ..Plan::default()
+    };
     let id = "table".parse().expect("a valid name");
     let product = "table".parse().expect("a valid name");
     let phases = vec![PhaseRecord::new(cuts, FLEET as u64, 0, 0)];

@@ -1,0 +1,49 @@
+//! Health: what devices counted about themselves, in both arms of a comparison.
+//!
+//! Each device counts once in a window, however often it crashed: a few devices that crash all day long would drown
+//! everything else. A drain is large when it exceeds what nine in ten days of held-back devices did before.
+
+use std::collections::BTreeMap;
+
+use tern_protocol::id::DeviceId;
+use tern_protocol::state::Outcome;
+
+use super::Fleet;
+use crate::core::fact::Millis;
+use crate::core::rollout::control::Side;
+use crate::core::rollout::record::Status;
+
+/// Figures that count what should never happen.
+const CRASHES: [&str; 4] = ["crashes", "panics", "watchdog-resets", "modem-resets"];
+/// Boots in a window that are a boot loop; an update takes one, a rollback another.
+const BOOT_LOOP: u64 = 4;
+/// Battery that was used, in tenths of a percent a day.
+const DRAIN: &str = "drain";
+
+impl Fleet {
+    /// Takes in a device's health, for every rollout in which it is compared.
+    pub(super) fn fared(&mut self, at: Millis, id: &DeviceId, metrics: &BTreeMap<String, u64>) {
+        let Some(device) = self.devices.get_mut(id) else { return };
+        let observed = self.reception.observed(at);
+        let count = |name: &str| metrics.get(name).copied().unwrap_or(0);
+        let crashed = CRASHES.iter().any(|name| count(name) > 0) || count("boots") >= BOOT_LOOP;
+        for (rollout, attempt) in &mut device.attempts {
+            let side = match attempt.outcome {
+                _ if attempt.beside.is_some() => Side::Control,
+                Some(Outcome::Success) => Side::Treated,
+                _ => continue,
+            };
+            let Some(rollout) = self.rollouts.get_mut(rollout) else { continue };
+            let active = matches!(rollout.status, Status::Running | Status::Paused);
+            let length =
+                u64::try_from(rollout.plan.policy.health_window.as_millis()).unwrap_or(u64::MAX).max(1);
+            let window = observed / length;
+            if !active || attempt.health.is_some_and(|counted| counted >= window) {
+                continue;
+            }
+            attempt.health = Some(window);
+            let model = &device.registry.model;
+            rollout.compare_health(model, side, crashed, metrics.get(DRAIN).copied(), observed);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What a rollout's counters add up to: kills and pauses by stratum, the gate over the whole phase.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use tern_protocol::id::ModelId;
+
+use super::baseline::Baseline;
+use super::control::Control;
+use super::counts::Counts;
+use super::evidence::PairEvidence;
+use super::gate::{Observed, Pairs, Wave, judge};
+use super::record::{PhaseRecord, Rollout};
+use super::verdict::Verdict;
+use crate::core::fact::Millis;
+
+/// A verdict, and whom it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// What should happen.
+    pub verdict: Verdict,
+    /// "model=B3" where one of several strata decided; empty where all of it did.
+    pub subject: String,
+}
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.verdict.explain(&self.subject))
+    }
+}
+
+/// A hardware model, or all those together that a rollout has few devices of.
+type Stratum<'a> = Option<&'a ModelId>;
+
+impl Rollout {
+    /// Judges the rollout. `fleet`: devices that the plan covers; `observed`: the clock of reception.
+    pub fn judge(&self, fleet: u64, observed: Millis) -> Verdict {
+        self.judgement(fleet, observed).verdict
+    }
+
+    /// The same, and which stratum it was that decided.
+    pub fn judgement(&self, fleet: u64, observed: Millis) -> Judgement {
+        let phase = self.phase();
+        let rule = &self.plan.phases[phase.min(self.plan.phases.len() - 1)].rule;
+        let record = &self.phases[phase];
+        let strata = self.strata();
+        let common = Observed {
+            fleet,
+            strata: strata.len() as u64,
+            devices: record.devices,
+            soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
+            acknowledged: record.acknowledged,
+            outage: self.outage,
+            ..Observed::default()
+        };
+        for (stratum, models) in &strata {
+            let seen = self.seen(models, record, observed, &common);
+            let verdict = judge(&self.plan.policy, rule, &seen);
+            if matches!(verdict, Verdict::Kill(_) | Verdict::Pause(_)) {
+                return Judgement { verdict, subject: subject(*stratum, strata.len()) };
+            }
+        }
+        let fresh = record.judged.values().fold(Counts::default(), |a, b| a + *b);
+        let ever = record.counts.values().fold(Counts::default(), |a, b| a + *b);
+        let spent = ever.judged().saturating_sub(fresh.judged());
+        // The tests above have spent the budget; here only the gate speaks.
+        let seen = Observed { fresh, spent, wave: self.wave(record, ever, observed), ..common };
+        Judgement { verdict: judge(&self.plan.policy, rule, &seen), subject: String::new() }
+    }
+
+    fn seen(
+        &self,
+        models: &[&ModelId],
+        record: &PhaseRecord,
+        observed: Millis,
+        common: &Observed,
+    ) -> Observed {
+        let sum = |of: &dyn Fn(&ModelId) -> Counts| {
+            models.iter().map(|model| of(model)).fold(Counts::default(), |a, b| a + b)
+        };
+        let known = models.iter().filter_map(|model| self.baseline.get(*model));
+        let baseline = known.copied().reduce(|mut a: Baseline, b| {
+            a += b;
+            a
+        });
+        let policy = &self.plan.policy;
+        let controls: Vec<&Control> = models.iter().filter_map(|model| self.control.get(*model)).collect();
+        let pair = |of: &dyn Fn(&Control) -> PairEvidence| {
+            let mut sums = controls.iter().map(|control| of(control));
+            let first = sums.next()?;
+            Some(sums.fold(first, |mut a, b| {
+                a.merge(&b);
+                a
+            }))
+        };
+        Observed {
+            baseline,
+            total: sum(&|model| self.judged_of(model)),
+            // Each model has its own first ones.
+            first_bad: models
+                .iter()
+                .filter_map(|model| self.first_bad.get(*model))
+                .copied()
+                .max()
+                .unwrap_or(0),
+            fresh: sum(&|model| record.judged.get(model).copied().unwrap_or_default()),
+            controls: controls.iter().map(|control| control.started).sum(),
+            pairs: Pairs {
+                silence: pair(&|control| control.last.evidence(observed, policy)),
+                silence_early: pair(&|control| control.early.evidence(observed, policy)),
+                crash: pair(&|control| control.crash.evidence()),
+                battery: pair(&|control| control.battery.evidence()),
+            },
+            ..common.clone()
+        }
+    }
+
+    /// Returns the strata that have begun, with their models.
+    fn strata(&self) -> BTreeMap<Stratum<'_>, Vec<&ModelId>> {
+        let mut strata: BTreeMap<Stratum<'_>, Vec<&ModelId>> = BTreeMap::new();
+        for model in self.phases.iter().flat_map(|phase| phase.judged.keys()) {
+            let stratum = (!self.pooled.contains(model)).then_some(model);
+            let models = strata.entry(stratum).or_default();
+            if !models.contains(&model) {
+                models.push(model);
+            }
+        }
+        strata
+    }
+
+    /// Returns the wave that stands, while there are more to come.
+    fn wave(&self, record: &PhaseRecord, counts: Counts, observed: Millis) -> Option<Wave> {
+        if record.is_open() {
+            return None;
+        }
+        let (policy, waves) = (&self.plan.policy, &self.plan.waves);
+        let open = Duration::from_millis(observed.saturating_sub(record.observed));
+        let started = counts.judged();
+        Some(Wave {
+            number: record.waves,
+            of: waves.sizes(record.devices, record.before).len() as u64,
+            included: record.included,
+            started,
+            open,
+            pause: waves.pause(policy),
+            is_over: waves.is_due(policy, open, started, record.included),
+        })
+    }
+}
+
+fn subject(stratum: Stratum<'_>, strata: usize) -> String {
+    match stratum {
+        _ if strata < 2 => String::new(),
+        Some(model) => format!("model={model}"),
+        None => "other models".to_owned(),
+    }
+}

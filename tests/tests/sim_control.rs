@@ -1,0 +1,147 @@
+//! Waves and the control: few devices at risk before anybody can know, and nobody blamed for what hits all alike.
+
+use std::time::Duration;
+
+use tern_controller::core::fact::Fact;
+use tern_controller::core::rollout::hold_back::HoldBack;
+use tern_controller::core::rollout::plan::{Plan, Reach};
+use tern_controller::core::rollout::policy::PhaseRule;
+use tern_controller::core::rollout::record::Status;
+use tern_controller::core::rollout::wave::Waves;
+use tern_protocol::id::RolloutId;
+use tern_tests::sim::clock::{HOUR, MINUTE};
+use tern_tests::sim::operator::plan;
+use tern_tests::sim::{Sim, SimConfig, Trial};
+
+const DEVICES: usize = 240;
+const DAY: u64 = 24 * HOUR;
+
+/// A fleet that is large enough to hold devices back.
+fn scene(seed: u64, trial: Trial, plan: Plan) -> (Sim, RolloutId) {
+    let config = SimConfig { devices: DEVICES, models: vec!["B3"], image: 5000, ..SimConfig::default() };
+    let mut sim = Sim::new(seed, config);
+    sim.run_for(MINUTE);
+    let rc = sim.publish(trial);
+    let rollout = sim.start(rc, plan);
+    (sim, rollout)
+}
+
+/// A canary of 100 and then all, in waves, with devices held back.
+fn held(soak: u64) -> Plan {
+    let hold_back = HoldBack::default();
+    Plan { waves: Waves::default(), hold_back, ..plan(&[Reach::Devices(100), Reach::All], soak) }
+}
+
+fn because(sim: &Sim, rollout: &RolloutId) -> String {
+    sim.rollout(rollout).because
+}
+
+fn stops(sim: &Sim) -> Vec<&Fact> {
+    let stop = |fact: &&Fact| matches!(fact, Fact::Paused { .. } | Fact::Killed { .. });
+    sim.controller.ledger.iter().map(|entry| &entry.fact).filter(stop).collect()
+}
+
+fn controls(sim: &Sim, rollout: &RolloutId) -> u64 {
+    sim.rollout(rollout).control.values().map(|control| control.started).sum()
+}
+
+#[test]
+fn a_good_release_reaches_everybody_in_waves_and_last_of_all_the_control() {
+    let (mut sim, rollout) = scene(501, Trial::Healthy, held(2 * 3600));
+
+    sim.expect("the canary is open", |s| s.rollout(&rollout).phases[0].is_open(), 10 * HOUR);
+    let waves: Vec<u64> = sim
+        .controller
+        .ledger
+        .iter()
+        .filter_map(|entry| match &entry.fact {
+            Fact::PhaseOpened { included, .. } => *included,
+            Fact::WaveOpened { devices, .. } => Some(*devices),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(waves, [10, 20, 40, 30]);
+    sim.expect("the last phase is open", |s| s.rollout(&rollout).phases.len() == 2, DAY);
+    assert_eq!(controls(&sim, &rollout), 48, "one in five at most");
+    assert!(sim.rollout(&rollout).held_from.is_some());
+    sim.expect("it completes", |s| s.status(&rollout) == Some(Status::Completed), 3 * DAY);
+
+    assert_eq!((sim.settled_on(1), stops(&sim).len()), (DEVICES, 0), "{}", sim.tail(40));
+    assert_eq!(sim.rollout(&rollout).total().good, DEVICES as u64);
+    sim.finish();
+}
+
+/// Every fourth device is cut off for hours, whether it has the release or not.
+fn outage(sim: &mut Sim, hours: u64) {
+    let hit: Vec<usize> = (0..DEVICES).filter(|d| d % 4 != 0).collect();
+    hit.iter().for_each(|d| sim.set_offline(*d, true));
+    sim.run_for(hours * HOUR);
+    hit.iter().for_each(|d| sim.set_offline(*d, false));
+}
+
+#[test]
+fn a_regional_outage_stops_nothing_beside_a_control_and_pauses_without_one() {
+    for (hold_back, calm) in [(HoldBack::default(), true), (HoldBack::OFF, false)] {
+        let plan = Plan { waves: Waves::OFF, hold_back, ..held(24 * 3600) };
+        let (mut sim, rollout) = scene(502, Trial::Healthy, plan);
+        let begun = |s: &Sim| s.rollout(&rollout).total().started >= 40;
+        sim.expect("many have begun", begun, 2 * HOUR);
+
+        outage(&mut sim, 9);
+        sim.run_for(HOUR);
+
+        let status = sim.status(&rollout).unwrap();
+        if calm {
+            assert_eq!(status, Status::Running, "{}", because(&sim, &rollout));
+            assert_eq!(stops(&sim), Vec::<&Fact>::new());
+        } else {
+            assert_eq!(status, Status::Paused, "{}", because(&sim, &rollout));
+        }
+        sim.assert_sound();
+    }
+}
+
+#[test]
+fn a_brick_is_found_out_in_the_first_wave_beside_a_control() {
+    let (mut sim, rollout) = scene(503, Trial::Bricking, held(24 * 3600));
+
+    sim.expect("it is killed", |s| s.status(&rollout) == Some(Status::Killed), 8 * HOUR);
+
+    let (said, started) = (because(&sim, &rollout), sim.rollout(&rollout).total().started);
+    assert_eq!(started, 10, "{said}");
+    sim.assert_sound();
+    // The control: all at once, a hundred are lost before anybody can know.
+    let at_once = Plan { waves: Waves::OFF, ..held(24 * 3600) };
+    let (mut sim, rollout) = scene(503, Trial::Bricking, at_once);
+    sim.expect("it is killed", |s| s.status(&rollout) == Some(Status::Killed), 8 * HOUR);
+    assert_eq!(sim.rollout(&rollout).total().started, 100);
+}
+
+/// Neither shows in an outcome: the devices are up, confirmed, and worse than those that were held back.
+#[test]
+fn a_release_that_crashes_or_drains_is_stopped_by_comparison_and_a_good_one_is_not() {
+    for (trial, words) in [
+        (Trial::Crashing, Some("crashes: released")),
+        (Trial::Thirsty, Some("battery drain: released")),
+        (Trial::Healthy, None),
+    ] {
+        let mut plan = Plan { waves: Waves::OFF, ..held(8 * 24 * 3600) };
+        plan.phases.iter_mut().for_each(|phase| phase.rule = PhaseRule { gate: None, ..phase.rule.clone() });
+        plan.policy.health_window = Duration::from_secs(24 * 3600);
+        let (mut sim, rollout) = scene(504, trial, plan);
+
+        sim.run_until(|s| s.status(&rollout) != Some(Status::Running), 7 * DAY);
+
+        let (status, said) = (sim.status(&rollout).unwrap(), because(&sim, &rollout));
+        match words {
+            Some(words) => {
+                // With a control of 48 the first day suffices for a pause.
+                assert!(status != Status::Running && said.contains(words), "{said}");
+                assert!(said.contains("vs control") && !stops(&sim).is_empty(), "{said}");
+                assert_eq!(sim.rollout(&rollout).total().started, 100);
+            }
+            None => assert_eq!((status, stops(&sim).len()), (Status::Running, 0), "{said}"),
+        }
+        sim.assert_sound();
+    }
+}
