@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tern_protocol::id::{DeviceId, ProductId, RolloutId};
+use tern_protocol::message::ReportKind;
 use tern_protocol::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 
@@ -369,7 +370,7 @@ pub struct Changed {
     /// Some token of the API.
     access: bool,
     /// Some rollout of a device that does not take part any more.
-    withdrawn: bool,
+    every_rollout: bool,
     /// The comparison with the devices, and whatever its end has changed.
     compared: bool,
 }
@@ -401,7 +402,7 @@ impl Changed {
             // An open start that is withdrawn changes the counts of its rollout.
             Fact::StandingChanged { device, .. } => {
                 self.devices.insert(device.clone());
-                self.withdrawn = true;
+                self.every_rollout = true;
             }
             Fact::Applied { device, .. } | Fact::Approved { device, .. } | Fact::Rejected { device } => {
                 self.devices.insert(device.clone());
@@ -416,7 +417,11 @@ impl Changed {
             Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
                 self.access = true
             }
+            Fact::Tagged { devices, .. } => self.devices.extend(devices.iter().cloned()),
             Fact::Reported { device, report, .. } => {
+                // Health counts in every rollout in which the device is compared.
+                self.every_rollout |=
+                    matches!(report, ReportKind::Health { metrics, .. } if !metrics.is_empty());
                 // Most are noted already, and a set looks only after its key was copied.
                 if !self.devices.contains(device) {
                     self.devices.insert(device.clone());
@@ -430,6 +435,7 @@ impl Changed {
             | Fact::PhaseOpened { rollout, .. }
             | Fact::WaveOpened { rollout, .. }
             | Fact::HoldBackEnded { rollout, .. }
+            | Fact::PhaseApproved { rollout, .. }
             | Fact::Paused { rollout, .. }
             | Fact::Resumed { rollout, .. }
             | Fact::Killed { rollout, .. }
@@ -459,7 +465,7 @@ impl Changed {
             put(Key::Meta(Meta::Access), serde_json::to_vec(&fleet.access)?);
         }
         for (id, rollout) in &fleet.rollouts {
-            if self.withdrawn || self.compared || self.rollouts.contains(id) {
+            if self.every_rollout || self.compared || self.rollouts.contains(id) {
                 put(Key::Rollout(id.clone()), serde_json::to_vec(rollout)?);
             }
         }

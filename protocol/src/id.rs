@@ -134,6 +134,10 @@ id!(
     SiteId, "site id", [""; 0]
 );
 id!(
+    /// Names a label that operators give to devices.
+    TagId, "tag", [""; 0]
+);
+id!(
     /// Names a hardware model; a stratum of the evidence.
     ModelId, "model id", [""; 0]
 );

@@ -58,6 +58,8 @@ pub const ENTRIES_MAX: usize = 8;
 pub const LIST_MAX: usize = 200;
 /// Halted release counters in the halt role.
 pub const HALTED_MAX: usize = 1024;
+/// Releases that one revert takes back.
+pub const FROM_MAX: usize = 16;
 /// Telemetry keys of the service that one targets role names.
 pub const TELEMETRY_KEYS_MAX: usize = 4;
 /// A chunk of an image; fixed.

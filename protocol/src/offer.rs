@@ -54,6 +54,9 @@ pub struct Offer {
     pub arm: Arm,
     /// The device waits hash × spread seconds before its first `get`.
     pub spread: u32,
+    /// A revert is for devices that run one of these; empty: whatever they run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<u64>,
     /// When it reports health while others are held back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
@@ -225,5 +228,6 @@ fn offer(entry: &Entry, approved: Vec<(Artifact, &ArtifactContent)>) -> Offer {
         arm: entry.arm,
         spread: entry.spread,
         schedule: entry.schedule,
+        from: entry.from.clone(),
     }
 }

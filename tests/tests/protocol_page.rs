@@ -226,6 +226,7 @@ fn files() -> [File; 5] {
         cuts: [("b3".parse().unwrap(), Cut(583_847_943_727))].into(),
         hold_back: None,
         schedule: None,
+        from: vec![],
         list: vec![],
         spread: 0,
         arm: Arm::Acked,

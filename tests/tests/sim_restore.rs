@@ -37,7 +37,7 @@ fn phases(sim: &Sim, rollout: &RolloutId) -> usize {
 fn promote(sim: &mut Sim, rollout: &RolloutId) {
     while phases(sim, rollout) < PHASES.len() {
         let from_phase = phases(sim, rollout);
-        sim.must(Command::Promote { rollout: rollout.clone(), from_phase });
+        sim.must(Command::Promote { rollout: rollout.clone(), from_phase, key: None });
     }
 }
 

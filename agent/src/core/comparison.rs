@@ -20,7 +20,6 @@ use tern_protocol::tuf::content::Schedule;
 use super::agent::{Agent, Output};
 use super::state::{Event, State};
 use super::timing::{Now, Stamp};
-use super::trust::raises;
 
 /// A shell that does not say how the device fares is asked again after this long, ms.
 const COLLECT_PAUSE: u64 = 60_000;
@@ -109,7 +108,7 @@ impl Agent {
         else {
             return;
         };
-        let wants = raises(offer.kind, offer.attempt.rc, boot.running)
+        let wants = super::trust::wants(offer, boot.running)
             && !self.durable.halted.contains(&offer.attempt.rc)
             && !self.is_stale(now);
         let (true, Some(schedule), State::Idle { .. } | State::Failed { .. }) =

@@ -216,7 +216,7 @@ impl Agent {
             self.step(&Event::Withdrawn, now);
         }
         let Some(boot) = self.boot() else { return };
-        let Some(offer) = offered.filter(|offer| raises(offer.kind, offer.attempt.rc, boot.running)) else {
+        let Some(offer) = offered.filter(|offer| wants(offer, boot.running)) else {
             return;
         };
         let slot = boot.slot.other();
@@ -259,10 +259,12 @@ impl Agent {
     }
 }
 
-/// A base or an update only raises the release; going back needs an entry of kind `revert`.
-pub(super) fn raises(kind: EntryKind, rc: u64, running: u64) -> bool {
-    match kind {
+/// A base or an update only raises the release; going back needs an entry of kind `revert`, and one that names the
+/// release to be left.
+pub(super) fn wants(offer: &offer::Offer, running: u64) -> bool {
+    let rc = offer.attempt.rc;
+    match offer.kind {
         EntryKind::Update | EntryKind::Base => rc > running,
-        EntryKind::Revert => rc != running,
+        EntryKind::Revert => rc != running && (offer.from.is_empty() || offer.from.contains(&running)),
     }
 }

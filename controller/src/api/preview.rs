@@ -155,9 +155,8 @@ mod tests {
     use crate::core::rollout::policy::PhaseRule;
 
     fn said(steps: &[(u64, Option<f64>, Reach)], devices: u64) -> String {
-        let phase = |(_, gate, reach): &(u64, Option<f64>, Reach)| Phase {
-            reach: *reach,
-            rule: PhaseRule { gate: *gate, ..PhaseRule::default() },
+        let phase = |(_, gate, reach): &(u64, Option<f64>, Reach)| {
+            Phase::new(*reach, PhaseRule { gate: *gate, ..PhaseRule::default() })
         };
         let plan = Plan { phases: steps.iter().map(phase).collect(), ..Plan::default() };
         let previews: Vec<PhasePreview> = steps

@@ -6,13 +6,18 @@ use tern_protocol::id::RolloutId;
 use super::access::Caller;
 use super::answer::{Answer, Body, Failure, MaybeBody, good, name};
 use super::routes::Shared;
-use super::types::{DoneBody, Kill, Preview, Promote, RolloutLine, RolloutView, StartRollout};
+use super::types::{
+    ApprovePhase, DoneBody, Kill, Preview, Promote, Revert, RolloutLine, RolloutView, StartRollout,
+    TagDevices,
+};
 use super::{preview as previews, views};
 use crate::core::service::{Command, Refusal, RefusalKind, Reply};
 use crate::plain;
 
 /// Characters of a reason.
 const REASON_MAX: usize = 500;
+/// Characters of the key of a request.
+const KEY_MAX: usize = 64;
 
 pub(super) async fn list(State(state): State<Shared>) -> Answer<Vec<RolloutLine>> {
     good(state.api.engine.query(|service, _| views::rollout_lines(service.fleet())).await?)
@@ -63,7 +68,37 @@ pub(super) async fn promote(
     Path(id): Path<String>,
     body: Body<Promote>,
 ) -> Answer<DoneBody> {
-    run(&state, &caller, Command::Promote { rollout: name(&id)?, from_phase: body.0.from_phase }).await
+    let Promote { from_phase, key } = body.0;
+    let key = key.map(|key| key.chars().take(KEY_MAX).collect());
+    run(&state, &caller, Command::Promote { rollout: name(&id)?, from_phase, key }).await
+}
+
+pub(super) async fn approve(
+    State(state): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body<ApprovePhase>,
+) -> Answer<DoneBody> {
+    run(&state, &caller, Command::ApprovePhase { rollout: name(&id)?, phase: body.0.phase }).await
+}
+
+pub(super) async fn revert(
+    State(state): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: MaybeBody<Revert>,
+) -> Answer<DoneBody> {
+    let Revert { name: called, to, plan } = body.0;
+    run(&state, &caller, Command::Revert { rollout: name(&id)?, name: called, to, plan }).await
+}
+
+pub(super) async fn tag(
+    State(state): State<Shared>,
+    caller: Caller,
+    body: Body<TagDevices>,
+) -> Answer<DoneBody> {
+    let TagDevices { devices, tag, on } = body.0;
+    run(&state, &caller, Command::Tag { devices, tag, on }).await
 }
 
 pub(super) async fn kill(

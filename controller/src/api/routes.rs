@@ -119,6 +119,9 @@ pub(super) fn lines() -> Vec<Line> {
         line(POST, "/v1/rollouts/{rollout}/resume", OPERATOR, post(rollouts::resume)),
         line(POST, "/v1/rollouts/{rollout}/promote", OPERATOR, post(rollouts::promote)),
         line(POST, "/v1/rollouts/{rollout}/kill", OPERATOR, post(rollouts::kill)),
+        line(POST, "/v1/rollouts/{rollout}/approve", OPERATOR, post(rollouts::approve)),
+        line(POST, "/v1/rollouts/{rollout}/revert", OPERATOR, post(rollouts::revert)),
+        line(POST, "/v1/tags", OPERATOR, post(rollouts::tag)),
         // A factory vouches for what it names; without one it is whoever asks.
         line(POST, "/v1/factory-lists", OPERATOR, post(admission::signed_list).layer(large)),
         line(POST, "/v1/devices", APPROVER, post(devices::add).layer(large)),

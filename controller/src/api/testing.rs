@@ -188,7 +188,7 @@ impl World {
     }
 
     pub(crate) fn request(&self, rc: u64) -> StartRollout {
-        let phase = |reach, gate| Phase { reach, rule: PhaseRule { gate, ..PhaseRule::default() } };
+        let phase = |reach, gate| Phase::new(reach, PhaseRule { gate, ..PhaseRule::default() });
         let phases = vec![phase(Reach::Devices(34), Some(0.1)), phase(Reach::All, None)];
         let plan = Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() };
         StartRollout { rollout: None, product: self.product().clone(), rc, attempt: 1, plan }

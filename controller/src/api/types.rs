@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::digest::Digest;
-use tern_protocol::id::{DeviceId, IdError, ModelId, ProductId, RolloutId};
+use tern_protocol::id::{DeviceId, IdError, ModelId, ProductId, RolloutId, TagId};
 use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
 use tern_protocol::tuf::Role;
@@ -225,11 +225,54 @@ pub struct Preview {
 }
 
 /// `POST /v1/rollouts/{rollout}/promote`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Promote {
     /// The phase that the operator saw, from 1.
     pub from_phase: usize,
+    /// Names the request, at most 64 characters: sent again, it does nothing more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// `POST /v1/rollouts/{rollout}/approve`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovePhase {
+    /// The phase, from 1.
+    pub phase: usize,
+}
+
+/// `POST /v1/rollouts/{rollout}/revert`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revert {
+    /// What it is called; absent: after the rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<RolloutId>,
+    /// The release to go back to; absent: the last that reached everybody before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+    /// Parameters; absent: those of the rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+}
+
+/// `POST /v1/tags`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TagDevices {
+    /// The devices.
+    pub devices: Vec<DeviceId>,
+    /// The label.
+    pub tag: TagId,
+    /// They have it from here on.
+    #[serde(default = "yes")]
+    pub on: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// `POST /v1/rollouts/{rollout}/kill`; no body is no reason.

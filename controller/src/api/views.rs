@@ -151,6 +151,13 @@ pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, 
         }
         None => rollout.because.clone(),
     };
+    let waits =
+        service.waits(rollout).filter(|_| rollout.status == Status::Running && !rollout.reaches_all());
+    let explanation = match &waits {
+        Some(waits) if explanation.is_empty() => format!("HOLD: {waits}."),
+        Some(waits) => format!("{} It {waits}.", explanation.trim_end()),
+        None => explanation,
+    };
     let version = fleet
         .products
         .get(&rollout.product)

@@ -5,12 +5,12 @@ mod admission;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use tern_protocol::id::{ClaimId, DeviceId, ProductId};
+use tern_protocol::id::{ClaimId, DeviceId, ProductId, TagId};
 
 use super::failure::{Exit, Failure};
 use super::output::table;
 use super::{Context, words};
-use crate::api::types::{AddDevices, AddedDevices, DeviceLine, DeviceView, SignedList};
+use crate::api::types::{AddDevices, AddedDevices, DeviceLine, DeviceView, DoneBody, SignedList, TagDevices};
 use crate::core::enrolment::list;
 use crate::core::fleet::device::Standing;
 use crate::plain;
@@ -76,6 +76,20 @@ pub(super) enum Verb {
         #[arg(required = true)]
         devices: Vec<DeviceId>,
     },
+    /// Give devices a label, by which a phase may include them
+    #[command(
+        after_help = "Examples:\n  tern device tag bench cam-1 cam-2\n  tern device tag bench cam-2 --remove"
+    )]
+    Tag {
+        /// The label
+        tag: TagId,
+        /// The devices
+        #[arg(required = true)]
+        devices: Vec<DeviceId>,
+        /// Take it from them
+        #[arg(long)]
+        remove: bool,
+    },
     /// Hear a device and count nothing of it
     #[command(
         after_help = "It starts no release any more and ends what it has begun. What it said before stays counted; a start\n\
@@ -106,6 +120,12 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
     match verb {
         Verb::Add { file, signature: Some(signature), .. } => add_signed(&file, &signature, context),
         Verb::Add { file, signature: None, .. } => add_unsigned(&file, context),
+        Verb::Tag { tag, devices, remove } => {
+            let done: DoneBody =
+                context.client.post("/v1/tags", &TagDevices { devices, tag, on: !remove })?;
+            context.out.result(&done, |done| done.done.clone());
+            Ok(Exit::Done)
+        }
         Verb::Pending => admission::pending(context),
         Verb::Approve { devices, claim } => admission::approve(devices, claim, context),
         Verb::Reject { devices } => admission::decide(&devices, "reject", "", context),

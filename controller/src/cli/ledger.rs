@@ -244,6 +244,11 @@ fn said(fact: &Fact) -> String {
             let devices = words::count(*devices, "device");
             format!("rollout {rollout} phase {} opened for {devices}: {because}", phase + 1)
         }
+        Fact::PhaseApproved { rollout, because, .. } => format!("rollout {rollout}: {because}"),
+        Fact::Tagged { devices, tag, on } => {
+            let devices = words::count(devices.len() as u64, "device");
+            format!("{devices} {} the tag {tag}", if *on { "got" } else { "lost" })
+        }
         Fact::WaveOpened { rollout, wave, devices, because, .. } => {
             let devices = words::count(*devices, "device");
             format!("rollout {rollout} wave {wave} opened for {devices}: {because}")

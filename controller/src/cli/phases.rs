@@ -69,7 +69,7 @@ fn one(text: &str) -> Result<Phase, String> {
         None if reach == Reach::All => None,
         None => rule.gate,
     };
-    Ok(Phase { reach, rule: PhaseRule { gate, ..rule } })
+    Ok(Phase::new(reach, PhaseRule { gate, ..rule }))
 }
 
 fn percent(text: &str) -> Result<f64, String> {

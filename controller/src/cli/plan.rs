@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
-use tern_protocol::id::{CarrierId, ModelId, ProductId, RegionId, RolloutId};
+use clap::{Args, ValueEnum};
+use tern_protocol::id::{CarrierId, DeviceId, ModelId, ProductId, RegionId, RolloutId, TagId};
 
 use super::failure::{Failure, chain};
 use super::output::table;
@@ -12,7 +12,8 @@ use super::{phases, words};
 use crate::api::types::{PhasePreview, Preview, StartRollout};
 use crate::core::rollout::evidence::upper_bound;
 use crate::core::rollout::hold_back::HoldBack;
-use crate::core::rollout::plan::{Phase, Plan};
+use crate::core::rollout::plan::{Approval, Phase, Plan, Reach};
+use crate::core::rollout::policy::PhaseRule;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -43,6 +44,18 @@ pub(super) struct Flags {
     /// Cover only this carrier; may be given several times
     #[arg(long)]
     carrier: Vec<CarrierId>,
+    /// Begin with this device, in a phase of its own before the others; may be given several times
+    #[arg(long, value_name = "DEVICE")]
+    first: Vec<DeviceId>,
+    /// Begin with the devices that have this tag, the same way
+    #[arg(long, value_name = "TAG")]
+    first_tag: Vec<TagId>,
+    /// If the release is killed, take devices back that run it, by a rollout of its own
+    #[arg(long)]
+    revert: bool,
+    /// Ask a second person before it starts, or before every phase
+    #[arg(long, value_name = "WHAT", value_enum)]
+    approval: Option<Asks>,
     /// Watch every phase for at least this long, such as 30m or 12h; a bare number is seconds [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = words::wait)]
     soak: Option<u64>,
@@ -60,6 +73,24 @@ pub(super) struct Flags {
     spread: Option<u32>,
 }
 
+/// What `--approval` says.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Asks {
+    /// Before it starts
+    Start,
+    /// Before every phase
+    Phases,
+}
+
+impl From<Asks> for Approval {
+    fn from(asks: Asks) -> Self {
+        match asks {
+            Asks::Start => Self::Start,
+            Asks::Phases => Self::Phases,
+        }
+    }
+}
+
 impl Flags {
     /// Builds the request.
     pub(super) fn request(self) -> Result<StartRollout, Failure> {
@@ -68,6 +99,15 @@ impl Flags {
             let hint = "see `tern rollout plan --help`";
             plan.phases = phases::parse(text).map_err(|why| Failure::usage(why, hint))?;
         }
+        if !self.first.is_empty() || !self.first_tag.is_empty() {
+            // Hand-picked devices prove nothing for the others: the gates come after them.
+            let rule = PhaseRule { gate: None, ..PhaseRule::default() };
+            let named =
+                Phase { list: self.first, tags: self.first_tag, ..Phase::new(Reach::Devices(0), rule) };
+            plan.phases.insert(0, named);
+        }
+        plan.revert |= self.revert;
+        plan.approval = self.approval.map_or(plan.approval, Approval::from);
         if let Some(soak) = self.soak {
             for phase in &mut plan.phases {
                 phase.rule.soak = Duration::from_secs(soak);
@@ -109,14 +149,14 @@ fn read(path: &Path) -> Result<Plan, Failure> {
 pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
     let beta = request.plan.policy.beta;
     let rows = (1..).zip(&preview.phases).map(|(number, step): (usize, _)| {
-        let Phase { reach, rule } = &step.phase;
+        let Phase { reach, rule, .. } = &step.phase;
         let detects = match step.devices {
             0 => "-".to_owned(),
             n => format!("above {}", words::percent(upper_bound(n, 0, beta))),
         };
         [
             number.to_string(),
-            phases::reach(*reach),
+            if step.phase.names() { "by name".to_owned() } else { phases::reach(*reach) },
             step.devices.to_string(),
             rule.gate.map_or_else(|| "none".to_owned(), |gate| format!("< {}", words::percent(gate))),
             match step.waves.as_slice() {

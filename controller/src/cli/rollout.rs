@@ -7,7 +7,9 @@ use tern_protocol::id::RolloutId;
 use super::failure::{Exit, Failure};
 use super::output::table;
 use super::{Context, phases, plan, watch, words};
-use crate::api::types::{DoneBody, Kill, Preview, Promote, RolloutLine, RolloutView, StartRollout};
+use crate::api::types::{
+    ApprovePhase, DoneBody, Kill, Preview, Promote, Revert, RolloutLine, RolloutView, StartRollout,
+};
 use crate::core::rollout::record::Status;
 use crate::plain;
 
@@ -51,6 +53,41 @@ pub(super) enum Verb {
         /// Promote only if it still is in this phase, from 1
         #[arg(long, value_name = "N")]
         from_phase: usize,
+        /// Name the request: sent again, it does nothing more
+        #[arg(long, value_name = "TEXT")]
+        key: Option<String>,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Agree, as a second person, that a phase may open
+    #[command(
+        after_help = "For plans with `approval`: whoever started the rollout cannot be the second person.\n\n\
+                            Example:\n  tern rollout approve cam-7-1 --phase 2"
+    )]
+    Approve {
+        /// The rollout
+        rollout: RolloutId,
+        /// The phase, from 1
+        #[arg(long, value_name = "N")]
+        phase: usize,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Take devices back from a killed release, by a rollout of its own
+    #[command(
+        after_help = "It goes in the phases and waves of the killed rollout, to the last release that reached everybody before.\n\
+                            A device whose other slot still holds that release loads nothing.\n\nExamples:\n  \
+                            tern rollout revert cam-7-1\n  tern rollout revert cam-7-1 --to 5 --name back-to-5"
+    )]
+    Revert {
+        /// The rollout that was killed
+        rollout: RolloutId,
+        /// Go back to the release with this counter
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+        /// Name the new rollout [default: <rollout>-revert]
+        #[arg(long)]
+        name: Option<RolloutId>,
         #[command(flatten)]
         asked: Asked,
     },
@@ -96,12 +133,22 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
             confirm(context, &asked, &format!("Offer the release of rollout {rollout} again?"))?;
             post(context, &rollout, "resume", &json!({}))
         }
-        Verb::Promote { rollout, from_phase, asked } => {
+        Verb::Approve { rollout, phase, asked } => {
+            let view: RolloutView = context.client.get(&path(&rollout))?;
+            context.out.note(&plain::line(&view.explanation));
+            confirm(context, &asked, &format!("May phase {phase} of rollout {rollout} open?"))?;
+            post(context, &rollout, "approve", &ApprovePhase { phase })
+        }
+        Verb::Revert { rollout, to, name, asked } => {
+            confirm(context, &asked, &format!("Take devices back from the release of rollout {rollout}?"))?;
+            post(context, &rollout, "revert", &Revert { name, to, plan: None })
+        }
+        Verb::Promote { rollout, from_phase, key, asked } => {
             let view: RolloutView = context.client.get(&path(&rollout))?;
             context.out.note(&plain::line(&view.explanation));
             let next = from_phase + 1;
             confirm(context, &asked, &format!("Open phase {next} of rollout {rollout} all the same?"))?;
-            post(context, &rollout, "promote", &Promote { from_phase })
+            post(context, &rollout, "promote", &Promote { from_phase, key })
         }
         Verb::Kill { rollout, reason } => post(context, &rollout, "kill", &Kill { reason }),
         Verb::Explain { rollout } => {

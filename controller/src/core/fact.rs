@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use tern_protocol::bundle::File;
 use tern_protocol::digest::Digest;
-use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ModelId, ProductId, RolloutId, TagId};
 use tern_protocol::message::{Registry, ReportKind};
 use tern_protocol::position::{Cut, Position, Salt};
 use tern_protocol::tuf::Role;
@@ -266,6 +266,12 @@ pub enum Fact {
         salt: Salt,
         /// Parameters.
         plan: Plan,
+        /// Whose token asked for it; a phase that needs a second person's word needs another one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        starter: Option<TokenName>,
+        /// A revert takes back these releases.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        from: Vec<u64>,
         /// How the last good release fared, by model.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         baseline: BTreeMap<ModelId, Baseline>,
@@ -295,8 +301,32 @@ pub enum Fact {
         /// Positions from here on are held back as control.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held_from: Option<Position>,
+        /// Devices that it includes by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        listed: Vec<DeviceId>,
+        /// The key of the request that promoted to it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
         /// Why, with the numbers.
         because: String,
+    },
+    /// Somebody agreed that a phase may open.
+    PhaseApproved {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The phase's number, from 0.
+        phase: usize,
+        /// In words, with who it was.
+        because: String,
+    },
+    /// Devices got a label, or lost it.
+    Tagged {
+        /// The devices.
+        devices: Vec<DeviceId>,
+        /// The label.
+        tag: TagId,
+        /// They have it from here on.
+        on: bool,
     },
     /// The next wave of a phase opened.
     WaveOpened {

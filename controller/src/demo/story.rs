@@ -146,9 +146,8 @@ pub(super) fn tell(args: &DemoArgs, folder: &Path, stop: &Stop) -> anyhow::Resul
 /// kill tests alone. A smaller fleet takes what it has, and the rules for tiny fleets.
 fn plan(args: &DemoArgs) -> Plan {
     let soak = Duration::from_secs_f64(args.day.max(1.0).round());
-    let step =
-        |devices, gate| Phase { reach: Reach::Devices(devices), rule: PhaseRule { gate: Some(gate), soak } };
-    let last = Phase { reach: Reach::All, rule: PhaseRule { gate: None, soak } };
+    let step = |devices, gate| Phase::new(Reach::Devices(devices), PhaseRule { gate: Some(gate), soak });
+    let last = Phase::new(Reach::All, PhaseRule { gate: None, soak });
     let phases = match args.devices {
         200.. => vec![step(34, 0.10), step(64, 0.05), step(64, 0.05), last],
         98..200 => vec![step(34, 0.10), step(64, 0.05), last],
@@ -286,7 +285,7 @@ fn roll_out(
                 let whole = phase.is_some_and(|p| p.devices > 0 && p.counts.good == p.devices);
                 if whole && matches!(view.verdict, Some(Verdict::Hold(HoldReason::Unproven { .. }))) {
                     teller.say("verdict", &view.explanation);
-                    let promote = Promote { from_phase: view.phase };
+                    let promote = Promote { from_phase: view.phase, key: None };
                     let done: DoneBody =
                         client.post(&format!("/v1/rollouts/release-{rc}/promote"), &promote)?;
                     teller.say("operator", &done.done);

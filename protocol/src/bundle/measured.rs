@@ -81,6 +81,7 @@ impl Product {
             cuts: [("ax3000".parse().unwrap(), Cut(583_847_943_727))].into(),
             hold_back: None,
             schedule: None,
+            from: vec![],
             list: vec![],
             spread: 3600,
             arm: Arm::Acked,

@@ -87,6 +87,7 @@ fn signed_part(role: Role, product: &str) -> Value {
                 cuts: [(id("a"), Cut(0))].into(),
                 hold_back: None,
                 schedule: None,
+                from: vec![],
                 list: vec![],
                 spread: 0,
                 arm: Arm::Acked,

@@ -64,6 +64,7 @@ fn entry(rollout: &str, rc: u64) -> Entry {
         cuts: [("m1".parse().unwrap(), Cut::ALL)].into(),
         hold_back: None,
         schedule: None,
+        from: vec![],
         list: vec![],
         spread: 60,
         arm: Arm::Acked,
@@ -105,6 +106,7 @@ fn an_included_device_is_offered_exactly_what_was_signed() {
             arm: Arm::Acked,
             spread: 60,
             schedule: None,
+            from: vec![],
         }
     );
     let text = serde_json::to_string(&offer).unwrap();

@@ -13,7 +13,8 @@ use super::{RoleName, TufError};
 use crate::digest::Digest;
 use crate::id::{CarrierId, DeviceId, ModelId, RegionId, RolloutId};
 use crate::limits::{
-    ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX, TELEMETRY_KEYS_MAX,
+    ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, FROM_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX,
+    TELEMETRY_KEYS_MAX,
 };
 use crate::position::{Cut, Position, Salt};
 
@@ -100,6 +101,9 @@ pub struct Entry {
     /// When devices report health while others are held back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// A revert takes back only these releases: whoever runs another one has nothing to do with it. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<u64>,
     /// Devices included whatever their position: first eight bytes of SHA-256(device id), hex; at most 200.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub list: Vec<String>,
@@ -255,6 +259,9 @@ impl Content for RolloutContent {
         let content: Self = extension(meta)?;
         if content.entries.len() > ENTRIES_MAX || content.entries.iter().any(|e| e.list.len() > LIST_MAX) {
             return Err(format!("more than {ENTRIES_MAX} entries, or {LIST_MAX} devices in a list"));
+        }
+        if content.entries.iter().any(|e| e.from.len() > FROM_MAX) {
+            return Err(format!("an entry takes back more than {FROM_MAX} releases"));
         }
         Ok(content)
     }

@@ -457,6 +457,8 @@ impl Controller {
             Fact::PhaseOpened { rollout, phase, devices, because, .. } => {
                 format!("phase {phase} of {rollout} opened for {devices}: {because}")
             }
+            Fact::PhaseApproved { rollout, because, .. } => format!("{rollout}: {because}"),
+            Fact::Tagged { devices, tag, on } => format!("{} devices, tag {tag} {on}", devices.len()),
             Fact::WaveOpened { rollout, wave, devices, because, .. } => {
                 format!("wave {wave} of {rollout} opened for {devices}: {because}")
             }

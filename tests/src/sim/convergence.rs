@@ -16,7 +16,8 @@ impl Sim {
         let device = &self.devices[d];
         let position = |salt| tern_protocol::position::position(salt, &device.id);
         let offers = fleet.rollouts.values().filter(|rollout| {
-            rollout.offers() && rollout.phase_of(&device.registry, position(rollout.salt)).is_some()
+            rollout.offers()
+                && rollout.phase_of(&device.id, &device.registry, position(rollout.salt)).is_some()
         });
         let newest = offers.max_by_key(|rollout| rollout.rc);
         let reason = |rollout: &RolloutId| {

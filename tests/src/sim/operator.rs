@@ -35,7 +35,7 @@ fn name<T: std::str::FromStr>(text: &str) -> T {
 /// Returns a plan whose phases end after `soak` seconds without a bad device.
 pub fn plan(reaches: &[Reach], soak: u64) -> Plan {
     let rule = PhaseRule { gate: None, soak: Duration::from_secs(soak) };
-    let phases = reaches.iter().map(|reach| Phase { reach: *reach, rule: rule.clone() }).collect();
+    let phases = reaches.iter().map(|reach| Phase::new(*reach, rule.clone())).collect();
     Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() }
 }
 

@@ -34,7 +34,8 @@ impl Sim {
         let position = |salt| tern_protocol::position::position(salt, &id);
         let ever = || self.before.iter().chain([&fleet]);
         let offered = ever().flat_map(|fleet| fleet.rollouts.values()).any(|rollout| {
-            rollout.rc == rc && rollout.phase_of(&device.registry, position(rollout.salt)).is_some()
+            rollout.rc == rc
+                && rollout.phase_of(&device.id, &device.registry, position(rollout.salt)).is_some()
         });
         let approved = ever().filter_map(|fleet| fleet.products.get(&self.product)).any(|product| {
             product.releases().get(&rc).is_some_and(|release| {

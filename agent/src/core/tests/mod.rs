@@ -42,6 +42,7 @@ fn offer(rc: u64, attempt: u32) -> Offer {
         arm: Arm::Acked,
         spread: 0,
         schedule: None,
+        from: vec![],
     }
 }
 

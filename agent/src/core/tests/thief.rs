@@ -100,6 +100,7 @@ fn entry(rc: u64) -> Entry {
         cuts: ["m1", "m2"].map(|model| (model.parse().unwrap(), Cut::ALL)).into(),
         hold_back: None,
         schedule: None,
+        from: vec![],
         list: vec![],
         spread: 0,
         arm: Arm::Acked,

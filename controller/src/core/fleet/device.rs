@@ -1,9 +1,9 @@
 //! What is known of one device: the update machine as its reports tell it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::RolloutId;
+use tern_protocol::id::{RolloutId, TagId};
 use tern_protocol::message::{Registry, Versions};
 use tern_protocol::state::{Outcome, StateName};
 
@@ -88,6 +88,9 @@ pub struct Device {
     /// repeats must not bring back a key that was replaced for a reason.
     #[serde(default)]
     pub retired: Vec<u64>,
+    /// Labels that operators gave it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<TagId>,
     /// It claimed signed files once and did not present them: its claims alone do not stop the service any more.
     #[serde(default)]
     pub doubted: bool,
@@ -205,6 +208,7 @@ impl Device {
             standing: Standing::Active,
             because: String::new(),
             retired: Vec::new(),
+            tags: BTreeSet::new(),
             doubted: false,
         }
     }

@@ -177,6 +177,8 @@ impl Fleet {
                 attempt,
                 salt,
                 plan,
+                starter,
+                from,
                 baseline,
                 pooled,
                 reserve,
@@ -192,6 +194,8 @@ impl Fleet {
                     baseline: baseline.clone(),
                     pooled: pooled.clone(),
                     reserve: *reserve,
+                    from: from.clone(),
+                    starter: starter.clone(),
                     ..fresh
                 };
                 self.rollouts.insert(rollout.clone(), record);
@@ -202,6 +206,22 @@ impl Fleet {
                 let observed = self.reception.observed(at);
                 if let Some(record) = self.rollouts.get_mut(rollout) {
                     record.widened(fact, at, observed);
+                }
+            }
+            Fact::PhaseApproved { rollout, phase, because } => {
+                if let Some(record) = self.rollouts.get_mut(rollout) {
+                    record.approved.insert(*phase);
+                    record.because.clone_from(because);
+                }
+            }
+            Fact::Tagged { devices, tag, on } => {
+                for id in devices {
+                    let Some(device) = self.devices.get_mut(id) else { continue };
+                    if *on {
+                        device.tags.insert(tag.clone())
+                    } else {
+                        device.tags.remove(tag)
+                    };
                 }
             }
             Fact::Paused { rollout, because } => self.set_status(at, rollout, Status::Paused, because),

@@ -102,7 +102,7 @@ impl Fleet {
         if !device.attempts.contains_key(&attempt.rollout) {
             // A vote belongs to who was offered the release: nobody else may stop it, or speak for it.
             let position = self.shuffles.of(&rollout.id, rollout.salt).position(id);
-            let Some(phase) = rollout.phase_of(&device.registry, position) else {
+            let Some(phase) = rollout.phase_of(id, &device.registry, position) else {
                 let what = format!("{} about {}, which never included it", report.word(), attempt.rollout);
                 return device.anomaly(at, what);
             };

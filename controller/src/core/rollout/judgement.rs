@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use tern_protocol::id::ModelId;
+use tern_protocol::tuf::content::EntryKind;
 
 use super::baseline::Baseline;
 use super::control::Control;
@@ -12,7 +13,7 @@ use super::counts::Counts;
 use super::evidence::PairEvidence;
 use super::gate::{Observed, Pairs, Wave, judge};
 use super::record::{PhaseRecord, Rollout};
-use super::verdict::Verdict;
+use super::verdict::{KillReason, PauseReason, Verdict};
 use crate::core::fact::Millis;
 
 /// A verdict, and whom it is about.
@@ -56,7 +57,7 @@ impl Rollout {
         };
         for (stratum, models) in &strata {
             let seen = self.seen(models, record, observed, &common);
-            let verdict = judge(&self.plan.policy, rule, &seen);
+            let verdict = self.softened(judge(&self.plan.policy, rule, &seen), &seen);
             if matches!(verdict, Verdict::Kill(_) | Verdict::Pause(_)) {
                 return Judgement { verdict, subject: subject(*stratum, strata.len()) };
             }
@@ -67,6 +68,20 @@ impl Rollout {
         // The tests above have spent the budget; here only the gate speaks.
         let seen = Observed { fresh, spent, wave: self.wave(record, ever, observed), ..common };
         Judgement { verdict: judge(&self.plan.policy, rule, &seen), subject: String::new() }
+    }
+
+    /// The release that a revert goes back to is an approved one: whatever its devices say, it is not halted, and a person
+    /// looks.
+    fn softened(&self, verdict: Verdict, seen: &Observed) -> Verdict {
+        match verdict {
+            Verdict::Kill(reason) if self.kind == EntryKind::Revert => Verdict::Pause(match reason {
+                KillReason::Evidence(evidence) => PauseReason::Evidence(evidence),
+                KillReason::HardStop { bad, .. } => {
+                    PauseReason::FirstBad { bad, started: seen.total.judged() }
+                }
+            }),
+            verdict => verdict,
+        }
     }
 
     fn seen(
@@ -139,7 +154,7 @@ impl Rollout {
         let started = counts.judged();
         Some(Wave {
             number: record.waves,
-            of: waves.sizes(record.devices, record.before).len() as u64,
+            of: waves.sizes(record.chosen(), record.before).len() as u64,
             included: record.included,
             started,
             open,

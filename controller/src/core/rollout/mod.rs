@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`plan`] | a rollout's parameters |
 //! | [`wave`] | how a phase opens: a few devices first |
+//! | [`times`] | when it may widen |
 //! | [`hold_back`] | which devices are kept from a release to be compared with |
 //! | [`control`] | what they are compared by |
 //! | [`baseline`] | how the last good release fared |
@@ -30,5 +31,6 @@ pub mod plan;
 pub mod policy;
 pub mod record;
 pub mod silence;
+pub mod times;
 pub mod verdict;
 pub mod wave;

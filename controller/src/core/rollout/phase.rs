@@ -139,8 +139,8 @@ fn whole(count: f64) -> u64 {
 /// lasts.
 fn share(wanted: u64, least: u64, sizes: Vec<u64>) -> Vec<u64> {
     let total: u64 = sizes.iter().sum();
-    if total == 0 {
-        return sizes;
+    if total == 0 || wanted == 0 {
+        return vec![0; sizes.len()];
     }
     let exact: Vec<f64> = sizes.iter().map(|size| wanted as f64 * *size as f64 / total as f64).collect();
     let mut shares: Vec<u64> =
@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn planned(reaches: &[Reach]) -> Plan {
-        let phase = |reach: &Reach| Phase { reach: *reach, rule: PhaseRule::default() };
+        let phase = |reach: &Reach| Phase::new(*reach, PhaseRule::default());
         Plan { phases: reaches.iter().map(phase).collect(), ..Plan::default() }
     }
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::{CarrierId, ModelId, RegionId};
+use tern_protocol::id::{CarrierId, DeviceId, ModelId, RegionId, TagId};
+use tern_protocol::limits::LIST_MAX;
 use tern_protocol::tuf::content::Schedule;
 
 use super::hold_back::HoldBack;
 use super::policy::{PhaseRule, Policy, PolicyError, WAIT_MAX, wait};
+use super::times::{Times, TimesError};
 use super::wave::Waves;
 
 /// Phases of one rollout.
@@ -35,8 +37,27 @@ pub struct Plan {
     pub canary_min: u64,
     /// Fewest devices of each hardware model in a phase, where there are so many.
     pub model_min: u64,
+    /// When it may widen.
+    pub times: Times,
+    /// A second person has to agree before phases open.
+    pub approval: Approval,
+    /// A kill is followed by a rollout of its own that takes devices back that run the release already.
+    pub revert: bool,
     /// Devices of a wave spread their first request over this many seconds.
     pub spread: u32,
+}
+
+/// What a second person has to agree to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// Nothing.
+    #[default]
+    None,
+    /// To the start.
+    Start,
+    /// To the start and to every phase after it.
+    Phases,
 }
 
 /// One step.
@@ -44,9 +65,27 @@ pub struct Plan {
 pub struct Phase {
     /// How many devices are included from here on, in all.
     pub reach: Reach,
+    /// Devices that are included by name, whatever their position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub list: Vec<DeviceId>,
+    /// Devices with one of these labels, the same; read when the phase opens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<TagId>,
     /// What is asked for before the next step.
     #[serde(flatten)]
     pub rule: PhaseRule,
+}
+
+impl Phase {
+    /// A phase of devices that hash chooses.
+    pub fn new(reach: Reach, rule: PhaseRule) -> Self {
+        Self { reach, list: Vec::new(), tags: Vec::new(), rule }
+    }
+
+    /// Tells whether it names its devices.
+    pub fn names(&self) -> bool {
+        !self.list.is_empty() || !self.tags.is_empty()
+    }
 }
 
 /// How far a phase reaches.
@@ -106,6 +145,12 @@ pub enum PlanError {
         "hold_back.percent must lie above 0 and be at most 10, found {0}; `hold_back = {{ on = false }}` holds nobody back"
     )]
     HoldBack(f64),
+    /// More devices by name than devices accept.
+    #[error("phases may name {LIST_MAX} devices in all, these name {0}; choose the others by reach")]
+    List(usize),
+    /// A time that cannot be meant.
+    #[error("the times cannot be used")]
+    Times(#[from] TimesError),
     /// Nobody of a model.
     #[error("model_min must be from 1 to 1000, found {0}")]
     ModelMin(u64),
@@ -116,13 +161,13 @@ pub enum PlanError {
 
 impl Default for Plan {
     fn default() -> Self {
-        let phase = |reach| Phase { reach, rule: PhaseRule::default() };
+        let phase = |reach| Phase::new(reach, PhaseRule::default());
         Self {
             phases: vec![
                 phase(Reach::Percent(1.0)),
                 phase(Reach::Percent(10.0)),
                 phase(Reach::Percent(50.0)),
-                Phase { reach: Reach::All, rule: PhaseRule { gate: None, ..PhaseRule::default() } },
+                Phase::new(Reach::All, PhaseRule { gate: None, ..PhaseRule::default() }),
             ],
             regions: Vec::new(),
             models: Vec::new(),
@@ -132,6 +177,9 @@ impl Default for Plan {
             hold_back: HoldBack::default(),
             canary_min: 10,
             model_min: 1,
+            times: Times::default(),
+            approval: Approval::None,
+            revert: false,
             spread: 0,
         }
     }
@@ -159,7 +207,7 @@ impl Plan {
                 Reach::Percent(percent) if !(percent > 0.0 && percent <= 100.0) => {
                     return Err(PlanError::Percent { phase, percent });
                 }
-                Reach::Devices(0) => return Err(PlanError::NoDevices { phase }),
+                Reach::Devices(0) if !step.names() => return Err(PlanError::NoDevices { phase }),
                 Reach::All if phase < self.phases.len() => return Err(PlanError::AfterAll { phase }),
                 Reach::Percent(_) | Reach::Devices(_) | Reach::All => {}
             }
@@ -167,6 +215,11 @@ impl Plan {
         if u64::from(self.spread) > WAIT_MAX.as_secs() {
             return Err(PlanError::Spread { found: self.spread });
         }
+        let named: usize = self.phases.iter().map(|phase| phase.list.len()).sum();
+        if named > LIST_MAX {
+            return Err(PlanError::List(named));
+        }
+        self.times.check()?;
         let Waves { first, factor, pause, .. } = self.waves;
         if first == 0 || !(1.0..=100.0).contains(&factor) {
             return Err(PlanError::Waves { first, factor });
@@ -187,7 +240,7 @@ mod tests {
     use super::*;
 
     fn phase(reach: Reach) -> Phase {
-        Phase { reach, rule: PhaseRule::default() }
+        Phase::new(reach, PhaseRule::default())
     }
 
     fn refused(change: impl FnOnce(&mut Plan)) -> PlanError {

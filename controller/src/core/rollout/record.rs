@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::{ModelId, ProductId, RolloutId};
+use tern_protocol::id::{DeviceId, ModelId, ProductId, RolloutId};
 use tern_protocol::message::Registry;
 use tern_protocol::position::{Cut, Position, Salt};
 use tern_protocol::state::Outcome;
-use tern_protocol::tuf::content::{Arm, Entry, EntryKind};
+use tern_protocol::tuf::content::{Arm, Entry, EntryKind, listed};
 
 use super::baseline::Baseline;
 use super::control::{Control, Side};
 use super::counts::Counts;
 use super::phase;
-use super::plan::Plan;
+use super::plan::{Approval, Plan};
 use super::silence::Deadline;
+use crate::core::access::TokenName;
 use crate::core::fact::{Fact, Millis};
 
 /// Where a rollout stands.
@@ -44,6 +45,9 @@ pub struct PhaseRecord {
     /// Devices that it newly included so far.
     #[serde(default)]
     pub included: u64,
+    /// Devices that it includes by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub listed: BTreeSet<DeviceId>,
     /// Devices that were included before it.
     #[serde(default)]
     pub before: u64,
@@ -81,6 +85,9 @@ pub struct Rollout {
     pub salt: Salt,
     /// Parameters.
     pub plan: Plan,
+    /// A revert takes back these releases.
+    #[serde(default)]
+    pub from: Vec<u64>,
     /// Where it stands.
     pub status: Status,
     /// Phases opened so far; the last one is the present one.
@@ -109,6 +116,18 @@ pub struct Rollout {
     /// Models that it covers few devices of; they are judged together.
     #[serde(default)]
     pub pooled: BTreeSet<ModelId>,
+    /// Devices that its phases so far include by name.
+    #[serde(default)]
+    pub listed: BTreeSet<DeviceId>,
+    /// Phases that a second person has agreed to.
+    #[serde(default)]
+    pub approved: BTreeSet<usize>,
+    /// Whose token started it.
+    #[serde(default)]
+    pub starter: Option<TokenName>,
+    /// The request that promoted it last.
+    #[serde(default)]
+    pub promoted: Option<String>,
     /// In this series other devices went away as the silent ones did.
     #[serde(default)]
     pub outage: bool,
@@ -131,6 +150,7 @@ impl PhaseRecord {
             devices,
             goal: BTreeMap::new(),
             included: devices,
+            listed: BTreeSet::new(),
             before: 0,
             waves: 1,
             opened_at: at,
@@ -139,6 +159,11 @@ impl PhaseRecord {
             judged: BTreeMap::new(),
             acknowledged: false,
         }
+    }
+
+    /// Returns how many devices it includes by hash.
+    pub fn chosen(&self) -> u64 {
+        self.devices.saturating_sub(self.listed.len() as u64)
     }
 
     /// Tells whether all its waves are open.
@@ -165,6 +190,7 @@ impl Rollout {
             attempt: 1,
             salt,
             plan,
+            from: Vec::new(),
             status: Status::Running,
             phases: Vec::new(),
             models,
@@ -176,6 +202,10 @@ impl Rollout {
             control: BTreeMap::new(),
             baseline: BTreeMap::new(),
             pooled: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            approved: BTreeSet::new(),
+            starter: None,
+            promoted: None,
             outage: false,
             order: 0,
             started_at: 0,
@@ -195,9 +225,13 @@ impl Rollout {
     }
 
     /// Returns the phase that first included a device at `position`; `None` if none has yet.
-    pub fn phase_of(&self, registry: &Registry, position: Position) -> Option<usize> {
+    pub fn phase_of(&self, id: &DeviceId, registry: &Registry, position: Position) -> Option<usize> {
         let models: Vec<_> = self.models.iter().cloned().collect();
         let covered = registry.product == self.product && phase::covers(&self.plan, &models, registry);
+        let listed = |phase: &PhaseRecord| phase.listed.contains(id);
+        if covered && let Some(phase) = self.phases.iter().position(listed) {
+            return Some(phase);
+        }
         let covered = covered && !self.holds(position);
         let includes =
             |phase: &PhaseRecord| phase.cuts.get(&registry.model).is_some_and(|cut| cut.includes(position));
@@ -205,6 +239,21 @@ impl Rollout {
             return None;
         }
         self.phases.iter().position(includes)
+    }
+
+    /// Tells whether a device that runs this release has anything to do with it: a revert takes back what it names.
+    pub fn concerns(&self, running: u64) -> bool {
+        self.from.is_empty() || self.from.contains(&running)
+    }
+
+    /// Tells whether a second person has to agree before a phase, from 0, may open, and has not.
+    pub fn awaits_approval(&self, phase: usize) -> bool {
+        let needed = match self.plan.approval {
+            Approval::None => false,
+            Approval::Start => phase == 0,
+            Approval::Phases => true,
+        };
+        needed && !self.approved.contains(&phase)
     }
 
     /// Tells whether a position is held back.
@@ -224,6 +273,11 @@ impl Rollout {
     pub fn reaches_all(&self) -> bool {
         let cuts = self.cuts();
         self.held_from.is_none() && !cuts.is_empty() && cuts.values().all(|cut| *cut == Cut::ALL)
+    }
+
+    /// Tells whether it reaches everybody and nobody is on the way.
+    pub fn is_settled(&self) -> bool {
+        self.reaches_all() && self.total().pending() == 0
     }
 
     /// Tells whether devices are offered its release: a completed rollout stays as the base of its regions.
@@ -250,7 +304,8 @@ impl Rollout {
             cuts: self.cuts(),
             hold_back: self.held_from.map(|from| (from, Position(Cut::ALL.0))),
             schedule: self.held_from.map(|_| self.plan.schedule()),
-            list: Vec::new(),
+            from: self.from.clone(),
+            list: self.listed.iter().map(listed).collect(),
             spread: self.plan.spread,
             arm: Arm::Acked,
         }
@@ -364,7 +419,18 @@ impl Rollout {
     /// Takes in that a phase or a wave opened, or that the control was let go. A repeated frame opens nothing twice.
     pub(in crate::core) fn widened(&mut self, fact: &Fact, at: Millis, observed: Millis) {
         match fact {
-            Fact::PhaseOpened { phase, cuts, devices, goal, included, held_from, because, .. } => {
+            Fact::PhaseOpened {
+                phase,
+                cuts,
+                devices,
+                goal,
+                included,
+                held_from,
+                listed,
+                key,
+                because,
+                ..
+            } => {
                 if *phase != self.phases.len() {
                     return;
                 }
@@ -373,7 +439,10 @@ impl Rollout {
                 let before = self.phases.iter().map(|phase| phase.included).sum();
                 let whole = PhaseRecord::new(cuts.clone(), *devices, at, observed);
                 let included = included.unwrap_or(*devices);
-                self.phases.push(PhaseRecord { goal: goal.clone(), included, before, ..whole });
+                self.listed.extend(listed.iter().cloned());
+                self.promoted = key.clone().or(self.promoted.take());
+                let listed = listed.iter().cloned().collect();
+                self.phases.push(PhaseRecord { goal: goal.clone(), included, before, listed, ..whole });
             }
             Fact::WaveOpened { wave, cuts, devices, held_from, because, .. } => {
                 let Some(phase) = self.phases.last_mut().filter(|phase| phase.waves + 1 == *wave) else {

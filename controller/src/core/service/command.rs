@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ProductId, RolloutId};
+use tern_protocol::id::{ClaimId, DeviceId, FactoryId, ProductId, RolloutId, TagId};
 
 use super::Service;
 use super::admit::{Admission, NewClaim, OneTimeToken};
@@ -15,7 +15,6 @@ use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::Rollout;
 
 /// What an operator wants.
-#[expect(clippy::large_enum_variant, reason = "commands travel boxed, one at a time")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
@@ -108,6 +107,36 @@ pub enum Command {
         rollout: RolloutId,
         /// The present phase, as the operator saw it.
         from_phase: usize,
+        /// Names the request: the same one again does nothing more.
+        #[serde(default)]
+        key: Option<String>,
+    },
+    /// Agree, as a second person, that a phase may open.
+    ApprovePhase {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The phase, from 1.
+        phase: usize,
+    },
+    /// Take devices back from a release that was killed.
+    Revert {
+        /// The rollout that was killed.
+        rollout: RolloutId,
+        /// What the revert is called; absent: after the rollout.
+        name: Option<RolloutId>,
+        /// The release to go back to; absent: the last that reached everybody before.
+        to: Option<u64>,
+        /// Parameters; absent: those of the rollout.
+        plan: Option<Plan>,
+    },
+    /// Give devices a label, or take it from them.
+    Tag {
+        /// The devices.
+        devices: Vec<DeviceId>,
+        /// The label.
+        tag: TagId,
+        /// They have it from here on.
+        on: bool,
     },
     /// Take the release back, for ever.
     Kill {
@@ -141,9 +170,11 @@ impl Command {
     pub(super) fn signs(&self) -> Option<Signs> {
         match self {
             Self::Start { product, .. } => Some(Signs::Product(product.clone())),
-            Self::Pause(rollout) | Self::Resume(rollout) | Self::Promote { rollout, .. } => {
-                Some(Signs::Rollout(rollout.clone()))
-            }
+            Self::Pause(rollout)
+            | Self::Resume(rollout)
+            | Self::Promote { rollout, .. }
+            | Self::ApprovePhase { rollout, .. }
+            | Self::Revert { rollout, .. } => Some(Signs::Rollout(rollout.clone())),
             Self::Kill { rollout, .. } => Some(Signs::Kill(rollout.clone())),
             // What they change is signed already, or is nothing that devices are told in signed files.
             _ => None,
@@ -237,7 +268,10 @@ impl Service {
             }
             Command::Pause(id) => self.pause(&id),
             Command::Resume(id) => self.resume(&id),
-            Command::Promote { rollout, from_phase } => self.promote(&rollout, from_phase),
+            Command::Promote { rollout, from_phase, key } => self.promote(&rollout, from_phase, key),
+            Command::ApprovePhase { rollout, phase } => self.approve_phase(&rollout, phase),
+            Command::Revert { rollout, name, to, plan } => self.revert(&rollout, name, to, plan),
+            Command::Tag { devices, tag, on } => self.tag(devices, tag, on),
             Command::Kill { rollout, reason } => self.kill_by_hand(&rollout, &reason),
             Command::Recover { because } => self.recover(because),
             Command::EndRecovery => self.end_recovery(),

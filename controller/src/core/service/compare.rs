@@ -44,7 +44,12 @@ impl Command {
     pub(super) fn waits(&self) -> bool {
         matches!(
             self,
-            Self::PublishRelease { .. } | Self::Start { .. } | Self::Resume(_) | Self::Promote { .. }
+            Self::PublishRelease { .. }
+                | Self::Start { .. }
+                | Self::Resume(_)
+                | Self::Promote { .. }
+                | Self::ApprovePhase { .. }
+                | Self::Revert { .. }
         )
     }
 }
@@ -264,6 +269,8 @@ impl Service {
                     goal,
                     included,
                     held_from,
+                    listed: Vec::new(),
+                    key: None,
                     because,
                 });
             }

@@ -27,6 +27,7 @@ mod present;
 mod preview;
 mod publish;
 mod releases;
+mod revert;
 mod revocation;
 mod rotation;
 mod start;
@@ -232,6 +233,8 @@ pub struct Service {
     publish_all: bool,
     /// The clock was set back, and that was said.
     set_back: bool,
+    /// Killed rollouts whose devices cannot be taken back; said once.
+    no_revert: BTreeSet<RolloutId>,
     /// Silence deadlines that are open.
     deadlines: deadlines::Deadlines,
     /// Who is connected, by hearsay.
@@ -326,6 +329,7 @@ impl Service {
             copied: None,
             publish_all: false,
             set_back: false,
+            no_revert: BTreeSet::new(),
             deadlines: deadlines::Deadlines::default(),
             presences: presence::Presences::new(),
         };
@@ -394,6 +398,7 @@ impl Service {
                     self.attend_comparison();
                     self.renew();
                     self.say_that_we_receive();
+                    self.keep_hours();
                 }
             }
         }
@@ -402,6 +407,11 @@ impl Service {
         }
         self.decide();
         self.reconcile();
+        // The kill is signed by now; what takes devices back comes after it.
+        if !self.is_comparing() {
+            self.revert_killed();
+            self.reconcile();
+        }
         if std::mem::take(&mut self.publish_all) {
             self.publish_everything();
         }
@@ -441,6 +451,7 @@ impl Service {
                 self.renewed.insert(product.clone());
                 self.unsettled = true;
             }
+            Fact::Tagged { .. } | Fact::PhaseApproved { .. } => {}
             Fact::ServiceStarted { .. } | Fact::ReceptionBegan | Fact::ReceptionEnded | Fact::Receiving => {}
             Fact::DeadlinePassed { rollout, .. } | Fact::OutageSeen { rollout, .. } => {
                 self.touched.insert(rollout.clone());

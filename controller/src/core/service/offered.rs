@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_protocol::id::{ModelId, RegionId};
+use tern_protocol::id::{DeviceId, ModelId, RegionId};
 use tern_protocol::position::{Cohort, Cut, Position};
 
 use super::Service;
@@ -15,6 +15,7 @@ pub(super) struct Offered {
     /// Topics that hold something.
     pub(super) topics: BTreeSet<(RegionId, Cohort)>,
     cuts: BTreeMap<ModelId, Cut>,
+    listed: BTreeSet<DeviceId>,
     held_from: Option<Position>,
 }
 
@@ -29,8 +30,8 @@ enum Said {
 impl Offered {
     /// Works out what the topics of a rollout should hold as it stands.
     pub(super) fn of(rollout: &Rollout, places: &[Place]) -> Self {
-        let mut offered =
-            Self { topics: BTreeSet::new(), cuts: rollout.cuts(), held_from: rollout.held_from };
+        let (cuts, listed) = (rollout.cuts(), rollout.listed.clone());
+        let mut offered = Self { topics: BTreeSet::new(), cuts, listed, held_from: rollout.held_from };
         let told = places.iter().filter(|place| offered.says(place) != Said::Nothing);
         offered.topics = told.map(topic).collect();
         offered
@@ -43,7 +44,9 @@ impl Offered {
 
     fn says(&self, place: &Place) -> Said {
         let reached = self.cuts.get(&place.model).is_some_and(|cut| *cut != Cut::NONE);
-        if reached && self.held_from.is_some_and(|from| from <= place.position) {
+        if self.listed.contains(&place.device) {
+            Said::Update
+        } else if reached && self.held_from.is_some_and(|from| from <= place.position) {
             Said::HoldBack
         } else if phase::includes(&self.cuts, place) {
             Said::Update
@@ -67,6 +70,7 @@ impl Service {
             .devices
             .iter()
             .filter(|(_, d)| d.registry.product == rollout.product && d.is_active())
+            .filter(|(_, d)| rollout.concerns(d.running))
             .map(|(id, d)| (id, &d.registry));
         phase::places(&rollout.plan, &models, &shuffle, devices)
     }

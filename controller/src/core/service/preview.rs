@@ -43,10 +43,16 @@ impl Service {
                 (_, Some(reserve)) => places.partition_point(|place| place.position < reserve),
             };
             let open = &places[..end];
+            let named = |place: &&phase::Place| {
+                let device = self.fleet.devices.get(&place.device);
+                step.list.contains(&place.device)
+                    || device.is_some_and(|device| step.tags.iter().any(|tag| device.tags.contains(tag)))
+            };
+            let named = if step.names() { places.iter().filter(named).count() as u64 } else { 0 };
             let goal = phase::goal(plan, number, (open, fleet), &rollout.models, &before);
             let messages = phase::new_cohorts(open, &before, &goal.cuts).len();
             let held = if reserve.is_some() { plan.hold_back.size(fleet, number, goal.devices) } else { 0 };
-            let devices = goal.devices;
+            let devices = goal.devices + named;
             previews.push(PhasePreview {
                 phase: step.clone(),
                 devices,

@@ -70,9 +70,9 @@ impl Service {
             let what = format!("no registered device of product {product} is covered by the plan");
             return Err(refuse(RefusalKind::Invalid, what, "see `tern device list`"));
         }
+        let baseline = self.baseline(&product);
         self.supersede(&id, &product, &plan);
         let kind = EntryKind::Update;
-        let baseline = self.baseline(&product);
         let (pooled, reserve) = (pooled(&places), reserve(&preview, &places));
         self.record(Fact::RolloutStarted {
             rollout: id.clone(),
@@ -82,12 +82,22 @@ impl Service {
             attempt,
             salt,
             plan,
+            starter: self.acting.clone(),
+            from: Vec::new(),
             baseline,
             pooled,
             reserve,
         });
-        let rollout = self.fleet.rollouts.get(&id).cloned().expect("it was recorded just now");
-        self.open_phase(&rollout, 0, format!("started by {}", self.actor()));
+        self.begin_rollout(&id)
+    }
+
+    /// Opens the first phase of a rollout that was recorded just now, if nothing has to be waited for.
+    pub(super) fn begin_rollout(&mut self, id: &RolloutId) -> Outcome {
+        let rollout = self.fleet.rollouts.get(id).cloned().expect("it was recorded just now");
+        if let Some(why) = self.waits(&rollout) {
+            return Ok(Reply::Done { what: format!("rollout {id} is made; it {why}") });
+        }
+        self.open_phase(&rollout, 0, None, format!("started by {}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} started") })
     }
 

@@ -1,10 +1,14 @@
 //! What operators do to a rollout that runs: pause, resume, promote, kill.
 
-use tern_protocol::id::RolloutId;
+use tern_protocol::id::{DeviceId, RolloutId, TagId};
+use tern_protocol::tuf::content::EntryKind;
 
 use super::command::{Outcome, refuse};
 use super::{Fact, Refusal, RefusalKind, Reply, Service};
 use crate::core::rollout::record::Status;
+
+/// Devices that one frame of the ledger names.
+const TAGGED_MAX: usize = 1000;
 
 impl Service {
     pub(super) fn pause(&mut self, id: &RolloutId) -> Outcome {
@@ -33,8 +37,11 @@ impl Service {
         }
     }
 
-    pub(super) fn promote(&mut self, id: &RolloutId, from_phase: usize) -> Outcome {
+    pub(super) fn promote(&mut self, id: &RolloutId, from_phase: usize, key: Option<String>) -> Outcome {
         let rollout = self.rollout(id)?.clone();
+        if key.is_some() && rollout.promoted == key {
+            return Ok(Reply::Done { what: format!("rollout {id} was promoted by this request already") });
+        }
         if matches!(rollout.status, Status::Killed | Status::Completed) {
             return Err(ended(id, rollout.status));
         }
@@ -52,8 +59,14 @@ impl Service {
             let what = format!("rollout {id} is in its last phase");
             return Err(refuse(RefusalKind::Conflict, what, "nothing is left to promote to"));
         }
+        if rollout.awaits_approval(from_phase) {
+            let what = format!("phase {} of rollout {id} needs a second person's word", from_phase + 1);
+            let hint =
+                format!("have somebody else say `tern rollout approve {id} --phase {}`", from_phase + 1);
+            return Err(refuse(RefusalKind::Conflict, what, hint));
+        }
         let verdict = self.judge(&rollout);
-        self.advance(&rollout, format!("PROMOTED by {}; it stood at: {verdict}", self.actor()));
+        self.advance(&rollout, key, format!("PROMOTED by {}; it stood at: {verdict}", self.actor()));
         let what = if from_phase < rollout.plan.phases.len() {
             format!("rollout {id} promoted to phase {}", from_phase + 1)
         } else {
@@ -62,12 +75,60 @@ impl Service {
         Ok(Reply::Done { what })
     }
 
+    /// A second person agrees that a phase, from 1, may open: when its time has come it does.
+    pub(super) fn approve_phase(&mut self, id: &RolloutId, phase: usize) -> Outcome {
+        let rollout = self.rollout(id)?.clone();
+        if matches!(rollout.status, Status::Killed | Status::Completed) {
+            return Err(ended(id, rollout.status));
+        }
+        let phases = rollout.plan.phases.len();
+        let Some(index) = phase.checked_sub(1).filter(|index| *index < phases) else {
+            let what = format!("rollout {id} has no phase {phase}");
+            return Err(refuse(RefusalKind::Invalid, what, format!("it has phases 1 to {phases}")));
+        };
+        if !rollout.awaits_approval(index) {
+            return Ok(Reply::Done {
+                what: format!("phase {phase} of rollout {id} waits for nobody's word"),
+            });
+        }
+        if self.acting.is_none() || self.acting == rollout.starter {
+            let what = format!("whoever started rollout {id} cannot be the second person");
+            return Err(refuse(RefusalKind::Denied, what, "have somebody with another token approve it"));
+        }
+        let because = format!("phase {phase} approved by {}", self.actor());
+        self.record(Fact::PhaseApproved { rollout: id.clone(), phase: index, because });
+        self.keep_hours();
+        Ok(Reply::Done { what: format!("phase {phase} of rollout {id} is approved") })
+    }
+
+    /// Gives devices a label, or takes it from them.
+    pub(super) fn tag(&mut self, devices: Vec<DeviceId>, tag: TagId, on: bool) -> Outcome {
+        if let Some(unknown) = devices.iter().find(|id| !self.fleet.devices.contains_key(*id)) {
+            let what = format!("no device {unknown}");
+            return Err(refuse(RefusalKind::NotFound, what, "nothing was changed; see `tern device list`"));
+        }
+        let count = devices.len();
+        for chunk in devices.chunks(TAGGED_MAX) {
+            self.record(Fact::Tagged { devices: chunk.to_vec(), tag: tag.clone(), on });
+        }
+        let verb = if on { "have" } else { "no longer have" };
+        Ok(Reply::Done { what: format!("{count} devices {verb} the tag {tag}") })
+    }
+
     pub(super) fn kill_by_hand(&mut self, id: &RolloutId, reason: &str) -> Outcome {
         let rollout = self.rollout(id)?;
         if rollout.status == Status::Killed {
             return Ok(Reply::Done { what: format!("rollout {id} is killed already") });
         }
         let rc = rollout.rc;
+        if rollout.kind == EntryKind::Revert {
+            let what = format!("rollout {id} takes devices back to release {rc}, which is an approved one");
+            return Err(refuse(
+                RefusalKind::Conflict,
+                what,
+                format!("stop it with `tern rollout pause {id}`"),
+            ));
+        }
         self.kill(id, format!("KILL: by {}: {reason}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} killed; release {rc} is dead for ever") })
     }

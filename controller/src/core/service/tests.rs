@@ -19,6 +19,9 @@ use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
 const NOW: u64 = 1_795_000_000_000;
 const DAY: u64 = 24 * 3600 * 1000;
 
+#[path = "tests_steer.rs"]
+mod steer;
+
 struct Scene {
     home: TempDir,
     service: Service,
@@ -111,7 +114,7 @@ impl Scene {
     }
 
     fn start(&mut self, name: &str, rc: u64) -> Result<Reply, Refusal> {
-        let phases = vec![Phase { reach: Reach::All, rule: Default::default() }];
+        let phases = vec![Phase::new(Reach::All, Default::default())];
         let (rollout, product) = (name.parse().unwrap(), self.product.clone());
         let plan = Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() };
         self.command(Command::Start { rollout, product, rc, attempt: 1, plan })

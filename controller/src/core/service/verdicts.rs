@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tern_protocol::id::RolloutId;
+use tern_protocol::tuf::content::EntryKind;
 
 use super::{Fact, Service};
 use crate::core::rollout::judgement::Judgement;
@@ -87,6 +88,11 @@ impl Service {
             })
             .filter(|d| phase::covers(&rollout.plan, &covered, &d.registry))
             .filter(|d| match d.attempts.get(id) {
+                attempt if rollout.kind == EntryKind::Revert => {
+                    let over =
+                        attempt.is_some_and(|attempt| attempt.outcome.is_some() || attempt.is_silent());
+                    rollout.concerns(d.running) && !over
+                }
                 // A trial says hello from the new release too; only its outcome ends it.
                 // After a restore that outcome may be lost: then what it runs is all that there is.
                 Some(attempt) if attempt.lost => d.running < rollout.rc,

@@ -2,44 +2,91 @@
 
 use std::collections::BTreeMap;
 
+use tern_protocol::id::DeviceId;
+use tern_protocol::limits::LIST_MAX;
 use tern_protocol::position::Position;
 
 use super::{Fact, Service};
+use crate::core::rollout::hold_back;
 use crate::core::rollout::phase::{self, Place};
-use crate::core::rollout::record::Rollout;
-use crate::core::rollout::{hold_back, plan::Reach};
+use crate::core::rollout::plan::Reach;
+use crate::core::rollout::record::{Rollout, Status};
+use crate::core::rollout::times::AtEnd;
 
 impl Service {
     /// Does what the judgement allows next.
     pub(super) fn widen(&mut self, rollout: &Rollout, because: String) {
+        if self.waits(rollout).is_some() {
+            return;
+        }
         if rollout.phases.last().is_some_and(|phase| !phase.is_open()) {
             self.open_wave(rollout, because);
         } else {
-            self.advance(rollout, because);
+            self.advance(rollout, None, because);
+        }
+    }
+
+    /// Returns what a rollout waits for that is not evidence; `None` if it may widen.
+    pub fn waits(&self, rollout: &Rollout) -> Option<String> {
+        let next = rollout.phases.len();
+        let whole = rollout.phases.last().is_none_or(|phase| phase.is_open());
+        if whole && next < rollout.plan.phases.len() && rollout.awaits_approval(next) {
+            let (id, phase) = (&rollout.id, next + 1);
+            return Some(format!("waits for a second person: `tern rollout approve {id} --phase {phase}`"));
+        }
+        rollout.plan.times.wait(self.now)
+    }
+
+    /// Opens the first phases of rollouts that were made earlier, when nothing is left to wait for, and ends what has
+    /// come to its time.
+    pub(super) fn keep_hours(&mut self) {
+        let active = |r: &&Rollout| r.status == Status::Running;
+        let rollouts: Vec<Rollout> = self.fleet.rollouts.values().filter(active).cloned().collect();
+        for rollout in rollouts {
+            let times = &rollout.plan.times;
+            if times.at_end == AtEnd::Pause && times.is_over(self.now) && !rollout.is_settled() {
+                let because = "PAUSE: by its plan; its time is over".to_owned();
+                self.note(format!("rollout {}: {because}", rollout.id));
+                self.record(Fact::Paused { rollout: rollout.id.clone(), because });
+            } else if rollout.phases.is_empty() && self.waits(&rollout).is_none() {
+                self.open_phase(&rollout, 0, None, "started by its plan".to_owned());
+            }
         }
     }
 
     /// Opens the next phase; after the last one it lets the control go.
-    pub(super) fn advance(&mut self, rollout: &Rollout, because: String) {
+    pub(super) fn advance(&mut self, rollout: &Rollout, key: Option<String>, because: String) {
         if rollout.phases.len() >= rollout.plan.phases.len() {
             return self.end_hold_back(rollout, because);
         }
         let mut rollout = rollout.clone();
         while rollout.phases.len() < rollout.plan.phases.len() {
-            self.open_phase(&rollout, rollout.phases.len(), because.clone());
+            self.open_phase(&rollout, rollout.phases.len(), key.clone(), because.clone());
             let Some(opened) = self.fleet.rollouts.get(&rollout.id) else { return };
             // A phase that includes nobody new can prove nothing, and would wait for its first start for ever.
             if opened.phases.last().is_none_or(|phase| phase.devices > 0) {
                 return;
             }
             rollout = opened.clone();
+            if self.waits(&rollout).is_some() {
+                return;
+            }
         }
     }
 
-    pub(super) fn open_phase(&mut self, rollout: &Rollout, phase: usize, because: String) {
-        let places = self.places(rollout);
+    pub(super) fn open_phase(
+        &mut self,
+        rollout: &Rollout,
+        phase: usize,
+        key: Option<String>,
+        because: String,
+    ) {
+        let mut places = self.places(rollout);
         let fleet = places.len() as u64;
         let before = rollout.cuts();
+        let listed = self.named(rollout, phase, &places);
+        places.retain(|place| !rollout.listed.contains(&place.device) && !listed.contains(&place.device));
+        let fresh = listed.len() as u64;
         let held = |devices| rollout.plan.hold_back.size(fleet, phase, devices);
         // The last phase keeps from the others only those whom it holds back itself.
         let kept = match rollout.plan.phases[phase].reach {
@@ -58,7 +105,8 @@ impl Service {
             0 | 1 => String::new(),
             waves => format!(", {first} of them in the first of {waves} waves"),
         };
-        let devices = goal.devices;
+        let devices = goal.devices + fresh;
+        let first = first + fresh;
         self.note(format!(
             "rollout {}: phase {} opens for {devices} devices{waves}: {because}",
             rollout.id,
@@ -74,15 +122,34 @@ impl Service {
             goal,
             included,
             held_from,
+            listed,
+            key,
             because,
         });
     }
 
+    /// Returns the devices that a phase includes by name and that are covered, as many as devices accept.
+    fn named(&self, rollout: &Rollout, phase: usize, places: &[Place]) -> Vec<DeviceId> {
+        let step = &rollout.plan.phases[phase];
+        let tagged = |id: &DeviceId| {
+            let device = self.fleet.devices.get(id);
+            device.is_some_and(|device| step.tags.iter().any(|tag| device.tags.contains(tag)))
+        };
+        let room = LIST_MAX.saturating_sub(rollout.listed.len());
+        let named =
+            places.iter().map(|place| &place.device).filter(|id| step.list.contains(*id) || tagged(id));
+        let mut named: Vec<DeviceId> = named.filter(|id| !rollout.listed.contains(*id)).cloned().collect();
+        named.sort();
+        named.truncate(room);
+        named
+    }
+
     fn open_wave(&mut self, rollout: &Rollout, because: String) {
         let Some(phase) = rollout.phases.last() else { return };
-        let places = self.places(rollout);
+        let mut places = self.places(rollout);
+        places.retain(|place| !rollout.listed.contains(&place.device));
         let before = rollout.cuts();
-        let sizes = rollout.plan.waves.sizes(phase.devices, phase.before);
+        let sizes = rollout.plan.waves.sizes(phase.chosen(), phase.before);
         let number = rollout.phase();
         // Devices that came or went since have changed the numbers; the last wave takes whoever is left.
         let next = usize::try_from(phase.waves).ok().and_then(|wave| sizes.get(wave)).copied();

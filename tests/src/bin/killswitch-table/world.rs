@@ -88,7 +88,7 @@ fn rollout(policy: &Policy, model: &ModelId) -> Rollout {
     let rule = PhaseRule { gate: None, soak: Duration::from_secs(24 * 3600) };
     let cuts = BTreeMap::from([(model.clone(), Cut::ALL)]);
     let plan = Plan {
-        phases: vec![Phase { reach: Reach::All, rule }],
+        phases: vec![Phase::new(Reach::All, rule)],
         policy: policy.clone(),
         waves: Waves::OFF,
         hold_back: HoldBack::OFF,

@@ -1,0 +1,152 @@
+//! What operators may do to rollouts, alone and in pairs, and at which hours.
+
+use super::super::tokens::MintToken;
+use super::*;
+use crate::core::access::Made;
+use crate::core::fact::Fact;
+use crate::core::rollout::plan::Approval;
+use crate::core::rollout::record::{Rollout, Status};
+use crate::core::rollout::times::{AtEnd, Times};
+
+fn rollout<'a>(scene: &'a Scene, name: &str) -> &'a Rollout {
+    &scene.service.fleet().rollouts[&id(name)]
+}
+
+/// A fleet of ten, and a plan of two and then all.
+fn scene() -> (Scene, Plan) {
+    let mut scene = Scene::new();
+    (2..=10).for_each(|number| scene.add(&format!("cam-{number}")));
+    scene.publish(&scene.signed(2, 2, None)).unwrap();
+    for name in ["ann", "ben"] {
+        let (token, id, made) = (name.parse().unwrap(), format!("{name}-id"), Made::File);
+        let hash = tern_protocol::digest::Digest::of(name.as_bytes());
+        let mint =
+            MintToken { token, role: crate::core::access::Role::Operator, expires: None, id, hash, made };
+        scene.command(Command::CreateToken(mint)).unwrap();
+    }
+    let phases =
+        vec![Phase::new(Reach::Devices(2), Default::default()), Phase::new(Reach::All, Default::default())];
+    (scene, Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() })
+}
+
+fn start(scene: &mut Scene, by: &str, plan: &Plan) -> Result<Reply, Refusal> {
+    let product = scene.product.clone();
+    command_by(
+        scene,
+        by,
+        Command::Start { rollout: id("r2"), product, rc: 2, attempt: 1, plan: plan.clone() },
+    )
+}
+
+fn command_by(scene: &mut Scene, by: &str, command: Command) -> Result<Reply, Refusal> {
+    let step =
+        scene.step(Input::Command { id: 0, by: Some(by.parse().unwrap()), command: Box::new(command) });
+    let replies = step.outputs.into_iter().find_map(|output| match output {
+        Output::Reply { result, .. } => Some(result),
+        Output::Publish { .. } => None,
+    });
+    replies.unwrap()
+}
+
+fn approve(scene: &mut Scene, by: &str, phase: usize) -> Result<Reply, Refusal> {
+    command_by(scene, by, Command::ApprovePhase { rollout: id("r2"), phase })
+}
+
+fn promote(scene: &mut Scene, from_phase: usize, key: &str) -> Result<Reply, Refusal> {
+    let key = Some(key.to_owned());
+    command_by(scene, "ann", Command::Promote { rollout: id("r2"), from_phase, key })
+}
+
+#[test]
+fn four_eyes_open_what_two_would_not_and_one_person_is_not_two() {
+    let (mut scene, mut plan) = scene();
+    plan.approval = Approval::Phases;
+    start(&mut scene, "ann", &plan).unwrap();
+    assert_eq!(rollout(&scene, "r2").phases.len(), 0, "nobody is offered it yet");
+
+    assert_eq!(approve(&mut scene, "ann", 1).unwrap_err().kind, RefusalKind::Denied);
+    assert_eq!(approve(&mut scene, "ben", 3).unwrap_err().kind, RefusalKind::Invalid);
+    approve(&mut scene, "ben", 1).unwrap();
+    assert_eq!(rollout(&scene, "r2").phases.len(), 1);
+
+    let refused = promote(&mut scene, 1, "k1").unwrap_err();
+    assert!(refused.hint.contains("tern rollout approve r2 --phase 2"), "{refused}");
+    approve(&mut scene, "ben", 2).unwrap();
+    assert_eq!(rollout(&scene, "r2").phases.len(), 1, "it may, and its gate has not spoken");
+    promote(&mut scene, 1, "k1").unwrap();
+    assert_eq!(rollout(&scene, "r2").phases.len(), 2);
+    // Stopping never asks.
+    command_by(&mut scene, "ann", Command::Pause(id("r2"))).unwrap();
+}
+
+#[test]
+fn a_promotion_that_is_sent_twice_opens_one_phase() {
+    let (mut scene, mut plan) = scene();
+    plan.phases.insert(1, Phase::new(Reach::Devices(2), Default::default()));
+    start(&mut scene, "ann", &plan).unwrap();
+
+    promote(&mut scene, 1, "k1").unwrap();
+    let again = promote(&mut scene, 1, "k1").unwrap();
+    assert!(matches!(again, Reply::Done { what } if what.contains("by this request already")));
+    assert_eq!(rollout(&scene, "r2").phases.len(), 2);
+    assert_eq!(
+        promote(&mut scene, 1, "k2").unwrap_err().kind,
+        RefusalKind::Conflict,
+        "another request saw phase 1"
+    );
+}
+
+#[test]
+fn a_rollout_keeps_its_hours_and_pauses_at_its_end() {
+    let (mut scene, mut plan) = scene();
+    let seconds = scene.now / 1000;
+    plan.times = Times {
+        not_before: Some(seconds + 3600),
+        end: Some(seconds + 7200),
+        at_end: AtEnd::Pause,
+        windows: vec![],
+    };
+    let Reply::Done { what } = start(&mut scene, "ann", &plan).unwrap() else { panic!() };
+    assert!(what.contains("waits for its start"), "{what}");
+    scene.step(Input::Time);
+    assert_eq!(rollout(&scene, "r2").phases.len(), 0);
+
+    scene.now += 3600 * 1000;
+    scene.step(Input::Time);
+    assert_eq!(rollout(&scene, "r2").phases.len(), 1);
+
+    scene.now += 3600 * 1000;
+    let facts = scene.step(Input::Time).facts;
+    assert!(
+        facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Paused { because, .. } if because.contains("its time is over")))
+    );
+    assert_eq!(rollout(&scene, "r2").status, Status::Paused);
+}
+
+#[test]
+fn devices_by_name_and_by_tag_come_first_and_are_in_the_signed_entry() {
+    let (mut scene, mut plan) = scene();
+    let devices = vec!["cam-3".parse().unwrap(), "cam-4".parse().unwrap()];
+    let unknown =
+        Command::Tag { devices: vec!["cam-99".parse().unwrap()], tag: "bench".parse().unwrap(), on: true };
+    assert_eq!(scene.command(unknown).unwrap_err().kind, RefusalKind::NotFound);
+    scene.command(Command::Tag { devices, tag: "bench".parse().unwrap(), on: true }).unwrap();
+    let named = Phase {
+        list: vec!["cam-7".parse().unwrap()],
+        tags: vec!["bench".parse().unwrap()],
+        ..Phase::new(Reach::Devices(0), Default::default())
+    };
+    plan.phases.insert(0, named);
+
+    start(&mut scene, "ann", &plan).unwrap();
+
+    let record = rollout(&scene, "r2");
+    assert_eq!((record.phases[0].devices, record.entry().list.len()), (3, 3));
+    let names: Vec<&str> = record.listed.iter().map(|device| device.as_str()).collect();
+    assert_eq!(names, ["cam-3", "cam-4", "cam-7"]);
+    promote(&mut scene, 1, "k1").unwrap();
+    let record = rollout(&scene, "r2");
+    assert_eq!(record.phases[1].devices, 2, "two others");
+}
