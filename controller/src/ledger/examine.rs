@@ -8,9 +8,9 @@ use tern_protocol::digest::Digest;
 use super::ProofError;
 use super::boundary::{self, Boundary};
 use super::checkpoint::Checkpoint;
-use super::notary::{agrees, kept, newest, public_key};
+use super::notary::{agrees, kept, newest, public_key, sizes_of};
 use super::note::NoteKey;
-use super::read::{Report, Walk, report, walk};
+use super::read::{Report, Walk, report, walk_with};
 
 /// What a ledger holds, and who says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,6 @@ pub struct Examination {
 /// Checks the ledger in `dir`, changing nothing and taking no lock. `pinned`: the key that must have signed it.
 pub fn examine(dir: &Path, pinned: Option<NoteKey>) -> Result<Examination, ProofError> {
     let is_pinned = pinned.is_some();
-    let walk = walk(dir)?;
     let key = match pinned {
         Some(key) => Some(key),
         None => public_key(dir)?,
@@ -42,6 +41,8 @@ pub fn examine(dir: &Path, pinned: Option<NoteKey>) -> Result<Examination, Proof
     let (newest_path, newest_text) = newest(dir)?;
     let kept = kept(dir)?;
     let boundary_text = boundary::text(dir)?;
+    let texts = kept.iter().map(|(_, text)| text).chain(&newest_text);
+    let walk = walk_with(dir, &sizes_of(texts), &mut |_, _| {})?;
     let frames = walk.link.sequence;
     let report = report(&walk);
     let Walk { boundary, roots, .. } = walk;

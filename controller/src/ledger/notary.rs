@@ -246,11 +246,13 @@ pub(crate) fn kept(dir: &Path) -> Result<Vec<(PathBuf, String)>, LedgerError> {
 
 /// Returns for which numbers of frames checkpoints speak, believing all of them, so that one reading finds all roots.
 pub(crate) fn sizes(dir: &Path) -> Result<BTreeSet<u64>, LedgerError> {
-    let texts = kept(dir)?.into_iter().map(|(_, text)| text).chain(newest(dir)?.1);
-    Ok(texts
-        .filter_map(|text| Checkpoint::unverified(&text).ok())
-        .map(|checkpoint| checkpoint.size)
-        .collect())
+    let (kept, (_, newest)) = (kept(dir)?, newest(dir)?);
+    Ok(sizes_of(kept.iter().map(|(_, text)| text).chain(&newest)))
+}
+
+/// Returns for which numbers of frames these speak; what is no checkpoint speaks for none.
+pub(crate) fn sizes_of<'a>(texts: impl Iterator<Item = &'a String>) -> BTreeSet<u64> {
+    texts.filter_map(|text| Checkpoint::unverified(text).ok()).map(|checkpoint| checkpoint.size).collect()
 }
 
 /// Checks a checkpoint against the ledger: `frames` are there, and `root` is theirs at the checkpoint's size.

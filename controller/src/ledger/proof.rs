@@ -13,7 +13,7 @@ use super::ProofError;
 use super::boundary::Boundary;
 use super::checkpoint::Checkpoint;
 use super::frame::{self, Frame, HEADER, Link, PAYLOAD_MAX};
-use super::notary::{agrees, newest, public_key};
+use super::notary::{agrees, newest, public_key, sizes_of};
 use super::note::{NOTE_MAX, NoteError, NoteKey};
 use super::read::walk_with;
 use super::tree::{self, PATH_MAX, PathFinder};
@@ -72,7 +72,7 @@ pub fn prove(dir: &Path, index: u64) -> Result<Proof, ProofError> {
             found = Some(bytes);
         }
     };
-    let walk = walk_with(dir, &mut see)?;
+    let walk = walk_with(dir, &sizes_of(std::iter::once(&text)), &mut see)?;
     agrees(&path, &checkpoint, walk.link.sequence, walk.roots.get(&checkpoint.size).copied())?;
     let (Some(frame), Some(way)) = (found, finder.path()) else {
         return Err(ProofError::Dropped { frame: index, first });

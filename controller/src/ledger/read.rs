@@ -1,6 +1,6 @@
 //! Walking a ledger's folder; `ledger verify`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use tern_protocol::digest::Digest;
@@ -62,16 +62,20 @@ pub(crate) struct Walk {
 }
 
 pub(crate) fn walk(dir: &Path) -> Result<Walk, LedgerError> {
-    walk_with(dir, &mut |_, _| {})
+    walk_with(dir, &sizes(dir)?, &mut |_, _| {})
 }
 
-/// Reads all of a ledger and shows each frame, with where it attached.
-pub(crate) fn walk_with(dir: &Path, see: &mut dyn FnMut(Link, &Frame)) -> Result<Walk, LedgerError> {
+/// Reads all of a ledger and shows each frame, with where it attached. `wanted`: the sizes of which checkpoints speak.
+/// They are read before the frames: in a folder that is written to, only then are all frames there that they name.
+pub(crate) fn walk_with(
+    dir: &Path,
+    wanted: &BTreeSet<u64>,
+    see: &mut dyn FnMut(Link, &Frame),
+) -> Result<Walk, LedgerError> {
     let boundary = Boundary::find(dir)?;
     let segments = kept(dir, boundary.as_ref())?;
     let mut link = boundary.as_ref().map_or(Link::START, |boundary| boundary.link);
     let mut tree = boundary.as_ref().map(|boundary| boundary.tree.clone()).unwrap_or_default();
-    let wanted = sizes(dir)?;
     let mut roots = BTreeMap::new();
     let mut note = |tree: &CompactRange| {
         if wanted.contains(&tree.size()) {
