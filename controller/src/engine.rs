@@ -3,23 +3,23 @@
 //! One thread, because a decision must see every report before it, and because an fsync blocks. While one batch
 //! is being synced the next one gathers in the channel: that is the group commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod changed;
+
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tern_protocol::id::{DeviceId, ProductId, RolloutId};
-use tern_protocol::message::ReportKind;
 use tern_protocol::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::changed::Changed;
 use crate::clock;
 use crate::core::access::{Access, TokenName};
 use crate::core::fact::{EntryRef, Fact, Millis};
-use crate::core::fleet::Fleet;
-use crate::core::rollout::record::Status;
 use crate::core::service::{BATCH, Command, Input, Output, Refusal, Reply, Service};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Notary, Occasion};
+use crate::retention::{self, Standing};
 use crate::store::{Batch, Key, Meta, Store, StoreError};
 
 /// Messages that may wait for the engine.
@@ -48,6 +48,8 @@ pub enum Message {
     Command(Option<TokenName>, Box<Command>, oneshot::Sender<Result<Reply, Refusal>>),
     /// A question about the state.
     Query(Query),
+    /// Write a checkpoint, begin a segment if the present one began before this time, and say where things stand.
+    Retention(Millis, oneshot::Sender<Standing>),
     /// Write a checkpoint and end.
     Stop(oneshot::Sender<()>),
 }
@@ -133,6 +135,13 @@ impl Engine {
         answer.await.map_err(|_| Stopped)
     }
 
+    /// Asks where things stand, so that old frames can be dropped; see [`Message::Retention`].
+    pub async fn standing(&self, before: Millis) -> Result<Standing, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Retention(before, reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
     /// Writes a checkpoint and ends the engine.
     pub async fn stop(&self) {
         let (done, ended) = oneshot::channel();
@@ -163,6 +172,8 @@ pub struct Works {
     pub service: Service,
     /// The ledger, positioned at its end.
     pub ledger: Ledger,
+    /// Signs the ledger's checkpoints.
+    pub notary: Notary,
     /// The checkpoint.
     pub store: Box<dyn Store>,
     /// Fencing number.
@@ -193,11 +204,15 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
         let mut inputs = Vec::new();
         let mut replies = Vec::new();
         let mut queries = Vec::new();
+        let mut standings = Vec::new();
         let mut stop = None;
         let mut next = match inbox.from.recv_timeout(TICK) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return works.checkpoint(&mut changed),
+            Err(RecvTimeoutError::Disconnected) => {
+                works.sign(Occasion::Stop);
+                return works.checkpoint(&mut changed);
+            }
         };
         while let Some(message) = next.take() {
             match message {
@@ -209,6 +224,7 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
                     replies.push(Some(reply));
                 }
                 Message::Query(query) => queries.push(query),
+                Message::Retention(before, reply) => standings.push((before, reply)),
                 Message::Stop(done) => stop = Some(done),
             }
             if inputs.len() < BATCH && stop.is_none() {
@@ -220,7 +236,14 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
             ticked = now;
             inputs.push(Input::Time);
         }
-        works.step(inputs, &mut replies, &mut changed, &inbox.access)?;
+        let verdict = works.step(inputs, &mut replies, &mut changed, &inbox.access)?;
+        // After the outputs: a kill must not wait for a signature that no device reads.
+        works.sign(if verdict { Occasion::Verdict } else { Occasion::Time });
+        for (before, reply) in standings {
+            let standing = works.standing(before, &mut changed)?;
+            // Whoever asked may have gone away.
+            let _gone = reply.send(standing);
+        }
         for query in queries {
             query(&mut works.service, &works.ledger);
         }
@@ -228,6 +251,7 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
             works.checkpoint(&mut changed)?;
         }
         if let Some(done) = stop {
+            works.sign(Occasion::Stop);
             works.checkpoint(&mut changed)?;
             // Whoever asked may have gone away.
             let _gone = done.send(());
@@ -242,15 +266,47 @@ type Kept = (Key, Option<Vec<u8>>);
 type Waiting = Option<oneshot::Sender<Result<Reply, Refusal>>>;
 
 impl Works {
+    /// Signs a checkpoint of the ledger if one is due. Nobody waits for it, so a disk that refuses stops nothing here.
+    fn sign(&mut self, occasion: Occasion) {
+        if let Err(error) = self.notary.consider(&self.ledger, occasion, clock::now()) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "no checkpoint of the ledger could be signed"
+            );
+        }
+    }
+
+    /// Prepares for old frames to be dropped.
+    fn standing(&mut self, before: Millis, changed: &mut Changed) -> Result<Standing, EngineError> {
+        self.checkpoint(changed)?;
+        // What is dropped must not be ahead of what is signed.
+        self.sign(Occasion::Stop);
+        let first = self.ledger.segment();
+        // A frame that does not read is no reason to stop; whoever drops frames will say so.
+        if let Ok(Some(at)) = retention::began_at(self.ledger.dir(), first)
+            && at < before
+        {
+            self.ledger.begin_segment()?;
+        }
+        Ok(Standing {
+            dir: self.ledger.dir().to_owned(),
+            file: self.ledger.file().to_owned(),
+            checkpointed: self.checkpointed,
+            end: self.ledger.synced(),
+            active: retention::active(self.service.fleet()),
+        })
+    }
+
+    /// Returns whether a verdict was among what happened.
     fn step(
         &mut self,
         inputs: Vec<Input>,
         replies: &mut [Waiting],
         changed: &mut Changed,
         access: &Board,
-    ) -> Result<(), EngineError> {
+    ) -> Result<bool, EngineError> {
         if inputs.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let step = self.service.handle(inputs, clock::now());
         // The time at which the service applied them: a replay must come to the same state.
@@ -283,7 +339,7 @@ impl Works {
                 }
             }
         }
-        Ok(())
+        Ok(step.facts.iter().any(is_verdict))
     }
 
     fn hang_out(&self, board: &Board) {
@@ -354,142 +410,14 @@ fn is_about_access(fact: &Fact) -> bool {
     matches!(fact, Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. })
 }
 
-/// What changed since the last checkpoint, before this start too: a checkpoint that says that it has a frame must
-/// have what the frame did.
-#[derive(Debug, Default)]
-pub struct Changed {
-    devices: BTreeSet<DeviceId>,
-    rollouts: BTreeSet<RolloutId>,
-    products: BTreeSet<ProductId>,
-    /// Devices that wait, or waited.
-    pending: BTreeSet<DeviceId>,
-    /// Some claim.
-    claims: bool,
-    /// Some factory.
-    factories: bool,
-    /// Some token of the API.
-    access: bool,
-    /// Some rollout of a device that does not take part any more.
-    every_rollout: bool,
-    /// The comparison with the devices, and whatever its end has changed.
-    compared: bool,
-}
-
-impl Changed {
-    /// Notes what a fact has changed.
-    pub fn note(&mut self, fact: &Fact) {
-        match fact {
-            // The clock that they move goes along with every checkpoint.
-            Fact::ServiceStarted { .. } | Fact::ReceptionBegan | Fact::ReceptionEnded | Fact::Receiving => {}
-            Fact::DeadlinePassed { rollout, heard, silent, .. } => {
-                self.rollouts.insert(rollout.clone());
-                self.devices.extend(heard.iter().chain(silent).cloned());
-            }
-            Fact::ProductAdded { product, .. }
-            | Fact::Signed { product, .. }
-            | Fact::ReleasePublished { product, .. } => {
-                self.products.insert(product.clone());
-            }
-            Fact::DevicesAdded { devices, .. } => {
-                self.devices.extend(devices.iter().map(|d| d.device.clone()));
-                self.pending.extend(devices.iter().map(|d| d.device.clone()));
-            }
-            Fact::Enrolled { device, .. }
-            | Fact::Granted { device, .. }
-            | Fact::IdentityReplaced { device, .. } => {
-                self.devices.insert(device.clone());
-            }
-            // An open start that is withdrawn changes the counts of its rollout.
-            Fact::StandingChanged { device, .. } => {
-                self.devices.insert(device.clone());
-                self.every_rollout = true;
-            }
-            Fact::Applied { device, .. } | Fact::Approved { device, .. } | Fact::Rejected { device } => {
-                self.devices.insert(device.clone());
-                self.pending.insert(device.clone());
-                self.claims = true;
-            }
-            Fact::ComparisonBegan { .. } | Fact::FilesPresented { .. } | Fact::ComparisonEnded { .. } => {
-                self.compared = true;
-            }
-            Fact::ClaimCreated { .. } | Fact::ClaimRevoked { .. } => self.claims = true,
-            Fact::FactoryAdded { .. } | Fact::FactoryRevoked { .. } => self.factories = true,
-            Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
-                self.access = true
-            }
-            Fact::Tagged { devices, .. } => self.devices.extend(devices.iter().cloned()),
-            Fact::Reported { device, report, .. } => {
-                // Health counts in every rollout in which the device is compared.
-                self.every_rollout |=
-                    matches!(report, ReportKind::Health { metrics, .. } if !metrics.is_empty());
-                // Most are noted already, and a set looks only after its key was copied.
-                if !self.devices.contains(device) {
-                    self.devices.insert(device.clone());
-                }
-                if let Some(attempt) = report.attempt().filter(|a| !self.rollouts.contains(&a.rollout)) {
-                    self.rollouts.insert(attempt.rollout.clone());
-                }
-            }
-            Fact::RolloutStarted { rollout, .. }
-            | Fact::OutageSeen { rollout, .. }
-            | Fact::PhaseOpened { rollout, .. }
-            | Fact::WaveOpened { rollout, .. }
-            | Fact::HoldBackEnded { rollout, .. }
-            | Fact::PhaseApproved { rollout, .. }
-            | Fact::Paused { rollout, .. }
-            | Fact::Resumed { rollout, .. }
-            | Fact::Killed { rollout, .. }
-            | Fact::Completed { rollout, .. } => {
-                self.rollouts.insert(rollout.clone());
-            }
-        }
-    }
-
-    /// Returns what the checkpoint is to hold from now on, and `None` for what it is not to hold any more.
-    fn values(&self, fleet: &Fleet) -> Result<Vec<Kept>, EngineError> {
-        let mut values = Vec::new();
-        let mut put = |key: Key, value: Vec<u8>| values.push((key, Some(value)));
-        // It ends once after a restore, and may have touched everything.
-        let devices = fleet.devices.iter().filter(|(id, _)| self.compared || self.devices.contains(*id));
-        for (id, device) in devices {
-            put(Key::Device(id.clone()), serde_json::to_vec(device)?);
-        }
-        // Few are in force at once, so all of them go when one has changed.
-        for (id, claim) in fleet.claims.iter().filter(|_| self.claims) {
-            put(Key::Claim(id.clone()), serde_json::to_vec(claim)?);
-        }
-        for (id, factory) in fleet.factories.iter().filter(|_| self.factories) {
-            put(Key::Factory(id.clone()), serde_json::to_vec(factory)?);
-        }
-        if self.access {
-            put(Key::Meta(Meta::Access), serde_json::to_vec(&fleet.access)?);
-        }
-        for (id, rollout) in &fleet.rollouts {
-            if self.every_rollout || self.compared || self.rollouts.contains(id) {
-                put(Key::Rollout(id.clone()), serde_json::to_vec(rollout)?);
-            }
-        }
-        // A kill is of a rollout, and its product keeps the release dead.
-        let killed = self.rollouts.iter().filter_map(|id| fleet.rollouts.get(id));
-        let killed =
-            killed.filter(|rollout| rollout.status == Status::Killed).map(|rollout| &rollout.product);
-        let learned = fleet.products.keys().filter(|_| self.compared);
-        for id in self.products.iter().chain(killed).chain(learned).collect::<BTreeSet<_>>() {
-            if let Some(product) = fleet.products.get(id) {
-                put(Key::Product(id.clone()), serde_json::to_vec(product)?);
-            }
-        }
-        // Every hello goes into it while it lasts.
-        if self.compared || fleet.comparison.is_some() {
-            put(Key::Meta(Meta::Comparison), serde_json::to_vec(&fleet.comparison)?);
-        }
-        // The mark moves even when nothing that is kept has changed.
-        put(Key::Meta(Meta::Reports), serde_json::to_vec(&fleet.reports)?);
-        put(Key::Meta(Meta::Reception), serde_json::to_vec(&fleet.reception)?);
-        for id in &self.pending {
-            let applicant = fleet.pending.get(id).map(serde_json::to_vec).transpose()?;
-            values.push((Key::Pending(id.clone()), applicant));
-        }
-        Ok(values)
-    }
+fn is_verdict(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::PhaseOpened { .. }
+            | Fact::WaveOpened { .. }
+            | Fact::HoldBackEnded { .. }
+            | Fact::Paused { .. }
+            | Fact::Killed { .. }
+            | Fact::Completed { .. }
+    )
 }

@@ -8,6 +8,7 @@
 //!   release.json                        what was signed here last
 //! <data>/
 //!   fleet                               the fleet's id
+//!   keys/ledger.pem                     signs the ledger's checkpoints
 //!   keys/<product>/{rollout,halt,snapshot,timestamp,telemetry,time}.pem
 //!   keys/<product>/<name>-<key>.pem     the same name's key after a rotation
 //!   products/<product>/{root,targets,release}.json
@@ -19,10 +20,12 @@
 //! | `hand`, `exec` | what signs for a person: a key file, a program |
 //! | `init` | the keys of a new product |
 //! | `load` | what the service reads |
+//! | `ledger` | the key of the ledger |
 
 mod exec;
 mod hand;
 mod init;
+mod ledger;
 mod load;
 mod secret;
 
@@ -38,6 +41,7 @@ use tern_protocol::tuf::Role;
 pub use exec::{ExecError, ExecSigner};
 pub use hand::{Hand, KeyName};
 pub use init::{FactoryReport, Holder, InitOptions, InitReport, Quota, init, make_factory, make_key};
+pub use ledger::{LedgerKey, ledger_key};
 pub use load::{
     OnlineKey, Unnamed, fleet, keep_offline, load_online, load_online_for, load_signer, load_signer_asking,
     make_online, make_service_key, offline_files, online_keys, products,

@@ -6,6 +6,7 @@
 //! | [`engine`] | the thread that owns the core: record first, then let out |
 //! | [`state`] | the data folder, opened and folded |
 //! | [`ledger`] | the append-only, hash-chained record of everything that was decided or heard |
+//! | [`retention`] | which old frames may be dropped, and what is kept of them |
 //! | [`store`] | the state that the ledger adds up to; may be deleted and rebuilt |
 //! | [`broker_link`] | the service's own connection to the broker |
 //! | [`serve`] | the service as a process |
@@ -36,6 +37,7 @@ pub mod ledger;
 pub mod place;
 pub mod plain;
 pub mod release;
+pub mod retention;
 pub mod serve;
 pub mod state;
 pub mod store;

@@ -1,6 +1,8 @@
 //! The service as a process: data folder, broker, API, engine; and how it ends.
 
+mod config;
 mod first_token;
+mod retain;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,14 +11,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tern_bridge::{Auth, Bridge, BridgeConfig, BridgeError, ChunkStore, FrontLimits, ListenerConfig};
+use tern_bridge::{Auth, Bridge, BridgeConfig, BridgeError, ChunkStore};
 use tern_protocol::digest::Digest;
 use tern_protocol::id::FleetId;
 use tern_protocol::tuf::Role;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::access::FirstToken;
+use self::config::service_user;
+pub use self::config::{ExternalBroker, ServeConfig};
+pub(crate) use self::retain::retain;
 use crate::api::listen;
 use crate::api::routes::router;
 use crate::api::types::{EdgeView, FrontCounters, StoredImage, WireBytes};
@@ -35,96 +39,6 @@ const COPIED: &str = "the data folder was restored, moved or lost its ledger";
 
 /// Name of a fleet that nobody has named.
 const DEFAULT_FLEET: &str = "fleet";
-
-/// How the service is to run; every key has a default. `deploy/tern.toml` shows them all.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ServeConfig {
-    /// Data folder.
-    pub data: PathBuf,
-    /// Address of the API.
-    pub listen_api: SocketAddr,
-    /// How the first admin token comes to its holder.
-    pub first_token: FirstToken,
-    /// The API may listen on other than loopback addresses, where its tokens travel in the clear.
-    pub insecure_api_without_tls: bool,
-    /// Listeners of the embedded broker.
-    pub listeners: Vec<ListenerConfig>,
-    /// Ceilings of the embedded broker's front.
-    pub limits: FrontLimits,
-    /// An external broker instead of the embedded one.
-    pub broker: Option<ExternalBroker>,
-    /// Seconds between heartbeats, 1 to 86400.
-    pub heartbeat: u64,
-}
-
-/// An external broker.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExternalBroker {
-    /// `mqtt://host:port`.
-    pub url: String,
-    /// User name of the service there.
-    #[serde(default = "service_user")]
-    pub user: String,
-    /// File with its password.
-    pub password_file: Option<PathBuf>,
-}
-
-fn service_user() -> String {
-    "service".to_owned()
-}
-
-impl Default for ServeConfig {
-    fn default() -> Self {
-        let mqtt = SocketAddr::from(([127, 0, 0, 1], 1883));
-        Self {
-            data: PathBuf::from("tern-data"),
-            listen_api: SocketAddr::from(([127, 0, 0, 1], 7880)),
-            first_token: FirstToken::default(),
-            insecure_api_without_tls: false,
-            listeners: vec![ListenerConfig { listen: mqtt, auth: Auth::Open {} }],
-            limits: FrontLimits::default(),
-            broker: None,
-            heartbeat: Lives::default().heartbeat,
-        }
-    }
-}
-
-impl ServeConfig {
-    /// Makes a configuration of a file, if one is named, and of what the command line says beside it.
-    fn from_args(args: ServeArgs) -> anyhow::Result<Self> {
-        let mut config = match &args.config {
-            Some(path) => Self::load(path)?,
-            None => Self::default(),
-        };
-        if let Some(data) = args.data {
-            config.data = data;
-        }
-        if let Some(listen) = args.listen_api {
-            config.listen_api = listen;
-        }
-        config.insecure_api_without_tls |= args.insecure_api_without_tls;
-        if let Some(listen) = args.listen_mqtt {
-            config.listeners = vec![ListenerConfig { listen, auth: Auth::Open {} }];
-        }
-        if let Some(url) = args.broker {
-            let user = args.broker_user.unwrap_or_else(service_user);
-            config.broker = Some(ExternalBroker { url, user, password_file: args.broker_password_file });
-        }
-        Ok(config)
-    }
-
-    /// Reads a configuration file.
-    pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("could not read configuration {}", path.display()))?;
-        let config: Self = toml::from_str(&text)
-            .with_context(|| format!("configuration {} is not valid", path.display()))?;
-        anyhow::ensure!((1..=86_400).contains(&config.heartbeat), "heartbeat must be 1 to 86400 seconds");
-        Ok(config)
-    }
-}
 
 /// Where a running service can be reached; written to `<data>/service.json` once it can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,12 +165,14 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
     let works = Works {
         service,
         ledger: opened.ledger,
+        notary: opened.notary,
         store: opened.store,
         term: opened.term,
         outgoing,
         checkpointed: opened.checkpointed,
         changed: opened.changed,
     };
+    let signer = works.notary.signer().clone();
     let (gone, engine_ended) = oneshot::channel::<Result<(), EngineError>>();
     let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
         let result = engine::run(works, &inbox);
@@ -285,6 +201,10 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
         }
     }
     first_token::provide(&config.data, config.first_token, renew_admin, &handle).await?;
+    // Only now is the folder marked as the one that is written to.
+    let retention = config
+        .ledger_days
+        .map(|days| tokio::spawn(retain::daily(config.data.clone(), days, signer, handle.clone())));
     let link = tokio::spawn(broker_link::run(fleet.clone(), edge.broker.clone(), handle.clone(), to_broker));
 
     let stats = edge.bridge.clone();
@@ -306,6 +226,9 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
     let ended = wait(&edge, engine_ended, &handle).await;
     server.abort();
     link.abort();
+    if let Some(retention) = retention {
+        retention.abort();
+    }
     ended
 }
 
@@ -463,30 +386,4 @@ fn write_addresses(data: &Path, addresses: &Addresses) -> anyhow::Result<()> {
     std::fs::write(&part, serde_json::to_vec(addresses)?)
         .and_then(|()| std::fs::rename(&part, &path))
         .with_context(|| format!("could not write {}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_sample_configuration_loads_and_shows_the_defaults() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tern.toml");
-
-        let sample = ServeConfig::load(&path).unwrap();
-
-        let defaults = ServeConfig::default();
-        assert_eq!(sample.listen_api, defaults.listen_api);
-        assert_eq!(sample.heartbeat, defaults.heartbeat);
-        assert_eq!(sample.first_token, defaults.first_token);
-        assert_eq!(sample.insecure_api_without_tls, defaults.insecure_api_without_tls);
-        assert_eq!(sample.limits, defaults.limits);
-        assert_eq!(sample.listeners[0].listen, defaults.listeners[0].listen);
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_by_name() {
-        let error = toml::from_str::<ServeConfig>("heartbeet = 5").unwrap_err();
-        assert!(error.to_string().contains("heartbeet"), "{error}");
-    }
 }

@@ -4,6 +4,7 @@
 //! <data>/ledger/        every fact, append-only; the truth
 //! <data>/place         tells the folder from a copy of it
 //! <data>/store/         checkpoint of what the ledger adds up to; may be deleted
+//! <data>/keys/ledger.pem            signs the ledger's checkpoints
 //! <data>/keys/<product>/{rollout,halt,snapshot,timestamp,telemetry}.pem
 //! <data>/products/<product>/{root,targets,release}.json     offline files of `keys init`
 //! <data>/images/        chunks, content-addressed
@@ -16,8 +17,10 @@ use tern_protocol::id::FleetId;
 use crate::core::fact::Entry;
 use crate::core::fleet::Fleet;
 use crate::engine::Changed;
-use crate::ledger::{Ledger, LedgerError};
+use crate::keys::{self, KeysError};
+use crate::ledger::{Ledger, LedgerError, Notary, NoteSigner, ProofError};
 use crate::place;
+use crate::retention::{self, RetentionError};
 use crate::store::sled::SledStore;
 use crate::store::{Key, Meta, Page, Prefix, Store, StoreError};
 
@@ -39,6 +42,28 @@ pub enum OpenError {
     /// The ledger cannot be used.
     #[error("could not open the ledger")]
     Ledger(#[from] LedgerError),
+    /// The ledger's key cannot be used.
+    #[error("could not read the ledger's key")]
+    Keys(#[from] KeysError),
+    /// The ledger is not the one that its key has vouched for.
+    #[error(
+        "the ledger is not the one that was signed; restore it from a copy, or delete the folder {store}, and move the \
+         folder {checkpoints} away, to go on with what is left"
+    )]
+    NotVouched {
+        /// The folder of signed checkpoints.
+        checkpoints: PathBuf,
+        /// The checkpoint's folder.
+        store: PathBuf,
+        /// What was found.
+        #[source]
+        source: Box<ProofError>,
+    },
+    /// What the dropped frames add up to cannot be used, and the checkpoint does not have it.
+    #[error(
+        "could not begin where older frames of the ledger were dropped; restore the ledger or the checkpoint"
+    )]
+    Boundary(#[from] RetentionError),
     /// The checkpoint cannot be used, not even after it was set aside.
     #[error("could not open the checkpoint in the data folder")]
     Store(#[from] StoreError),
@@ -53,8 +78,8 @@ pub enum OpenError {
     },
     /// The checkpoint knows frames that the ledger has lost.
     #[error(
-        "the ledger ends at frame {ledger}, but frame {checkpoint} was acknowledged; restore the ledger, or \
-         delete the folder {store} to go on with what is left"
+        "the ledger ends at frame {ledger}, but frame {checkpoint} was acknowledged; restore the ledger, or delete the \
+         folder {store}, and move the folder ledger/checkpoints away, to go on with what is left"
     )]
     Lost {
         /// Frames in the ledger.
@@ -72,6 +97,8 @@ pub struct Opened {
     pub fleet: Fleet,
     /// The ledger, positioned at its end.
     pub ledger: Ledger,
+    /// Signs the ledger's checkpoints.
+    pub notary: Notary,
     /// The checkpoint.
     pub store: Box<dyn Store>,
     /// Fencing number of this run.
@@ -121,6 +148,23 @@ pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
     if let Some(applied) = store.recovered().applied_seq.filter(|applied| *applied >= ledger.next()) {
         return Err(OpenError::Lost { ledger: ledger.next(), checkpoint: applied, store: store_dir });
     }
+    let key = keys::ledger_key(data)?;
+    if key.made {
+        notes.push(format!(
+            "the ledger has a key from now on, {}; back it up with the others",
+            key.path.display()
+        ));
+    }
+    let refused = |error| match error {
+        ProofError::Ledger(error) => OpenError::Ledger(error),
+        source => OpenError::NotVouched {
+            checkpoints: data.join("ledger/checkpoints"),
+            store: store_dir.clone(),
+            source: Box::new(source),
+        },
+    };
+    let (notary, said) = Notary::open(NoteSigner::new(key.key), &ledger, original).map_err(refused)?;
+    notes.extend(said);
     let mut state = match load(store.as_ref(), fleet) {
         Ok(Some(state)) => state,
         Ok(None) => {
@@ -135,9 +179,20 @@ pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
         }
         Err(error) => return Err(error.into()),
     };
-    let checkpointed = store.recovered().applied_seq.map_or(0, |applied| applied + 1);
+    let mut checkpointed = store.recovered().applied_seq.map_or(0, |applied| applied + 1);
     let mut changed = Changed::default();
-    for frame in ledger.frames(checkpointed)? {
+    let mut next = checkpointed;
+    if let Some(boundary) = ledger.boundary().filter(|boundary| boundary.first() > checkpointed) {
+        // The frames that the checkpoint lacks were dropped: what they add up to was kept.
+        state = retention::snapshot(ledger.dir(), boundary)?.into_fleet(fleet.clone());
+        if checkpointed > 0 {
+            store.wipe()?;
+            checkpointed = 0;
+        }
+        changed = Changed::everything(&state);
+        next = boundary.first();
+    }
+    for frame in ledger.frames(next)? {
         let frame = frame?;
         let entry: Entry = serde_json::from_slice(&frame.payload)
             .map_err(|source| OpenError::Fact { sequence: frame.sequence, source })?;
@@ -147,7 +202,7 @@ pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
     let term = ledger.term().max(store.recovered().term) + 1;
     ledger.begin_term(term)?;
     store.fence(term)?;
-    Ok(Opened { fleet: state, ledger, store, term, checkpointed, changed, notes, original })
+    Ok(Opened { fleet: state, ledger, notary, store, term, checkpointed, changed, notes, original })
 }
 
 /// Reads the checkpoint; none if its writing was cut short.

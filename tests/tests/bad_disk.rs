@@ -201,6 +201,12 @@ fn a_ledger_that_lost_what_was_acknowledged_stops_the_start_until_somebody_decid
     std::fs::write(&segment, &bytes[..bytes.len() - 5]).unwrap();
     refused(&ends(&mut lab.serve_command()), &words);
     std::fs::remove_dir_all(&store).unwrap();
+    // It was signed as well, so a ledger without its end is not the one that was vouched for.
+    let checkpoints = lab.data().join("ledger/checkpoints");
+    let words = ["is not the one that was signed", "the end is missing", &checkpoints.display().to_string()];
+    refused(&ends(&mut lab.serve_command()), &words);
+    std::fs::remove_dir_all(&store).unwrap();
+    std::fs::rename(&checkpoints, lab.path("checkpoints-before")).unwrap();
     lab.start_service();
     assert_eq!(lab.memory(), memory);
     goes_on(&lab, &mut devices, 3);

@@ -74,7 +74,11 @@ fn a_paused_rollout_takes_nobody_further_and_a_resumed_one_ends_as_if_nothing_ha
     assert_eq!(sim.settled_on(rc), 3, "a paused rollout widened");
 
     sim.must(tern_controller::core::service::Command::Resume(rollout.clone()));
-    sim.must(tern_controller::core::service::Command::Promote { rollout: rollout.clone(), from_phase: 1 });
+    sim.must(tern_controller::core::service::Command::Promote {
+        rollout: rollout.clone(),
+        from_phase: 1,
+        key: None,
+    });
 
     sim.expect("the rollout completes", |s| s.status(&rollout) == Some(Status::Completed), 12 * HOUR);
     assert_eq!(sim.settled_on(rc), 20);

@@ -1,5 +1,7 @@
 //! Paths under `/v1/ledger`.
 
+use std::path::Path;
+
 use axum::extract::State;
 use serde::Deserialize;
 
@@ -8,7 +10,7 @@ use super::routes::Shared;
 use super::types::{LedgerFrame, LedgerPage, LedgerView};
 use super::views;
 use crate::core::fact::Entry;
-use crate::ledger::Frames;
+use crate::ledger::{Boundary, Frames};
 
 /// Frames in one answer, at most.
 const LIMIT: usize = 1000;
@@ -30,15 +32,16 @@ pub(super) struct Range {
 pub(super) async fn frames(State(state): State<Shared>, query: Query<Range>) -> Answer<LedgerPage> {
     let Range { from, limit } = query.0;
     let limit = limit.unwrap_or(100).min(LIMIT);
-    let opened = move |_: &mut _, ledger: &crate::ledger::Ledger| (ledger.frames(from), ledger.next());
-    let (stream, end) = state.api.engine.query(opened).await?;
-    let stream = stream.map_err(Failure::internal)?;
+    let opened = |_: &mut _, ledger: &crate::ledger::Ledger| (ledger.dir().to_owned(), ledger.next());
+    let (dir, end) = state.api.engine.query(opened).await?;
     // Frames are never changed once written, so they are read outside the engine's thread.
-    let read = tokio::task::spawn_blocking(move || page(stream, end, limit)).await;
+    let read = tokio::task::spawn_blocking(move || page(&dir, from, end, limit)).await;
     good(read.map_err(Failure::internal)??)
 }
 
-fn page(stream: Frames, end: u64, limit: usize) -> Result<LedgerPage, Failure> {
+fn page(dir: &Path, from: u64, end: u64, limit: usize) -> Result<LedgerPage, Failure> {
+    let first = Boundary::find(dir).map_err(Failure::internal)?.map_or(0, |boundary| boundary.first());
+    let stream = Frames::new(dir, from.max(first), end).map_err(Failure::internal)?;
     let mut frames = Vec::new();
     let mut bytes = 0;
     for frame in stream.take(limit) {
@@ -51,5 +54,5 @@ fn page(stream: Frames, end: u64, limit: usize) -> Result<LedgerPage, Failure> {
         }
     }
     let next = frames.last().map(|last| last.seq + 1).filter(|next| *next < end);
-    Ok(LedgerPage { frames, next })
+    Ok(LedgerPage { frames, next, first })
 }

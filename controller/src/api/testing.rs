@@ -107,6 +107,7 @@ impl World {
         let works = Works {
             service: Service::new(opened.fleet, online, Lives::default(), [7; 32]),
             ledger: opened.ledger,
+            notary: opened.notary,
             store: opened.store,
             term: opened.term,
             outgoing,

@@ -399,6 +399,9 @@ pub struct LedgerPage {
     pub frames: Vec<LedgerFrame>,
     /// Where to go on, unless this is the end.
     pub next: Option<u64>,
+    /// The first frame that is kept; older ones were dropped.
+    #[serde(default)]
+    pub first: u64,
 }
 
 /// One frame of the ledger.

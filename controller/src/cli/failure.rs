@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use crate::api::client::ClientError;
 use crate::ceremony::CeremonyError;
 use crate::keys::KeysError;
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, ProofError};
 use crate::release::ReleaseError;
+use crate::retention::RetentionError;
 
 /// How a command ended; the help of `tern` lists the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,19 @@ impl From<ReleaseError> for Failure {
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         Self::of(&error, "keep the folder as it is, and look at it in a copy".to_owned())
+    }
+}
+
+impl From<ProofError> for Failure {
+    fn from(error: ProofError) -> Self {
+        let hint = error.hint().to_owned();
+        Self::of(&error, hint)
+    }
+}
+
+impl From<RetentionError> for Failure {
+    fn from(error: RetentionError) -> Self {
+        Self::of(&error, "nothing was dropped; look at the ledger with `tern ledger verify`".to_owned())
     }
 }
 

@@ -139,6 +139,9 @@ fn a_ledger_that_was_tampered_with_does_not_verify() {
     let mut files = 0;
     for entry in std::fs::read_dir(world.options.data.join("ledger")).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "ledger") {
+            continue;
+        }
         let mut bytes = std::fs::read(&path).unwrap();
         if bytes.len() > 200 {
             files += 1;

@@ -3,14 +3,15 @@
 //! A verdict's frame says what was decided and with which numbers. Here the frames before it are folded, the same
 //! pure judgement is asked, and its line must be the one in the ledger, to the last digit.
 
+use serde::{Deserialize, Serialize};
 use tern_protocol::id::{FleetId, RolloutId};
 
 use super::fact::{Entry, Fact};
 use super::fleet::Fleet;
 use super::rollout::record::Rollout;
 
-/// A ledger that is being replayed.
-#[derive(Debug)]
+/// A ledger that is being replayed. Written down, it is what a ledger goes on from whose first frames were dropped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Replay {
     fleet: Fleet,
     /// The last phase that opened: a phase that includes nobody hands its reason on to the next.
@@ -52,6 +53,11 @@ impl Replay {
     /// Returns what the frames so far add up to; the fleet's name is not among it.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// Gives the fleet back that the frames so far add up to, under its own name.
+    pub fn into_fleet(self, id: FleetId) -> Fleet {
+        Fleet { id, ..self.fleet }
     }
 
     /// Takes the next frame.

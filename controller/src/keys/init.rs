@@ -160,6 +160,7 @@ pub fn init(options: &InitOptions) -> Result<InitReport, KeysError> {
     let products = data.join("products").join(product.as_str());
     fs::create_dir_all(&products).map_err(KeysError::io("make the folder", &products))?;
 
+    super::ledger::ledger_key(data)?;
     let mut made = Made::default();
     for (role, holder, path) in &offline {
         let key = secret::draw()?;

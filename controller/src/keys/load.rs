@@ -232,6 +232,11 @@ pub fn make_online(data: &Path, product: &ProductId, role: Role) -> Result<(Path
     Ok((path, public))
 }
 
+/// Reads a key for the service itself, which nobody could be asked a passphrase for.
+pub(super) fn read_plain(path: &Path) -> Result<SigningKey, KeysError> {
+    secret::read(path, &nobody).map(SigningKey::from)
+}
+
 /// Reads a signing key that is not encrypted; refuses one that others may read.
 pub fn load_signer(path: &Path) -> Result<P256Signer, KeysError> {
     Ok(signer(&secret::read(path, &nobody)?))

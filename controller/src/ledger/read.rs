@@ -1,20 +1,23 @@
 //! Walking a ledger's folder; `ledger verify`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use tern_protocol::digest::Digest;
 
+use super::boundary::Boundary;
 use super::frame::{Frame, Link, Problem};
+use super::notary::sizes;
 use super::segment::{Fault, Reader, Segment, synced_past};
+use super::tree::{CompactRange, leaf};
 use super::{Cut, LedgerError};
 
 /// What a whole ledger holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Number of whole frames.
+    /// Number of frames, those that were dropped as well.
     pub frames: u64,
-    /// Sequence of the first, if any.
+    /// Sequence of the first that is here, if any.
     pub first: Option<u64>,
     /// Sequence of the last, if any.
     pub last: Option<u64>,
@@ -24,23 +27,34 @@ pub struct Report {
     pub torn: Option<Cut>,
 }
 
-/// Checks every frame of the ledger in `dir`, changing nothing and taking no lock: made for a copy.
+/// Checks every frame of the ledger in `dir` and how they are chained, changing nothing and taking no lock. What was
+/// signed is not looked at; [`examine`](super::examine::examine) does.
 pub fn verify(dir: &Path) -> Result<Report, LedgerError> {
-    let walk = walk(dir)?;
-    Ok(Report {
-        frames: walk.link.sequence,
-        first: (walk.link.sequence > 0).then_some(0),
-        last: walk.link.sequence.checked_sub(1),
+    Ok(report(&walk(dir)?))
+}
+
+pub(crate) fn report(walk: &Walk) -> Report {
+    let (begin, end) = (walk.boundary.as_ref().map_or(0, Boundary::first), walk.link.sequence);
+    Report {
+        frames: end,
+        first: (end > begin).then_some(begin),
+        last: end.checked_sub(1).filter(|last| *last >= begin),
         head_hash: walk.link.hash,
-        torn: walk.torn,
-    })
+        torn: walk.torn.clone(),
+    }
 }
 
 /// The end of a ledger, found by reading all of it.
 #[derive(Debug)]
 pub(crate) struct Walk {
+    /// Where it began, unless with its first frame.
+    pub(crate) boundary: Option<Boundary>,
     /// Where the next frame attaches.
     pub(crate) link: Link,
+    /// The tree over all frames.
+    pub(crate) tree: CompactRange,
+    /// Its roots at the sizes of which checkpoints speak.
+    pub(crate) roots: BTreeMap<u64, Digest>,
     /// The last segment, and how many of its bytes are whole frames.
     pub(crate) tail: Option<(Segment, u64)>,
     /// What lies behind them.
@@ -48,8 +62,27 @@ pub(crate) struct Walk {
 }
 
 pub(crate) fn walk(dir: &Path) -> Result<Walk, LedgerError> {
-    let segments = Segment::list(dir)?;
-    let mut link = Link::START;
+    walk_with(dir, &sizes(dir)?, &mut |_, _| {})
+}
+
+/// Reads all of a ledger and shows each frame, with where it attached. `wanted`: the sizes of which checkpoints speak.
+/// They are read before the frames: in a folder that is written to, only then are all frames there that they name.
+pub(crate) fn walk_with(
+    dir: &Path,
+    wanted: &BTreeSet<u64>,
+    see: &mut dyn FnMut(Link, &Frame),
+) -> Result<Walk, LedgerError> {
+    let boundary = Boundary::find(dir)?;
+    let segments = kept(dir, boundary.as_ref())?;
+    let mut link = boundary.as_ref().map_or(Link::START, |boundary| boundary.link);
+    let mut tree = boundary.as_ref().map(|boundary| boundary.tree.clone()).unwrap_or_default();
+    let mut roots = BTreeMap::new();
+    let mut note = |tree: &CompactRange| {
+        if wanted.contains(&tree.size()) {
+            roots.insert(tree.size(), tree.root());
+        }
+    };
+    note(&tree);
     let mut tail = None;
     let mut torn = None;
     for (place, segment) in segments.iter().enumerate() {
@@ -61,12 +94,15 @@ pub(crate) fn walk(dir: &Path) -> Result<Walk, LedgerError> {
         loop {
             match reader.read() {
                 Ok(Some(frame)) => {
+                    see(link, &frame);
                     link = Link {
                         sequence: frame.sequence + 1,
                         term: frame.term,
                         synced: frame.synced,
                         hash: frame.hash,
                     };
+                    tree.push(leaf(frame.hash));
+                    note(&tree);
                 }
                 Ok(None) => break,
                 Err(Fault::Io(error)) => return Err(error),
@@ -85,7 +121,15 @@ pub(crate) fn walk(dir: &Path) -> Result<Walk, LedgerError> {
         }
         tail = Some((segment.clone(), reader.offset));
     }
-    Ok(Walk { link, tail, torn })
+    Ok(Walk { boundary, link, tree, roots, tail, torn })
+}
+
+/// Lists the segments that are part of the ledger.
+fn kept(dir: &Path, boundary: Option<&Boundary>) -> Result<Vec<Segment>, LedgerError> {
+    let first = boundary.map_or(0, Boundary::first);
+    let mut segments = Segment::list(dir)?;
+    segments.retain(|segment| segment.first >= first);
+    Ok(segments)
 }
 
 fn length(path: &Path) -> Result<u64, LedgerError> {
@@ -105,11 +149,19 @@ pub struct Frames {
 
 impl Frames {
     pub(crate) fn new(dir: &Path, from: u64, until: u64) -> Result<Self, LedgerError> {
-        let mut waiting: VecDeque<Segment> = Segment::list(dir)?.into();
+        let boundary = Boundary::find(dir)?;
+        let first = boundary.as_ref().map_or(0, Boundary::first);
+        if from < first {
+            return Err(LedgerError::Dropped { first });
+        }
+        let mut waiting: VecDeque<Segment> = kept(dir, boundary.as_ref())?.into();
         while waiting.get(1).is_some_and(|next| next.first <= from) {
             waiting.pop_front();
         }
-        Ok(Self { waiting, reader: None, link: None, from, until })
+        let link = boundary.map(|boundary| boundary.link);
+        // The first one attaches at the boundary; a later one that is read by itself is believed about it.
+        let link = link.filter(|link| waiting.front().is_some_and(|segment| segment.first == link.sequence));
+        Ok(Self { waiting, reader: None, link, from, until })
     }
 
     fn advance(&mut self) -> Result<Option<Frame>, LedgerError> {

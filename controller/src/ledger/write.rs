@@ -1,5 +1,6 @@
 //! [`Ledger`]: opening, cutting a torn tail, appending, syncing.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::ops::Range;
@@ -9,9 +10,11 @@ use std::time::Duration;
 use tern_protocol::digest::Digest;
 
 use super::LedgerError;
+use super::boundary::{self, Boundary};
 use super::frame::{self, Link, PAYLOAD_MAX, Problem};
 use super::read::{Frames, walk};
 use super::segment::Segment;
+use super::tree::{CompactRange, leaf};
 
 /// Bytes after which a new segment is begun.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -67,7 +70,12 @@ pub struct Ledger {
     file: File,
     path: PathBuf,
     length: u64,
+    /// First sequence of the segment that is written to.
+    begins: u64,
     link: Link,
+    tree: CompactRange,
+    boundary: Option<Boundary>,
+    roots: BTreeMap<u64, Digest>,
     stopped: bool,
     /// Held until the ledger is dropped.
     _lock: File,
@@ -84,8 +92,11 @@ impl Ledger {
     pub fn open_with(dir: &Path, options: Options) -> Result<(Self, Recovery), LedgerError> {
         fs::create_dir_all(dir).map_err(LedgerError::io("make the ledger folder", dir))?;
         let lock = lock(dir)?;
+        boundary::finish(dir)?;
         let walk = walk(dir)?;
-        let (segment, length) = walk.tail.unwrap_or_else(|| (Segment::new(dir, 0), 0));
+        // Right after everything was dropped there is a boundary and no segment.
+        let next = walk.link.sequence;
+        let (segment, length) = walk.tail.unwrap_or_else(|| (Segment::new(dir, next), 0));
         let file = OpenOptions::new()
             .append(true)
             .create(true)
@@ -107,7 +118,11 @@ impl Ledger {
             file,
             path: segment.path,
             length,
+            begins: segment.first,
             link: Link { synced: frames, ..walk.link },
+            tree: walk.tree,
+            boundary: walk.boundary,
+            roots: walk.roots,
             stopped: false,
             _lock: lock,
         };
@@ -128,13 +143,16 @@ impl Ledger {
         }
         let first = self.link.sequence;
         let mut link = self.link;
+        let mut tree = self.tree.clone();
         for payload in payloads {
             link = frame::encode(&mut bytes, link, payload);
+            tree.push(leaf(link.hash));
         }
         let written = self.file.write_all(&bytes);
         self.or_stop("append to the ledger file", written)?;
         self.length += bytes.len() as u64;
         self.link = link;
+        self.tree = tree;
         Ok(first..link.sequence)
     }
 
@@ -161,6 +179,11 @@ impl Ledger {
         &self.path
     }
 
+    /// Returns the sequence with which that file begins.
+    pub fn segment(&self) -> u64 {
+        self.begins
+    }
+
     /// Returns the term that new frames carry.
     pub fn term(&self) -> u64 {
         self.link.term
@@ -181,6 +204,32 @@ impl Ledger {
         self.link.hash
     }
 
+    /// Returns the root of the tree over all frames.
+    pub fn root(&self) -> Digest {
+        self.tree.root()
+    }
+
+    /// Returns the root over the first `size` frames, if a checkpoint spoke of them when the ledger was opened.
+    pub fn root_at(&self, size: u64) -> Option<Digest> {
+        self.roots.get(&size).copied()
+    }
+
+    /// Returns where the ledger began when it was opened, unless with its first frame.
+    pub fn boundary(&self) -> Option<&Boundary> {
+        self.boundary.as_ref()
+    }
+
+    /// Returns the ledger's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Begins a segment, so that the frames so far can be dropped some day. Does nothing in an empty one.
+    pub fn begin_segment(&mut self) -> Result<(), LedgerError> {
+        self.check_running()?;
+        if self.length > 0 { self.rotate() } else { Ok(()) }
+    }
+
     /// Streams the frames from sequence `from` to the newest that is appended now.
     pub fn frames(&self, from: u64) -> Result<Frames, LedgerError> {
         Frames::new(&self.dir, from, self.link.sequence)
@@ -194,6 +243,7 @@ impl Ledger {
         self.path = segment.path;
         self.file = self.or_stop("begin the ledger file", opened)?;
         self.length = 0;
+        self.begins = segment.first;
         let synced = sync_folder(&self.dir);
         self.stopped = synced.is_err();
         synced
