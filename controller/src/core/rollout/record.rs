@@ -293,6 +293,14 @@ impl Rollout {
         self.phases.iter().flat_map(|phase| phase.counts.values()).fold(Counts::default(), |a, b| a + *b)
     }
 
+    /// Returns how many hardware models share the budget of false alarms: those that the first phase knew. The shares are
+    /// given out once: if each new model that starts took from the others, those would have spent more than is left.
+    pub fn strata(&self) -> u64 {
+        let known = self.phases.first().map_or(0, |phase| phase.cuts.len());
+        let judged: BTreeSet<&ModelId> = self.phases.iter().flat_map(|p| p.judged.keys()).collect();
+        known.max(judged.len()) as u64
+    }
+
     /// Judges the rollout: kills and pauses by hardware model, the gate over the whole phase. `fleet`: devices
     /// that the plan covers; `observed`: the clock of reception.
     pub fn judge(&self, fleet: u64, observed: Millis) -> Verdict {
@@ -302,7 +310,7 @@ impl Rollout {
         let models: BTreeSet<&ModelId> = self.phases.iter().flat_map(|p| p.judged.keys()).collect();
         let common = Observed {
             fleet,
-            strata: models.len() as u64,
+            strata: self.strata(),
             devices: record.devices,
             soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
             acknowledged: record.acknowledged,
@@ -333,6 +341,7 @@ impl Rollout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::rollout::verdict::KillReason;
 
     fn rollout() -> Rollout {
         let model: ModelId = "m".parse().unwrap();
@@ -340,6 +349,34 @@ mod tests {
         let (id, product, models) = ("r".parse().unwrap(), "p".parse().unwrap(), BTreeSet::from([model]));
         let phases = vec![PhaseRecord::new(cuts, 100, 0, 0)];
         Rollout { phases, ..Rollout::new(id, product, 2, Salt([0; 16]), Plan::default(), models) }
+    }
+
+    #[test]
+    fn a_model_that_starts_first_spends_its_own_share_of_the_budget_and_no_more() {
+        let [first, other] = ["m", "other"].map(|name| name.parse::<ModelId>().unwrap());
+        let mut rollout = rollout();
+        rollout.plan.policy.hard_stop = None;
+        let started = |rollout: &mut Rollout| {
+            for _ in 0..10 {
+                let rank = rollout.count_start(&first, 0);
+                if rank <= 6 {
+                    rollout.count_outcome(&first, 0, (0, rank), Outcome::RolledBack);
+                }
+            }
+        };
+        let mut alone = rollout.clone();
+        rollout.phases[0].cuts.insert(other.clone(), Cut(1));
+
+        started(&mut alone);
+        started(&mut rollout);
+        let weight = |rollout: &Rollout| match rollout.judge(1000, 1) {
+            Verdict::Kill(KillReason::Evidence(evidence)) => evidence.weight,
+            other => panic!("{other}"),
+        };
+
+        assert_eq!((weight(&alone), weight(&rollout)), (0.5, 0.25), "nobody of the other has started");
+        rollout.count_start(&other, 0);
+        assert_eq!(weight(&rollout), 0.25);
     }
 
     #[test]
