@@ -100,10 +100,9 @@ impl Service {
                 self.deadlines.open.insert((due, awaited));
                 continue;
             }
-            let silent = match deadline {
-                Deadline::Early => !watch.heard,
-                Deadline::Last => attempt.tale.sum().outcome.is_none(),
-            };
+            // Whoever said how it ended is not silent, though it never booted: it could not arm.
+            let ended = attempt.tale.sum().outcome.is_some();
+            let silent = !ended && (deadline == Deadline::Last || !watch.heard);
             let (heard, mute) = found.entry((rollout, deadline)).or_default();
             if silent { mute.push(id) } else { heard.push(id) }
         }
