@@ -219,7 +219,8 @@ def main():
     for log, theirs in zip(logs, findings):
         judge = Judge(log)
         kill = judge.run()
-        ours = {"log": log["log"], "kill": kill, "peak": judge.peak, "end": judge.end, "counts": judge.sums()}
+        ours = {"log": log["log"], "kill": kill, "peak": judge.peak, "end": judge.end, "counts": judge.sums(),
+                "replays": True}
         wrong += [f"log {log['log']} ({log['profile']}): {text}" for text in differences(ours, theirs)]
         repeated, overtaken = strange(log)
         near = abs(judge.end) < 1

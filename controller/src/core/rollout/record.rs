@@ -396,3 +396,7 @@ mod tests {
         assert_eq!((rollout.total().started, rollout.total().bad), (10, 6));
     }
 }
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod order;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use p256::elliptic_curve::sec1::ToEncodedPoint as _;
 use serde::Serialize;
 use tern_controller::core::fact::{DeviceEntry, Entry, Fact};
+use tern_controller::core::replay::{Found, Replay};
 use tern_controller::core::rollout::counts::Counts;
 use tern_controller::core::rollout::evidence::{kill_evidence, kill_threshold, silence_evidence};
 use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
@@ -47,6 +48,8 @@ pub(crate) struct Finding {
     pub(crate) end: f64,
     /// What was counted by then, by hardware model.
     pub(crate) counts: BTreeMap<ModelId, Counted>,
+    /// The ledger, replayed, gives the same verdicts and the same state.
+    pub(crate) replays: bool,
 }
 
 /// What was counted of one hardware model.
@@ -109,6 +112,8 @@ struct Player {
     secret: PairSecret,
     rollout: RolloutId,
     models: BTreeMap<DeviceId, ModelId>,
+    /// Every fact so far.
+    ledger: Vec<Entry>,
     /// What was counted when the evidence was looked at last.
     seen: BTreeMap<ModelId, Counts>,
     peak: f64,
@@ -119,9 +124,10 @@ struct Player {
 pub(crate) fn play(log: &Log) -> Finding {
     let mut player = Player::new(log);
     let kill = player.run(log);
-    let Player { peak, end, .. } = player;
+    let (peak, end) = (player.peak, player.end);
     let counts = player.seen.iter().map(|(model, counts)| (model.clone(), Counted::from(counts))).collect();
-    Finding { log: log.log, profile: log.profile.clone(), kill, peak, end, counts }
+    let replays = player.replays();
+    Finding { log: log.log, profile: log.profile.clone(), kill, peak, end, counts, replays }
 }
 
 impl Player {
@@ -175,9 +181,10 @@ impl Player {
                 }
             }
         }
+        let ledger = std::mem::take(&mut controller.ledger);
         let service = controller.into_service().expect("the service runs");
         let (peak, end) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
-        Self { service, fleet, secret, rollout, models, seen: BTreeMap::new(), peak, end }
+        Self { service, fleet, secret, rollout, models, ledger, seen: BTreeMap::new(), peak, end }
     }
 
     fn run(&mut self, log: &Log) -> Option<Kill> {
@@ -211,6 +218,8 @@ impl Player {
                 }
             };
             let step = self.service.handle(vec![input], EPOCH + at);
+            let entry = |fact: &Fact| Entry { at: step.at, actor: None, fact: fact.clone() };
+            self.ledger.extend(step.facts.iter().map(entry));
             self.weigh();
             let killed = step.facts.iter().find_map(|fact| match fact {
                 Fact::Killed { because, .. } => Some(because.clone()),
@@ -274,6 +283,13 @@ impl Player {
             }
         }
         (self.seen, self.end, self.peak) = (seen, end, self.peak.max(end));
+    }
+
+    fn replays(&self) -> bool {
+        let mut replay = Replay::new();
+        let same = self.ledger.iter().all(|entry| !matches!(replay.take(entry), Found::Differs { .. }));
+        let (replayed, live) = (replay.fleet(), self.service.fleet());
+        same && replayed.rollouts == live.rollouts && replayed.devices == live.devices
     }
 
     fn killed(&self, (at, lines): (u64, usize), device: Option<DeviceId>, because: String) -> Kill {
