@@ -101,6 +101,9 @@ fn agents_that_vanish_after_arming_take_their_release_back() {
     let replayed = replays(&lab);
     // Those that started first may have been enough for a pause.
     assert!(replayed[replayed.len() - 2].contains("KILL: "), "{replayed:?}");
+    if let Some(lines) = lab.recompute(&lab.data(), &[]) {
+        assert!(lines.iter().any(|line| line == because), "{lines:?}");
+    }
 }
 
 /// Trials run when the service goes away for three early deadlines; every one of them goes back because it reached

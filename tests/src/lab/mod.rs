@@ -15,6 +15,7 @@
 //! | `mischief` | what it does to a message |
 //! | `siege` | a fleet with a middleman, and what must hold there |
 //! | `truth` | what devices reported, whatever arrived |
+//! | `reference` | the independent reference of the kill switch's arithmetic |
 //! | `records` | what is true of a device, read from its disk |
 //! | `ledger` | what devices said, read from the ledger's files |
 
@@ -29,6 +30,7 @@ mod middleman;
 mod mischief;
 mod programs;
 mod records;
+mod reference;
 mod second;
 mod service;
 mod siege;
@@ -45,6 +47,7 @@ pub use middleman::Middleman;
 pub use mischief::Manner;
 pub use programs::{Ran, ends, in_ci, program, program_in};
 pub use records::Records;
+pub use reference::{Reference, recomputed};
 pub use second::{SecondDevice, check_vectors, foreign_python};
 pub use service::{Broker, Lab, MODEL, PRODUCT};
 pub use siege::{Siege, booted, image};

@@ -336,6 +336,11 @@ impl Controller {
         self.service.as_mut()
     }
 
+    /// Returns the service alone, for who goes on with it by itself.
+    pub fn into_service(self) -> Option<Service> {
+        self.service
+    }
+
     /// Ends the service's process.
     pub fn stop(&mut self) {
         self.service = None;

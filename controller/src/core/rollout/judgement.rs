@@ -48,7 +48,7 @@ impl Rollout {
         let strata = self.strata();
         let common = Observed {
             fleet,
-            strata: strata.len() as u64,
+            strata: self.shares(),
             devices: record.devices,
             soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
             acknowledged: record.acknowledged,

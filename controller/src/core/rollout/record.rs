@@ -494,12 +494,23 @@ impl Rollout {
     pub fn total(&self) -> Counts {
         self.phases.iter().flat_map(|phase| phase.counts.values()).fold(Counts::default(), |a, b| a + *b)
     }
+
+    /// Returns how many strata share the budget of false alarms: those that the first phase knew. The shares are given out
+    /// once: if each new model that starts took from the others, those would have spent more than is left.
+    pub fn shares(&self) -> u64 {
+        let known =
+            self.phases.first().into_iter().flat_map(|phase| phase.cuts.keys().chain(phase.goal.keys()));
+        let judged = self.phases.iter().flat_map(|phase| phase.judged.keys());
+        let strata: BTreeSet<Option<&ModelId>> =
+            known.chain(judged).map(|model| (!self.pooled.contains(model)).then_some(model)).collect();
+        strata.len() as u64
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::rollout::verdict::Verdict;
+    use crate::core::rollout::verdict::{KillReason, Verdict};
 
     fn rollout() -> Rollout {
         let model: ModelId = "m".parse().unwrap();
@@ -507,6 +518,34 @@ mod tests {
         let (id, product, models) = ("r".parse().unwrap(), "p".parse().unwrap(), BTreeSet::from([model]));
         let phases = vec![PhaseRecord::new(cuts, 100, 0, 0)];
         Rollout { phases, ..Rollout::new(id, product, 2, Salt([0; 16]), Plan::default(), models) }
+    }
+
+    #[test]
+    fn a_model_that_starts_first_spends_its_own_share_of_the_budget_and_no_more() {
+        let [first, other] = ["m", "other"].map(|name| name.parse::<ModelId>().unwrap());
+        let mut rollout = rollout();
+        rollout.plan.policy.hard_stop = None;
+        let started = |rollout: &mut Rollout| {
+            for _ in 0..10 {
+                let rank = rollout.count_start(&first, 0);
+                if rank <= 6 {
+                    rollout.count_outcome(&first, 0, (0, rank), Outcome::RolledBack);
+                }
+            }
+        };
+        let mut alone = rollout.clone();
+        rollout.phases[0].cuts.insert(other.clone(), Cut(1));
+
+        started(&mut alone);
+        started(&mut rollout);
+        let weight = |rollout: &Rollout| match rollout.judge(1000, 1) {
+            Verdict::Kill(KillReason::Evidence(evidence)) => evidence.weight,
+            other => panic!("{other}"),
+        };
+
+        assert_eq!((weight(&alone), weight(&rollout)), (0.5, 0.25), "nobody of the other has started");
+        rollout.count_start(&other, 0);
+        assert_eq!(weight(&rollout), 0.25);
     }
 
     #[test]
@@ -526,3 +565,7 @@ mod tests {
         assert_eq!((rollout.total().started, rollout.total().bad), (10, 6));
     }
 }
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod order;

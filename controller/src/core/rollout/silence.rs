@@ -2,7 +2,7 @@
 //!
 //! | deadline | asks for | by |
 //! |---|---|---|
-//! | early | any authenticated report of a later boot | start + `silence_early.after` |
+//! | early | any authenticated report of a later boot, or an outcome | start + `silence_early.after` |
 //! | last | an outcome | start + `silence_deadline.after` |
 //!
 //! Both run on the clock of [`Reception`](crate::core::fleet::reception::Reception), which stands while the service

@@ -100,13 +100,15 @@ impl Service {
                 self.deadlines.open.insert((due, awaited));
                 continue;
             }
+            // Whoever said how it ended is not silent, though it never booted: it could not arm.
+            let ended = attempt.tale.sum().outcome.is_some();
             let silent = match (&attempt.beside, deadline) {
                 (Some(beside), _) => {
                     again.push((rollout.clone(), id.clone()));
                     !beside.span(deadline).heard
                 }
-                (None, Deadline::Early) => attempt.watch.is_some_and(|watch| !watch.heard),
-                (None, Deadline::Last) => attempt.tale.sum().outcome.is_none(),
+                (None, Deadline::Early) => !ended && attempt.watch.is_some_and(|watch| !watch.heard),
+                (None, Deadline::Last) => !ended,
             };
             let (heard, mute) = found.entry((rollout, deadline)).or_default();
             if silent { mute.push(id) } else { heard.push(id) }
