@@ -2,11 +2,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`bakeoff`] | what decides about rollouts, compared over the same fleets |
 //! | [`mod@bench`] | benchmarks of whole processes |
 //! | [`lab`] | real processes on loopback |
 //! | [`sim`] | virtual clock, simulated network and disks around the real cores; seed in, event log out |
 #![forbid(unsafe_code)]
 
+pub mod bakeoff;
 pub mod bench;
 pub mod lab;
 pub mod sim;

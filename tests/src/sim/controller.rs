@@ -107,11 +107,16 @@ pub struct Controller {
 impl Controller {
     /// Starts a service without facts.
     pub fn new(seed: u64, fleet: FleetId, product: ProductId) -> Self {
+        Self::drawn(seed, seed, fleet, product)
+    }
+
+    /// The same with keys from one seed and everything else from another.
+    pub fn drawn(seed: u64, chance: u64, fleet: FleetId, product: ProductId) -> Self {
         let mut controller = Self {
             seed,
             fleet,
             product,
-            rng: Rng::of(seed, "controller"),
+            rng: Rng::of(chance, "controller"),
             service: None,
             halt_pulled: Arc::default(),
             peers: BTreeMap::new(),
