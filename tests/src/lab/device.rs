@@ -1,6 +1,7 @@
 //! A device's folder, configuration and agent process.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -26,6 +27,10 @@ pub struct Making {
     pub login: Option<(String, PathBuf)>,
     /// File with a claim's token.
     pub claim: Option<PathBuf>,
+    /// Another way to the broker than the straight one.
+    pub broker: Option<SocketAddr>,
+    /// Hardware model.
+    pub model: &'static str,
 }
 
 impl Default for Making {
@@ -38,6 +43,8 @@ impl Default for Making {
             timing: String::new(),
             login: None,
             claim: None,
+            broker: None,
+            model: MODEL,
         }
     }
 }
@@ -110,8 +117,12 @@ impl LabDevice {
         let path = |name: &str| format!("{:?}", text(&self.dir.join(name)));
         let mut out = String::new();
         let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
-        line(format!("fleet = \"lab\"\ndevice = {:?}\nproduct = {PRODUCT:?}\nmodel = {MODEL:?}", self.name));
-        line(format!("region = \"eu\"\nbrokers = [\"mqtt://{}\"]", lab.mqtt));
+        line(format!(
+            "fleet = \"lab\"\ndevice = {:?}\nproduct = {PRODUCT:?}\nmodel = {:?}",
+            self.name, making.model
+        ));
+        let broker = making.broker.unwrap_or(lab.mqtt);
+        line(format!("region = \"eu\"\nbrokers = [\"mqtt://{broker}\"]"));
         if let Some((user, file)) = &making.login {
             line(format!("user = {user:?}\npassword_file = {:?}", text(file)));
         }

@@ -35,6 +35,7 @@ mod second;
 mod service;
 mod siege;
 mod truth;
+mod uplink;
 
 pub use bridge::LabBridge;
 pub use client::MqttClient;
@@ -52,6 +53,7 @@ pub use second::{SecondDevice, check_vectors, foreign_python};
 pub use service::{Broker, Lab, MODEL, PRODUCT};
 pub use siege::{Siege, booted, image};
 pub use truth::{Truth, seal_of};
+pub use uplink::Uplink;
 
 use std::time::{Duration, Instant};
 

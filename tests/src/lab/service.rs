@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use p256::SecretKey;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tern_protocol::tuf::content::point_hex;
 
 use super::{Ran, program, wait, wait_telling};
 
@@ -225,27 +228,44 @@ impl Lab {
 
     /// Signs a release of `image` offline and publishes it.
     pub fn publish(&self, rc: u64, image: &Path) {
+        self.publish_for(rc, image, &[MODEL]);
+    }
+
+    /// The same for several hardware models.
+    pub fn publish_for(&self, rc: u64, image: &Path, models: &[&str]) {
         let (draft, signed) = (self.path(&format!("{rc}.draft.json")), self.path(&format!("{rc}.json")));
         let (rc_text, version) = (rc.to_string(), format!("{rc}.0.0"));
         let key = self.path("offline").join("release.pem");
-        self.json(&[
-            "release",
-            "create",
-            "--product",
-            PRODUCT,
-            "--rc",
-            &rc_text,
-            "--version",
-            &version,
-            "--model",
-            MODEL,
-            "--image",
-            &text(image),
-            "--out",
-            &text(&draft),
-        ]);
+        let create = ["release", "create", "--product", PRODUCT, "--rc", &rc_text, "--version", &version];
+        let (image_path, draft_path) = (text(image), text(&draft));
+        let mut words = create.to_vec();
+        models.iter().for_each(|model| words.extend(["--model", *model]));
+        words.extend(["--image", &image_path, "--out", &draft_path]);
+        self.json(&words);
         self.json(&["release", "sign", &text(&draft), "--key", &text(&key), "--out", &text(&signed)]);
         self.json(&["release", "publish", &text(&signed), "--image", &text(image)]);
+    }
+
+    /// Starts a rollout by a plan.
+    pub fn roll_out_by(&self, rc: u64, name: &str, plan: &Value) {
+        let (rc, file) = (rc.to_string(), self.path(&format!("{name}.json")));
+        std::fs::write(&file, plan.to_string()).expect("a file for the plan");
+        let words = ["rollout", "start", "--product", PRODUCT, "--rc", &rc, "--name", name, "--plan"];
+        self.json(&[&words[..], &[&text(&file), "--yes"]].concat());
+    }
+
+    /// Registers devices that nobody has switched on yet.
+    pub fn register_absent(&self, count: usize, model: &str) {
+        let line = |number: usize| {
+            let key = SecretKey::from_slice(&Sha256::digest(format!("{model} {number}"))).expect("a key");
+            json!({
+                "device": format!("{model}-absent-{number}"), "identity": point_hex(&key.public_key()),
+                "product": PRODUCT, "model": model, "carrier": "none", "region": "eu",
+            })
+        };
+        let list = self.path(&format!("{model}-absent.json"));
+        std::fs::write(&list, Value::from_iter((0..count).map(line)).to_string()).expect("a factory list");
+        self.json(&["device", "add", "--unsigned", "--file", &text(&list)]);
     }
 
     /// Starts a rollout with these phases.

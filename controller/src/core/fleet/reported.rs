@@ -53,8 +53,9 @@ impl Fleet {
             device.agent.clone_from(&hello.agent);
             self.heard(id, hello);
         }
+        // Only a whole window's figures tell of boots; others say that the device is there, or that files are over.
         if let ReportKind::Health { metrics, .. } = report
-            && !metrics.is_empty()
+            && metrics.contains_key("boots")
         {
             self.fared(at, id, metrics);
         }

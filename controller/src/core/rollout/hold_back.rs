@@ -25,21 +25,30 @@ pub struct HoldBack {
     pub on: bool,
     /// Share of the covered devices after the first phase, in percent.
     pub percent: f64,
+    /// Exactly so many devices in every phase instead, in a tiny fleet as well; at most half of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<u64>,
 }
 
 impl Default for HoldBack {
     fn default() -> Self {
-        Self { on: true, percent: 2.0 }
+        Self { on: true, percent: 2.0, devices: None }
     }
 }
 
 impl HoldBack {
     /// Nobody.
-    pub const OFF: Self = Self { on: false, percent: 2.0 };
+    pub const OFF: Self = Self { on: false, percent: 2.0, devices: None };
 
     /// Returns how many of `fleet` covered devices are held back in a phase of `devices`.
     pub fn size(&self, fleet: u64, phase: usize, devices: u64) -> u64 {
-        if !self.on || fleet < TINY_FLEET {
+        if !self.on {
+            return 0;
+        }
+        if let Some(devices) = self.devices {
+            return devices.min(fleet / 2);
+        }
+        if fleet < TINY_FLEET {
             return 0;
         }
         let share = whole(fleet as f64 * self.percent / 100.0);
@@ -74,6 +83,8 @@ mod tests {
             (held.size(200, 0, 34), held.size(1000, 2, 500), held.size(10_000, 1, 900)),
             (40, 64, 200)
         );
+        let exact = HoldBack { devices: Some(24), ..held };
+        assert_eq!((exact.size(60, 0, 20), exact.size(40, 1, 20)), (24, 20));
         assert_eq!(HoldBack::OFF.size(100_000, 0, 1000), 0);
     }
 }

@@ -13,6 +13,7 @@ use std::collections::BinaryHeap;
 use tern_agent::core::timing::Timing;
 use tern_controller::core::fact::Fact;
 use tern_controller::core::rollout::gate::{Observed, Pairs, judge};
+use tern_controller::core::rollout::hold_back::HoldBack;
 use tern_controller::core::rollout::plan::Plan;
 use tern_controller::core::rollout::policy::{Claim, PhaseRule, Policy};
 use tern_controller::core::rollout::record::Status;
@@ -59,7 +60,8 @@ pub enum Profile {
 impl Profile {
     /// Returns the plan: phases of 1, 10, 50 and 100 % with their gates, and this policy.
     pub fn plan(self) -> Plan {
-        let mut plan = Plan::default();
+        // The devices of the harness are in no control.
+        let mut plan = Plan { hold_back: HoldBack::OFF, ..Plan::default() };
         let policy = &mut plan.policy;
         match self {
             Self::Default => {}
@@ -74,6 +76,7 @@ impl Profile {
             Self::Deaf | Self::Blind => {
                 let day = std::time::Duration::from_secs(24 * 3600);
                 (policy.silence_early.after, policy.silence_deadline.after) = (80 * day, 90 * day);
+                plan.waves.pause = Some(day / 12);
             }
         }
         if self == Self::Blind {
@@ -181,7 +184,9 @@ impl World<'_> {
         let mut widened = false;
         for fact in facts {
             match fact {
-                Fact::PhaseOpened { .. } => widened = true,
+                Fact::PhaseOpened { .. } | Fact::WaveOpened { .. } | Fact::HoldBackEnded { .. } => {
+                    widened = true
+                }
                 Fact::Paused { .. } | Fact::Killed { .. } => {
                     self.stop(at, matches!(fact, Fact::Killed { .. }));
                     return false;
