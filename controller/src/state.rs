@@ -16,7 +16,7 @@ use tern_protocol::id::FleetId;
 use crate::core::fact::Entry;
 use crate::core::fleet::Fleet;
 use crate::engine::Changed;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Options};
 use crate::place;
 use crate::store::sled::SledStore;
 use crate::store::{Key, Meta, Page, Prefix, Store, StoreError};
@@ -88,6 +88,11 @@ pub struct Opened {
 
 /// Opens the data folder and folds the ledger into a fleet.
 pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
+    open_with(data, fleet, Options::default())
+}
+
+/// Opens as [`open`] does, with a ledger that is kept in another way.
+pub fn open_with(data: &Path, fleet: &FleetId, options: Options) -> Result<Opened, OpenError> {
     let folder = |source| OpenError::Folder { path: data.to_owned(), source };
     crate::files::private_folder(data).map_err(folder)?;
     let mut notes = Vec::new();
@@ -99,7 +104,7 @@ pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
             data.display()
         ));
     }
-    let (mut ledger, recovery) = Ledger::open(&data.join("ledger"))?;
+    let (mut ledger, recovery) = Ledger::open_with(&data.join("ledger"), options)?;
     let original = place::is_original(data, ledger.next());
     if let Some(cut) = recovery.cut {
         notes.push(format!(
