@@ -10,7 +10,7 @@ use tern_tests::apart::tail::Left;
 use super::story;
 
 /// Points of a start at which the second life dies too: all until it has published what it completed, and some.
-const SECOND: u64 = 30;
+const SECOND: usize = 30;
 /// Stories at once: each is a simulation and a service that take turns.
 const WORKERS: usize = 2;
 
@@ -56,13 +56,7 @@ impl Plan {
     pub(crate) fn every_case(&self) -> Vec<Deaths> {
         let mut cases: Vec<Deaths> = (0..self.points.len()).map(|point| once(point, Left::All)).collect();
         cases.extend(self.batches.keys().flat_map(|point| self.power_cuts(*point)));
-        for (point, left) in self.unfinished_kills() {
-            cases.extend((0..SECOND).map(|second| Deaths {
-                points: vec![point as u64, second],
-                left,
-                broken: None,
-            }));
-        }
+        cases.extend(self.second_deaths());
         cases
     }
 
@@ -76,7 +70,14 @@ impl Plan {
         let all = self.every_case();
         let stride = all.len().div_ceil(count).max(1);
         let unfinished = self.with_unfinished_kills();
-        all.into_iter().step_by(stride).chain(unfinished).chain(self.without_the_kills()).collect()
+        // At the start that completes a kill: while it opens, and before and after it has recorded that.
+        let again = self.second_deaths().into_iter().step_by(SECOND / 3);
+        all.into_iter()
+            .step_by(stride)
+            .chain(unfinished)
+            .chain(self.without_the_kills())
+            .chain(again)
+            .collect()
     }
 
     /// Deaths just before a kill is written, and power cuts that take it away again.
@@ -89,6 +90,17 @@ impl Plan {
     /// Power cuts that leave a kill and not the files that tell of it.
     pub(crate) fn with_unfinished_kills(&self) -> Vec<Deaths> {
         self.unfinished_kills().into_iter().map(|(point, left)| once(point, left)).collect()
+    }
+
+    fn second_deaths(&self) -> Vec<Deaths> {
+        let both = |(point, left)| {
+            (0..SECOND as u64).map(move |second| Deaths {
+                points: vec![point as u64, second],
+                left,
+                broken: None,
+            })
+        };
+        self.unfinished_kills().into_iter().flat_map(both).collect()
     }
 
     fn power_cuts(&self, point: usize) -> Vec<Deaths> {
