@@ -20,8 +20,9 @@ pub(crate) struct Plan {
     points: Vec<String>,
     /// Frames that the batch of each append holds, by the point after it: place in the ledger, and how many.
     batches: BTreeMap<usize, (usize, usize)>,
-    /// Places of the kills in the ledger.
+    /// Places of the kills in the ledger, and of the starts.
     kills: Vec<usize>,
+    starts: Vec<usize>,
     verdicts: Vec<String>,
 }
 
@@ -47,8 +48,10 @@ impl Plan {
             place += frames;
         }
         assert_eq!(place, facts.len(), "every frame was appended in one of the batches");
-        let kills = (0..facts.len()).filter(|at| matches!(facts[*at], Fact::Killed { .. })).collect();
-        Self { points, batches, kills, verdicts }
+        let places = |which: fn(&Fact) -> bool| (0..facts.len()).filter(|at| which(&facts[*at])).collect();
+        let kills = places(|fact| matches!(fact, Fact::Killed { .. }));
+        let starts = places(|fact| matches!(fact, Fact::RolloutStarted { .. }));
+        Self { points, batches, kills, starts, verdicts }
     }
 
     /// Every death: at each point, as a killed process; after each append also as a power cut that leaves any number of
@@ -65,11 +68,12 @@ impl Plan {
         self.every_case().into_iter().filter(|case| case.points[0] == point).collect()
     }
 
-    /// About so many of them, evenly spread, and those that leave a kill unfinished or take it away.
+    /// About so many of them, evenly spread, and those that leave a kill or a start unfinished, or take a kill
+    /// away.
     pub(crate) fn some_cases(&self, count: usize) -> Vec<Deaths> {
         let all = self.every_case();
         let stride = all.len().div_ceil(count).max(1);
-        let unfinished = self.with_unfinished_kills();
+        let unfinished = self.with_unfinished_kills().into_iter().chain(self.with_unfinished_starts());
         // At the start that completes a kill: while it opens, and before and after it has recorded that.
         let again = self.second_deaths().into_iter().step_by(SECOND / 3);
         all.into_iter()
@@ -112,17 +116,28 @@ impl Plan {
 
     /// The batches that hold a kill: the point after the append, and the kill's place in the batch.
     fn kill_batches(&self) -> Vec<(usize, usize)> {
+        self.batches_of(&self.kills)
+    }
+
+    fn batches_of(&self, places: &[usize]) -> Vec<(usize, usize)> {
         let holds = |kill: usize| {
             let found =
                 self.batches.iter().find(|(_, (place, frames))| (*place..place + frames).contains(&kill));
             found.map(|(point, (place, _))| (*point, kill - place))
         };
-        self.kills.iter().filter_map(|kill| holds(*kill)).collect()
+        places.iter().filter_map(|place| holds(*place)).collect()
     }
 
     fn unfinished_kills(&self) -> Vec<(usize, Left)> {
         let left = |within: usize| Left::Frames { whole: within + 1, torn: false };
         self.kill_batches().into_iter().map(|(point, within)| (point, left(within))).collect()
+    }
+
+    /// Power cuts that leave a start and not the phase that it opens.
+    fn with_unfinished_starts(&self) -> Vec<Deaths> {
+        let left = |within: usize| Left::Frames { whole: within + 1, torn: false };
+        let starts = self.batches_of(&self.starts).into_iter();
+        starts.map(|(point, within)| once(point, left(within))).collect()
     }
 }
 

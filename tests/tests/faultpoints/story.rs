@@ -77,7 +77,6 @@ pub(crate) fn verdicts(sim: &Sim) -> Vec<String> {
         Fact::Resumed { rollout, .. } => Some(format!("{rollout} resumed")),
         Fact::Killed { rollout, .. } => Some(format!("{rollout} killed")),
         Fact::Completed { rollout, .. } => Some(format!("{rollout} completed")),
-        Fact::ReleasePublished { rc, .. } => Some(format!("release {rc}")),
         _ => None,
     };
     sim.controller.ledger.iter().filter_map(|entry| word(&entry.fact)).collect()

@@ -204,6 +204,8 @@ pub struct Service {
     refreshed_at: BTreeMap<ProductId, Millis>,
     /// Signed files may differ from what the fleet's state asks for.
     unsettled: bool,
+    /// A rollout may have been started, and its first phase not opened.
+    unopened: bool,
     /// Who is revoked may differ from what fronts were told.
     revoked_anew: bool,
     /// Products whose root or targets may be newer than what was signed under them.
@@ -311,6 +313,7 @@ impl Service {
             touched: BTreeSet::new(),
             refreshed_at: BTreeMap::new(),
             unsettled: true,
+            unopened: true,
             revoked_anew: false,
             renewed: BTreeSet::new(),
             covered: BTreeMap::new(),
@@ -362,8 +365,9 @@ impl Service {
         self.look_at_clock(now);
         self.now = self.now.max(now);
         self.begin_if_copied();
-        // An unfinished kill is completed before any report is read.
+        // An unfinished kill is completed before any report is read; what only widens comes after it.
         self.reconcile();
+        self.complete_starts();
         // More is waiting: it may hold the report of a device that is due.
         let full = inputs.len() >= BATCH;
         let mut replies = Vec::new();

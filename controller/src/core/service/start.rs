@@ -75,6 +75,20 @@ impl Service {
         Ok(Reply::Done { what: format!("rollout {id} started") })
     }
 
+    /// Opens the first phase of a rollout whose start was recorded, and the phase not: the power went in between. Nobody
+    /// was told that it had started, and without this it would neither go on nor make room for another.
+    pub(super) fn complete_starts(&mut self) {
+        if self.is_comparing() || !std::mem::take(&mut self.unopened) {
+            return;
+        }
+        let begun = |rollout: &&Rollout| rollout.status == Status::Running && rollout.phases.is_empty();
+        let begun: Vec<Rollout> = self.fleet.rollouts.values().filter(begun).cloned().collect();
+        for rollout in begun {
+            let because = "started; the service ended before it had opened this phase".to_owned();
+            self.open_phase(&rollout, 0, because);
+        }
+    }
+
     /// A rollout that reaches everybody and has nobody on the way waits only for devices that are away; it must
     /// not hold up what comes after it. It stays as the base, and those devices take whatever is newest.
     fn supersede(&mut self, by: &RolloutId, product: &ProductId, plan: &Plan) {
