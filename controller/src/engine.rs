@@ -18,16 +18,13 @@ use crate::clock;
 use crate::core::access::{Access, TokenName};
 use crate::core::fact::{EntryRef, Fact, Millis};
 use crate::core::service::{BATCH, Command, Input, Output, Refusal, Reply, Service};
+use crate::fault::{self, Operation};
 use crate::ledger::{Ledger, LedgerError, Notary, Occasion};
 use crate::retention::{self, Standing};
 use crate::store::{Batch, Key, Meta, Store, StoreError};
 
 /// Messages that may wait for the engine.
 pub const QUEUE: usize = 8192;
-/// How often time is looked at when nothing happens.
-const TICK: Duration = Duration::from_millis(200);
-/// Frames between two checkpoints.
-const CHECKPOINT: u64 = 20_000;
 /// Room to begin with for a fact as JSON; a report has about 200 bytes.
 const FACT_BYTES: usize = 256;
 /// Keys of one store batch; more of them cost the store memory out of proportion.
@@ -166,8 +163,27 @@ pub enum EngineError {
     Encode(#[from] serde_json::Error),
 }
 
+/// When the engine does what nobody asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How often time is looked at when nothing happens.
+    pub tick: Duration,
+    /// Frames between two checkpoints.
+    pub checkpoint: u64,
+    /// Tells the time: Unix time in milliseconds.
+    pub clock: fn() -> Millis,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { tick: Duration::from_millis(200), checkpoint: 20_000, clock: clock::now }
+    }
+}
+
 /// What the engine works on.
 pub struct Works {
+    /// When it does what nobody asks for.
+    pub pace: Pace,
     /// The controller.
     pub service: Service,
     /// The ledger, positioned at its end.
@@ -196,17 +212,17 @@ pub fn channel() -> (Engine, Inbox) {
 /// Runs until it is stopped or cannot keep its promise any more.
 pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
     let mut changed = std::mem::take(&mut works.changed);
-    let step = works.service.came_up(env!("CARGO_PKG_VERSION"), clock::now());
+    let step = works.service.came_up(env!("CARGO_PKG_VERSION"), (works.pace.clock)());
     works.write(&step.facts, &BTreeMap::new(), step.at, &mut changed)?;
     works.hang_out(&inbox.access);
-    let mut ticked = clock::now();
+    let mut ticked = (works.pace.clock)();
     loop {
         let mut inputs = Vec::new();
         let mut replies = Vec::new();
         let mut queries = Vec::new();
         let mut standings = Vec::new();
         let mut stop = None;
-        let mut next = match inbox.from.recv_timeout(TICK) {
+        let mut next = match inbox.from.recv_timeout(works.pace.tick) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
@@ -231,8 +247,8 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
                 next = inbox.from.try_recv().ok();
             }
         }
-        let now = clock::now();
-        if u128::from(now.saturating_sub(ticked)) >= TICK.as_millis() {
+        let now = (works.pace.clock)();
+        if u128::from(now.saturating_sub(ticked)) >= works.pace.tick.as_millis() {
             ticked = now;
             inputs.push(Input::Time);
         }
@@ -247,7 +263,7 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
         for query in queries {
             query(&mut works.service, &works.ledger);
         }
-        if works.ledger.synced() >= works.checkpointed + CHECKPOINT {
+        if works.ledger.synced() >= works.checkpointed + works.pace.checkpoint {
             works.checkpoint(&mut changed)?;
         }
         if let Some(done) = stop {
@@ -308,7 +324,9 @@ impl Works {
         if inputs.is_empty() {
             return Ok(false);
         }
-        let step = self.service.handle(inputs, clock::now());
+        let step = self.service.handle(inputs, (self.pace.clock)());
+        let (early, outputs) = fault::split_early(step.outputs);
+        self.let_out(early, replies);
         // The time at which the service applied them: a replay must come to the same state.
         self.write(&step.facts, &step.actors, step.at, changed)?;
         if step.facts.iter().any(is_about_access) {
@@ -320,12 +338,19 @@ impl Works {
         for alarm in step.alarms {
             tracing::error!("{alarm}");
         }
-        for output in step.outputs {
+        self.let_out(outputs, replies);
+        Ok(step.facts.iter().any(is_verdict))
+    }
+
+    fn let_out(&self, outputs: Vec<Output>, replies: &mut [Waiting]) {
+        for output in outputs {
             match output {
                 Output::Publish { topic, payload } => {
                     // Bounded: a broker that does not read must not fill our memory. Acks are repeated by
                     // devices, retained files are published again when the broker is back.
-                    if self.outgoing.blocking_send((topic, payload)).is_err() {
+                    let sent =
+                        fault::around(Operation::Publish, || self.outgoing.blocking_send((topic, payload)));
+                    if sent.is_err() {
                         tracing::warn!("the broker's queue is gone, the message is dropped");
                     }
                 }
@@ -334,12 +359,11 @@ impl Works {
                     let waiting = replies.get_mut(place).and_then(Option::take);
                     if let Some(reply) = waiting {
                         // The operator may have hung up; the command is done all the same.
-                        drop(reply.send(result));
+                        drop(fault::around(Operation::Reply, || reply.send(result)));
                     }
                 }
             }
         }
-        Ok(step.facts.iter().any(is_verdict))
     }
 
     fn hang_out(&self, board: &Board) {

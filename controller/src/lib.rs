@@ -16,6 +16,7 @@
 //! | [`ceremony`] | offline files and the people who sign them |
 //! | [`release`] | release files: draft, sign |
 //! | [`demo`] | the whole story on one machine |
+//! | [`fault`] | where tests may end the process; empty in what is shipped |
 //! | [`files`] | files that are there whole or not at all |
 //! | [`place`] | the data folder, told from a copy of it |
 //! | [`plain`] | text of others, made harmless for a terminal |
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod core;
 pub mod demo;
 pub mod engine;
+pub mod fault;
 pub mod files;
 pub mod keys;
 pub mod ledger;

@@ -28,7 +28,7 @@ use crate::api::{ApiState, Images};
 use crate::broker_link::{self, BrokerAddress};
 use crate::cli::serve::ServeArgs;
 use crate::core::service::{Command, Lives, Service};
-use crate::engine::{self, Engine, EngineError, Works};
+use crate::engine::{self, Engine, EngineError, Pace, Works};
 use crate::{keys, place, state};
 
 /// Exit code when the embedded broker has died: the supervisor starts the process again.
@@ -163,6 +163,7 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
     let (handle, inbox) = engine::channel();
     let (outgoing, to_broker) = mpsc::channel(broker_link::OUTGOING);
     let works = Works {
+        pace: Pace::default(),
         service,
         ledger: opened.ledger,
         notary: opened.notary,

@@ -18,7 +18,7 @@ use crate::core::fact::Entry;
 use crate::core::fleet::Fleet;
 use crate::engine::Changed;
 use crate::keys::{self, KeysError};
-use crate::ledger::{Ledger, LedgerError, Notary, NoteSigner, ProofError};
+use crate::ledger::{Ledger, LedgerError, Notary, NoteSigner, Options, ProofError};
 use crate::place;
 use crate::retention::{self, RetentionError};
 use crate::store::sled::SledStore;
@@ -115,6 +115,11 @@ pub struct Opened {
 
 /// Opens the data folder and folds the ledger into a fleet.
 pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
+    open_with(data, fleet, Options::default())
+}
+
+/// Opens as [`open`] does, with a ledger that is kept in another way.
+pub fn open_with(data: &Path, fleet: &FleetId, options: Options) -> Result<Opened, OpenError> {
     let folder = |source| OpenError::Folder { path: data.to_owned(), source };
     crate::files::private_folder(data).map_err(folder)?;
     let mut notes = Vec::new();
@@ -126,7 +131,7 @@ pub fn open(data: &Path, fleet: &FleetId) -> Result<Opened, OpenError> {
             data.display()
         ));
     }
-    let (mut ledger, recovery) = Ledger::open(&data.join("ledger"))?;
+    let (mut ledger, recovery) = Ledger::open_with(&data.join("ledger"), options)?;
     let original = place::is_original(data, ledger.next());
     if let Some(cut) = recovery.cut {
         notes.push(format!(

@@ -108,8 +108,9 @@ class Ledger:
         elif kind == "deadline-passed":
             for silent, names in ((False, fact.get("heard", [])), (True, fact.get("silent", []))):
                 for name in names:
-                    found = self.rollouts[fact["rollout"]].attempts[name].found
-                    found.setdefault(DEADLINES[fact["deadline"]], silent)
+                    # Devices that are held back have deadlines of their own; what a control showed is not counted here.
+                    if attempt := self.rollouts[fact["rollout"]].attempts.get(name):
+                        attempt.found.setdefault(DEADLINES[fact["deadline"]], silent)
         elif kind == "reported":
             self.reported(fact["device"], fact["n"], fact["e"], fact["report"])
 

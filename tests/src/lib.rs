@@ -2,12 +2,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`apart`] | the real engine, ledger and store in a process that dies where it is told to |
 //! | [`bakeoff`] | what decides about rollouts, compared over the same fleets |
 //! | [`mod@bench`] | benchmarks of whole processes |
 //! | [`lab`] | real processes on loopback |
 //! | [`sim`] | virtual clock, simulated network and disks around the real cores; seed in, event log out |
 #![forbid(unsafe_code)]
 
+pub mod apart;
 pub mod bakeoff;
 pub mod bench;
 pub mod lab;

@@ -1,90 +1,16 @@
 //! The same story against a broker that nobody here wrote: Debian's mosquitto, with the generated policy.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tern_bridge::front::frame::Publish;
 use tern_protocol::id::FleetId;
 use tern_protocol::topic::{Topic, UpKind};
-use tern_tests::lab::{Broker, Lab, LabDevice, Making, MqttClient, ends, in_ci, made, program, wait};
+use tern_tests::lab::{Broker, Lab, LabDevice, Making, Mosquitto, made, wait};
 
 const PATIENCE: Duration = Duration::from_secs(90);
-const SERVER: &str = "/usr/sbin/mosquitto";
 /// The device that tries what the policy forbids.
 const HOSTILE: &str = "dev-9";
-
-struct Mosquitto {
-    child: Child,
-    port: u16,
-    dir: tempfile::TempDir,
-}
-
-impl Mosquitto {
-    /// Starts mosquitto as `deploy/mosquitto.conf` says, with passwords in the place of certificates.
-    fn start(users: &[&str]) -> Option<Self> {
-        if !Path::new(SERVER).exists() {
-            assert!(!in_ci(), "{SERVER} is missing: CI installs the package mosquitto");
-            let said = format!("SKIPPED: {SERVER} is missing; install the Debian package mosquitto\n");
-            let _shown = std::io::stderr().write_all(said.as_bytes());
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name).display().to_string();
-        let policy =
-            ends(Command::new(program("tern-bridge")).args(["policy", "mosquitto", "--fleet", "lab"]));
-        assert_eq!(policy.code, Some(0), "{policy:?}");
-        std::fs::write(path("acl"), policy.out).unwrap();
-        std::fs::write(path("passwd"), "").unwrap();
-        for user in users {
-            let password = format!("word-of-{user}");
-            let ran =
-                ends(Command::new("mosquitto_passwd").arg("-b").arg(path("passwd")).args([*user, &password]));
-            assert_eq!(ran.code, Some(0), "{ran:?}");
-            std::fs::write(path(&format!("{user}.password")), password).unwrap();
-        }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("deploy/mosquitto.conf");
-        let sample = std::fs::read_to_string(sample).unwrap();
-        let certificates = ["listener 8883", "cafile", "certfile", "keyfile", "require_", "use_identity"];
-        let kept = sample.lines().filter(|line| !certificates.iter().any(|word| line.starts_with(word)));
-        let config: String = kept
-            .map(|line| match line.split(' ').next() {
-                Some("listener") => format!("listener {port} 127.0.0.1\n"),
-                Some("acl_file") => format!("acl_file {}\n", path("acl")),
-                Some("password_file") => format!("password_file {}\n", path("passwd")),
-                Some("persistence_location") => format!("persistence_location {}/\n", dir.path().display()),
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        // Else it gives up root, and cannot read this test's folder.
-        std::fs::write(path("conf"), config + "user root\n").unwrap();
-        let log = std::fs::File::create(path("log")).unwrap();
-        let child =
-            Command::new(SERVER).arg("-c").arg(path("conf")).stdout(Stdio::null()).stderr(log).spawn();
-        let mosquitto = Self { child: child.unwrap(), port, dir };
-        wait("mosquitto", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
-        Some(mosquitto)
-    }
-
-    fn password_file(&self, user: &str) -> PathBuf {
-        self.dir.path().join(format!("{user}.password"))
-    }
-
-    fn connect(&self, client: &str, user: &str) -> MqttClient {
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], self.port));
-        MqttClient::connect(address, client, Some((user, &format!("word-of-{user}"))))
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
 
 fn up(device: &str, kind: UpKind) -> String {
     Topic::Up(device.parse().unwrap(), kind).render(&fleet())
@@ -106,7 +32,10 @@ fn a_fleet_on_mosquitto_takes_a_good_release_and_gives_back_a_bad_one_whatever_a
     let names: Vec<String> = (1..=6).map(|i| format!("dev-{i}")).collect();
     let users: Vec<&str> = names.iter().map(String::as_str).chain(["service", HOSTILE]).collect();
     let Some(mosquitto) = Mosquitto::start(&users) else { return };
-    let broker = Broker::External { port: mosquitto.port, password_file: mosquitto.password_file("service") };
+    let broker = Broker::External {
+        port: mosquitto.address().port(),
+        password_file: mosquitto.password_file("service"),
+    };
     let mut lab = Lab::start_with(broker);
     let (factory, good, bad) = (lab.path("1.img"), lab.path("2.img"), lab.path("3.img"));
     made(&factory, 100_000, 1);

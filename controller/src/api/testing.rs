@@ -28,7 +28,7 @@ use crate::core::rollout::plan::{Phase, Plan, Reach};
 use crate::core::rollout::policy::PhaseRule;
 use crate::core::rollout::wave::Waves;
 use crate::core::service::{Command, Lives, MintToken, Service};
-use crate::engine::{self, Engine, Works};
+use crate::engine::{self, Engine, Pace, Works};
 use crate::keys::{self, InitOptions};
 use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
 use crate::state;
@@ -105,6 +105,7 @@ impl World {
             }
         });
         let works = Works {
+            pace: Pace::default(),
             service: Service::new(opened.fleet, online, Lives::default(), [7; 32]),
             ledger: opened.ledger,
             notary: opened.notary,

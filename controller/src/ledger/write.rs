@@ -15,6 +15,7 @@ use super::frame::{self, Link, PAYLOAD_MAX, Problem};
 use super::read::{Frames, walk};
 use super::segment::Segment;
 use super::tree::{CompactRange, leaf};
+use crate::fault::{Operation, around};
 
 /// Bytes after which a new segment is begun.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -103,14 +104,18 @@ impl Ledger {
             .open(&segment.path)
             .map_err(LedgerError::io("open the ledger file", &segment.path))?;
         if walk.torn.is_some() {
-            file.set_len(length).map_err(LedgerError::io("cut the torn end off", &segment.path))?;
+            around(Operation::CutTail, || file.set_len(length))
+                .map_err(LedgerError::io("cut the torn end off", &segment.path))?;
         }
         // Frames that were read may still be in the page cache only; from here on they count as synced.
-        file.sync_all().map_err(LedgerError::io("sync the ledger file", &segment.path))?;
-        sync_folder(dir)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_folder(parent)?;
-        }
+        around(Operation::SyncOpened, || {
+            file.sync_all().map_err(LedgerError::io("sync the ledger file", &segment.path))?;
+            sync_folder(dir)?;
+            match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                Some(parent) => sync_folder(parent),
+                None => Ok(()),
+            }
+        })?;
         let frames = walk.link.sequence;
         let ledger = Self {
             dir: dir.to_owned(),
@@ -148,7 +153,7 @@ impl Ledger {
             link = frame::encode(&mut bytes, link, payload);
             tree.push(leaf(link.hash));
         }
-        let written = self.file.write_all(&bytes);
+        let written = around(Operation::Append, || self.file.write_all(&bytes));
         self.or_stop("append to the ledger file", written)?;
         self.length += bytes.len() as u64;
         self.link = link;
@@ -159,7 +164,7 @@ impl Ledger {
     /// Makes everything appended so far durable.
     pub fn sync(&mut self) -> Result<(), LedgerError> {
         self.check_running()?;
-        let synced = self.file.sync_data();
+        let synced = around(Operation::Sync, || self.file.sync_data());
         self.or_stop("sync the ledger file", synced)?;
         self.link.synced = self.link.sequence;
         Ok(())
@@ -239,12 +244,14 @@ impl Ledger {
     fn rotate(&mut self) -> Result<(), LedgerError> {
         self.sync()?;
         let segment = Segment::new(&self.dir, self.link.sequence);
-        let opened = OpenOptions::new().append(true).create_new(true).open(&segment.path);
+        let opened = around(Operation::BeginSegment, || {
+            OpenOptions::new().append(true).create_new(true).open(&segment.path)
+        });
         self.path = segment.path;
         self.file = self.or_stop("begin the ledger file", opened)?;
         self.length = 0;
         self.begins = segment.first;
-        let synced = sync_folder(&self.dir);
+        let synced = around(Operation::SyncFolder, || sync_folder(&self.dir));
         self.stopped = synced.is_err();
         synced
     }

@@ -23,6 +23,7 @@ use tern_protocol::digest::Digest;
 use super::folder::{self, io_error};
 use super::key::OWN;
 use super::{Batch, Key, PAGE_MAX, Page, Prefix, Recovered, Stats, Step, Store, StoreError, check};
+use crate::fault::{Operation, around};
 
 /// Bytes that the engine may keep in memory.
 const CACHE: u64 = 64 * 1024 * 1024;
@@ -82,9 +83,30 @@ impl SledStore {
         // In the same batch as the entries: what is applied and what is said to be can never differ.
         changes.insert(OWN, sealed(OWN, &own_record(&now)));
         let db = self.db()?;
-        guard("write to", || db.apply_batch(changes))?;
+        around(Operation::Apply, || guard("write to", || db.apply_batch(changes)))?;
         self.now = now;
         Ok(())
+    }
+
+    /// Flushes and syncs everything; returns the blobs that are synced now.
+    fn flush(&self) -> Result<BTreeSet<OsString>, StoreError> {
+        let db = self.db()?;
+        guard("flush", || db.flush().map(drop))?;
+        // Blobs first: the main file points at them.
+        let blobs = self.dir.join("blobs");
+        let mut synced = BTreeSet::new();
+        for blob in fs::read_dir(&blobs).map_err(io_error("list the blobs of"))? {
+            let blob = blob.map_err(io_error("list the blobs of"))?;
+            let name = blob.file_name();
+            if !self.blobs.contains(&name) {
+                folder::sync(&blob.path())?;
+            }
+            synced.insert(name);
+        }
+        folder::sync(&blobs)?;
+        folder::sync(&self.dir.join("db"))?;
+        folder::sync(&self.dir)?;
+        Ok(synced)
     }
 }
 
@@ -114,23 +136,7 @@ impl Store for SledStore {
     }
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {
-        let db = self.db()?;
-        guard("flush", || db.flush().map(drop))?;
-        // Blobs first: the main file points at them.
-        let blobs = self.dir.join("blobs");
-        let mut synced = BTreeSet::new();
-        for blob in fs::read_dir(&blobs).map_err(io_error("list the blobs of"))? {
-            let blob = blob.map_err(io_error("list the blobs of"))?;
-            let name = blob.file_name();
-            if !self.blobs.contains(&name) {
-                folder::sync(&blob.path())?;
-            }
-            synced.insert(name);
-        }
-        folder::sync(&blobs)?;
-        folder::sync(&self.dir.join("db"))?;
-        folder::sync(&self.dir)?;
-        self.blobs = synced;
+        self.blobs = around(Operation::Flush, || self.flush())?;
         Ok(())
     }
 
@@ -188,7 +194,7 @@ impl Store for SledStore {
         if closed.is_err() {
             tracing::warn!("the store's engine panicked while it was closed for a wipe");
         }
-        let aside = folder::move_aside(&self.dir)?;
+        let aside = around(Operation::Wipe, || folder::move_aside(&self.dir))?;
         self.blobs.clear();
         let (db, _) = open(&self.dir)?;
         self.db = Some(db);

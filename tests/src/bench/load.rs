@@ -167,7 +167,7 @@ fn seal(key: &MacKey, e: u64, n: u64, low: u64, kind: ReportKind) -> Vec<u8> {
 }
 
 /// Counts the reports that an answer acknowledges.
-fn acknowledged(payload: &[u8]) -> u64 {
+pub(super) fn acknowledged(payload: &[u8]) -> u64 {
     let Ok(answer) = serde_json::from_slice::<serde_json::Value>(payload) else { return 0 };
     let Some(ranges) = answer["ranges"].as_array() else { return 0 };
     let length = |r: &serde_json::Value| Some(r[1].as_u64()? - r[0].as_u64()? + 1);

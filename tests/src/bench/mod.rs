@@ -4,6 +4,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `mqtt` | a blocking MQTT client that does nothing but what a bench needs |
+//! | `kill` | how fast a kill reaches a fleet that downloads, beside clients that only verify |
 //! | `load` | devices that send sealed reports as fast as they are acknowledged |
 //! | `reports` | reports a second: the service beside an echo behind the same front |
 //! | `download` | images to agents: beside an HTTP download of the same file |
@@ -17,6 +18,7 @@
 mod authentication;
 mod download;
 mod junk;
+mod kill;
 mod load;
 mod mqtt;
 mod push;
@@ -28,6 +30,7 @@ mod usage;
 pub use authentication::{Authentication, authentication};
 pub use download::{Download, download};
 pub use junk::{JUNK, Junk, junk};
+pub use kill::{By, KillBroker, KillOptions, KillRun, Reach, kill};
 pub use push::{Push, push};
 pub use reports::{Reports, echo, reports};
 pub use size::{Part, parts};

@@ -70,7 +70,7 @@ pub fn reports(devices: u32, rounds: u64, seconds: u64) -> Reports {
 }
 
 /// Returns the controller's telemetry key from the product's targets.
-fn controller(lab: &Lab) -> p256::PublicKey {
+pub(super) fn controller(lab: &Lab) -> p256::PublicKey {
     let path = lab.data().join("products").join(crate::lab::PRODUCT).join("targets.json");
     let text = std::fs::read(path).expect("targets.json");
     let targets: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
@@ -170,7 +170,7 @@ impl Drop for Echo {
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     socket.local_addr().expect("an address").port()
 }

@@ -12,6 +12,7 @@
 //! | `second` | a device of the other implementation, in Python |
 //! | `bridge` | the bridge as a process of its own |
 //! | `middleman` | a hostile broker between agents and service |
+//! | `mosquitto` | the foreign broker, with the generated policy |
 //! | `mischief` | what it does to a message |
 //! | `siege` | a fleet with a middleman, and what must hold there |
 //! | `truth` | what devices reported, whatever arrived |
@@ -28,6 +29,7 @@ mod images;
 mod ledger;
 mod middleman;
 mod mischief;
+mod mosquitto;
 mod programs;
 mod records;
 mod reference;
@@ -46,6 +48,7 @@ pub use images::{firmware, made};
 pub use ledger::{Heard, Part, Sum};
 pub use middleman::Middleman;
 pub use mischief::Manner;
+pub use mosquitto::Mosquitto;
 pub use programs::{Ran, ends, in_ci, program, program_in};
 pub use records::Records;
 pub use reference::{Reference, recomputed};

@@ -23,6 +23,7 @@ use tern_protocol::tuf::key::{P256Signer, PublicKey, SignError};
 use tern_protocol::tuf::{Role, Signer, sign};
 
 use super::clock::{EPOCH, Rng};
+use crate::apart::service::Apart;
 
 /// Offline files outlive every simulation.
 const EXPIRES: u64 = EPOCH / 1000 + 10 * 365 * 24 * 3600;
@@ -45,6 +46,19 @@ fn telemetry(kid: u32) -> String {
 
 fn signer(seed: u64, purpose: &str) -> P256Signer {
     P256Signer::new(SigningKey::from(secret_key(seed, purpose)))
+}
+
+/// Returns the first keys of a service whose keys are drawn from `seed`.
+pub fn online_keys(seed: u64) -> OnlineKeys {
+    let key = |role: &str| -> Box<dyn Signer + Send + Sync> { Box::new(signer(seed, role)) };
+    OnlineKeys {
+        rollout: key("rollout"),
+        halt: key("halt"),
+        snapshot: key("snapshot"),
+        timestamp: key("timestamp"),
+        telemetry: BTreeMap::from([(1, secret_key(seed, &telemetry(1)))]),
+        time: Some(SigningKey::from(secret_key(seed, "time"))),
+    }
 }
 
 /// A key that can be out of order, like a token that was pulled.
@@ -74,6 +88,8 @@ pub struct Controller {
     product: ProductId,
     rng: Rng,
     service: Option<Service>,
+    /// The service, if it runs in a process of its own.
+    pub apart: Option<Apart>,
     halt_pulled: Arc<AtomicBool>,
     /// Devices' telemetry keys.
     peers: BTreeMap<DeviceId, p256::PublicKey>,
@@ -112,12 +128,27 @@ impl Controller {
 
     /// The same with keys from one seed and everything else from another.
     pub fn drawn(seed: u64, chance: u64, fleet: FleetId, product: ProductId) -> Self {
-        let mut controller = Self {
+        let mut controller = Self::not_started((seed, chance), fleet, product);
+        controller.start();
+        controller
+    }
+
+    /// Starts a service without facts in a process of its own, whose keys are drawn from the same seed.
+    pub fn in_a_process(seed: u64, fleet: FleetId, product: ProductId, apart: Apart) -> Self {
+        let fresh = Self::not_started((seed, seed), fleet, product);
+        let mut controller = Self { apart: Some(apart), ..fresh };
+        controller.start();
+        controller
+    }
+
+    fn not_started((seed, chance): (u64, u64), fleet: FleetId, product: ProductId) -> Self {
+        Self {
             seed,
             fleet,
             product,
             rng: Rng::of(chance, "controller"),
             service: None,
+            apart: None,
             halt_pulled: Arc::default(),
             peers: BTreeMap::new(),
             secrets: BTreeMap::new(),
@@ -135,9 +166,7 @@ impl Controller {
             lies_about_time: 0,
             forgets_kills: false,
             copied: false,
-        };
-        controller.start();
-        controller
+        }
     }
 
     /// Has the operator sign new targets with another rollout key, and starts a service that holds it.
@@ -316,7 +345,7 @@ impl Controller {
 
     /// Tells whether the service runs.
     pub fn is_up(&self) -> bool {
-        self.service.is_some()
+        self.apart.as_ref().map_or(self.service.is_some(), Apart::is_up)
     }
 
     /// Returns what the ledger adds up to.
@@ -328,7 +357,11 @@ impl Controller {
 
     /// Returns the running service's view of the fleet.
     pub fn live(&self) -> Option<&Fleet> {
-        self.service.as_ref().map(Service::fleet)
+        match &self.apart {
+            // What it has recorded; whether it knows the same is asked at the end of a story.
+            Some(apart) => apart.is_up().then_some(&apart.known),
+            None => self.service.as_ref().map(Service::fleet),
+        }
     }
 
     /// Returns what the running service took in and what it refused.
@@ -349,6 +382,9 @@ impl Controller {
     /// Ends the service's process.
     pub fn stop(&mut self) {
         self.service = None;
+        if let Some(apart) = &mut self.apart {
+            apart.stop();
+        }
     }
 
     fn online(&self) -> OnlineKeys {
@@ -367,8 +403,12 @@ impl Controller {
 
     /// Starts a service from the ledger; the caller says that the broker is up.
     pub fn start(&mut self) {
-        let keys = BTreeMap::from([(self.product.clone(), self.online())]);
         let seed = self.rng.seed();
+        if let Some(apart) = &mut self.apart {
+            self.ledger.extend(apart.start(seed, EPOCH + self.now));
+            return;
+        }
+        let keys = BTreeMap::from([(self.product.clone(), self.online())]);
         let mut service = Service::new(self.fleet(), keys, Lives::default(), seed);
         if std::mem::take(&mut self.copied) {
             service.found_copied("the data folder is a copy".to_owned());
@@ -381,16 +421,33 @@ impl Controller {
     /// Hands in one thing that happened. Facts are in the ledger when this returns, outputs are not out yet.
     pub fn handle(&mut self, input: Input, now: u64) -> Step {
         self.now = now;
-        let Some(service) = &mut self.service else { return Step::default() };
-        let mut step = service.handle(vec![input], EPOCH + now);
+        let (mut step, entries) = match (&mut self.apart, &mut self.service) {
+            (Some(apart), _) => {
+                let (outputs, entries) = apart.handle(input, EPOCH + now);
+                let facts = entries.iter().map(|entry| entry.fact.clone()).collect();
+                (Step { facts, outputs, ..Step::default() }, entries)
+            }
+            (None, Some(service)) => {
+                let step = service.handle(vec![input], EPOCH + now);
+                let entry = |fact: &Fact| Entry { at: EPOCH + now, actor: None, fact: fact.clone() };
+                let entries = step.facts.iter().map(entry).collect();
+                (step, entries)
+            }
+            (None, None) => return Step::default(),
+        };
         self.steps += 1;
+        self.ledger.extend(entries);
+        let fleet = match (&self.apart, &self.service) {
+            (Some(apart), _) => &apart.known,
+            (None, Some(service)) => service.fleet(),
+            (None, None) => return step,
+        };
         for fact in &step.facts {
             if let Fact::Killed { rollout, .. } = fact
-                && let Some(rollout) = service.fleet().rollouts.get(rollout)
+                && let Some(rollout) = fleet.rollouts.get(rollout)
             {
                 self.killed.entry(rollout.rc).or_insert(self.steps);
             }
-            self.ledger.push(Entry { at: EPOCH + now, actor: None, fact: fact.clone() });
         }
         if self.forgets_kills && !self.killed.is_empty() {
             step.outputs = step.outputs.into_iter().filter_map(|o| self.forgetful(o)).collect();

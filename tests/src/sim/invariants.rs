@@ -365,7 +365,11 @@ impl Sim {
                 wrong.push(format!("the ledger says {ledger}, a replay {replay}"));
             }
         }
-        if self.controller.live().is_some_and(|live| *live != fleet) {
+        let differs = match &mut self.controller.apart {
+            Some(apart) => !apart.is_same(),
+            None => self.controller.live().is_some_and(|live| *live != fleet),
+        };
+        if differs {
             wrong.push("the running service differs from its ledger".to_owned());
         }
         wrong.into_iter().for_each(|what| self.violated(what));

@@ -38,6 +38,7 @@ pub mod permission;
 pub mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use tern_agent::core::agent::Input;
 use tern_agent::core::timing::Timing;
@@ -54,6 +55,7 @@ use self::clock::{Queue, Rng, SECOND};
 use self::controller::Controller;
 use self::device::Device;
 use self::hostile::{Fate, Hostile, Hostility};
+use crate::apart::service::Deaths;
 
 /// How often the service looks at the time when nothing happens; judging costs more than anything it waits for.
 const TICK: u64 = 15 * SECOND;
@@ -79,6 +81,8 @@ pub struct SimConfig {
     pub cut_at: Option<u64>,
     /// Something that is wrong on purpose.
     pub broken: Option<Broken>,
+    /// Run the service in a process of its own, of this program, that dies like this.
+    pub apart: Option<(PathBuf, Deaths)>,
 }
 
 impl Default for SimConfig {
@@ -93,6 +97,7 @@ impl Default for SimConfig {
             hostility: None,
             cut_at: None,
             broken: None,
+            apart: None,
         }
     }
 }
@@ -430,6 +435,7 @@ impl Sim {
         if lost {
             self.service_restart();
         }
+        self.see_if_it_died();
         reply
     }
 
@@ -448,8 +454,21 @@ impl Sim {
             return;
         }
         self.controller.start();
+        if self.see_if_it_died() {
+            return;
+        }
         self.note(|_| "the service is up again".to_owned());
         self.serve(ServiceInput::BrokerUp);
+    }
+
+    /// A service that died in its own process is started again by its supervisor.
+    fn see_if_it_died(&mut self) -> bool {
+        let died = self.controller.apart.as_mut().is_some_and(|apart| std::mem::take(&mut apart.died));
+        if died {
+            self.note(|_| "the service died".to_owned());
+            self.queue.plan(self.queue.now() + 5 * SECOND, Event::ServiceUp);
+        }
+        died
     }
 
     fn fault(&mut self, fault: Fault) {

@@ -12,7 +12,7 @@ use tern_controller::core::service::{Command, Input, Output, Refusal, Reply};
 use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::chunk::{RootHasher, root};
 use tern_protocol::digest::Digest;
-use tern_protocol::id::{DeviceId, ModelId, RolloutId};
+use tern_protocol::id::{DeviceId, FleetId, ModelId, ProductId, RolloutId};
 use tern_protocol::mac::{Direction, PairSecret};
 use tern_protocol::message::{Registry, Report, ReportKind};
 use tern_protocol::offer::Artifact;
@@ -21,15 +21,31 @@ use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::{Role, build, sign};
 
 use super::broker::Broker;
-use super::clock::{Queue, Rng, SECOND};
+use super::clock::{MINUTE, Queue, Rng, SECOND};
 use super::controller::Controller;
 use super::device::{Device, DeviceKeys};
 use super::disk::Disk;
 use super::hostile::Hostile;
 use super::{Broken, Event, Fault, Image, Sim, SimConfig, Trial};
+use crate::apart::service::Apart;
+
+/// How often an operator gives a command whose reply does not come.
+const MOST_TRIES: u32 = 5;
 
 fn name<T: std::str::FromStr>(text: &str) -> T {
     text.parse().ok().expect("the harness uses valid names")
+}
+
+/// Tells whether a fact says that a command was taken in. Each command of a story begins with one of these.
+fn is_by_command(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::ProductAdded { .. }
+            | Fact::DevicesAdded { .. }
+            | Fact::ReleasePublished { .. }
+            | Fact::RolloutStarted { .. }
+            | Fact::Killed { .. }
+    )
 }
 
 /// Returns a plan whose phases end after `soak` seconds without a bad device.
@@ -57,11 +73,17 @@ fn foreign_messages(seed: u64) -> Vec<(Topic, Vec<u8>)> {
 impl Sim {
     /// Builds a fleet of factory-fresh devices, registered and switched on within ten seconds.
     pub fn new(seed: u64, config: SimConfig) -> Self {
-        let (fleet, product) = (name("acme"), name("ap"));
+        let (fleet, product): (FleetId, ProductId) = (name("acme"), name("ap"));
         let factory = Rng::of(seed, "factory").bytes(config.image);
         let mut sim = Self {
             devices: Vec::new(),
-            controller: Controller::new(seed, name("acme"), name("ap")),
+            controller: match &config.apart {
+                None => Controller::new(seed, fleet.clone(), product.clone()),
+                Some((program, deaths)) => {
+                    let apart = Apart::new(program, fleet.clone(), product.clone(), seed, deaths.clone());
+                    Controller::in_a_process(seed, fleet.clone(), product.clone(), apart)
+                }
+            },
             log: Vec::new(),
             violations: Vec::new(),
             effects: 0,
@@ -136,16 +158,33 @@ impl Sim {
 
     /// Runs an operator's command.
     pub fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
-        let input = Input::Command { id: 0, by: None, command: Box::new(command) };
-        let step = self.controller.handle(input, self.queue.now());
-        self.let_out(step).expect("a running service replies to every command")
+        self.try_command(command).expect("a running service replies to every command")
     }
 
-    /// Runs a command that cannot be refused.
+    /// Runs an operator's command; no reply if the service died before it gave one, or does not run.
+    pub fn try_command(&mut self, command: Command) -> Option<Result<Reply, Refusal>> {
+        let input = Input::Command { id: 0, by: None, command: Box::new(command) };
+        let step = self.controller.handle(input, self.queue.now());
+        self.let_out(step)
+    }
+
+    /// Runs a command that cannot be refused. An operator whose service dies meanwhile waits until it is back, looks
+    /// whether anything was recorded, and asks again if not.
     pub fn must(&mut self, command: Command) {
-        if let Err(refusal) = self.command(command) {
-            self.violated(format!("a command was refused: {refusal}"));
+        for _ in 0..MOST_TRIES {
+            let before = self.controller.ledger.len();
+            match self.try_command(command.clone()) {
+                Some(Ok(_)) => return,
+                Some(Err(refusal)) => return self.violated(format!("a command was refused: {refusal}")),
+                None => {}
+            }
+            let recorded = self.controller.ledger[before..].iter().any(|entry| is_by_command(&entry.fact));
+            self.run_until(|sim| sim.controller.is_up(), MINUTE);
+            if recorded {
+                return;
+            }
         }
+        self.violated("the service never replied to a command".to_owned());
     }
 
     /// Builds, signs and publishes the next release; returns its counter.
@@ -433,7 +472,12 @@ impl Sim {
     pub fn expect(&mut self, what: &str, done: impl Fn(&Sim) -> bool, at_most: u64) {
         let came = self.run_until(done, at_most);
         self.assert_sound();
-        assert!(came, "seed {}: {what} did not happen\n{}", self.seed, self.tail(80));
+        assert!(
+            came,
+            "seed {}: {what} did not happen\n{}",
+            self.seed,
+            self.tail(if self.config.apart.is_some() { 2000 } else { 80 })
+        );
     }
 
     /// Ends a story: every report arrives, and the controller's counters are the devices' own.

@@ -367,7 +367,7 @@ impl Service {
         self.look_at_clock(now);
         self.now = self.now.max(now);
         self.begin_if_copied();
-        // An unfinished kill is completed before any report is read.
+        // An unfinished kill is completed before any report is read; what only widens comes after it.
         self.reconcile();
         // More is waiting: it may hold the report of a device that is due.
         let full = inputs.len() >= BATCH;

@@ -1,9 +1,11 @@
 //! `cargo run --release -p tern-tests --bin bench [-- --write]`: measures and prints docs/performance.md's tables.
 //! `--reports` prints the first table only, `--agent` the last line only, `--cores [--write]` the tables of the cores only;
 //! `--quick` is for trying the command out.
-//! `--agent-size [--write]` does the table of the agent's executable instead.
+//! `--kill [--broker embedded|mosquitto] [--agents N] [--runs N] [--operator-runs N] [--write]` does the table of kills
+//! and `--agent-size [--write]` the table of the agent's executable instead.
 
 mod cores;
+mod kill;
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -35,6 +37,20 @@ fn main() {
         let text = size_table(&parts(&target().join("named")));
         return show(&text, asks("--write").then_some(SIZES));
     }
+    if asks("--kill") {
+        let options = match kill::options(&arguments) {
+            Ok(options) => options,
+            Err(why) => {
+                print(&format!("{why}\n"));
+                std::process::exit(2);
+            }
+        };
+        let text = machine_line() + &kill::table(options);
+        if asks("--write") {
+            write(&text, kill::marks(options.broker));
+        }
+        return print(text.rsplit("|\n").next().unwrap_or_default());
+    }
     if asks("--agent") {
         return print(&agent_line(agent().as_ref()));
     }
@@ -64,7 +80,13 @@ fn main() {
 /// Prints a text, and writes it into the document between two marks if there are any.
 fn show(text: &str, marks: Option<[&str; 2]>) {
     print(text);
-    let Some([begin, end]) = marks else { return };
+    if let Some(marks) = marks {
+        write(text, marks);
+    }
+}
+
+/// Writes a text into the document, between two marks.
+fn write(text: &str, [begin, end]: [&str; 2]) {
     let document = std::fs::read_to_string(DOCUMENT).expect("run it in the repository's folder");
     let (head, rest) = document.split_once(begin).expect("the mark where the tables begin");
     let (_, tail) = rest.split_once(end).expect("the mark where the tables end");
