@@ -2,7 +2,7 @@
 //!
 //! Without the feature `fault-points` all of this is empty, and a release build with the feature does not compile: no
 //! program that anybody ships can be told to die, or to break its order. With the feature nothing happens either until
-//! the process itself installs [`Hooks`]; no flag, file or environment variable does. `tern` never does.
+//! the process itself installs `Hooks`; no flag, file or environment variable does. `tern` never does.
 
 #[cfg(all(feature = "fault-points", not(debug_assertions)))]
 compile_error!("the feature fault-points is for tests: it must not be in a release build");

@@ -1,6 +1,7 @@
 //! What a rollout decides about real agents: a fifth that fails, one bad model, an outage of a region. Every number in
 //! the lines is worked out again by the reference, and by a replay.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,6 +9,13 @@ use tern_tests::lab::{Lab, LabDevice, MODEL, Making, Uplink, made, wait};
 
 fn device(lab: &Lab, name: &str, making: &Making) -> LabDevice {
     LabDevice::make(lab, name, &lab.path("factory.img"), making)
+}
+
+/// One fleet after the other: half a hundred agents leave a small machine no time for others.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lab() -> Lab {
@@ -42,10 +50,11 @@ fn holds(lab: &Lab, line: &str) {
 
 #[test]
 fn a_release_that_fails_on_a_fifth_of_the_devices_is_killed() {
+    let _alone = alone();
     let lab = lab();
     lab.register_absent(180, MODEL);
     let healthy = Making::default();
-    let making = |number: usize| if number % 5 == 0 { sick(&healthy) } else { healthy.clone() };
+    let making = |number: usize| if number.is_multiple_of(5) { sick(&healthy) } else { healthy.clone() };
     let mut devices: Vec<_> = (0..40).map(|n| device(&lab, &format!("cam-{n}"), &making(n))).collect();
     lab.publish(2, &lab.path("new.img"));
     lab.roll_out_by(2, "r2", &of(&devices, &json!({"max_failure_rate": 0.02, "hard_stop": null})));
@@ -61,6 +70,7 @@ fn a_release_that_fails_on_a_fifth_of_the_devices_is_killed() {
 
 #[test]
 fn one_bad_model_of_three_is_named_by_the_kill() {
+    let _alone = alone();
     let lab = lab();
     let models = ["tr-100", "tr-200", "tr-300"];
     models.iter().for_each(|model| lab.register_absent(70, model));
@@ -117,6 +127,7 @@ fn outage(hold_back: &Value) -> (Lab, Value) {
 
 #[test]
 fn an_outage_of_a_region_stops_nothing_beside_a_control() {
+    let _alone = alone();
     let (lab, view) = outage(&json!({"on": true, "devices": 22}));
 
     assert_eq!(view["status"], "running", "{view}");
@@ -131,6 +142,7 @@ fn an_outage_of_a_region_stops_nothing_beside_a_control() {
 
 #[test]
 fn the_same_outage_pauses_a_rollout_without_a_control_and_kills_nothing() {
+    let _alone = alone();
     let (lab, view) = outage(&json!({"on": false}));
 
     assert_eq!(view["status"], "paused", "{view}");

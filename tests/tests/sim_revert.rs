@@ -26,7 +26,7 @@ fn scene(seed: u64, revert: bool) -> (Sim, RolloutId) {
 }
 
 fn reverted(sim: &Sim) -> Option<Rollout> {
-    let revert: RolloutId = "r2-revert".parse().unwrap();
+    let revert: RolloutId = "r2-revert".parse().expect("a valid name");
     sim.controller.fleet().rollouts.get(&revert).cloned()
 }
 
