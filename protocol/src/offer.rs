@@ -31,6 +31,8 @@ pub struct Device<'a> {
     pub carrier: &'a CarrierId,
     /// Region that the controller acknowledged.
     pub region: &'a RegionId,
+    /// The release that it runs.
+    pub running: u64,
 }
 
 /// A release that a device should run.
@@ -135,7 +137,8 @@ fn judge(current: &Current<'_>, device: &Device<'_>, entry: &Entry) -> Result<Se
     let covered = covers(&entry.regions, device.region)
         && covers(&entry.models, device.model)
         && covers(&entry.carriers, device.carrier);
-    if !covered {
+    let concerned = entry.from.is_empty() || entry.from.contains(&device.running);
+    if !covered || !concerned {
         return Err(NothingBecause::NotCovered { rollout: entry.rollout.clone() });
     }
     if current.halt.content.halted.contains(&rc) {

@@ -75,6 +75,7 @@ impl Agent {
             model: &"tr-100".parse().unwrap(),
             carrier: &carrier.parse().unwrap(),
             region: &region.parse().unwrap(),
+            running: 0,
         };
         match select(&current, &device) {
             Selection::Offer(offer) => format!("offer {}", offer.attempt.rc),

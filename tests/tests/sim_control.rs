@@ -42,7 +42,7 @@ fn stops(sim: &Sim) -> Vec<&Fact> {
 }
 
 fn controls(sim: &Sim, rollout: &RolloutId) -> u64 {
-    sim.rollout(rollout).control.values().map(|control| control.started).sum()
+    sim.rollout(rollout).control.values().map(|control| control.held).sum()
 }
 
 #[test]

@@ -36,8 +36,8 @@ pub struct Agent {
     pub(super) exchange: Exchange,
     pub(super) missing: Option<Missing>,
     pub(super) entropy: Entropy,
-    /// What the files of these versions offer to a device of this registry entry.
-    pub(super) selected: Option<(Versions, Registry, Option<Selection>)>,
+    /// What the files of these versions offer to a device of this registry entry that runs this release.
+    pub(super) selected: Option<(Versions, Registry, u64, Option<Selection>)>,
     pub(super) boot: Option<BootFacts>,
     pub(super) download: Option<Download>,
     pub(super) job: Option<(u64, Job)>,

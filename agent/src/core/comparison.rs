@@ -23,6 +23,8 @@ use super::timing::{Now, Stamp};
 
 /// A shell that does not say how the device fares is asked again after this long, ms.
 const COLLECT_PAUSE: u64 = 60_000;
+/// So many boots are told at once.
+const BOOTS_TOLD: u64 = 4;
 
 /// The comparison that a device takes part in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +70,11 @@ impl Compared {
     fn wait(&self) -> Option<u64> {
         let seconds = if self.told { self.schedule.early } else { self.schedule.early / 2 };
         self.control.then(|| u64::from(seconds.max(1)) * 1000)
+    }
+
+    /// Tells whether figures are due: a window is over, or the device boots again and again and may never see one's end.
+    fn tells(&self, at: Stamp) -> bool {
+        self.boots >= BOOTS_TOLD || self.counted.passed(self.window(), at)
     }
 
     /// Returns how long after `counted` figures are due, ms. A device that is switched off every night still reports.
@@ -156,13 +163,13 @@ impl Agent {
             self.saved = false;
             return;
         }
-        if compared.counted.passed(compared.window(), at) {
+        if compared.tells(at) {
             // Under way or given up there is nothing to compare; the outcome says it.
             let runs = compared.control
                 || (matches!(self.durable.state, State::Idle { .. })
                     && self.boot.as_ref().is_some_and(|boot| boot.running == compared.attempt.rc));
             if !runs {
-                (compared.counted, compared.booted) = (at, false);
+                (compared.counted, compared.booted, compared.boots) = (at, false, 0);
                 self.saved = false;
             } else if now.uptime >= self.collect_at {
                 self.collect_at = now.uptime + COLLECT_PAUSE;
@@ -177,7 +184,7 @@ impl Agent {
     pub(super) fn collected(&mut self, mut metrics: BTreeMap<String, u64>, now: Now) {
         let at = self.stamp(now);
         let Some(compared) = &mut self.durable.compared else { return };
-        if !compared.counted.passed(compared.window(), at) {
+        if !compared.tells(at) {
             return;
         }
         metrics.retain(|name, _| name.len() <= METRIC_NAME_MAX);
@@ -205,7 +212,8 @@ impl Agent {
         let due = |since: Stamp, wait: u64| {
             if since.epoch == self.durable.epoch { since.uptime.saturating_add(wait) } else { now.uptime }
         };
-        let figures = due(compared.counted, compared.window());
+        let loops = compared.boots >= BOOTS_TOLD;
+        let figures = if loops { now.uptime } else { due(compared.counted, compared.window()) };
         // Figures that are due say that the device is there as well.
         match compared.wait() {
             Some(wait) if figures > now.uptime => figures.min(due(compared.since, wait)),

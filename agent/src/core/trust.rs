@@ -230,14 +230,15 @@ impl Agent {
     /// hashes, and this is asked after every job.
     fn selection(&mut self) -> Option<Selection> {
         let (versions, registry) = (self.trust.versions(), self.registry());
-        if let Some((of, by, selection)) = &self.selected
-            && (*of, by) == (versions, registry)
+        let running = self.boot().map_or(0, |boot| boot.running);
+        if let Some((of, by, to, selection)) = &self.selected
+            && (*of, by, *to) == (versions, registry, running)
         {
             return selection.clone();
         }
         let registry = registry.clone();
         let selection = self.select(&registry);
-        self.selected = Some((versions, registry, selection.clone()));
+        self.selected = Some((versions, registry, running, selection.clone()));
         selection
     }
 
@@ -249,6 +250,7 @@ impl Agent {
             model: &registry.model,
             carrier: &registry.carrier,
             region: &registry.region,
+            running: self.boot().map_or(0, |boot| boot.running),
         };
         Some(select(&current, &device))
     }

@@ -102,11 +102,17 @@ impl Changed {
                     self.rollouts.insert(attempt.rollout.clone());
                 }
             }
+            // Devices that are no longer held back lose what was kept of them.
+            Fact::PhaseOpened { rollout, .. } | Fact::HoldBackEnded { rollout, .. } => {
+                self.rollouts.insert(rollout.clone());
+                self.compared = true;
+            }
+            Fact::WaveOpened { rollout, held_from, .. } => {
+                self.rollouts.insert(rollout.clone());
+                self.compared |= held_from.is_some();
+            }
             Fact::RolloutStarted { rollout, .. }
             | Fact::OutageSeen { rollout, .. }
-            | Fact::PhaseOpened { rollout, .. }
-            | Fact::WaveOpened { rollout, .. }
-            | Fact::HoldBackEnded { rollout, .. }
             | Fact::PhaseApproved { rollout, .. }
             | Fact::Paused { rollout, .. }
             | Fact::Resumed { rollout, .. }

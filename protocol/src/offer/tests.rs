@@ -9,13 +9,14 @@ use crate::tuf::client::tests::repository::{Repository, artifact};
 struct Story {
     repository: Repository,
     device: [String; 5],
+    running: u64,
 }
 
 impl Story {
     fn new() -> Self {
         let device = ["dev-1", "cam", "m1", "none", "eu"].map(str::to_owned);
         let repository = Repository { entries: vec![entry("r7", 7)], ..Repository::default() };
-        Self { repository, device }
+        Self { repository, device, running: 1 }
     }
 
     fn entry(&mut self) -> &mut Entry {
@@ -33,12 +34,14 @@ impl Story {
     fn select(&self) -> Selection {
         let [id, product, model, carrier, region] = &self.device;
         let id: DeviceId = id.parse().unwrap();
+        let running = self.running;
         let device = Device {
             id: &id,
             product: &product.parse().unwrap(),
             model: &model.parse().unwrap(),
             carrier: &carrier.parse().unwrap(),
             region: &region.parse().unwrap(),
+            running,
         };
         select(&self.trusted().current().unwrap(), &device)
     }
@@ -236,6 +239,24 @@ fn the_cut_of_the_devices_own_model_decides() {
         assert_eq!(story.offered().is_some(), included, "{model} {cut:?}");
         assert_eq!(story.select() == beyond, !included);
     }
+}
+
+#[test]
+fn what_takes_devices_back_is_for_those_alone_that_run_what_it_names() {
+    let mut story = Story::new();
+    let entry = story.entry();
+    (entry.kind, entry.from) = (EntryKind::Revert, vec![9]);
+    let base =
+        Entry { from: vec![], kind: EntryKind::Base, rollout: "base".parse().unwrap(), ..entry.clone() };
+    story.repository.entries.push(base);
+    let kind = |story: &Story| match story.select() {
+        Selection::Offer(offer) => offer.kind,
+        other => panic!("{other:?}"),
+    };
+
+    assert_eq!(kind(&story), EntryKind::Base, "the next entry is looked at");
+    story.running = 9;
+    assert_eq!(kind(&story), EntryKind::Revert);
 }
 
 #[test]

@@ -116,6 +116,14 @@ impl Fleet {
     pub(super) fn withdraw(&mut self, id: &DeviceId) {
         let Some(device) = self.devices.get_mut(id) else { return };
         let model = &device.registry.model;
+        device.attempts.retain(|id, record| {
+            if record.beside.is_some()
+                && let Some(rollout) = self.rollouts.get_mut(id)
+            {
+                rollout.leave_control(model);
+            }
+            record.beside.is_none()
+        });
         for (rollout, record) in &mut device.attempts {
             let sum = record.tale.sum();
             if record.withdrawn || record.is_silent() || !sum.begun || sum.outcome.is_some() {

@@ -205,7 +205,11 @@ impl Fleet {
             | Fact::HoldBackEnded { rollout, .. } => {
                 let observed = self.reception.observed(at);
                 if let Some(record) = self.rollouts.get_mut(rollout) {
+                    let before = record.held_from;
                     record.widened(fact, at, observed);
+                    if record.held_from != before {
+                        self.release_control(rollout);
+                    }
                 }
             }
             Fact::PhaseApproved { rollout, phase, because } => {
@@ -230,6 +234,9 @@ impl Fleet {
                 let observed = self.reception.observed(at);
                 if let Some(record) = self.rollouts.get_mut(rollout) {
                     record.resume(at, observed);
+                    // Whoever resumes it after its time means it to go on.
+                    let times = &mut record.plan.times;
+                    times.end = times.end.filter(|_| !times.is_over(at));
                 }
             }
             Fact::Killed { rollout, because } => {
@@ -242,6 +249,19 @@ impl Fleet {
                 }
             }
             Fact::Completed { rollout, because } => self.set_status(at, rollout, Status::Completed, because),
+        }
+    }
+
+    /// Takes devices out of the control that are no longer held back: nobody waits for their word any more.
+    fn release_control(&mut self, id: &RolloutId) {
+        let Some(rollout) = self.rollouts.get_mut(id) else { return };
+        let shuffle = self.shuffles.of(&rollout.id, rollout.salt);
+        for (name, device) in &mut self.devices {
+            let beside = device.attempts.get(id).is_some_and(|attempt| attempt.beside.is_some());
+            if beside && !rollout.holds(shuffle.position(name)) {
+                device.attempts.remove(id);
+                rollout.leave_control(&device.registry.model);
+            }
         }
     }
 
@@ -259,7 +279,7 @@ impl Fleet {
         let Some(attempt) = device.attempts.get_mut(rollout) else { return };
         let model = &device.registry.model;
         if let Some(beside) = &mut attempt.beside {
-            beside.again(deadline, observed, self.reception.gaps());
+            beside.again(deadline, (observed, self.reception.gaps()), silent);
             return record.compare(model, deadline, (Side::Control, silent), observed);
         }
         let Some(watch) = attempt.watch.as_mut().filter(|watch| watch.found(deadline).is_none()) else {

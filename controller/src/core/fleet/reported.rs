@@ -41,7 +41,7 @@ impl Fleet {
             if let Some(beside) = attempt.beside.as_mut().filter(|beside| n > beside.n)
                 && let Some(rollout) = self.rollouts.get(rollout)
             {
-                beside.hear(self.reception.observed(at), &rollout.plan.policy);
+                beside.hear((self.reception.observed(at), self.reception.gaps()), &rollout.plan.policy);
             }
         }
         device.seen_at = Some(at);
@@ -91,23 +91,24 @@ impl Fleet {
             return self.control_began(at, id, attempt, n);
         }
         let quarantined = device.standing == Standing::Quarantined;
-        // It was held back, and is offered the release like all others now.
-        if device.attempts.get(&attempt.rollout).is_some_and(|record| record.beside.is_some()) {
-            device.attempts.remove(&attempt.rollout);
-        }
         let mut first = false;
         if quarantined && !device.attempts.contains_key(&attempt.rollout) {
             let what = format!("{} about {} in quarantine; not counted", report.word(), attempt.rollout);
             return device.anomaly(at, what);
         }
-        if !device.attempts.contains_key(&attempt.rollout) {
+        let known = device.attempts.get(&attempt.rollout);
+        if known.is_none_or(|record| record.beside.is_some()) {
             // A vote belongs to who was offered the release: nobody else may stop it, or speak for it.
             let position = self.shuffles.of(&rollout.id, rollout.salt).position(id);
             let Some(phase) = rollout.phase_of(id, &device.registry, position) else {
                 let what = format!("{} about {}, which never included it", report.word(), attempt.rollout);
                 return device.anomaly(at, what);
             };
-            device.attempts.insert(attempt.rollout.clone(), AttemptRecord::fresh(attempt.attempt, phase, at));
+            let fresh = AttemptRecord::fresh(attempt.attempt, phase, at);
+            // It may have been held back, and is offered the release like all others now.
+            if device.attempts.insert(attempt.rollout.clone(), fresh).is_some() {
+                rollout.leave_control(&device.registry.model);
+            }
             first = true;
         }
         let model = &device.registry.model;
@@ -267,6 +268,6 @@ impl Fleet {
             ..AttemptRecord::fresh(attempt.attempt, rollout.phase(), at)
         };
         device.attempts.insert(attempt.rollout.clone(), record);
-        rollout.control.entry(device.registry.model.clone()).or_default().started += 1;
+        rollout.control.entry(device.registry.model.clone()).or_default().held += 1;
     }
 }

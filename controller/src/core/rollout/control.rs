@@ -16,8 +16,8 @@ const TICK_PART: u64 = 4;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Control {
-    /// Held-back devices whose exposure began.
-    pub started: u64,
+    /// Held-back devices that are exposed beside the others.
+    pub held: u64,
     /// Silent at the early deadline.
     pub early: Paired,
     /// Silent or unreachable at the last deadline.
@@ -192,9 +192,12 @@ impl Drain {
     }
 }
 
+/// Whatever a device says, there is a last bucket.
+const BUCKETS: u32 = 700;
+
 /// Each bucket reaches to 2 to the number of its twelfth; drains below 12 have buckets of their own.
 fn bucket(drain: u64) -> u32 {
-    (0..).find(|bucket| drain <= most_of(*bucket)).unwrap_or(u32::MAX)
+    (0..BUCKETS).find(|bucket| drain <= most_of(*bucket)).unwrap_or(BUCKETS)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^64 by the cap")]
@@ -202,7 +205,7 @@ fn most_of(bucket: u32) -> u64 {
     if bucket < 12 {
         u64::from(bucket)
     } else {
-        libm::ceil(12.0 * libm::exp2(f64::from(bucket.min(700) - 11) / 12.0)) as u64
+        libm::ceil(12.0 * libm::exp2(f64::from(bucket.min(BUCKETS) - 11) / 12.0)) as u64
     }
 }
 
@@ -255,6 +258,7 @@ mod tests {
         assert_eq!(drain.is_large(1, Side::Treated, 180), Some(false));
         assert_eq!(drain.is_large(1, Side::Treated, 250), Some(true));
         assert_eq!(most_of(bucket(190)), 192);
+        assert_eq!(drain.is_large(1, Side::Control, u64::MAX), Some(true), "and it comes to an end");
     }
 
     #[test]

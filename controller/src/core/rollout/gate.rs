@@ -41,6 +41,8 @@ pub struct Observed {
     pub controls: u64,
     /// Comparisons with them.
     pub pairs: Pairs,
+    /// What a control that is gone has spoken about: silence is judged of the others.
+    pub compared: Counts,
     /// A fifth of the region's devices outside the rollout are offline by presence, which nobody vouches for:
     /// it may soften a kill into a pause, and nothing else.
     pub outage: bool,
@@ -243,9 +245,11 @@ fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
         tested
     };
     let (last, early) = (&policy.silence_deadline, &policy.silence_early);
-    let pairs = &observed.pairs;
-    results.push(silence(Test::Silence, pairs.silence, last, total.due, total.silent, weights.silence));
-    let (due, silent) = (total.due_early, total.silent_early);
+    let (pairs, before) = (&observed.pairs, &observed.compared);
+    let (due, silent) = (total.due.saturating_sub(before.due), total.silent.saturating_sub(before.silent));
+    results.push(silence(Test::Silence, pairs.silence, last, due, silent, weights.silence));
+    let due = total.due_early.saturating_sub(before.due_early);
+    let silent = total.silent_early.saturating_sub(before.silent_early);
     results.push(silence(Test::SilenceEarly, pairs.silence_early, early, due, silent, weights.silence_early));
 
     let ratio = 1.0 + policy.max_regression;
@@ -259,7 +263,9 @@ fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
 
 /// Judges `unreachable` without a control. That can only pause: the network may be what nobody reached.
 fn unreachable(policy: &Policy, observed: &Observed) -> Tested {
-    let (n, f, p) = (observed.total.judged(), observed.total.unreachable, policy.silence_deadline.max_rate);
+    let (total, before) = (&observed.total, &observed.compared);
+    let n = total.judged().saturating_sub(before.judged());
+    let (f, p) = (total.unreachable.saturating_sub(before.unreachable), policy.silence_deadline.max_rate);
     let bench = Bench { alpha: policy.alpha_pause, strata: observed.strata.max(1) };
     bench.rate(Test::Unreachable, (n, f), p, policy.weights.silence, kill_evidence(n, f, p))
 }

@@ -13,7 +13,7 @@ use super::counts::Counts;
 use super::evidence::PairEvidence;
 use super::gate::{Observed, Pairs, Wave, judge};
 use super::record::{PhaseRecord, Rollout};
-use super::verdict::{KillReason, PauseReason, Verdict};
+use super::verdict::{HoldReason, KillReason, PauseReason, Verdict};
 use crate::core::fact::Millis;
 
 /// A verdict, and whom it is about.
@@ -42,6 +42,9 @@ impl Rollout {
 
     /// The same, and which stratum it was that decided.
     pub fn judgement(&self, fleet: u64, observed: Millis) -> Judgement {
+        if self.phases.is_empty() {
+            return Judgement { verdict: Verdict::Hold(HoldReason::NothingStarted), subject: String::new() };
+        }
         let phase = self.phase();
         let rule = &self.plan.phases[phase.min(self.plan.phases.len() - 1)].rule;
         let record = &self.phases[phase];
@@ -55,12 +58,21 @@ impl Rollout {
             outage: self.outage,
             ..Observed::default()
         };
+        // What one stratum is paused for must not hide that another is to be killed.
+        let mut paused = None;
         for (stratum, models) in &strata {
             let seen = self.seen(models, record, observed, &common);
             let verdict = self.softened(judge(&self.plan.policy, rule, &seen), &seen);
-            if matches!(verdict, Verdict::Kill(_) | Verdict::Pause(_)) {
-                return Judgement { verdict, subject: subject(*stratum, strata.len()) };
+            let judgement =
+                || Judgement { verdict: verdict.clone(), subject: subject(*stratum, strata.len()) };
+            match verdict {
+                Verdict::Kill(_) => return judgement(),
+                Verdict::Pause(_) => paused = paused.or_else(|| Some(judgement())),
+                _ => {}
             }
+        }
+        if let Some(paused) = paused {
+            return paused;
         }
         let fresh = record.judged.values().fold(Counts::default(), |a, b| a + *b);
         let ever = record.counts.values().fold(Counts::default(), |a, b| a + *b);
@@ -120,7 +132,16 @@ impl Rollout {
                 .max()
                 .unwrap_or(0),
             fresh: sum(&|model| record.judged.get(model).copied().unwrap_or_default()),
-            controls: controls.iter().map(|control| control.started).sum(),
+            // Once it is let go nobody is beside the others.
+            controls: if self.held_from.is_some() {
+                controls.iter().map(|control| control.held).sum()
+            } else {
+                0
+            },
+            compared: models
+                .iter()
+                .filter_map(|model| self.compared.get(*model))
+                .fold(Counts::default(), |a, b| a + *b),
             pairs: Pairs {
                 silence: pair(&|control| control.last.evidence(observed, policy)),
                 silence_early: pair(&|control| control.early.evidence(observed, policy)),

@@ -110,6 +110,9 @@ pub struct Rollout {
     /// What the held-back devices show beside the others, by model.
     #[serde(default)]
     pub control: BTreeMap<ModelId, Control>,
+    /// What the control has spoken about, by model: without it silence is judged of those that come later.
+    #[serde(default)]
+    pub compared: BTreeMap<ModelId, Counts>,
     /// How the last good release fared, by model.
     #[serde(default)]
     pub baseline: BTreeMap<ModelId, Baseline>,
@@ -200,6 +203,7 @@ impl Rollout {
             held_from: None,
             reserve: None,
             control: BTreeMap::new(),
+            compared: BTreeMap::new(),
             baseline: BTreeMap::new(),
             pooled: BTreeSet::new(),
             listed: BTreeSet::new(),
@@ -416,6 +420,13 @@ impl Rollout {
         }
     }
 
+    /// A device is no longer beside the others.
+    pub fn leave_control(&mut self, model: &ModelId) {
+        if let Some(control) = self.control.get_mut(model) {
+            control.held = control.held.saturating_sub(1);
+        }
+    }
+
     /// Takes in that a phase or a wave opened, or that the control was let go. A repeated frame opens nothing twice.
     pub(in crate::core) fn widened(&mut self, fact: &Fact, at: Millis, observed: Millis) {
         match fact {
@@ -458,6 +469,10 @@ impl Rollout {
             Fact::HoldBackEnded { devices, because, .. } => {
                 self.because.clone_from(because);
                 self.held_from = None;
+                let models: BTreeSet<ModelId> =
+                    self.phases.iter().flat_map(|p| p.judged.keys().cloned()).collect();
+                self.compared =
+                    models.into_iter().map(|model| (model.clone(), self.judged_of(&model))).collect();
                 if let Some(phase) = self.phases.last_mut() {
                     phase.devices += devices;
                     phase.included += devices;
@@ -473,10 +488,11 @@ impl Rollout {
         self.first.clear();
         self.first_bad.clear();
         self.outage = false;
+        self.compared.clear();
         for control in self.control.values_mut() {
             // What is usual for its model does not begin anew.
-            let Control { started, drain, .. } = control;
-            *control = Control { started: *started, drain: std::mem::take(drain), ..Control::default() };
+            let Control { held, drain, .. } = control;
+            *control = Control { held: *held, drain: std::mem::take(drain), ..Control::default() };
         }
         self.phases.iter_mut().for_each(|phase| phase.judged.clear());
         if let Some(phase) = self.phases.last_mut() {
@@ -546,6 +562,51 @@ mod tests {
         assert_eq!((weight(&alone), weight(&rollout)), (0.5, 0.25), "nobody of the other has started");
         rollout.count_start(&other, 0);
         assert_eq!(weight(&rollout), 0.25);
+    }
+
+    #[test]
+    fn what_one_model_is_paused_for_does_not_hide_that_another_is_killed() {
+        let [first, other] = ["a", "b"].map(|name| name.parse::<ModelId>().unwrap());
+        let mut rollout = rollout();
+        rollout.plan.policy.harm_budget = Some(1);
+        let sick = |rollout: &mut Rollout, model: &ModelId, of: u64, bad: u64| {
+            for number in 0..of {
+                let rank = rollout.count_start(model, 0);
+                if number < bad {
+                    rollout.count_outcome(model, 0, (0, rank), Outcome::RolledBack);
+                }
+            }
+        };
+        sick(&mut rollout, &first, 40, 1);
+        assert!(matches!(rollout.judge(1000, 1), Verdict::Pause(_)), "its budget is spent");
+        sick(&mut rollout, &other, 10, 8);
+        let judgement = rollout.judgement(1000, 1);
+        assert!(matches!(judgement.verdict, Verdict::Kill(_)), "{judgement}");
+        assert_eq!(judgement.subject, "model=b");
+    }
+
+    #[test]
+    fn silence_after_the_control_was_let_go_is_judged_by_itself_and_not_what_it_had_spoken_about() {
+        let model: ModelId = "m".parse().unwrap();
+        let mut rollout = rollout();
+        rollout.held_from = Some(Position(9));
+        rollout.control.entry(model.clone()).or_default().held = 30;
+        let silent = |rollout: &mut Rollout, count| {
+            for _ in 0..count {
+                rollout.count_start(&model, 0);
+                rollout.count_deadline(&model, 0, 0, Deadline::Early, true);
+            }
+        };
+        silent(&mut rollout, 20);
+        assert!(
+            matches!(rollout.judge(1000, 1), Verdict::Hold(_)),
+            "the control was as silent, or nobody was due"
+        );
+        let (id, because) = (rollout.id.clone(), String::new());
+        rollout.widened(&Fact::HoldBackEnded { rollout: id, devices: 30, because }, 2, 2);
+        assert!(matches!(rollout.judge(1000, 3), Verdict::Hold(_)));
+        silent(&mut rollout, 8);
+        assert!(matches!(rollout.judge(1000, 4), Verdict::Kill(_)), "eight more, and nobody beside them");
     }
 
     #[test]

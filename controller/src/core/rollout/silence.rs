@@ -116,19 +116,31 @@ pub struct Span {
     pub gaps: u64,
     /// It was heard.
     pub heard: bool,
+    /// It was silent in the one before, and has not been heard since: whoever is away counts once, and from its next word
+    /// on again. A device with the release has just spoken, too, when its time begins.
+    #[serde(default)]
+    pub away: bool,
 }
 
 impl Beside {
     /// Begins both spans.
     pub fn new(n: u64, since: Millis, gaps: u64) -> Self {
-        let span = Span { since, gaps, heard: false };
+        let span = Span { since, gaps, heard: false, away: false };
         Self { n, early: span, last: span }
     }
 
     /// The device was heard.
-    pub(in crate::core) fn hear(&mut self, observed: Millis, policy: &Policy) {
-        self.early.heard = true;
+    pub(in crate::core) fn hear(&mut self, (observed, gaps): (Millis, u64), policy: &Policy) {
+        for span in [&mut self.early, &mut self.last].into_iter().filter(|span| span.away) {
+            *span = Span { since: observed, gaps, heard: false, away: false };
+        }
+        self.early.heard |= observed > self.early.since;
         self.last.heard |= observed >= self.last.since.saturating_add(millis(policy.silence_early.after));
+    }
+
+    /// Tells whether the device is awaited to speak before a span can begin.
+    pub fn is_away(&self) -> bool {
+        self.early.away || self.last.away
     }
 
     /// Returns the span of a deadline.
@@ -139,15 +151,15 @@ impl Beside {
         }
     }
 
-    /// Returns when a span ends, on the clock of reception.
-    pub fn due(&self, deadline: Deadline, policy: &Policy, gaps: u64) -> Millis {
+    /// Returns when a span ends, on the clock of reception; none goes on while the device is away.
+    pub fn due(&self, deadline: Deadline, policy: &Policy, gaps: u64) -> Option<Millis> {
         let span = self.span(deadline);
-        due(span.since, deadline, policy, gaps.saturating_sub(span.gaps))
+        (!span.away).then(|| due(span.since, deadline, policy, gaps.saturating_sub(span.gaps)))
     }
 
     /// Begins a span anew.
-    pub(in crate::core) fn again(&mut self, deadline: Deadline, since: Millis, gaps: u64) {
-        let span = Span { since, gaps, heard: false };
+    pub(in crate::core) fn again(&mut self, deadline: Deadline, (since, gaps): (Millis, u64), silent: bool) {
+        let span = Span { since, gaps, heard: false, away: silent };
         match deadline {
             Deadline::Early => self.early = span,
             Deadline::Last => self.last = span,

@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_secs(2 * 3600);
 /// A wave that nobody starts is waited for this many pauses.
 const PATIENCE: u32 = 12;
 /// More waves than this were a slip of the hand.
-pub const WAVES_MAX: usize = 64;
+pub const WAVES_MAX: usize = 1000;
 
 /// How the waves of a phase grow.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!((waves.sizes(34, 0), waves.sizes(3, 0)), (vec![3, 6, 12, 13], vec![1, 2]));
         assert_eq!((waves.sizes(0, 0), Waves::OFF.sizes(500, 0)), (vec![0], vec![500]));
         let flat = Waves { factor: 1.0, first: 1, ..waves };
-        assert_eq!(flat.sizes(1000, 0).len(), WAVES_MAX, "however small, they come to an end");
+        assert_eq!(flat.sizes(5000, 0).len(), WAVES_MAX, "however small, they come to an end");
     }
 
     #[test]

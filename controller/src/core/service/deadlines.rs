@@ -145,7 +145,7 @@ fn is_active(rollout: &Rollout) -> bool {
 fn due(attempt: &AttemptRecord, rollout: &Rollout, deadline: Deadline, gaps: u64) -> Option<Millis> {
     let policy = &rollout.plan.policy;
     if let Some(beside) = &attempt.beside {
-        return rollout.held_from.map(|_| beside.due(deadline, policy, gaps));
+        return rollout.held_from.and_then(|_| beside.due(deadline, policy, gaps));
     }
     let sum = attempt.tale.sum();
     let neutral = matches!(sum.outcome, Some(Outcome::Recalled | Outcome::Deferred));

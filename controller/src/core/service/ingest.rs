@@ -1,8 +1,8 @@
 //! Messages from devices: authenticate, tell duplicates, record, acknowledge.
 
 use tern_protocol::bundle::Bundle;
-use tern_protocol::id::DeviceId;
-use tern_protocol::limits::REPORT_MAX;
+use tern_protocol::id::{DeviceId, RolloutId};
+use tern_protocol::limits::{METRIC_NAME_MAX, METRICS_MAX, REPORT_MAX};
 use tern_protocol::mac::{Direction, MacKey, epoch_of, kid_of};
 use tern_protocol::message::{
     Answer, AnswerKind, Attempt, Hello, Report, ReportKind, challenge_signing_input,
@@ -11,7 +11,7 @@ use tern_protocol::topic::{Topic, UpKind};
 
 use super::keys::DeviceKeys;
 use super::{Acks, Fact, Line, Service};
-use crate::core::fleet::device::{Device, Standing};
+use crate::core::fleet::device::{AttemptRecord, Device, Standing};
 
 /// Least time between two challenges to one device: junk must not make us talk.
 const CHALLENGE_PAUSE: u64 = 1000;
@@ -144,9 +144,18 @@ impl Service {
         let Report { e, n, low, kind, .. } = report;
         let of = kind.attempt().map(|attempt| attempt.rollout.clone());
         let before = of.as_ref().and_then(|rollout| self.watched(id, rollout));
+        // Held-back devices that were away are waited for again, whatever it is that they say.
+        let mut back: Vec<RolloutId> = Vec::new();
+        if let Some(device) = self.fleet.devices.get(id) {
+            let away = |a: &&AttemptRecord| a.beside.is_some_and(|beside| beside.is_away());
+            back.extend(device.attempts.iter().filter(|(_, a)| away(a)).map(|(rollout, _)| rollout.clone()));
+        }
         let hello = matches!(kind, ReportKind::Hello(_));
         self.record(Fact::Reported { device: id.clone(), e, n, low, report: kind });
         if let Some(rollout) = of.filter(|rollout| self.watched(id, rollout) != before) {
+            self.watch(id, &rollout);
+        }
+        for rollout in back {
             self.watch(id, &rollout);
         }
         if hello {
@@ -224,7 +233,7 @@ impl Service {
             self.counters.forged += 1;
             return None;
         };
-        let report = serde_json::from_slice(&body).ok();
+        let report = serde_json::from_slice(&body).ok().filter(is_within_limits);
         self.counters.malformed += u64::from(report.is_none());
         report
     }
@@ -258,6 +267,16 @@ fn may_ask(device: &Device, attempt: &Attempt) -> bool {
         Standing::Active => true,
         Standing::Quarantined => device.has_begun(&attempt.rollout),
         Standing::Revoked | Standing::Reset => false,
+    }
+}
+
+/// Tells whether a report's lists are as short as devices make them.
+fn is_within_limits(report: &Report) -> bool {
+    match &report.kind {
+        ReportKind::Health { metrics, .. } => {
+            metrics.len() <= METRICS_MAX && metrics.keys().all(|name| name.len() <= METRIC_NAME_MAX)
+        }
+        _ => true,
     }
 }
 

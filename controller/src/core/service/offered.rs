@@ -39,7 +39,11 @@ impl Offered {
 
     /// Returns the topics of devices to which something else is said than `before`: the only ones that get a message.
     pub(super) fn news(&self, before: &Self, places: &[Place]) -> BTreeSet<(RegionId, Cohort)> {
-        places.iter().filter(|place| self.says(place) != before.says(place)).map(topic).collect()
+        let mut news: BTreeSet<_> =
+            places.iter().filter(|place| self.says(place) != before.says(place)).map(topic).collect();
+        // A newcomer within what is open already is told by a topic that held nothing.
+        news.extend(self.topics.difference(&before.topics).cloned());
+        news
     }
 
     fn says(&self, place: &Place) -> Said {

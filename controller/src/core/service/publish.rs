@@ -114,8 +114,11 @@ impl Service {
         let mut covered: Vec<&Rollout> = Vec::new();
         offering.retain(|r| {
             // A base that a newer base covers wholly says nothing any more.
-            let replaced = r.status == Status::Completed
-                && covered.iter().any(|newer| newer.status == Status::Completed && same_scope(newer, r));
+            // What takes devices back is for some of them only.
+            let bases =
+                covered.iter().filter(|newer| newer.status == Status::Completed && newer.from.is_empty());
+            let replaced =
+                r.status == Status::Completed && bases.into_iter().any(|newer| same_scope(newer, r));
             if !replaced {
                 covered.push(r);
             }

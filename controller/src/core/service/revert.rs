@@ -11,8 +11,9 @@ use super::start::pooled;
 use super::{Fact, Refusal, RefusalKind, Service};
 use crate::core::fleet::device::Device;
 use crate::core::rollout::hold_back::HoldBack;
-use crate::core::rollout::plan::Plan;
+use crate::core::rollout::plan::{Approval, Plan};
 use crate::core::rollout::record::{Rollout, Status};
+use crate::core::rollout::times::Times;
 
 impl Service {
     /// Takes devices back from a release that was killed.
@@ -53,8 +54,14 @@ impl Service {
             return Err(refuse(RefusalKind::NotFound, what, hint));
         }
         // Those who are taken back are few and known: nobody is held back from that.
-        let plan = plan.unwrap_or_else(|| source.plan.clone());
+        let plan = plan.unwrap_or_else(|| {
+            // So few devices pass no gate; the tests that stop go on. Its hours were those of another release.
+            let mut plan = Plan { times: Times::default(), approval: Approval::None, ..source.plan.clone() };
+            plan.phases.iter_mut().for_each(|phase| phase.rule.gate = None);
+            plan
+        });
         let plan = Plan { hold_back: HoldBack::OFF, revert: false, ..plan };
+        self.unless_overlapping(&product, &plan)?;
         plan.check().map_err(|e| refuse(RefusalKind::Invalid, chain(&e), "correct the plan"))?;
         let (salt, from) = (Salt(self.random().0), vec![source.rc]);
         let fresh = Rollout::new(id.clone(), product.clone(), rc, salt, plan.clone(), models);

@@ -7,7 +7,7 @@ use tern_protocol::position::{Position, Salt};
 use tern_protocol::tuf::content::EntryKind;
 
 use super::command::{Outcome, chain, refuse};
-use super::{Fact, RefusalKind, Reply, Service};
+use super::{Fact, Refusal, RefusalKind, Reply, Service};
 use crate::core::rollout::baseline::Baseline;
 use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::{Rollout, Status};
@@ -37,17 +37,7 @@ impl Service {
             let what = format!("product {product} has no release {rc}");
             return Err(refuse(RefusalKind::NotFound, what, "publish it with `tern release publish`"));
         }
-        let overlap = self.fleet.rollouts.values().find(|r| {
-            r.product == product
-                && matches!(r.status, Status::Running | Status::Paused)
-                && regions_meet(&r.plan.regions, &plan.regions)
-        });
-        let overlap = overlap.filter(|r| !has_settled(r));
-        if let Some(other) = overlap {
-            let what = format!("rollout {} is active in the same regions", other.id);
-            let hint = format!("see what it waits for with `tern rollout explain {}`, or stop it", other.id);
-            return Err(refuse(RefusalKind::Conflict, what, hint));
-        }
+        self.unless_overlapping(&product, &plan)?;
         if let Some(why) = self.trouble.get(&product) {
             let what = format!("nothing can be signed for product {product}: {why}");
             return Err(refuse(
@@ -70,7 +60,7 @@ impl Service {
             let what = format!("no registered device of product {product} is covered by the plan");
             return Err(refuse(RefusalKind::Invalid, what, "see `tern device list`"));
         }
-        let baseline = self.baseline(&product);
+        let baseline = self.baseline(&product, &plan);
         self.supersede(&id, &product, &plan);
         let kind = EntryKind::Update;
         let (pooled, reserve) = (pooled(&places), reserve(&preview, &places));
@@ -91,26 +81,50 @@ impl Service {
         self.begin_rollout(&id)
     }
 
+    /// Refuses what meets an active rollout. One that takes devices back and is paused cannot be killed, and is in nobody's
+    /// way.
+    pub(super) fn unless_overlapping(&self, product: &ProductId, plan: &Plan) -> Result<(), Refusal> {
+        let in_the_way = |r: &&Rollout| {
+            let stands = match r.status {
+                Status::Running => !has_settled(r),
+                Status::Paused => r.kind != EntryKind::Revert,
+                Status::Killed | Status::Completed => false,
+            };
+            stands && r.product == *product && regions_meet(&r.plan.regions, &plan.regions)
+        };
+        let Some(other) = self.fleet.rollouts.values().find(in_the_way) else { return Ok(()) };
+        let what = format!("rollout {} is active in the same regions", other.id);
+        let hint = format!("see what it waits for with `tern rollout explain {}`, or stop it", other.id);
+        Err(refuse(RefusalKind::Conflict, what, hint))
+    }
+
     /// Opens the first phase of a rollout that was recorded just now, if nothing has to be waited for.
     pub(super) fn begin_rollout(&mut self, id: &RolloutId) -> Outcome {
         let rollout = self.fleet.rollouts.get(id).cloned().expect("it was recorded just now");
         if let Some(why) = self.waits(&rollout) {
             return Ok(Reply::Done { what: format!("rollout {id} is made; it {why}") });
         }
-        self.open_phase(&rollout, 0, None, format!("started by {}", self.actor()));
+        self.advance(&rollout, None, format!("started by {}", self.actor()));
         Ok(Reply::Done { what: format!("rollout {id} started") })
     }
 
     /// Returns how the last release of a product fared that reached everybody.
-    pub(super) fn baseline(&self, product: &ProductId) -> BTreeMap<ModelId, Baseline> {
+    pub(super) fn baseline(&self, product: &ProductId, plan: &Plan) -> BTreeMap<ModelId, Baseline> {
+        // A release that reached three devices of one region says nothing about the others.
+        let whole = |r: &Rollout| {
+            let theirs = &r.plan;
+            (theirs.regions.is_empty() || theirs.regions == plan.regions)
+                && (theirs.carriers.is_empty() || theirs.carriers == plan.carriers)
+        };
         let done = |r: &&Rollout| {
-            r.product == *product && r.status == Status::Completed && r.kind == EntryKind::Update
+            r.product == *product && r.status == Status::Completed && r.kind == EntryKind::Update && whole(r)
         };
         let last = self.fleet.rollouts.values().filter(done).max_by_key(|r| r.order);
         let mut baselines: BTreeMap<ModelId, Baseline> = BTreeMap::new();
         for (model, counts) in last.into_iter().flat_map(|r| &r.phases).flat_map(|phase| &phase.counts) {
             *baselines.entry(model.clone()).or_default() += Baseline::of(counts);
         }
+        baselines.retain(|_, baseline| baseline.seen().is_some());
         baselines
     }
 

@@ -39,6 +39,7 @@ impl Service {
 
     pub(super) fn promote(&mut self, id: &RolloutId, from_phase: usize, key: Option<String>) -> Outcome {
         let rollout = self.rollout(id)?.clone();
+        let key = key.map(|key| format!("{key} {from_phase}"));
         if key.is_some() && rollout.promoted == key {
             return Ok(Reply::Done { what: format!("rollout {id} was promoted by this request already") });
         }
@@ -64,6 +65,10 @@ impl Service {
             let hint =
                 format!("have somebody else say `tern rollout approve {id} --phase {}`", from_phase + 1);
             return Err(refuse(RefusalKind::Conflict, what, hint));
+        }
+        if rollout.phases.is_empty() {
+            self.advance(&rollout, key, format!("PROMOTED by {}, before its time", self.actor()));
+            return Ok(Reply::Done { what: format!("rollout {id} started") });
         }
         let verdict = self.judge(&rollout);
         self.advance(&rollout, key, format!("PROMOTED by {}; it stood at: {verdict}", self.actor()));

@@ -126,6 +126,24 @@ fn a_rollout_keeps_its_hours_and_pauses_at_its_end() {
 }
 
 #[test]
+fn whoever_cannot_wait_for_the_hour_starts_it_by_hand_and_goes_on_after_its_end() {
+    let (mut scene, mut plan) = scene();
+    let seconds = scene.now / 1000;
+    plan.times = Times { not_before: Some(seconds + 3600), end: Some(seconds + 7200), ..Times::default() };
+    start(&mut scene, "ann", &plan).unwrap();
+
+    promote(&mut scene, 0, "k1").unwrap();
+    assert_eq!(rollout(&scene, "r2").phases.len(), 1);
+
+    scene.now += 2 * 3600 * 1000;
+    scene.step(Input::Time);
+    assert_eq!(rollout(&scene, "r2").status, Status::Paused);
+    command_by(&mut scene, "ann", Command::Resume(id("r2"))).unwrap();
+    scene.step(Input::Time);
+    assert_eq!(rollout(&scene, "r2").status, Status::Running, "its end is behind it");
+}
+
+#[test]
 fn devices_by_name_and_by_tag_come_first_and_are_in_the_signed_entry() {
     let (mut scene, mut plan) = scene();
     let devices = vec!["cam-3".parse().unwrap(), "cam-4".parse().unwrap()];

@@ -49,7 +49,7 @@ impl Service {
                 self.note(format!("rollout {}: {because}", rollout.id));
                 self.record(Fact::Paused { rollout: rollout.id.clone(), because });
             } else if rollout.phases.is_empty() && self.waits(&rollout).is_none() {
-                self.open_phase(&rollout, 0, None, "started by its plan".to_owned());
+                self.advance(&rollout, None, "started by its plan".to_owned());
             }
         }
     }
@@ -57,7 +57,11 @@ impl Service {
     /// Opens the next phase; after the last one it lets the control go.
     pub(super) fn advance(&mut self, rollout: &Rollout, key: Option<String>, because: String) {
         if rollout.phases.len() >= rollout.plan.phases.len() {
-            return self.end_hold_back(rollout, because);
+            // The control is let go last, when nothing is left to compare.
+            return match rollout.phases.last() {
+                Some(phase) if !phase.is_open() => self.open_wave(rollout, because),
+                _ => self.end_hold_back(rollout, because),
+            };
         }
         let mut rollout = rollout.clone();
         while rollout.phases.len() < rollout.plan.phases.len() {
@@ -129,8 +133,8 @@ impl Service {
     }
 
     /// Returns the devices that a phase includes by name and that are covered, as many as devices accept.
-    fn named(&self, rollout: &Rollout, phase: usize, places: &[Place]) -> Vec<DeviceId> {
-        let step = &rollout.plan.phases[phase];
+    fn named(&self, rollout: &Rollout, number: usize, places: &[Place]) -> Vec<DeviceId> {
+        let step = &rollout.plan.phases[number];
         let tagged = |id: &DeviceId| {
             let device = self.fleet.devices.get(id);
             device.is_some_and(|device| step.tags.iter().any(|tag| device.tags.contains(tag)))
@@ -138,7 +142,11 @@ impl Service {
         let room = LIST_MAX.saturating_sub(rollout.listed.len());
         let named =
             places.iter().map(|place| &place.device).filter(|id| step.list.contains(*id) || tagged(id));
-        let mut named: Vec<DeviceId> = named.filter(|id| !rollout.listed.contains(*id)).cloned().collect();
+        let cuts = rollout.cuts();
+        let included =
+            |id: &DeviceId| places.iter().any(|place| place.device == *id && phase::includes(&cuts, place));
+        let named = named.filter(|id| !rollout.listed.contains(*id) && !included(id));
+        let mut named: Vec<DeviceId> = named.cloned().collect();
         named.sort();
         named.truncate(room);
         named

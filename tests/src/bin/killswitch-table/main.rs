@@ -11,6 +11,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::json;
 
 use scenario::{SCENARIOS, Scenario};
+use tern_controller::core::rollout::baseline::Baseline;
 use tern_controller::core::rollout::policy::{Claim, Policy};
 
 /// Play rollouts of releases whose failure rate is known
@@ -35,13 +36,18 @@ struct Flags {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Profile {
-    /// What a plan has when nothing is said
+    /// What a plan has when nothing is said, after a release that failed as usual
     Default,
     /// One relative claim at 1.25 times the baseline, no hard stop
     Oracle,
 }
 
 impl Profile {
+    /// What a release that failed as usual did before, with everybody. The other policy has it in its limit.
+    fn usual(self, scenario: &Scenario) -> Option<Baseline> {
+        (self == Self::Default).then(|| scenario.usual(world::FLEET as u64))
+    }
+
     fn policy(self, baseline: f64) -> Policy {
         match self {
             Self::Default => Policy::default(),
@@ -64,10 +70,10 @@ struct Row {
 }
 
 fn play(scenario: &Scenario, profile: Profile, runs: u64, seed: u64) -> Row {
-    let policy = profile.policy(scenario.baseline);
+    let (policy, usual) = (profile.policy(scenario.baseline), profile.usual(scenario));
     let mut row = Row { runs, killed: 0, harmed: Vec::new(), hours: Vec::new() };
     for run in 0..runs {
-        let ended = world::play(scenario, &policy, seed, run);
+        let ended = world::play(scenario, (&policy, usual), seed, run);
         row.killed += usize::from(ended.killed_at.is_some());
         row.harmed.push(ended.harmed);
         row.hours.push(ended.killed_at.unwrap_or(f64::INFINITY));

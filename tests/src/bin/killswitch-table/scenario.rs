@@ -1,5 +1,7 @@
 //! What is played: how a release really is, and how its rollout goes.
 
+use tern_controller::core::rollout::baseline::Baseline;
+
 /// In which order reports come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -29,6 +31,12 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
+    /// What a release with the usual rate does in a fleet.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a fleet")]
+    pub(crate) fn usual(&self, fleet: u64) -> Baseline {
+        Baseline { started: fleet, bad: libm::round(fleet as f64 * self.baseline) as u64 }
+    }
+
     /// Tells whether killing it would be wrong.
     pub(crate) fn is_healthy(&self) -> bool {
         self.fails <= self.baseline && self.bricks == 0.0

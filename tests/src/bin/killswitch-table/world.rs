@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tern_controller::core::rollout::baseline::Baseline;
 use tern_controller::core::rollout::hold_back::HoldBack;
 use tern_controller::core::rollout::plan::{Phase, Plan, Reach};
 use tern_controller::core::rollout::policy::{PhaseRule, Policy};
@@ -18,7 +19,7 @@ use tern_tests::sim::clock::Rng;
 use crate::scenario::{Order, Scenario};
 
 /// Devices of the fleet.
-const FLEET: usize = 100_000;
+pub(crate) const FLEET: usize = 100_000;
 /// Share of it that each phase reaches, and hours between two phases; no gate holds them.
 const PHASES: [f64; 4] = [0.01, 0.10, 0.50, 1.00];
 const PHASE_HOURS: f64 = 24.0;
@@ -84,7 +85,7 @@ fn device(rank: usize, scenario: &Scenario, rng: &mut Rng) -> Device {
     Device { start, report: if silent { f64::INFINITY } else { start + delay }, fails, bricks }
 }
 
-fn rollout(policy: &Policy, model: &ModelId) -> Rollout {
+fn rollout((policy, usual): (&Policy, Option<Baseline>), model: &ModelId) -> Rollout {
     let rule = PhaseRule { gate: None, soak: Duration::from_secs(24 * 3600) };
     let cuts = BTreeMap::from([(model.clone(), Cut::ALL)]);
     let plan = Plan {
@@ -98,11 +99,17 @@ fn rollout(policy: &Policy, model: &ModelId) -> Rollout {
     let product = "table".parse().expect("a valid name");
     let phases = vec![PhaseRecord::new(cuts, FLEET as u64, 0, 0)];
     let models = BTreeSet::from([model.clone()]);
-    Rollout { phases, ..Rollout::new(id, product, 1, Salt([0; 16]), plan, models) }
+    let baseline = usual.map(|usual| (model.clone(), usual)).into_iter().collect();
+    Rollout { phases, baseline, ..Rollout::new(id, product, 1, Salt([0; 16]), plan, models) }
 }
 
 /// Plays one run.
-pub(crate) fn play(scenario: &Scenario, policy: &Policy, seed: u64, run: u64) -> Ended {
+pub(crate) fn play(
+    scenario: &Scenario,
+    (policy, usual): (&Policy, Option<Baseline>),
+    seed: u64,
+    run: u64,
+) -> Ended {
     let mut rng = Rng::of(seed, &format!("{} {run}", scenario.name));
     let devices: Vec<Device> = (0..FLEET).map(|rank| device(rank, scenario, &mut rng)).collect();
     let hours = |deadline: Deadline| deadline.after(policy).as_secs_f64() / 3600.0;
@@ -119,7 +126,7 @@ pub(crate) fn play(scenario: &Scenario, policy: &Policy, seed: u64, run: u64) ->
     events.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
 
     let model: ModelId = "b3".parse().expect("a valid name");
-    let mut rollout = rollout(policy, &model);
+    let mut rollout = rollout((policy, usual), &model);
     let mut ranks = vec![0u64; FLEET];
     // Silent at the last deadline: that verdict stands.
     let mut silent = vec![false; FLEET];
