@@ -32,11 +32,12 @@ fn a_bad_release_harms_about_as_many_as_in_the_reference_and_a_healthy_one_lives
     }
 }
 
-/// The control: the default policy allows 5 % whatever is usual, so it is blind to what the relative claim sees.
+/// The control: without a release before it the default policy allows 5 %, and is blind to what is twenty times as usual.
 #[test]
-fn a_policy_that_allows_more_kills_later_or_not_at_all() {
-    let row = &rows("default", "0.1%-x20", 2)[0];
-    assert_eq!(row["killed"], 0, "{row}");
+fn a_baseline_kills_what_the_absolute_limit_allows() {
+    let (known, first) = (&rows("default", "0.1%-x20", 2)[0], &rows("first", "0.1%-x20", 2)[0]);
+    assert_eq!((&known["killed"], &first["killed"]), (&2.into(), &0.into()), "{known} {first}");
+    assert!(known["harmed_median"].as_u64().unwrap() < 30, "{known}");
 }
 
 /// What people type to check a verdict by hand.

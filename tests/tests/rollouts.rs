@@ -92,7 +92,7 @@ fn one_bad_model_of_three_is_named_by_the_kill() {
     holds(&lab, because);
 }
 
-/// Twenty are offered a healthy release; two devices of five lose their way to the broker while trials run.
+/// Twenty are offered a healthy release; three devices of five lose their way to the broker while trials run.
 fn outage(hold_back: &Value) -> (Lab, Value) {
     const DEVICES: usize = 48;
     let lab = lab();
@@ -100,7 +100,7 @@ fn outage(hold_back: &Value) -> (Lab, Value) {
     let timing = "connect_deadline = 30.0\ndeferral = 4.0".to_owned();
     let straight = Making { soak: 8.0, timing, ..Making::default() };
     let making = |number: usize| {
-        let broker = (number % 5 < 2).then_some(uplink.address);
+        let broker = (number % 5 < 3).then_some(uplink.address);
         Making { broker, ..straight.clone() }
     };
     let mut devices: Vec<_> = (0..DEVICES).map(|n| device(&lab, &format!("cam-{n}"), &making(n))).collect();

@@ -38,6 +38,8 @@ struct Flags {
 enum Profile {
     /// What a plan has when nothing is said, after a release that failed as usual
     Default,
+    /// The same for a product's first release: nothing is known of what is usual
+    First,
     /// One relative claim at 1.25 times the baseline, no hard stop
     Oracle,
 }
@@ -50,7 +52,7 @@ impl Profile {
 
     fn policy(self, baseline: f64) -> Policy {
         match self {
-            Self::Default => Policy::default(),
+            Self::Default | Self::First => Policy::default(),
             Self::Oracle => Policy {
                 claim: Claim::Absolute,
                 max_failure_rate: baseline * 1.25,
