@@ -121,6 +121,7 @@ fn start(orders: &Orders) -> anyhow::Result<(Engine, bool)> {
         pace: Pace { tick: TICK, checkpoint: CHECKPOINT, clock: || CLOCK.load(Ordering::SeqCst) },
         service,
         ledger: opened.ledger,
+        notary: opened.notary,
         store: opened.store,
         term: opened.term,
         outgoing,
