@@ -47,12 +47,12 @@ fn patient(mut plan: Plan) -> Plan {
     plan
 }
 
-/// Eight of one model are evidence enough at the early deadline; four of each of two have to wait for the last one.
+/// Eight of one model are evidence enough at the early deadline; three or four of each of two have to wait for the last one.
 #[test]
 fn a_release_that_bricks_every_device_is_killed_though_nobody_ever_says_so() {
     for (models, words, most) in [
         (&["B3"][..], "8 of 8 devices silent 1 h after start", 2 * HOUR),
-        (&["B3", "C1"][..], "4 of 4 devices silent 6 h after start", 7 * HOUR),
+        (&["B3", "C1"][..], "devices silent 6 h after start (100 %)", 7 * HOUR),
     ] {
         let (mut sim, rollout) = scene(301, 40, models, Trial::Bricking, gated(&CANARY));
 
