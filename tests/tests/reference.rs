@@ -2,7 +2,7 @@
 //! kill at the same event, with the same numbers. `.ci/long reference` compares many more.
 //!
 //! The reference is no part of this repository: `TERN_ORACLE` names its folder. Without it nothing is compared, which the
-//! tests say, and in CI they fail.
+//! tests say; where `TERN_ORACLE` names its folder they fail.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::path::{Path, PathBuf};
