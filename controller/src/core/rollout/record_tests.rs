@@ -1,0 +1,102 @@
+//! What one rollout adds up to.
+
+use super::*;
+use crate::core::rollout::verdict::{KillReason, Verdict};
+
+fn rollout() -> Rollout {
+    let model: ModelId = "m".parse().unwrap();
+    let cuts = BTreeMap::from([(model.clone(), Cut(1))]);
+    let (id, product, models) = ("r".parse().unwrap(), "p".parse().unwrap(), BTreeSet::from([model]));
+    let phases = vec![PhaseRecord::new(cuts, 100, 0, 0)];
+    Rollout { phases, ..Rollout::new(id, product, 2, Salt([0; 16]), Plan::default(), models) }
+}
+
+#[test]
+fn a_model_that_starts_first_spends_its_own_share_of_the_budget_and_no_more() {
+    let [first, other] = ["m", "other"].map(|name| name.parse::<ModelId>().unwrap());
+    let mut rollout = rollout();
+    rollout.plan.policy.hard_stop = None;
+    let started = |rollout: &mut Rollout| {
+        for _ in 0..10 {
+            let rank = rollout.count_start(&first, 0);
+            if rank <= 6 {
+                rollout.count_outcome(&first, 0, (0, rank), Outcome::RolledBack);
+            }
+        }
+    };
+    let mut alone = rollout.clone();
+    rollout.phases[0].cuts.insert(other.clone(), Cut(1));
+
+    started(&mut alone);
+    started(&mut rollout);
+    let weight = |rollout: &Rollout| match rollout.judge(1000, 1) {
+        Verdict::Kill(KillReason::Evidence(evidence)) => evidence.weight,
+        other => panic!("{other}"),
+    };
+
+    assert_eq!((weight(&alone), weight(&rollout)), (0.5, 0.25), "nobody of the other has started");
+    rollout.count_start(&other, 0);
+    assert_eq!(weight(&rollout), 0.25);
+}
+
+#[test]
+fn what_one_model_is_paused_for_does_not_hide_that_another_is_killed() {
+    let [first, other] = ["a", "b"].map(|name| name.parse::<ModelId>().unwrap());
+    let mut rollout = rollout();
+    rollout.plan.policy.harm_budget = Some(1);
+    let sick = |rollout: &mut Rollout, model: &ModelId, of: u64, bad: u64| {
+        for number in 0..of {
+            let rank = rollout.count_start(model, 0);
+            if number < bad {
+                rollout.count_outcome(model, 0, (0, rank), Outcome::RolledBack);
+            }
+        }
+    };
+    sick(&mut rollout, &first, 40, 1);
+    assert!(matches!(rollout.judge(1000, 1), Verdict::Pause(_)), "its budget is spent");
+    sick(&mut rollout, &other, 10, 8);
+    let judgement = rollout.judgement(1000, 1);
+    assert!(matches!(judgement.verdict, Verdict::Kill(_)), "{judgement}");
+    assert_eq!(judgement.subject, "model=b");
+}
+
+#[test]
+fn silence_after_the_control_was_let_go_is_judged_by_itself_and_not_what_it_had_spoken_about() {
+    let model: ModelId = "m".parse().unwrap();
+    let mut rollout = rollout();
+    rollout.held_from = Some(Position(9));
+    rollout.control.entry(model.clone()).or_default().held = 30;
+    let silent = |rollout: &mut Rollout, count| {
+        for _ in 0..count {
+            rollout.count_start(&model, 0);
+            rollout.count_deadline(&model, 0, 0, Deadline::Early, true);
+        }
+    };
+    silent(&mut rollout, 20);
+    assert!(
+        matches!(rollout.judge(1000, 1), Verdict::Hold(_)),
+        "the control was as silent, or nobody was due"
+    );
+    let (id, because) = (rollout.id.clone(), String::new());
+    rollout.widened(&Fact::HoldBackEnded { rollout: id, devices: 30, because }, 2, 2);
+    assert!(matches!(rollout.judge(1000, 3), Verdict::Hold(_)));
+    silent(&mut rollout, 8);
+    assert!(matches!(rollout.judge(1000, 4), Verdict::Kill(_)), "eight more, and nobody beside them");
+}
+
+#[test]
+fn a_resumed_rollout_is_not_judged_by_what_was_before_and_forgets_nothing() {
+    let model: ModelId = "m".parse().unwrap();
+    let mut rollout = rollout();
+    let ranks: Vec<u64> = (0..10).map(|_| rollout.count_start(&model, 0)).collect();
+    for rank in &ranks[..5] {
+        rollout.count_outcome(&model, 0, (0, *rank), Outcome::RolledBack);
+    }
+    assert!(matches!(rollout.judge(1000, 1), Verdict::Kill(_)));
+
+    rollout.resume(5, 5);
+    rollout.count_outcome(&model, 0, (0, ranks[9]), Outcome::RolledBack);
+
+    assert!(matches!(rollout.judge(1000, 6), Verdict::Hold(_)));
+    assert_eq!((rollout.total().started, rollout.total().bad), (10, 6));
+}
