@@ -3,34 +3,27 @@
 //! One thread, because a decision must see every report before it, and because an fsync blocks. While one batch
 //! is being synced the next one gathers in the channel: that is the group commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tern_protocol::id::{DeviceId, ProductId, RolloutId};
 use tern_protocol::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock;
 use crate::core::access::{Access, TokenName};
 use crate::core::fact::{EntryRef, Fact, Millis};
-use crate::core::fleet::Fleet;
-use crate::core::rollout::record::Status;
 use crate::core::service::{BATCH, Command, Input, Output, Refusal, Reply, Service};
 use crate::ledger::{Ledger, LedgerError};
-use crate::store::{Batch, Key, Meta, Store, StoreError};
 
 /// Messages that may wait for the engine.
 pub const QUEUE: usize = 8192;
 /// How often time is looked at when nothing happens.
 const TICK: Duration = Duration::from_millis(200);
-/// Frames between two checkpoints.
-const CHECKPOINT: u64 = 20_000;
 /// Room to begin with for a fact as JSON; a report has about 200 bytes.
 const FACT_BYTES: usize = 256;
-/// Keys of one store batch; more of them cost the store memory out of proportion.
-const KEYS: usize = 900;
 
 /// A question about the state.
 pub type Query = Box<dyn FnOnce(&mut Service, &Ledger) + Send>;
@@ -150,7 +143,7 @@ pub enum EngineError {
     Ledger(#[from] LedgerError),
     /// The checkpoint could not be written.
     #[error("could not write the checkpoint")]
-    Store(#[from] StoreError),
+    Checkpoint(#[from] CheckpointError),
     /// A fact could not be written as JSON.
     #[error("could not encode a fact for the ledger")]
     Encode(#[from] serde_json::Error),
@@ -163,15 +156,11 @@ pub struct Works {
     /// The ledger, positioned at its end.
     pub ledger: Ledger,
     /// The checkpoint.
-    pub store: Box<dyn Store>,
+    pub checkpoint: Checkpoint,
     /// Fencing number.
     pub term: u64,
     /// To the broker.
     pub outgoing: mpsc::Sender<(Topic, Vec<u8>)>,
-    /// First frame that the checkpoint does not have.
-    pub checkpointed: u64,
-    /// What the frames from there on have changed.
-    pub changed: Changed,
 }
 
 /// Returns the sending end and the receiving end for [`run`].
@@ -183,9 +172,8 @@ pub fn channel() -> (Engine, Inbox) {
 
 /// Runs until it is stopped or cannot keep its promise any more.
 pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
-    let mut changed = std::mem::take(&mut works.changed);
     let step = works.service.came_up(env!("CARGO_PKG_VERSION"), clock::now());
-    works.write(&step.facts, &BTreeMap::new(), step.at, &mut changed)?;
+    works.write(&step.facts, &BTreeMap::new(), step.at)?;
     works.hang_out(&inbox.access);
     let mut ticked = clock::now();
     loop {
@@ -196,7 +184,7 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
         let mut next = match inbox.from.recv_timeout(TICK) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return works.checkpoint(&mut changed),
+            Err(RecvTimeoutError::Disconnected) => return works.keep(),
         };
         while let Some(message) = next.take() {
             match message {
@@ -219,24 +207,21 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
             ticked = now;
             inputs.push(Input::Time);
         }
-        works.step(inputs, &mut replies, &mut changed, &inbox.access)?;
+        works.step(inputs, &mut replies, &inbox.access)?;
         for query in queries {
             query(&mut works.service, &works.ledger);
         }
-        if works.ledger.synced() >= works.checkpointed + CHECKPOINT {
-            works.checkpoint(&mut changed)?;
+        if works.checkpoint.is_due(works.ledger.synced(), works.service.fleet()) {
+            works.keep()?;
         }
         if let Some(done) = stop {
-            works.checkpoint(&mut changed)?;
+            works.keep()?;
             // Whoever asked may have gone away.
             let _gone = done.send(());
             return Ok(());
         }
     }
 }
-
-/// A key of the checkpoint and its value; none: it is to go.
-type Kept = (Key, Option<Vec<u8>>);
 
 type Waiting = Option<oneshot::Sender<Result<Reply, Refusal>>>;
 
@@ -245,7 +230,6 @@ impl Works {
         &mut self,
         inputs: Vec<Input>,
         replies: &mut [Waiting],
-        changed: &mut Changed,
         access: &Board,
     ) -> Result<(), EngineError> {
         if inputs.is_empty() {
@@ -253,7 +237,7 @@ impl Works {
         }
         let step = self.service.handle(inputs, clock::now());
         // The time at which the service applied them: a replay must come to the same state.
-        self.write(&step.facts, &step.actors, step.at, changed)?;
+        self.write(&step.facts, &step.actors, step.at)?;
         if step.facts.iter().any(is_about_access) {
             self.hang_out(access);
         }
@@ -295,7 +279,6 @@ impl Works {
         facts: &[Fact],
         actors: &BTreeMap<usize, TokenName>,
         at: Millis,
-        changed: &mut Changed,
     ) -> Result<(), EngineError> {
         if facts.is_empty() {
             return Ok(());
@@ -310,180 +293,16 @@ impl Works {
         let frames: Vec<&[u8]> = starts.zip(&ends).map(|(start, end)| &bytes[start..*end]).collect();
         self.ledger.append(&frames)?;
         self.ledger.sync()?;
-        facts.iter().for_each(|fact| changed.note(fact));
+        facts.iter().for_each(|fact| self.checkpoint.note(fact, self.service.fleet()));
         Ok(())
     }
 
-    /// Writes what changed since the last checkpoint, so that a start need not read the whole ledger.
-    fn checkpoint(&mut self, changed: &mut Changed) -> Result<(), EngineError> {
-        let end = self.ledger.synced();
-        if end <= self.checkpointed {
-            return Ok(());
-        }
-        let mut values = changed.values(self.service.fleet())?;
-        // Devices and counters must move together. Where one batch is too small for that, a mark says so, and a
-        // start that finds it rebuilds the store from the ledger.
-        let single = values.len() <= KEYS;
-        if !single {
-            values.insert(0, (Key::Meta(Meta::Checkpointing), Some(b"1".to_vec())));
-        }
-        let parts: Vec<&[Kept]> = values.chunks(KEYS).collect();
-        for (index, part) in parts.iter().enumerate() {
-            let last = index + 1 == parts.len();
-            let first_seq = self.checkpointed + index as u64;
-            let last_seq = if last { end - 1 } else { first_seq };
-            let mut deletes = if last && !single { vec![Key::Meta(Meta::Checkpointing)] } else { Vec::new() };
-            let mut puts = Vec::with_capacity(part.len());
-            for (key, value) in *part {
-                match value {
-                    Some(value) => puts.push((key.clone(), value.clone())),
-                    None => deletes.push(key.clone()),
-                }
-            }
-            self.store.apply(self.term, &Batch { first_seq, last_seq, puts, deletes })?;
-        }
-        self.store.checkpoint()?;
-        self.checkpointed = end;
-        *changed = Changed::default();
-        Ok(())
+    /// Writes what changed since the last checkpoint.
+    fn keep(&mut self) -> Result<(), EngineError> {
+        Ok(self.checkpoint.write(self.term, self.service.fleet(), self.ledger.synced())?)
     }
 }
 
 fn is_about_access(fact: &Fact) -> bool {
     matches!(fact, Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. })
-}
-
-/// What changed since the last checkpoint, before this start too: a checkpoint that says that it has a frame must
-/// have what the frame did.
-#[derive(Debug, Default)]
-pub struct Changed {
-    devices: BTreeSet<DeviceId>,
-    rollouts: BTreeSet<RolloutId>,
-    products: BTreeSet<ProductId>,
-    /// Devices that wait, or waited.
-    pending: BTreeSet<DeviceId>,
-    /// Some claim.
-    claims: bool,
-    /// Some factory.
-    factories: bool,
-    /// Some token of the API.
-    access: bool,
-    /// Some rollout of a device that does not take part any more.
-    withdrawn: bool,
-    /// The comparison with the devices, and whatever its end has changed.
-    compared: bool,
-}
-
-impl Changed {
-    /// Notes what a fact has changed.
-    pub fn note(&mut self, fact: &Fact) {
-        match fact {
-            // The clock that they move goes along with every checkpoint.
-            Fact::ServiceStarted { .. } | Fact::ReceptionBegan | Fact::ReceptionEnded | Fact::Receiving => {}
-            Fact::DeadlinePassed { rollout, heard, silent, .. } => {
-                self.rollouts.insert(rollout.clone());
-                self.devices.extend(heard.iter().chain(silent).cloned());
-            }
-            Fact::ProductAdded { product, .. }
-            | Fact::Signed { product, .. }
-            | Fact::ReleasePublished { product, .. } => {
-                self.products.insert(product.clone());
-            }
-            Fact::DevicesAdded { devices, .. } => {
-                self.devices.extend(devices.iter().map(|d| d.device.clone()));
-                self.pending.extend(devices.iter().map(|d| d.device.clone()));
-            }
-            Fact::Enrolled { device, .. }
-            | Fact::Granted { device, .. }
-            | Fact::IdentityReplaced { device, .. } => {
-                self.devices.insert(device.clone());
-            }
-            // An open start that is withdrawn changes the counts of its rollout.
-            Fact::StandingChanged { device, .. } => {
-                self.devices.insert(device.clone());
-                self.withdrawn = true;
-            }
-            Fact::Applied { device, .. } | Fact::Approved { device, .. } | Fact::Rejected { device } => {
-                self.devices.insert(device.clone());
-                self.pending.insert(device.clone());
-                self.claims = true;
-            }
-            Fact::ComparisonBegan { .. } | Fact::FilesPresented { .. } | Fact::ComparisonEnded { .. } => {
-                self.compared = true;
-            }
-            Fact::ClaimCreated { .. } | Fact::ClaimRevoked { .. } => self.claims = true,
-            Fact::FactoryAdded { .. } | Fact::FactoryRevoked { .. } => self.factories = true,
-            Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
-                self.access = true
-            }
-            Fact::Reported { device, report, .. } => {
-                // Most are noted already, and a set looks only after its key was copied.
-                if !self.devices.contains(device) {
-                    self.devices.insert(device.clone());
-                }
-                if let Some(attempt) = report.attempt().filter(|a| !self.rollouts.contains(&a.rollout)) {
-                    self.rollouts.insert(attempt.rollout.clone());
-                }
-            }
-            Fact::RolloutStarted { rollout, .. }
-            | Fact::OutageSeen { rollout, .. }
-            | Fact::PhaseOpened { rollout, .. }
-            | Fact::WaveOpened { rollout, .. }
-            | Fact::HoldBackEnded { rollout, .. }
-            | Fact::Paused { rollout, .. }
-            | Fact::Resumed { rollout, .. }
-            | Fact::Killed { rollout, .. }
-            | Fact::Completed { rollout, .. } => {
-                self.rollouts.insert(rollout.clone());
-            }
-        }
-    }
-
-    /// Returns what the checkpoint is to hold from now on, and `None` for what it is not to hold any more.
-    fn values(&self, fleet: &Fleet) -> Result<Vec<Kept>, EngineError> {
-        let mut values = Vec::new();
-        let mut put = |key: Key, value: Vec<u8>| values.push((key, Some(value)));
-        // It ends once after a restore, and may have touched everything.
-        let devices = fleet.devices.iter().filter(|(id, _)| self.compared || self.devices.contains(*id));
-        for (id, device) in devices {
-            put(Key::Device(id.clone()), serde_json::to_vec(device)?);
-        }
-        // Few are in force at once, so all of them go when one has changed.
-        for (id, claim) in fleet.claims.iter().filter(|_| self.claims) {
-            put(Key::Claim(id.clone()), serde_json::to_vec(claim)?);
-        }
-        for (id, factory) in fleet.factories.iter().filter(|_| self.factories) {
-            put(Key::Factory(id.clone()), serde_json::to_vec(factory)?);
-        }
-        if self.access {
-            put(Key::Meta(Meta::Access), serde_json::to_vec(&fleet.access)?);
-        }
-        for (id, rollout) in &fleet.rollouts {
-            if self.withdrawn || self.compared || self.rollouts.contains(id) {
-                put(Key::Rollout(id.clone()), serde_json::to_vec(rollout)?);
-            }
-        }
-        // A kill is of a rollout, and its product keeps the release dead.
-        let killed = self.rollouts.iter().filter_map(|id| fleet.rollouts.get(id));
-        let killed =
-            killed.filter(|rollout| rollout.status == Status::Killed).map(|rollout| &rollout.product);
-        let learned = fleet.products.keys().filter(|_| self.compared);
-        for id in self.products.iter().chain(killed).chain(learned).collect::<BTreeSet<_>>() {
-            if let Some(product) = fleet.products.get(id) {
-                put(Key::Product(id.clone()), serde_json::to_vec(product)?);
-            }
-        }
-        // Every hello goes into it while it lasts.
-        if self.compared || fleet.comparison.is_some() {
-            put(Key::Meta(Meta::Comparison), serde_json::to_vec(&fleet.comparison)?);
-        }
-        // The mark moves even when nothing that is kept has changed.
-        put(Key::Meta(Meta::Reports), serde_json::to_vec(&fleet.reports)?);
-        put(Key::Meta(Meta::Reception), serde_json::to_vec(&fleet.reception)?);
-        for id in &self.pending {
-            let applicant = fleet.pending.get(id).map(serde_json::to_vec).transpose()?;
-            values.push((Key::Pending(id.clone()), applicant));
-        }
-        Ok(values)
-    }
 }

@@ -248,15 +248,8 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
 
     let (handle, inbox) = engine::channel();
     let (outgoing, to_broker) = mpsc::channel(broker_link::OUTGOING);
-    let works = Works {
-        service,
-        ledger: opened.ledger,
-        store: opened.store,
-        term: opened.term,
-        outgoing,
-        checkpointed: opened.checkpointed,
-        changed: opened.changed,
-    };
+    let works =
+        Works { service, ledger: opened.ledger, checkpoint: opened.checkpoint, term: opened.term, outgoing };
     let (gone, engine_ended) = oneshot::channel::<Result<(), EngineError>>();
     let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
         let result = engine::run(works, &inbox);

@@ -22,7 +22,9 @@ use tern_protocol::digest::Digest;
 
 use super::folder::{self, io_error};
 use super::key::OWN;
-use super::{Batch, Key, PAGE_MAX, Page, Prefix, Recovered, Stats, Step, Store, StoreError, check};
+use super::{
+    Batch, Key, PAGE_MAX, Page, Prefix, Recovered, Stats, Step, Store, StoreError, check, check_staged,
+};
 
 /// Bytes that the engine may keep in memory.
 const CACHE: u64 = 64 * 1024 * 1024;
@@ -101,6 +103,12 @@ impl Store for SledStore {
                 self.write(now, batch)
             }
         }
+    }
+
+    fn stage(&mut self, term: u64, puts: Vec<(Key, Vec<u8>)>, deletes: Vec<Key>) -> Result<(), StoreError> {
+        let batch = Batch { puts, deletes, ..Batch::default() };
+        check_staged(&self.now, term, &batch)?;
+        self.write(Recovered { term, ..self.now.clone() }, &batch)
     }
 
     fn fence(&mut self, term: u64) -> Result<(), StoreError> {

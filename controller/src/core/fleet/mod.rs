@@ -1,6 +1,7 @@
 //! Devices, products and rollouts, folded from the ledger's facts.
 
 mod admission;
+pub mod attempts;
 pub mod comparison;
 pub mod device;
 mod health;
@@ -8,11 +9,11 @@ pub mod product;
 pub mod received;
 pub mod reception;
 mod reported;
+pub mod roster;
 pub mod tale;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, RolloutId};
 use tern_protocol::position::{Salt, Shuffle};
 use tern_protocol::state::Outcome;
@@ -21,6 +22,7 @@ use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
 use self::reception::Reception;
+use self::roster::Roster;
 use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
@@ -31,38 +33,31 @@ use super::rollout::record::{Rollout, Status};
 use super::rollout::silence::Deadline;
 
 /// Everything that the ledger says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fleet {
     /// The fleet.
     pub id: FleetId,
     /// Its products.
     pub products: BTreeMap<ProductId, Product>,
     /// Its devices.
-    pub devices: BTreeMap<DeviceId, Device>,
+    pub devices: Roster,
     /// Its rollouts.
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// Devices that wait to be let in. Nothing of them is counted, and nothing is answered.
-    #[serde(default)]
     pub pending: BTreeMap<DeviceId, Applicant>,
     /// Claims, ended ones as well.
-    #[serde(default)]
     pub claims: BTreeMap<ClaimId, Claim>,
     /// Factories, revoked ones as well.
-    #[serde(default)]
     pub factories: BTreeMap<FactoryId, Factory>,
     /// The comparison with the devices that goes on after the data folder was restored; nothing is signed meanwhile.
-    #[serde(default)]
     pub comparison: Option<Comparison>,
     /// Who may use the API.
-    #[serde(default)]
     pub access: Access,
     /// The clock of deadlines and soaks.
-    #[serde(default)]
     pub reception: Reception,
     /// Reports counted, for the statistics.
     pub reports: u64,
     /// Orders of the cohorts, worked out once per rollout.
-    #[serde(skip)]
     pub(crate) shuffles: Shuffles,
 }
 
@@ -89,7 +84,7 @@ impl Fleet {
         Self {
             id,
             products: BTreeMap::new(),
-            devices: BTreeMap::new(),
+            devices: Roster::default(),
             rollouts: BTreeMap::new(),
             pending: BTreeMap::new(),
             claims: BTreeMap::new(),

@@ -33,7 +33,7 @@ impl Fleet {
         device.received.insert(n, low);
         device.epoch = device.epoch.max(e);
         // Whoever speaks from a later boot has come up again, whatever it says.
-        for (rollout, attempt) in &mut device.attempts {
+        for (rollout, attempt) in device.attempts.iter_mut() {
             if let Some(watch) = &mut attempt.watch {
                 watch.heard |= e > watch.epoch;
             }

@@ -32,7 +32,7 @@ impl Deadlines {
     /// Looks at every device that has begun.
     pub(super) fn of(fleet: &Fleet) -> Self {
         let mut deadlines = Self::default();
-        for (id, device) in &fleet.devices {
+        for (id, device) in fleet.devices.iter() {
             for rollout in device.attempts.keys() {
                 deadlines.add(fleet, id, rollout);
             }
