@@ -42,6 +42,9 @@ pub fn read(store: &dyn Store, id: &FleetId) -> Result<Read, StoreError> {
         return Ok(Err("has pages of devices that do not fit together"));
     };
     fleet.devices = devices;
+    for device in fleet.devices.values_mut() {
+        device.attempts.share(&mut fleet.names);
+    }
     for prefix in KINDS {
         let mut after = None;
         loop {

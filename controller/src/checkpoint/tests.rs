@@ -39,7 +39,7 @@ pub(super) fn reported(n: u32) -> (DeviceId, Device) {
         ..AttemptRecord::fresh(1, 2, 1_700_000_000_500)
     };
     let mut attempts = Attempts::default();
-    attempts.insert(name("r2"), record);
+    attempts.insert(std::sync::Arc::new(name("r2")), record);
     (id, Device { telemetry: Some(format!("04{n:0128x}")), epoch: 3, running: 1, attempts, ..fresh })
 }
 

@@ -116,7 +116,7 @@ impl Fleet {
     pub(super) fn withdraw(&mut self, id: &DeviceId) {
         let Some(device) = self.devices.get_mut(id) else { return };
         let model = &device.registry.model;
-        for (rollout, record) in device.attempts.iter_mut() {
+        for (rollout, mut record) in device.attempts.iter_mut() {
             let sum = record.tale.sum();
             if record.withdrawn || record.is_silent() || !sum.begun || sum.outcome.is_some() {
                 continue;

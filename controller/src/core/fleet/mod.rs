@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod comparison;
 pub mod device;
 mod health;
+mod packed;
 pub mod product;
 pub mod received;
 pub mod reception;
@@ -18,6 +19,7 @@ use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, Rollou
 use tern_protocol::position::{Salt, Shuffle};
 use tern_protocol::state::Outcome;
 
+use self::attempts::Names;
 use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
@@ -57,6 +59,8 @@ pub struct Fleet {
     pub reception: Reception,
     /// Reports counted, for the statistics.
     pub reports: u64,
+    /// Names that the devices' attempts share.
+    pub(crate) names: Names,
     /// Orders of the cohorts, worked out once per rollout.
     pub(crate) shuffles: Shuffles,
 }
@@ -93,6 +97,7 @@ impl Fleet {
             access: Access::default(),
             reception: Reception::default(),
             reports: 0,
+            names: Names::default(),
             shuffles: Shuffles::default(),
         }
     }
@@ -231,7 +236,7 @@ impl Fleet {
         let (Some(device), Some(record)) = (self.devices.get_mut(id), self.rollouts.get_mut(rollout)) else {
             return;
         };
-        let Some(attempt) = device.attempts.get_mut(rollout) else { return };
+        let Some(mut attempt) = device.attempts.get_mut(rollout) else { return };
         let model = &device.registry.model;
         if let Some(beside) = &mut attempt.beside {
             beside.again(deadline, observed, self.reception.gaps());
