@@ -11,6 +11,7 @@
 //! | `authentication` | reports that a core authenticates, beside bare HMAC-SHA256 |
 //! | `junk` | what junk costs the service before it is dropped |
 //! | `push` | what a push costs a device |
+//! | `scale` | a large fleet: memory a device, reports a core-second, checkpoint and restart |
 //! | `size` | what the agent's executable is made of |
 //! | `usage` | CPU seconds and memory of processes, CPU time of a thread |
 
@@ -21,6 +22,7 @@ mod load;
 mod mqtt;
 mod push;
 mod reports;
+mod scale;
 mod scene;
 mod size;
 mod usage;
@@ -30,5 +32,6 @@ pub use download::{Download, download};
 pub use junk::{JUNK, Junk, junk};
 pub use push::{Push, push};
 pub use reports::{Reports, echo, reports};
+pub use scale::{Restart, Scale, Timed, scale};
 pub use size::{Part, parts};
 pub use usage::{Usage, resident_kib};
