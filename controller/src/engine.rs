@@ -3,8 +3,6 @@
 //! One thread, because a decision must see every report before it, and because an fsync blocks. While one batch
 //! is being synced the next one gathers in the channel: that is the group commit.
 
-mod changed;
-
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,7 +11,7 @@ use std::time::Duration;
 use tern_protocol::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::changed::Changed;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock;
 use crate::core::access::{Access, TokenName};
 use crate::core::fact::{EntryRef, Fact, Millis};
@@ -21,14 +19,11 @@ use crate::core::service::{BATCH, Command, Input, Output, Refusal, Reply, Servic
 use crate::fault::{self, Operation};
 use crate::ledger::{Ledger, LedgerError, Notary, Occasion};
 use crate::retention::{self, Standing};
-use crate::store::{Batch, Key, Meta, Store, StoreError};
 
 /// Messages that may wait for the engine.
 pub const QUEUE: usize = 8192;
 /// Room to begin with for a fact as JSON; a report has about 200 bytes.
 const FACT_BYTES: usize = 256;
-/// Keys of one store batch; more of them cost the store memory out of proportion.
-const KEYS: usize = 900;
 
 /// A question about the state.
 pub type Query = Box<dyn FnOnce(&mut Service, &Ledger) + Send>;
@@ -157,7 +152,7 @@ pub enum EngineError {
     Ledger(#[from] LedgerError),
     /// The checkpoint could not be written.
     #[error("could not write the checkpoint")]
-    Store(#[from] StoreError),
+    Checkpoint(#[from] CheckpointError),
     /// A fact could not be written as JSON.
     #[error("could not encode a fact for the ledger")]
     Encode(#[from] serde_json::Error),
@@ -168,7 +163,7 @@ pub enum EngineError {
 pub struct Pace {
     /// How often time is looked at when nothing happens.
     pub tick: Duration,
-    /// Frames between two checkpoints.
+    /// Frames between two checkpoints of a small fleet.
     pub checkpoint: u64,
     /// Tells the time: Unix time in milliseconds.
     pub clock: fn() -> Millis,
@@ -191,15 +186,11 @@ pub struct Works {
     /// Signs the ledger's checkpoints.
     pub notary: Notary,
     /// The checkpoint.
-    pub store: Box<dyn Store>,
+    pub checkpoint: Checkpoint,
     /// Fencing number.
     pub term: u64,
     /// To the broker.
     pub outgoing: mpsc::Sender<(Topic, Vec<u8>)>,
-    /// First frame that the checkpoint does not have.
-    pub checkpointed: u64,
-    /// What the frames from there on have changed.
-    pub changed: Changed,
 }
 
 /// Returns the sending end and the receiving end for [`run`].
@@ -211,9 +202,8 @@ pub fn channel() -> (Engine, Inbox) {
 
 /// Runs until it is stopped or cannot keep its promise any more.
 pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
-    let mut changed = std::mem::take(&mut works.changed);
     let step = works.service.came_up(env!("CARGO_PKG_VERSION"), (works.pace.clock)());
-    works.write(&step.facts, &BTreeMap::new(), step.at, &mut changed)?;
+    works.write(&step.facts, &BTreeMap::new(), step.at)?;
     works.hang_out(&inbox.access);
     let mut ticked = (works.pace.clock)();
     loop {
@@ -227,7 +217,7 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
                 works.sign(Occasion::Stop);
-                return works.checkpoint(&mut changed);
+                return works.keep();
             }
         };
         while let Some(message) = next.take() {
@@ -252,32 +242,29 @@ pub fn run(mut works: Works, inbox: &Inbox) -> Result<(), EngineError> {
             ticked = now;
             inputs.push(Input::Time);
         }
-        let verdict = works.step(inputs, &mut replies, &mut changed, &inbox.access)?;
+        let verdict = works.step(inputs, &mut replies, &inbox.access)?;
         // After the outputs: a kill must not wait for a signature that no device reads.
         works.sign(if verdict { Occasion::Verdict } else { Occasion::Time });
         for (before, reply) in standings {
-            let standing = works.standing(before, &mut changed)?;
+            let standing = works.standing(before)?;
             // Whoever asked may have gone away.
             let _gone = reply.send(standing);
         }
         for query in queries {
             query(&mut works.service, &works.ledger);
         }
-        if works.ledger.synced() >= works.checkpointed + works.pace.checkpoint {
-            works.checkpoint(&mut changed)?;
+        if works.checkpoint.is_due(works.ledger.synced(), works.pace.checkpoint, works.service.fleet()) {
+            works.keep()?;
         }
         if let Some(done) = stop {
             works.sign(Occasion::Stop);
-            works.checkpoint(&mut changed)?;
+            works.keep()?;
             // Whoever asked may have gone away.
             let _gone = done.send(());
             return Ok(());
         }
     }
 }
-
-/// A key of the checkpoint and its value; none: it is to go.
-type Kept = (Key, Option<Vec<u8>>);
 
 type Waiting = Option<oneshot::Sender<Result<Reply, Refusal>>>;
 
@@ -293,8 +280,8 @@ impl Works {
     }
 
     /// Prepares for old frames to be dropped.
-    fn standing(&mut self, before: Millis, changed: &mut Changed) -> Result<Standing, EngineError> {
-        self.checkpoint(changed)?;
+    fn standing(&mut self, before: Millis) -> Result<Standing, EngineError> {
+        self.keep()?;
         // What is dropped must not be ahead of what is signed.
         self.sign(Occasion::Stop);
         let first = self.ledger.segment();
@@ -307,7 +294,7 @@ impl Works {
         Ok(Standing {
             dir: self.ledger.dir().to_owned(),
             file: self.ledger.file().to_owned(),
-            checkpointed: self.checkpointed,
+            checkpointed: self.checkpoint.next(),
             end: self.ledger.synced(),
             active: retention::active(self.service.fleet()),
         })
@@ -318,7 +305,6 @@ impl Works {
         &mut self,
         inputs: Vec<Input>,
         replies: &mut [Waiting],
-        changed: &mut Changed,
         access: &Board,
     ) -> Result<bool, EngineError> {
         if inputs.is_empty() {
@@ -328,7 +314,7 @@ impl Works {
         let (early, outputs) = fault::split_early(step.outputs);
         self.let_out(early, replies);
         // The time at which the service applied them: a replay must come to the same state.
-        self.write(&step.facts, &step.actors, step.at, changed)?;
+        self.write(&step.facts, &step.actors, step.at)?;
         if step.facts.iter().any(is_about_access) {
             self.hang_out(access);
         }
@@ -376,7 +362,6 @@ impl Works {
         facts: &[Fact],
         actors: &BTreeMap<usize, TokenName>,
         at: Millis,
-        changed: &mut Changed,
     ) -> Result<(), EngineError> {
         if facts.is_empty() {
             return Ok(());
@@ -391,42 +376,13 @@ impl Works {
         let frames: Vec<&[u8]> = starts.zip(&ends).map(|(start, end)| &bytes[start..*end]).collect();
         self.ledger.append(&frames)?;
         self.ledger.sync()?;
-        facts.iter().for_each(|fact| changed.note(fact));
+        facts.iter().for_each(|fact| self.checkpoint.note(fact, self.service.fleet()));
         Ok(())
     }
 
-    /// Writes what changed since the last checkpoint, so that a start need not read the whole ledger.
-    fn checkpoint(&mut self, changed: &mut Changed) -> Result<(), EngineError> {
-        let end = self.ledger.synced();
-        if end <= self.checkpointed {
-            return Ok(());
-        }
-        let mut values = changed.values(self.service.fleet())?;
-        // Devices and counters must move together. Where one batch is too small for that, a mark says so, and a
-        // start that finds it rebuilds the store from the ledger.
-        let single = values.len() <= KEYS;
-        if !single {
-            values.insert(0, (Key::Meta(Meta::Checkpointing), Some(b"1".to_vec())));
-        }
-        let parts: Vec<&[Kept]> = values.chunks(KEYS).collect();
-        for (index, part) in parts.iter().enumerate() {
-            let last = index + 1 == parts.len();
-            let first_seq = self.checkpointed + index as u64;
-            let last_seq = if last { end - 1 } else { first_seq };
-            let mut deletes = if last && !single { vec![Key::Meta(Meta::Checkpointing)] } else { Vec::new() };
-            let mut puts = Vec::with_capacity(part.len());
-            for (key, value) in *part {
-                match value {
-                    Some(value) => puts.push((key.clone(), value.clone())),
-                    None => deletes.push(key.clone()),
-                }
-            }
-            self.store.apply(self.term, &Batch { first_seq, last_seq, puts, deletes })?;
-        }
-        self.store.checkpoint()?;
-        self.checkpointed = end;
-        *changed = Changed::default();
-        Ok(())
+    /// Writes what changed since the last checkpoint.
+    fn keep(&mut self) -> Result<(), EngineError> {
+        Ok(self.checkpoint.write(self.term, self.service.fleet(), self.ledger.synced())?)
     }
 }
 

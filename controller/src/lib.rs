@@ -8,6 +8,7 @@
 //! | [`ledger`] | the append-only, hash-chained record of everything that was decided or heard |
 //! | [`retention`] | which old frames may be dropped, and what is kept of them |
 //! | [`store`] | the state that the ledger adds up to; may be deleted and rebuilt |
+//! | [`checkpoint`] | what the ledger adds up to, so that a start need not read all of it |
 //! | [`broker_link`] | the service's own connection to the broker |
 //! | [`serve`] | the service as a process |
 //! | [`api`] | the HTTP API under `/v1` |
@@ -27,6 +28,7 @@
 pub mod api;
 pub mod broker_link;
 pub mod ceremony;
+pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod core;

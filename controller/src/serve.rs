@@ -167,11 +167,9 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
         service,
         ledger: opened.ledger,
         notary: opened.notary,
-        store: opened.store,
+        checkpoint: opened.checkpoint,
         term: opened.term,
         outgoing,
-        checkpointed: opened.checkpointed,
-        changed: opened.changed,
     };
     let signer = works.notary.signer().clone();
     let (gone, engine_ended) = oneshot::channel::<Result<(), EngineError>>();

@@ -14,18 +14,16 @@ use std::path::{Path, PathBuf};
 
 use tern_protocol::id::FleetId;
 
+use crate::checkpoint::directory::Directory;
+use crate::checkpoint::{Checkpoint, read};
 use crate::core::fact::Entry;
 use crate::core::fleet::Fleet;
-use crate::engine::Changed;
 use crate::keys::{self, KeysError};
 use crate::ledger::{Ledger, LedgerError, Notary, NoteSigner, Options, ProofError};
 use crate::place;
 use crate::retention::{self, RetentionError};
 use crate::store::sled::SledStore;
-use crate::store::{Key, Meta, Page, Prefix, Store, StoreError};
-
-/// Entries of one page when the checkpoint is read.
-const PAGE: usize = 1000;
+use crate::store::{Store, StoreError};
 
 /// Says why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,13 +98,9 @@ pub struct Opened {
     /// Signs the ledger's checkpoints.
     pub notary: Notary,
     /// The checkpoint.
-    pub store: Box<dyn Store>,
+    pub checkpoint: Checkpoint,
     /// Fencing number of this run.
     pub term: u64,
-    /// First frame that the checkpoint does not have.
-    pub checkpointed: u64,
-    /// What the frames from there on have changed.
-    pub changed: Changed,
     /// What an operator should hear about the opening.
     pub notes: Vec<String>,
     /// Nobody has put a copy in the place of the folder that was written to last.
@@ -170,106 +164,44 @@ pub fn open_with(data: &Path, fleet: &FleetId, options: Options) -> Result<Opene
     };
     let (notary, said) = Notary::open(NoteSigner::new(key.key), &ledger, original).map_err(refused)?;
     notes.extend(said);
-    let mut state = match load(store.as_ref(), fleet) {
-        Ok(Some(state)) => state,
-        Ok(None) => {
-            notes.push("a checkpoint was cut short; it is rebuilt from the ledger".to_owned());
+    let fresh = || (Fleet::new(fleet.clone()), Directory::default());
+    let (mut state, directory) = match read::read(store.as_ref(), fleet) {
+        Ok(Ok(found)) => found,
+        Ok(Err(why)) => {
+            notes.push(format!("the checkpoint {why}; it is rebuilt from the ledger"));
             store.wipe()?;
-            Fleet::new(fleet.clone())
+            fresh()
         }
         Err(error) if error.wants_rebuild() => {
             notes.push(format!("the checkpoint does not read ({error}); it is rebuilt from the ledger"));
             store.wipe()?;
-            Fleet::new(fleet.clone())
+            fresh()
         }
         Err(error) => return Err(error.into()),
     };
-    let mut checkpointed = store.recovered().applied_seq.map_or(0, |applied| applied + 1);
-    let mut changed = Changed::default();
-    let mut next = checkpointed;
-    if let Some(boundary) = ledger.boundary().filter(|boundary| boundary.first() > checkpointed) {
-        // The frames that the checkpoint lacks were dropped: what they add up to was kept.
-        state = retention::snapshot(ledger.dir(), boundary)?.into_fleet(fleet.clone());
-        if checkpointed > 0 {
-            store.wipe()?;
-            checkpointed = 0;
-        }
-        changed = Changed::everything(&state);
-        next = boundary.first();
+    let checkpointed = store.recovered().applied_seq.map_or(0, |applied| applied + 1);
+    // The frames that the checkpoint lacks were dropped: what they add up to was kept.
+    let boundary = ledger.boundary().filter(|boundary| boundary.first() > checkpointed);
+    let kept = boundary.map(|boundary| retention::snapshot(ledger.dir(), boundary)).transpose()?;
+    if kept.is_some() && checkpointed > 0 {
+        store.wipe()?;
     }
+    let term = ledger.term().max(store.recovered().term) + 1;
+    store.fence(term)?;
+    let (mut checkpoint, next) = match (boundary, kept) {
+        (Some(boundary), Some(kept)) => {
+            state = kept.into_fleet(fleet.clone());
+            (Checkpoint::of_all(store, &state), boundary.first())
+        }
+        _ => (Checkpoint::new(store, directory, checkpointed), checkpointed),
+    };
     for frame in ledger.frames(next)? {
         let frame = frame?;
         let entry: Entry = serde_json::from_slice(&frame.payload)
             .map_err(|source| OpenError::Fact { sequence: frame.sequence, source })?;
         state.apply(entry.at, &entry.fact);
-        changed.note(&entry.fact);
+        checkpoint.note(&entry.fact, &state);
     }
-    let term = ledger.term().max(store.recovered().term) + 1;
     ledger.begin_term(term)?;
-    store.fence(term)?;
-    Ok(Opened { fleet: state, ledger, notary, store, term, checkpointed, changed, notes, original })
-}
-
-/// Reads the checkpoint; none if its writing was cut short.
-fn load(store: &dyn Store, id: &FleetId) -> Result<Option<Fleet>, StoreError> {
-    let mut fleet = Fleet::new(id.clone());
-    let mut timed = false;
-    if store.get(&Key::Meta(Meta::Checkpointing))?.is_some() {
-        return Ok(None);
-    }
-    for prefix in [
-        Prefix::Devices,
-        Prefix::Rollouts,
-        Prefix::Products,
-        Prefix::Pending,
-        Prefix::Claims,
-        Prefix::Factories,
-        Prefix::Meta,
-    ] {
-        let mut after = None;
-        loop {
-            let Page { entries, next } = store.scan(&prefix, after.as_ref(), PAGE)?;
-            for (key, value) in entries {
-                timed |= key == Key::Meta(Meta::Reception);
-                if !take(&mut fleet, key, &value) {
-                    return Ok(None);
-                }
-            }
-            match next {
-                Some(key) => after = Some(key),
-                None => break,
-            }
-        }
-    }
-    // From before there was the clock of deadlines: what it would say stands in the ledger.
-    let empty = fleet.devices.is_empty() && fleet.rollouts.is_empty();
-    Ok((timed || empty).then_some(fleet))
-}
-
-/// Puts one value where it belongs; `false` if it does not read, as after a change of its shape.
-fn take(fleet: &mut Fleet, key: Key, value: &[u8]) -> bool {
-    fn put<K: Ord, V: serde::de::DeserializeOwned>(
-        map: &mut std::collections::BTreeMap<K, V>,
-        key: K,
-        value: &[u8],
-    ) -> bool {
-        serde_json::from_slice(value).map(|value| map.insert(key, value)).is_ok()
-    }
-    match key {
-        Key::Device(id) => put(&mut fleet.devices, id, value),
-        Key::Rollout(id) => put(&mut fleet.rollouts, id, value),
-        Key::Product(id) => put(&mut fleet.products, id, value),
-        Key::Pending(id) => put(&mut fleet.pending, id, value),
-        Key::Claim(id) => put(&mut fleet.claims, id, value),
-        Key::Factory(id) => put(&mut fleet.factories, id, value),
-        Key::Meta(Meta::Access) => serde_json::from_slice(value).map(|a| fleet.access = a).is_ok(),
-        Key::Meta(Meta::Reports) => serde_json::from_slice(value).map(|n| fleet.reports = n).is_ok(),
-        Key::Meta(Meta::Reception) => {
-            serde_json::from_slice(value).map(|reception| fleet.reception = reception).is_ok()
-        }
-        Key::Meta(Meta::Comparison) => {
-            serde_json::from_slice(value).map(|comparison| fleet.comparison = comparison).is_ok()
-        }
-        Key::Meta(_) | Key::Release(..) | Key::Counters(..) => true,
-    }
+    Ok(Opened { fleet: state, ledger, notary, checkpoint, term, notes, original })
 }

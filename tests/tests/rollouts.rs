@@ -87,7 +87,9 @@ fn one_bad_model_of_three_is_named_by_the_kill() {
     let view = lab.wait_for_status("r2", "killed", Duration::from_secs(120));
 
     let because = view["because"].as_str().unwrap();
-    assert!(because.starts_with("KILL model=tr-300: hard stop, 3 bad of the first 10 started"), "{because}");
+    // Reports that arrive together are judged together, so a fourth may be among them.
+    let counted = |bad| format!("KILL model=tr-300: hard stop, {bad} bad of the first 10 started");
+    assert!((3..=8).any(|bad| because.starts_with(&counted(bad))), "{because}");
     assert!(view["total"]["bad"].as_u64() <= Some(8), "{view}");
     holds(&lab, because);
 }

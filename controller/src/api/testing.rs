@@ -109,11 +109,9 @@ impl World {
             service: Service::new(opened.fleet, online, Lives::default(), [7; 32]),
             ledger: opened.ledger,
             notary: opened.notary,
-            store: opened.store,
+            checkpoint: opened.checkpoint,
             term: opened.term,
             outgoing,
-            checkpointed: opened.checkpointed,
-            changed: opened.changed,
         };
         let (engine, from) = engine::channel();
         let thread = std::thread::spawn(move || engine::run(works, &from).unwrap());

@@ -82,7 +82,7 @@ pub(super) fn device(id: &DeviceId, device: &Device) -> DeviceView {
         identity: device.identity.clone(),
         floor: device.floor,
         agent: device.agent.clone(),
-        attempts: device.attempts.iter().map(|(rollout, a)| (rollout.clone(), attempt(a))).collect(),
+        attempts: device.attempts.iter().map(|(rollout, a)| (rollout.clone(), attempt(&a))).collect(),
         anomalies: device.anomalies.clone(),
     }
 }

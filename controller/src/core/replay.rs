@@ -57,7 +57,9 @@ impl Replay {
 
     /// Gives the fleet back that the frames so far add up to, under its own name.
     pub fn into_fleet(self, id: FleetId) -> Fleet {
-        Fleet { id, ..self.fleet }
+        let mut fleet = Fleet { id, ..self.fleet };
+        fleet.share_names();
+        fleet
     }
 
     /// Takes the next frame.

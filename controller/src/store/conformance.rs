@@ -30,6 +30,7 @@ conformance! {
     a_deletion_wins_over_a_put_of_the_same_batch
     a_wiped_store_keeps_its_term_only
     a_batch_without_changes_moves_the_sequence
+    what_is_staged_is_there_and_moves_nothing
 }
 
 fn device(n: usize) -> Key {
@@ -135,6 +136,26 @@ fn a_scan_walks_one_kind_of_key_in_pages(store: &mut dyn Store) {
     assert_eq!(counters, [1, 3, 300].map(|rc| Key::Release(product("a"), rc)));
     assert_eq!(store.scan(&Prefix::Releases, None, 10).unwrap().entries.len(), 4);
     assert_eq!(store.scan(&Prefix::Devices, Some(&device(6)), 10).unwrap(), Page::default());
+}
+
+fn what_is_staged_is_there_and_moves_nothing(store: &mut dyn Store) {
+    let page = |part| Key::Page { number: 0, place: true, part };
+    store.apply(3, &batch(0, 4, vec![(device(1), vec![1])])).unwrap();
+    let before = store.recovered();
+
+    store.stage(3, vec![(page(0), vec![7; VALUE_MAX]), (page(1), vec![8])], vec![device(1)]).unwrap();
+    let late = store.stage(2, vec![(page(0), Vec::new())], Vec::new());
+    let many = store.stage(3, (0..1001).map(|part| (page(part), Vec::new())).collect(), Vec::new());
+    store.checkpoint().unwrap();
+
+    assert!(matches!(late, Err(StoreError::Fenced { term: 2, newest: 3 })));
+    assert!(matches!(many, Err(StoreError::BatchSize { found: 1001 })));
+    assert_eq!((store.recovered(), store.get(&device(1)).unwrap()), (before, None));
+    assert_eq!(
+        (store.get(&page(0)).unwrap(), store.get(&page(1)).unwrap()),
+        (Some(vec![7; VALUE_MAX]), Some(vec![8]))
+    );
+    store.apply(3, &batch(5, 5, Vec::new())).unwrap();
 }
 
 fn a_deletion_wins_over_a_put_of_the_same_batch(store: &mut dyn Store) {

@@ -19,6 +19,7 @@ const COUNTERS: u8 = b'c';
 const CLAIM: u8 = b't';
 const FACTORY: u8 = b'f';
 const PENDING: u8 = b'q';
+const PAGE: u8 = b'g';
 const END: u8 = 0;
 
 /// What an entry is about.
@@ -26,7 +27,7 @@ const END: u8 = 0;
 pub enum Key {
     /// A fact about the service itself.
     Meta(Meta),
-    /// A device.
+    /// A device, as checkpoints had it before there were pages.
     Device(DeviceId),
     /// A rollout.
     Rollout(RolloutId),
@@ -42,6 +43,15 @@ pub enum Key {
     Factory(FactoryId),
     /// A device that waits to be let in.
     Pending(DeviceId),
+    /// A part of a page of devices. Of its two places one counts.
+    Page {
+        /// The page.
+        number: u32,
+        /// Which of its places.
+        place: bool,
+        /// The part.
+        part: u16,
+    },
 }
 
 /// Facts about the service itself.
@@ -62,10 +72,12 @@ pub enum Meta {
     Comparison = 6,
     /// Tokens of the API.
     Access = 7,
+    /// Which place of each page of devices counts.
+    Directory = 8,
 }
 
 impl Meta {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Reception,
         Self::Roles,
         Self::UnfinishedKill,
@@ -73,6 +85,7 @@ impl Meta {
         Self::Reports,
         Self::Comparison,
         Self::Access,
+        Self::Directory,
     ];
 }
 
@@ -112,6 +125,13 @@ impl Key {
             Self::Claim(id) => named(CLAIM, id.as_str()),
             Self::Factory(id) => named(FACTORY, id.as_str()),
             Self::Pending(id) => named(PENDING, id.as_str()),
+            Self::Page { number, place, part } => {
+                let mut out = vec![PAGE];
+                out.extend_from_slice(&number.to_be_bytes());
+                out.push(u8::from(*place));
+                out.extend_from_slice(&part.to_be_bytes());
+                out
+            }
             Self::Release(product, rc) => {
                 let mut out = named(RELEASE, product.as_str());
                 out.extend_from_slice(&rc.to_be_bytes());
@@ -141,6 +161,13 @@ impl Key {
             CLAIM => name(rest).map(|(id, left)| (Self::Claim(id), left))?,
             FACTORY => name(rest).map(|(id, left)| (Self::Factory(id), left))?,
             PENDING => name(rest).map(|(id, left)| (Self::Pending(id), left))?,
+            PAGE => {
+                let (number, rest) = rest.split_first_chunk()?;
+                let (place, rest) = rest.split_first().filter(|(place, _)| **place < 2)?;
+                let (part, left) = rest.split_first_chunk()?;
+                let (number, part) = (u32::from_be_bytes(*number), u16::from_be_bytes(*part));
+                (Self::Page { number, place: *place == 1, part }, left)
+            }
             RELEASE => {
                 let (product, rest) = name(rest)?;
                 let (rc, left) = rest.split_first_chunk()?;
@@ -204,6 +231,8 @@ mod tests {
             Key::Meta(Meta::Roles),
             Key::Meta(Meta::UnfinishedKill),
             Key::Meta(Meta::Access),
+            Key::Meta(Meta::Directory),
+            Key::Page { number: 300, place: true, part: 2 },
             Key::Device(id.parse().unwrap()),
             Key::Product(id.parse().unwrap()),
             Key::Rollout(id.parse().unwrap()),

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::{Batch, Key, PAGE_MAX, Page, Prefix, Recovered, Stats, Step, Store, StoreError, check};
+use super::{
+    Batch, Key, PAGE_MAX, Page, Prefix, Recovered, Stats, Step, Store, StoreError, check, check_staged,
+};
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -18,6 +20,15 @@ impl MemoryStore {
     pub fn new() -> Self {
         Self::default()
     }
+
+    fn write(&mut self, batch: &Batch) {
+        for (key, value) in &batch.puts {
+            self.entries.insert(key.to_bytes(), (key.clone(), value.clone()));
+        }
+        for key in &batch.deletes {
+            self.entries.remove(&key.to_bytes());
+        }
+    }
 }
 
 impl Store for MemoryStore {
@@ -31,13 +42,16 @@ impl Store for MemoryStore {
         if step == Step::Repeated {
             return Ok(());
         }
-        for (key, value) in &batch.puts {
-            self.entries.insert(key.to_bytes(), (key.clone(), value.clone()));
-        }
-        for key in &batch.deletes {
-            self.entries.remove(&key.to_bytes());
-        }
+        self.write(batch);
         self.now.applied_seq = Some(batch.last_seq);
+        Ok(())
+    }
+
+    fn stage(&mut self, term: u64, puts: Vec<(Key, Vec<u8>)>, deletes: Vec<Key>) -> Result<(), StoreError> {
+        let batch = Batch { puts, deletes, ..Batch::default() };
+        check_staged(&self.now, term, &batch)?;
+        self.now.term = term;
+        self.write(&batch);
         Ok(())
     }
 

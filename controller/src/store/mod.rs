@@ -41,6 +41,10 @@ pub trait Store: Send {
     /// refused, a newer term is taken up.
     fn apply(&mut self, term: u64, batch: &Batch) -> Result<(), StoreError>;
 
+    /// Writes entries, and takes out others, while the sequence stays where it is: for what nothing points at before a
+    /// later batch is applied. Refused like a batch of a term that is over, or above a ceiling.
+    fn stage(&mut self, term: u64, puts: Vec<(Key, Vec<u8>)>, deletes: Vec<Key>) -> Result<(), StoreError>;
+
     /// Takes up a term. From here on, an earlier one is refused.
     fn fence(&mut self, term: u64) -> Result<(), StoreError>;
 
@@ -195,13 +199,7 @@ fn check(now: &Recovered, term: u64, batch: &Batch) -> Result<Step, StoreError> 
     if first > last {
         return Err(StoreError::Backwards { first, last });
     }
-    let found = batch.puts.len() + batch.deletes.len();
-    if found > BATCH_KEYS_MAX {
-        return Err(StoreError::BatchSize { found });
-    }
-    if let Some((key, value)) = batch.puts.iter().find(|(_, value)| value.len() > VALUE_MAX) {
-        return Err(StoreError::ValueSize { key: key.clone(), found: value.len() });
-    }
+    check_size(batch)?;
     if now.applied_seq.is_some_and(|applied| last <= applied) {
         return Ok(Step::Repeated);
     }
@@ -210,4 +208,23 @@ fn check(now: &Recovered, term: u64, batch: &Batch) -> Result<Step, StoreError> 
         return Err(StoreError::Gap { first, expected });
     }
     Ok(Step::Next)
+}
+
+/// Checks what is staged against the term and the ceilings.
+fn check_staged(now: &Recovered, term: u64, batch: &Batch) -> Result<(), StoreError> {
+    if term < now.term {
+        return Err(StoreError::Fenced { term, newest: now.term });
+    }
+    check_size(batch)
+}
+
+fn check_size(batch: &Batch) -> Result<(), StoreError> {
+    let found = batch.puts.len() + batch.deletes.len();
+    if found > BATCH_KEYS_MAX {
+        return Err(StoreError::BatchSize { found });
+    }
+    match batch.puts.iter().find(|(_, value)| value.len() > VALUE_MAX) {
+        Some((key, value)) => Err(StoreError::ValueSize { key: key.clone(), found: value.len() }),
+        None => Ok(()),
+    }
 }

@@ -12,6 +12,7 @@
 //! | `authentication` | reports that a core authenticates, beside bare HMAC-SHA256 |
 //! | `junk` | what junk costs the service before it is dropped |
 //! | `push` | what a push costs a device |
+//! | `scale` | a large fleet: memory a device, reports a core-second, checkpoint and restart |
 //! | `size` | what the agent's executable is made of |
 //! | `usage` | CPU seconds and memory of processes, CPU time of a thread |
 
@@ -23,6 +24,7 @@ mod load;
 mod mqtt;
 mod push;
 mod reports;
+mod scale;
 mod scene;
 mod size;
 mod usage;
@@ -33,5 +35,6 @@ pub use junk::{JUNK, Junk, junk};
 pub use kill::{By, KillBroker, KillOptions, KillRun, Reach, kill};
 pub use push::{Push, push};
 pub use reports::{Reports, echo, reports};
+pub use scale::{Restart, Scale, Timed, scale};
 pub use size::{Part, parts};
 pub use usage::{Usage, resident_kib};

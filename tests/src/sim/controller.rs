@@ -401,6 +401,12 @@ impl Controller {
         }
     }
 
+    /// Returns another service from the same ledger, as if it had just come up, for who measures it by itself.
+    pub fn spare_service(&mut self) -> Service {
+        let keys = BTreeMap::from([(self.product.clone(), self.online())]);
+        Service::new(self.fleet(), keys, Lives::default(), self.rng.seed())
+    }
+
     /// Starts a service from the ledger; the caller says that the broker is up.
     pub fn start(&mut self) {
         let seed = self.rng.seed();

@@ -283,7 +283,7 @@ impl Sim {
                 let ReportKind::Outcome { outcome, .. } = report else { continue };
                 let counted = u64::from(started);
                 // Only the service knows whether it was there to be reached.
-                let excused = record.is_some_and(|record| record.excused.contains(n));
+                let excused = record.as_ref().is_some_and(|record| record.excused.contains(n));
                 let outcome = if excused { &Outcome::Deferred } else { outcome };
                 match outcome {
                     Outcome::Success => counts.good += counted,

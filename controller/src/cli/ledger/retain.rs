@@ -28,7 +28,7 @@ pub(super) fn retain(data: &Path, days: u64, context: &Context) -> Result<Exit, 
     }
     opened.notes.iter().for_each(|note| context.out.note(note));
     // What the last run has written may not be on the disk yet.
-    opened.store.checkpoint().map_err(anyhow::Error::from)?;
+    opened.checkpoint.sync().map_err(anyhow::Error::from)?;
     let now = clock::now();
     opened.notary.consider(&opened.ledger, Occasion::Stop, now)?;
     let began = retention::began_at(opened.ledger.dir(), opened.ledger.segment())?;
@@ -38,7 +38,7 @@ pub(super) fn retain(data: &Path, days: u64, context: &Context) -> Result<Exit, 
     let standing = Standing {
         dir: opened.ledger.dir().to_owned(),
         file: opened.ledger.file().to_owned(),
-        checkpointed: opened.checkpointed,
+        checkpointed: opened.checkpoint.next(),
         end: opened.ledger.synced(),
         active: retention::active(&opened.fleet),
     };

@@ -74,7 +74,7 @@ impl Fleet {
     fn listed(&mut self, entry: &DeviceEntry) {
         self.pending.remove(&entry.device);
         let fresh = || Device::new(entry.identity.clone(), entry.registry.clone());
-        let device = self.devices.entry(entry.device.clone()).or_insert_with(fresh);
+        let device = self.devices.get_or_insert_with(&entry.device, fresh);
         device.registry = entry.registry.clone();
         if device.standing == Standing::Reset && device.identity != entry.identity {
             device.take_keys(&entry.identity, None);
@@ -87,7 +87,7 @@ impl Fleet {
         let Some(applicant) = self.pending.remove(id) else { return };
         let Applicant { identity, telemetry, registry, .. } = applicant;
         let fresh = || Device::new(identity.clone(), registry.clone());
-        let device = self.devices.entry(id.clone()).or_insert_with(fresh);
+        let device = self.devices.get_or_insert_with(id, fresh);
         device.take_keys(&identity, Some(&telemetry));
         device.registry = registry;
         device.standing = Standing::Active;
@@ -124,7 +124,7 @@ impl Fleet {
             }
             record.beside.is_none()
         });
-        for (rollout, record) in &mut device.attempts {
+        for (rollout, mut record) in device.attempts.iter_mut() {
             let sum = record.tale.sum();
             if record.withdrawn || record.is_silent() || !sum.begun || sum.outcome.is_some() {
                 continue;

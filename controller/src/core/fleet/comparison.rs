@@ -114,7 +114,7 @@ impl Fleet {
                         && !attempt.is_silent()
                         && attempt.beside.is_none()
                 });
-                open.for_each(|attempt| attempt.lost = true);
+                open.for_each(|mut attempt| attempt.lost = true);
                 let devices: Vec<DeviceId> = self.devices.keys().cloned().collect();
                 devices.iter().for_each(|device| self.withdraw(device));
             }

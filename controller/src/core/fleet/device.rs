@@ -1,12 +1,13 @@
 //! What is known of one device: the update machine as its reports tell it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{RolloutId, TagId};
 use tern_protocol::message::{Registry, Versions};
 use tern_protocol::state::{Outcome, StateName};
 
+use super::attempts::Attempts;
 use super::received::Received;
 use super::tale::Tale;
 use crate::core::enrolment::claim::short;
@@ -75,24 +76,19 @@ pub struct Device {
     /// Last report.
     pub seen_at: Option<Millis>,
     /// What it did in each rollout.
-    pub attempts: BTreeMap<RolloutId, AttemptRecord>,
+    pub attempts: Attempts,
     /// Reports that skipped or contradicted the machine.
     pub anomalies: Vec<Anomaly>,
     /// What it may do.
-    #[serde(default)]
     pub standing: Standing,
     /// Why, if somebody changed it.
-    #[serde(default)]
     pub because: String,
     /// Keys that it may not come back to, by the short form of their digests: an old enrolment that somebody
     /// repeats must not bring back a key that was replaced for a reason.
-    #[serde(default)]
     pub retired: Vec<u64>,
     /// Labels that operators gave it.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<TagId>,
     /// It claimed signed files once and did not present them: its claims alone do not stop the service any more.
-    #[serde(default)]
     pub doubted: bool,
 }
 
@@ -108,15 +104,12 @@ pub struct AttemptRecord {
     /// It was the how-many-th of its model to start.
     pub rank: u64,
     /// The series of the rollout in which it started.
-    #[serde(default)]
     pub series: u32,
     /// The state that it reported last.
     pub state: StateName,
     /// Number of the report that said so.
-    #[serde(default)]
     pub state_n: u64,
     /// Its starts and ends in the order in which it made them.
-    #[serde(default)]
     pub tale: Tale,
     /// The first outcome; it stands.
     pub outcome: Option<Outcome>,
@@ -129,22 +122,16 @@ pub struct AttemptRecord {
     /// When it reported last.
     pub changed_at: Millis,
     /// What is waited for since it started.
-    #[serde(default)]
     pub watch: Option<Watch>,
     /// Reports that it reached nobody, by number, while it was we who were away: those starts do not count.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excused: Vec<u64>,
     /// The last window in which its health was compared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<u64>,
     /// It is held back, and stands beside the others as control.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beside: Option<Beside>,
     /// Its start was taken out of the counts, as nobody trusted the device to say how it ends.
-    #[serde(default)]
     pub withdrawn: bool,
     /// Its end may be among the reports that went with a lost data folder; nothing was heard of it since.
-    #[serde(default)]
     pub lost: bool,
 }
 
@@ -155,7 +142,7 @@ impl AttemptRecord {
     }
 
     /// Begins, before the first report is told.
-    pub(super) fn fresh(attempt: u32, phase: usize, at: Millis) -> Self {
+    pub(crate) fn fresh(attempt: u32, phase: usize, at: Millis) -> Self {
         Self {
             attempt,
             phase,
@@ -203,7 +190,7 @@ impl Device {
             versions: Versions::default(),
             agent: String::new(),
             seen_at: None,
-            attempts: BTreeMap::new(),
+            attempts: Attempts::default(),
             anomalies: Vec::new(),
             standing: Standing::Active,
             because: String::new(),

@@ -27,7 +27,7 @@ impl Fleet {
         let observed = self.reception.observed(at);
         let count = |name: &str| metrics.get(name).copied().unwrap_or(0);
         let crashed = CRASHES.iter().any(|name| count(name) > 0) || count("boots") >= BOOT_LOOP;
-        for (rollout, attempt) in &mut device.attempts {
+        for (rollout, mut attempt) in device.attempts.iter_mut() {
             let side = match attempt.outcome {
                 _ if attempt.beside.is_some() => Side::Control,
                 Some(Outcome::Success) => Side::Treated,

@@ -1,13 +1,16 @@
 //! Devices, products and rollouts, folded from the ledger's facts.
 
 mod admission;
+pub mod attempts;
 pub mod comparison;
 pub mod device;
 mod health;
+mod packed;
 pub mod product;
 pub mod received;
 pub mod reception;
 mod reported;
+pub mod roster;
 pub mod tale;
 
 use std::collections::BTreeMap;
@@ -17,10 +20,12 @@ use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, Rollou
 use tern_protocol::position::{Salt, Shuffle};
 use tern_protocol::state::Outcome;
 
+use self::attempts::Names;
 use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
 use self::reception::Reception;
+use self::roster::Roster;
 use super::access::Access;
 use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
@@ -38,29 +43,26 @@ pub struct Fleet {
     /// Its products.
     pub products: BTreeMap<ProductId, Product>,
     /// Its devices.
-    pub devices: BTreeMap<DeviceId, Device>,
+    pub devices: Roster,
     /// Its rollouts.
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// Devices that wait to be let in. Nothing of them is counted, and nothing is answered.
-    #[serde(default)]
     pub pending: BTreeMap<DeviceId, Applicant>,
     /// Claims, ended ones as well.
-    #[serde(default)]
     pub claims: BTreeMap<ClaimId, Claim>,
     /// Factories, revoked ones as well.
-    #[serde(default)]
     pub factories: BTreeMap<FactoryId, Factory>,
     /// The comparison with the devices that goes on after the data folder was restored; nothing is signed meanwhile.
-    #[serde(default)]
     pub comparison: Option<Comparison>,
     /// Who may use the API.
-    #[serde(default)]
     pub access: Access,
     /// The clock of deadlines and soaks.
-    #[serde(default)]
     pub reception: Reception,
     /// Reports counted, for the statistics.
     pub reports: u64,
+    /// Names that the devices' attempts share.
+    #[serde(skip)]
+    pub(crate) names: Names,
     /// Orders of the cohorts, worked out once per rollout.
     #[serde(skip)]
     pub(crate) shuffles: Shuffles,
@@ -89,7 +91,7 @@ impl Fleet {
         Self {
             id,
             products: BTreeMap::new(),
-            devices: BTreeMap::new(),
+            devices: Roster::default(),
             rollouts: BTreeMap::new(),
             pending: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -98,7 +100,15 @@ impl Fleet {
             access: Access::default(),
             reception: Reception::default(),
             reports: 0,
+            names: Names::default(),
             shuffles: Shuffles::default(),
+        }
+    }
+
+    /// Has all devices share the names of rollouts: after they were read from somewhere.
+    pub(crate) fn share_names(&mut self) {
+        for device in self.devices.values_mut() {
+            device.attempts.share(&mut self.names);
         }
     }
 
@@ -256,9 +266,14 @@ impl Fleet {
     fn release_control(&mut self, id: &RolloutId) {
         let Some(rollout) = self.rollouts.get_mut(id) else { return };
         let shuffle = self.shuffles.of(&rollout.id, rollout.salt);
-        for (name, device) in &mut self.devices {
-            let beside = device.attempts.get(id).is_some_and(|attempt| attempt.beside.is_some());
-            if beside && !rollout.holds(shuffle.position(name)) {
+        let beside = |device: &Device| device.attempts.get(id).is_some_and(|a| a.beside.is_some());
+        let released = |name: &DeviceId| !rollout.holds(shuffle.position(name));
+        let released: Vec<DeviceId> = (self.devices.iter())
+            .filter(|(name, device)| beside(device) && released(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in released {
+            if let Some(device) = self.devices.get_mut(&name) {
                 device.attempts.remove(id);
                 rollout.leave_control(&device.registry.model);
             }
@@ -276,7 +291,7 @@ impl Fleet {
         let (Some(device), Some(record)) = (self.devices.get_mut(id), self.rollouts.get_mut(rollout)) else {
             return;
         };
-        let Some(attempt) = device.attempts.get_mut(rollout) else { return };
+        let Some(mut attempt) = device.attempts.get_mut(rollout) else { return };
         let model = &device.registry.model;
         if let Some(beside) = &mut attempt.beside {
             beside.again(deadline, (observed, self.reception.gaps()), silent);

@@ -33,12 +33,17 @@ impl Fleet {
         device.received.insert(n, low);
         device.epoch = device.epoch.max(e);
         // Whoever speaks from a later boot has come up again, whatever it says.
-        for (rollout, attempt) in &mut device.attempts {
-            if let Some(watch) = &mut attempt.watch {
-                watch.heard |= e > watch.epoch;
+        for (rollout, mut attempt) in device.attempts.iter_mut() {
+            // Looked at first: what is touched is packed again.
+            let news = |watch: &Watch| e > watch.epoch && !watch.heard;
+            if attempt.watch.as_ref().is_some_and(news)
+                && let Some(watch) = &mut attempt.watch
+            {
+                watch.heard = true;
             }
             // Of the control every word after its beginning says that it is there.
-            if let Some(beside) = attempt.beside.as_mut().filter(|beside| n > beside.n)
+            if attempt.beside.is_some_and(|beside| n > beside.n)
+                && let Some(beside) = &mut attempt.beside
                 && let Some(rollout) = self.rollouts.get(rollout)
             {
                 beside.hear((self.reception.observed(at), self.reception.gaps()), &rollout.plan.policy);
@@ -106,14 +111,14 @@ impl Fleet {
             };
             let fresh = AttemptRecord::fresh(attempt.attempt, phase, at);
             // It may have been held back, and is offered the release like all others now.
-            if device.attempts.insert(attempt.rollout.clone(), fresh).is_some() {
+            if device.attempts.insert(self.names.of(&attempt.rollout), fresh).is_some() {
                 rollout.leave_control(&device.registry.model);
             }
             first = true;
         }
         let model = &device.registry.model;
         let mut anomalies = Vec::new();
-        let Some(record) = device.attempts.get_mut(&attempt.rollout) else { return };
+        let Some(mut record) = device.attempts.get_mut(&attempt.rollout) else { return };
         if attempt.attempt > record.attempt {
             // Another try of a device that was counted already: it keeps its phase and its first verdict.
             record.attempt = attempt.attempt;
@@ -241,6 +246,7 @@ impl Fleet {
             }
             record.started_at = after.begun.then(|| record.started_at.unwrap_or(at));
         }
+        drop(record);
         for what in anomalies {
             device.anomaly(at, what);
         }
@@ -267,7 +273,7 @@ impl Fleet {
             beside: Some(beside),
             ..AttemptRecord::fresh(attempt.attempt, rollout.phase(), at)
         };
-        device.attempts.insert(attempt.rollout.clone(), record);
+        device.attempts.insert(self.names.of(&attempt.rollout), record);
         rollout.control.entry(device.registry.model.clone()).or_default().held += 1;
     }
 }

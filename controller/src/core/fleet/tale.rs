@@ -54,6 +54,21 @@ impl Tale {
         (before, self.sum())
     }
 
+    /// Puts a tale together from what [`Tale::events`] and [`Tale::begun`] gave.
+    pub(super) fn of(events: Vec<(u64, Event)>, begun: bool) -> Self {
+        Self { events, begun }
+    }
+
+    /// Returns the events, ascending by the numbers of their reports.
+    pub(super) fn events(&self) -> &[(u64, Event)] {
+        &self.events
+    }
+
+    /// Tells whether the start that stood before the oldest event still stands.
+    pub(super) fn begun(&self) -> bool {
+        self.begun
+    }
+
     /// Adds the tale up.
     pub fn sum(&self) -> Sum {
         let mut sum = Sum { begun: self.begun, ..Sum::default() };

@@ -32,7 +32,7 @@ impl Deadlines {
     /// Looks at every device that has begun.
     pub(super) fn of(fleet: &Fleet) -> Self {
         let mut deadlines = Self::default();
-        for (id, device) in &fleet.devices {
+        for (id, device) in fleet.devices.iter() {
             for rollout in device.attempts.keys() {
                 deadlines.add(fleet, id, rollout);
             }
@@ -47,7 +47,7 @@ impl Deadlines {
         };
         let Some(attempt) = device.attempts.get(rollout).filter(|_| is_active(record)) else { return };
         for deadline in Deadline::ALL {
-            let Some(due) = due(attempt, record, deadline, fleet.reception.gaps()) else { continue };
+            let Some(due) = due(&attempt, record, deadline, fleet.reception.gaps()) else { continue };
             let awaited = (rollout.clone(), id.clone(), deadline);
             // One that is there is due earlier, and is looked at again when it is.
             if self.known.insert(awaited.clone()) {
@@ -92,7 +92,7 @@ impl Service {
                 continue;
             };
             let Some(attempt) = device.attempts.get(&rollout).filter(|_| is_active(record)) else { continue };
-            let Some(due) = due(attempt, record, deadline, gaps) else { continue };
+            let Some(due) = due(&attempt, record, deadline, gaps) else { continue };
             if due > now {
                 // There was a gap since, or it took its start back and began again.
                 let awaited = (rollout, id, deadline);

@@ -147,7 +147,7 @@ impl Service {
         // Held-back devices that were away are waited for again, whatever it is that they say.
         let mut back: Vec<RolloutId> = Vec::new();
         if let Some(device) = self.fleet.devices.get(id) {
-            let away = |a: &&AttemptRecord| a.beside.is_some_and(|beside| beside.is_away());
+            let away = |a: &AttemptRecord| a.beside.is_some_and(|beside| beside.is_away());
             back.extend(device.attempts.iter().filter(|(_, a)| away(a)).map(|(rollout, _)| rollout.clone()));
         }
         let hello = matches!(kind, ReportKind::Hello(_));
@@ -244,15 +244,15 @@ impl Service {
         let telemetry = device.telemetry.as_deref()?;
         let ours = &self.keys.get(&device.registry.product)?.telemetry;
         let own = ours.get(&line.kid)?;
-        if self.secrets.get(id).and_then(|known| known.get(&line.kid)).is_none_or(|k| !k.is_of(telemetry)) {
+        if self.secrets.get(id).and_then(|known| known.get(line.kid)).is_none_or(|k| !k.is_of(telemetry)) {
             self.counters.derived += 1;
             // All that are in force are kept: junk under the other number must not cost a curve operation each.
             let fresh = DeviceKeys::agree(telemetry, own, line.kid)?;
             let known = self.secrets.entry(id.clone()).or_default();
-            known.retain(|kid, keys| ours.contains_key(kid) && keys.is_of(telemetry));
-            known.insert(line.kid, fresh);
+            known.retain(|kid, keys| ours.contains_key(&kid) && keys.is_of(telemetry));
+            known.insert(fresh);
         }
-        let keys = self.secrets.get_mut(id)?.get_mut(&line.kid)?;
+        let keys = self.secrets.get_mut(id)?.get_mut(line.kid)?;
         Some(keys.key(direction, &self.fleet.id, id, line.epoch, &mut self.counters.derived))
     }
 }

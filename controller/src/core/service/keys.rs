@@ -4,6 +4,32 @@ use p256::SecretKey;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::{Direction, MacKey, PairSecret};
 
+/// What the service shares with one device, once for each telemetry key of ours that it was heard under: nearly always
+/// one. A tree would take room for eleven, 6 kB a device.
+#[derive(Default)]
+pub(super) struct Agreed(Vec<DeviceKeys>);
+
+impl Agreed {
+    pub(super) fn get(&self, kid: u32) -> Option<&DeviceKeys> {
+        self.0.iter().find(|keys| keys.kid == kid)
+    }
+
+    pub(super) fn get_mut(&mut self, kid: u32) -> Option<&mut DeviceKeys> {
+        self.0.iter_mut().find(|keys| keys.kid == kid)
+    }
+
+    pub(super) fn retain(&mut self, wanted: impl Fn(u32, &DeviceKeys) -> bool) {
+        self.0.retain(|keys| wanted(keys.kid, keys));
+    }
+
+    /// Puts keys in, in place of those of the same telemetry key of ours.
+    pub(super) fn insert(&mut self, fresh: DeviceKeys) {
+        self.0.retain(|keys| keys.kid != fresh.kid);
+        self.0.reserve_exact(1);
+        self.0.push(fresh);
+    }
+}
+
 /// What the service and one device share.
 pub(super) struct DeviceKeys {
     /// The device's telemetry key, hex, as the fleet holds it.

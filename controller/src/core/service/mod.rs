@@ -187,7 +187,7 @@ pub struct Service {
     staged: BTreeMap<ProductId, OnlineKeys>,
     lives: Lives,
     /// By device, one for each telemetry key of ours that it was heard under.
-    secrets: BTreeMap<DeviceId, BTreeMap<u32, keys::DeviceKeys>>,
+    secrets: BTreeMap<DeviceId, keys::Agreed>,
     challenges: BTreeMap<DeviceId, (Nonce, Millis)>,
     seed: [u8; 32],
     drawn: u64,

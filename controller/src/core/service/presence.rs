@@ -76,7 +76,7 @@ impl Service {
         let mut silent: BTreeMap<&RegionId, u64> = BTreeMap::new();
         let mut since = Millis::MAX;
         let active = || self.fleet.devices.iter().filter(|(_, device)| device.is_active());
-        let attempt = |device: &'_ Device| device.attempts.get(id).cloned();
+        let attempt = |device: &'_ Device| device.attempts.get(id);
         for (_, device) in active() {
             let Some(attempt) = attempt(device).filter(|attempt| attempt.series == series) else { continue };
             if attempt.watch.is_some_and(|watch| watch.early == Some(true) || watch.last == Some(true)) {

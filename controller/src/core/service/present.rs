@@ -42,7 +42,7 @@ impl Service {
         let Some(comparison) = &self.fleet.comparison else { return };
         let late = self.now >= comparison.since + PATIENCE;
         let mut due = Vec::new();
-        for (id, device) in &self.fleet.devices {
+        for (id, device) in self.fleet.devices.iter() {
             if !device.is_active() || device.telemetry.is_none() {
                 continue;
             }

@@ -108,7 +108,7 @@ impl Service {
 
     /// Gives devices a label, or takes it from them.
     pub(super) fn tag(&mut self, devices: Vec<DeviceId>, tag: TagId, on: bool) -> Outcome {
-        if let Some(unknown) = devices.iter().find(|id| !self.fleet.devices.contains_key(*id)) {
+        if let Some(unknown) = devices.iter().find(|id| !self.fleet.devices.contains_key(id)) {
             let what = format!("no device {unknown}");
             return Err(refuse(RefusalKind::NotFound, what, "nothing was changed; see `tern device list`"));
         }

@@ -1,17 +1,19 @@
 //! `cargo run --release -p tern-tests --bin bench [-- --write]`: measures and prints docs/performance.md's tables.
 //! `--reports` prints the first table only, `--agent` the last line only, `--cores [--write]` the tables of the cores only;
 //! `--quick` is for trying the command out.
-//! `--kill [--broker embedded|mosquitto] [--agents N] [--runs N] [--operator-runs N] [--write]` does the table of kills
-//! and `--agent-size [--write]` the table of the agent's executable instead.
+//! `--kill [--broker embedded|mosquitto] [--agents N] [--runs N] [--operator-runs N] [--write]` does the table of kills,
+//! `--scale [--devices N] [--write]` builds a fleet of a million devices (or N) in one process and starts it again,
+//! and `--agent-size [--write]` does the table of the agent's executable instead.
 
 mod cores;
 mod kill;
+mod scale;
 
 use std::fmt::Write as _;
 use std::process::Command;
 
 use tern_tests::bench::{
-    Download, Part, Reports, authentication, download, echo, junk, parts, push, reports, resident_kib,
+    Download, Part, Reports, authentication, download, echo, junk, parts, push, reports, resident_kib, scale,
 };
 use tern_tests::lab::{Lab, LabDevice, Making, made, program_in};
 
@@ -20,6 +22,8 @@ const DOCUMENT: &str = "docs/performance.md";
 const MEASURED: [&str; 2] = ["<!-- printed by the bench: begin -->", "<!-- printed by the bench: end -->"];
 const CORES: [&str; 2] =
     ["<!-- printed by bench --cores: begin -->", "<!-- printed by bench --cores: end -->"];
+const SCALE: [&str; 2] =
+    ["<!-- printed by bench --scale: begin -->", "<!-- printed by bench --scale: end -->"];
 const SIZES: [&str; 2] =
     ["<!-- printed by bench --agent-size: begin -->", "<!-- printed by bench --agent-size: end -->"];
 
@@ -50,6 +54,12 @@ fn main() {
             write(&text, kill::marks(options.broker));
         }
         return print(text.rsplit("|\n").next().unwrap_or_default());
+    }
+    if asks("--scale") {
+        let devices = arguments.iter().skip_while(|a| *a != "--devices").nth(1);
+        let devices = devices.map_or(1_000_000, |n| n.parse().expect("--devices takes a number"));
+        let text = machine_line() + &scale::scale_table(&scale(devices));
+        return show(&text, asks("--write").then_some(SCALE));
     }
     if asks("--agent") {
         return print(&agent_line(agent().as_ref()));

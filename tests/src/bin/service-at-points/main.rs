@@ -122,11 +122,9 @@ fn start(orders: &Orders) -> anyhow::Result<(Engine, bool)> {
         service,
         ledger: opened.ledger,
         notary: opened.notary,
-        store: opened.store,
+        checkpoint: opened.checkpoint,
         term: opened.term,
         outgoing,
-        checkpointed: opened.checkpointed,
-        changed: opened.changed,
     };
     std::thread::spawn(move || {
         if let Err(error) = engine::run(works, &inbox) {

@@ -1,21 +1,22 @@
-//! What the next checkpoint of the store has to write.
+//! What the facts since the last checkpoint have changed.
 
 use std::collections::BTreeSet;
 
 use tern_protocol::id::{DeviceId, ProductId, RolloutId};
 use tern_protocol::message::ReportKind;
 
-use super::{EngineError, Kept};
+use super::Kept;
 use crate::core::fact::Fact;
 use crate::core::fleet::Fleet;
 use crate::core::rollout::record::Status;
 use crate::store::{Key, Meta};
 
-/// What changed since the last checkpoint, before this start too: a checkpoint that says that it has a frame must
-/// have what the frame did.
+/// What changed since the last checkpoint, before this start too: a checkpoint that says that it has a frame must have
+/// what the frame did.
 #[derive(Debug, Default)]
 pub struct Changed {
-    devices: BTreeSet<DeviceId>,
+    /// Pages of devices.
+    pages: BTreeSet<u32>,
     rollouts: BTreeSet<RolloutId>,
     products: BTreeSet<ProductId>,
     /// Devices that wait, or waited.
@@ -34,9 +35,9 @@ pub struct Changed {
 
 impl Changed {
     /// Everything: for a checkpoint that begins with what dropped frames added up to.
-    pub fn everything(fleet: &Fleet) -> Self {
+    pub(super) fn everything(fleet: &Fleet) -> Self {
         Self {
-            devices: fleet.devices.keys().cloned().collect(),
+            pages: BTreeSet::new(),
             rollouts: fleet.rollouts.keys().cloned().collect(),
             products: fleet.products.keys().cloned().collect(),
             pending: fleet.pending.keys().cloned().collect(),
@@ -48,14 +49,16 @@ impl Changed {
         }
     }
 
-    /// Notes what a fact has changed.
-    pub fn note(&mut self, fact: &Fact) {
+    /// Notes what a fact has changed that `fleet` has taken in.
+    pub(super) fn note(&mut self, fact: &Fact, fleet: &Fleet) {
+        let pages = &mut self.pages;
+        let mut device = |id: &DeviceId| pages.extend(fleet.devices.page_of(id));
         match fact {
             // The clock that they move goes along with every checkpoint.
             Fact::ServiceStarted { .. } | Fact::ReceptionBegan | Fact::ReceptionEnded | Fact::Receiving => {}
             Fact::DeadlinePassed { rollout, heard, silent, .. } => {
                 self.rollouts.insert(rollout.clone());
-                self.devices.extend(heard.iter().chain(silent).cloned());
+                heard.iter().chain(silent).for_each(device);
             }
             Fact::ProductAdded { product, .. }
             | Fact::Signed { product, .. }
@@ -63,22 +66,22 @@ impl Changed {
                 self.products.insert(product.clone());
             }
             Fact::DevicesAdded { devices, .. } => {
-                self.devices.extend(devices.iter().map(|d| d.device.clone()));
+                devices.iter().for_each(|entry| device(&entry.device));
                 self.pending.extend(devices.iter().map(|d| d.device.clone()));
             }
-            Fact::Enrolled { device, .. }
-            | Fact::Granted { device, .. }
-            | Fact::IdentityReplaced { device, .. } => {
-                self.devices.insert(device.clone());
-            }
+            Fact::Enrolled { device: id, .. }
+            | Fact::Granted { device: id, .. }
+            | Fact::IdentityReplaced { device: id, .. } => device(id),
             // An open start that is withdrawn changes the counts of its rollout.
-            Fact::StandingChanged { device, .. } => {
-                self.devices.insert(device.clone());
+            Fact::StandingChanged { device: id, .. } => {
+                device(id);
                 self.every_rollout = true;
             }
-            Fact::Applied { device, .. } | Fact::Approved { device, .. } | Fact::Rejected { device } => {
-                self.devices.insert(device.clone());
-                self.pending.insert(device.clone());
+            Fact::Applied { device: id, .. }
+            | Fact::Approved { device: id, .. }
+            | Fact::Rejected { device: id } => {
+                device(id);
+                self.pending.insert(id.clone());
                 self.claims = true;
             }
             Fact::ComparisonBegan { .. } | Fact::FilesPresented { .. } | Fact::ComparisonEnded { .. } => {
@@ -89,15 +92,12 @@ impl Changed {
             Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {
                 self.access = true
             }
-            Fact::Tagged { devices, .. } => self.devices.extend(devices.iter().cloned()),
-            Fact::Reported { device, report, .. } => {
+            Fact::Tagged { devices, .. } => devices.iter().for_each(device),
+            Fact::Reported { device: id, report, .. } => {
+                device(id);
                 // Health counts in every rollout in which the device is compared.
                 self.every_rollout |=
                     matches!(report, ReportKind::Health { metrics, .. } if !metrics.is_empty());
-                // Most are noted already, and a set looks only after its key was copied.
-                if !self.devices.contains(device) {
-                    self.devices.insert(device.clone());
-                }
                 if let Some(attempt) = report.attempt().filter(|a| !self.rollouts.contains(&a.rollout)) {
                     self.rollouts.insert(attempt.rollout.clone());
                 }
@@ -123,15 +123,17 @@ impl Changed {
         }
     }
 
-    /// Returns what the checkpoint is to hold from now on, and `None` for what it is not to hold any more.
-    pub(super) fn values(&self, fleet: &Fleet) -> Result<Vec<Kept>, EngineError> {
+    /// Returns the pages whose devices have changed.
+    pub(super) fn pages(&self, fleet: &Fleet) -> BTreeSet<u32> {
+        // These are rare, and may have touched every device.
+        if self.compared { (0..fleet.devices.pages()).collect() } else { self.pages.clone() }
+    }
+
+    /// Returns what the checkpoint is to hold from now on beside the pages, and `None` for what it is not to hold any
+    /// more.
+    pub(super) fn values(&self, fleet: &Fleet) -> Result<Vec<Kept>, serde_json::Error> {
         let mut values = Vec::new();
         let mut put = |key: Key, value: Vec<u8>| values.push((key, Some(value)));
-        // It ends once after a restore, and may have touched everything.
-        let devices = fleet.devices.iter().filter(|(id, _)| self.compared || self.devices.contains(*id));
-        for (id, device) in devices {
-            put(Key::Device(id.clone()), serde_json::to_vec(device)?);
-        }
         // Few are in force at once, so all of them go when one has changed.
         for (id, claim) in fleet.claims.iter().filter(|_| self.claims) {
             put(Key::Claim(id.clone()), serde_json::to_vec(claim)?);

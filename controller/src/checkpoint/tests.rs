@@ -1,0 +1,238 @@
+//! What a checkpoint keeps, through one store.
+
+use tern_protocol::id::{DeviceId, FleetId};
+use tern_protocol::message::{Registry, ReportKind};
+use tern_protocol::state::StateName;
+
+use super::directory::Directory;
+use super::*;
+use crate::core::fact::DeviceEntry;
+use crate::core::fleet::attempts::Attempts;
+use crate::core::fleet::device::{AttemptRecord, Device};
+use crate::core::rollout::silence::Watch;
+use crate::store::memory::MemoryStore;
+use crate::store::{Page, Prefix, Recovered, Stats};
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+fn registry() -> Registry {
+    Registry { product: name("ap"), model: name("m1"), carrier: name("none"), region: name("eu") }
+}
+
+/// A device that has said nothing yet.
+pub(super) fn device(n: u32) -> (DeviceId, Device) {
+    (name(&format!("d-{n:05}")), Device::new(format!("04{n:0128x}"), registry()))
+}
+
+/// One that is under way, with most of what can be known of it.
+pub(super) fn reported(n: u32) -> (DeviceId, Device) {
+    let (id, fresh) = device(n);
+    let watch = Watch { since: 9, gaps: 1, missed: 2, epoch: 3, heard: true, early: Some(false), last: None };
+    let record = AttemptRecord {
+        started_at: Some(1_700_000_000_000),
+        state: StateName::VerifyPost,
+        reason: Some("probe".to_owned()),
+        watch: Some(watch),
+        excused: vec![4],
+        ..AttemptRecord::fresh(1, 2, 1_700_000_000_500)
+    };
+    let mut attempts = Attempts::default();
+    attempts.insert(std::sync::Arc::new(name("r2")), record);
+    (id, Device { telemetry: Some(format!("04{n:0128x}")), epoch: 3, running: 1, attempts, ..fresh })
+}
+
+fn entry(n: u32) -> DeviceEntry {
+    let (id, device) = device(n);
+    DeviceEntry { device: id, identity: device.identity, registry: device.registry }
+}
+
+/// A store that two owners share, one after the other, and that ends at a given call as a power cut ends it.
+#[derive(Clone, Default)]
+struct Shared {
+    store: std::sync::Arc<std::sync::Mutex<MemoryStore>>,
+    calls: std::sync::Arc<std::sync::atomic::AtomicU32>,
+    cut_at: u32,
+}
+
+impl Shared {
+    fn counted<T>(
+        &self,
+        run: impl FnOnce(&mut MemoryStore) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == self.cut_at.wrapping_sub(1) {
+            return Err(StoreError::Io {
+                what: "write to",
+                source: std::io::Error::other("the power is cut"),
+            });
+        }
+        run(&mut self.store.lock().unwrap())
+    }
+}
+
+impl Store for Shared {
+    fn recovered(&self) -> Recovered {
+        self.store.lock().unwrap().recovered()
+    }
+    fn apply(&mut self, term: u64, batch: &Batch) -> Result<(), StoreError> {
+        self.counted(|store| store.apply(term, batch))
+    }
+    fn stage(&mut self, term: u64, puts: Vec<(Key, Vec<u8>)>, deletes: Vec<Key>) -> Result<(), StoreError> {
+        self.counted(|store| store.stage(term, puts, deletes))
+    }
+    fn fence(&mut self, term: u64) -> Result<(), StoreError> {
+        self.store.lock().unwrap().fence(term)
+    }
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.counted(MemoryStore::checkpoint)
+    }
+    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.lock().unwrap().get(key)
+    }
+    fn scan(&self, prefix: &Prefix, after: Option<&Key>, limit: usize) -> Result<Page, StoreError> {
+        self.store.lock().unwrap().scan(prefix, after, limit)
+    }
+    fn verify(&self) -> Result<u64, StoreError> {
+        self.store.lock().unwrap().verify()
+    }
+    fn wipe(&mut self) -> Result<(), StoreError> {
+        self.store.lock().unwrap().wipe()
+    }
+    fn stats(&self) -> Result<Stats, StoreError> {
+        self.store.lock().unwrap().stats()
+    }
+}
+
+/// A fleet, its checkpoint, and the frames so far.
+struct World {
+    shared: Shared,
+    fleet: Fleet,
+    checkpoint: Checkpoint,
+    frames: u64,
+}
+
+impl World {
+    fn new(devices: u32) -> Self {
+        let shared = Shared::default();
+        let fleet = Fleet::new(name::<FleetId>("lab"));
+        let checkpoint = Checkpoint::new(Box::new(shared.clone()), Directory::default(), 0);
+        let mut world = Self { shared, fleet, checkpoint, frames: 0 };
+        world.tell(&Fact::DevicesAdded { devices: (0..devices).map(entry).collect(), by: None });
+        world
+    }
+
+    fn tell(&mut self, fact: &Fact) {
+        self.frames += 1;
+        self.fleet.apply(self.frames, fact);
+        self.checkpoint.note(fact, &self.fleet);
+    }
+
+    fn reports(&mut self, n: u32) {
+        let kind = ReportKind::Health { rc: 1, metrics: Default::default() };
+        self.tell(&Fact::Reported { device: device(n).0, e: 1, n: self.frames, low: 1, report: kind });
+    }
+
+    fn write(&mut self) -> Result<(), CheckpointError> {
+        self.checkpoint.write(1, &self.fleet, self.frames)
+    }
+
+    fn read(&self) -> Fleet {
+        read::read(&self.shared, &self.fleet.id).unwrap().unwrap().0
+    }
+
+    fn places(&self) -> Vec<bool> {
+        let bytes = self.shared.get(&Key::Meta(Meta::Directory)).unwrap().unwrap();
+        Directory::from_bytes(&bytes).unwrap().pages().map(|(_, place)| place).collect()
+    }
+}
+
+#[test]
+fn a_fleet_is_read_back_as_it_was_and_only_pages_that_changed_are_written() {
+    let mut world = World::new(2500);
+    world.write().unwrap();
+    assert!(world.read() == world.fleet);
+    assert_eq!(world.places(), [false; 3]);
+
+    world.reports(1500);
+    world.write().unwrap();
+
+    assert!(world.read() == world.fleet);
+    assert_eq!(world.places(), [false, true, false]);
+    assert_eq!(world.read().devices.get(&device(1500).0).unwrap().epoch, 1);
+}
+
+#[test]
+fn a_checkpoint_that_is_cut_anywhere_leaves_the_one_before_or_is_whole() {
+    let mut cuts = 0;
+    for cut_at in 1.. {
+        let mut world = World::new(3000);
+        world.write().unwrap();
+        let before = world.fleet.clone();
+        (0..3000).step_by(700).for_each(|n| world.reports(n));
+        let shared = Shared { cut_at, calls: Default::default(), ..world.shared.clone() };
+        let (_, directory) = read::read(&shared, &before.id).unwrap().unwrap();
+        let mut checkpoint = Checkpoint::new(Box::new(shared), directory, 1);
+        checkpoint.changed = std::mem::take(&mut world.checkpoint.changed);
+
+        let written = checkpoint.write(1, &world.fleet, world.frames);
+
+        let applied = world.shared.recovered().applied_seq.unwrap();
+        let kept = if applied == 0 { &before } else { &world.fleet };
+        assert!(world.read() == *kept, "cut at call {cut_at}");
+        if written.is_ok() {
+            assert_eq!(applied, world.frames - 1);
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts >= 4, "pages, their sync, the batch, its sync: {cuts}");
+}
+
+#[test]
+fn a_checkpoint_too_large_for_one_batch_that_is_cut_is_not_read() {
+    let mut marked = 0;
+    for cut_at in 1.. {
+        // Whoever is listed may have waited, so this one frame takes out more keys than a batch holds.
+        let mut world = World::new(3000);
+        let shared = Shared { cut_at, ..Shared::default() };
+        world.checkpoint.store = Box::new(shared.clone());
+
+        let written = world.write();
+
+        match read::read(&shared, &world.fleet.id).unwrap() {
+            Err(why) => {
+                assert_eq!(why, "was cut short");
+                marked += 1;
+            }
+            Ok((fleet, _)) if shared.recovered().applied_seq.is_none() => assert!(fleet.devices.is_empty()),
+            Ok((fleet, _)) => assert!(fleet == world.fleet),
+        }
+        if written.is_ok() {
+            break;
+        }
+    }
+    assert!(marked >= 3, "{marked}");
+}
+
+#[test]
+fn a_checkpoint_of_another_form_or_with_a_page_missing_is_not_read() {
+    let why = |world: &World| read::read(&world.shared, &world.fleet.id).unwrap().err();
+    let mut world = World::new(1500);
+    world.write().unwrap();
+    assert_eq!(why(&world), None);
+
+    let page = Key::Page { number: 1, place: false, part: 0 };
+    world.shared.stage(1, vec![(page, b"\x09\0\0\0damage".to_vec())], Vec::new()).unwrap();
+    assert_eq!(why(&world), Some("has a page of devices that does not read"));
+
+    world.shared.stage(1, vec![(Key::Meta(Meta::Directory), vec![99, 0])], Vec::new()).unwrap();
+    assert_eq!(why(&world), Some("has the form of another version"));
+
+    // As it was before there were pages.
+    let mut old = Shared::default();
+    let puts = vec![(Key::Device(device(1).0), b"{}".to_vec())];
+    old.apply(1, &Batch { first_seq: 0, last_seq: 9, puts, deletes: Vec::new() }).unwrap();
+    let read = read::read(&old, &world.fleet.id).unwrap();
+    assert_eq!(read.err(), Some("has the form of another version"));
+}
