@@ -31,18 +31,7 @@ pub fn read(store: &dyn Store, id: &FleetId) -> Result<Read, StoreError> {
     let Some(directory) = directory.and_then(|bytes| Directory::from_bytes(&bytes)) else {
         return Ok(Err("has the form of another version"));
     };
-    let mut pages = Vec::new();
-    for (number, place) in directory.pages() {
-        match page::from_parts(|part| store.get(&Key::Page { number, place, part }))? {
-            Some(devices) => pages.push(devices),
-            None => return Ok(Err("has a page of devices that does not read")),
-        }
-    }
-    let Some(devices) = Roster::of_pages(pages) else {
-        return Ok(Err("has pages of devices that do not fit together"));
-    };
-    fleet.devices = devices;
-    fleet.share_names();
+    // Rollouts and the clock first: devices refer to them.
     for prefix in KINDS {
         let mut after = None;
         loop {
@@ -58,6 +47,21 @@ pub fn read(store: &dyn Store, id: &FleetId) -> Result<Read, StoreError> {
             }
         }
     }
+    let mut pages = Vec::new();
+    for (number, place) in directory.pages() {
+        match page::from_parts(|part| store.get(&Key::Page { number, place, part }))? {
+            Some(mut devices) => {
+                // Page by page, for what they have in common is large while every device has it for itself.
+                fleet.share(devices.iter_mut().map(|(_, device)| device));
+                pages.push(devices);
+            }
+            None => return Ok(Err("has a page of devices that does not read")),
+        }
+    }
+    let Some(devices) = Roster::of_pages(pages) else {
+        return Ok(Err("has pages of devices that do not fit together"));
+    };
+    fleet.devices = devices;
     Ok(Ok((fleet, directory)))
 }
 

@@ -8,6 +8,7 @@ use super::directory::Directory;
 use super::*;
 use crate::core::fact::DeviceEntry;
 use crate::core::fleet::attempts::Attempts;
+use crate::core::fleet::common::Common;
 use crate::core::fleet::device::{AttemptRecord, Device};
 use crate::core::rollout::silence::Watch;
 use crate::store::memory::MemoryStore;
@@ -39,7 +40,7 @@ pub(super) fn reported(n: u32) -> (DeviceId, Device) {
         ..AttemptRecord::fresh(1, 2, 1_700_000_000_500)
     };
     let mut attempts = Attempts::default();
-    attempts.insert(std::sync::Arc::new(name("r2")), record);
+    attempts.insert(std::sync::Arc::new(Common::unknown(name("r2"))), record);
     (id, Device { telemetry: Some(format!("04{n:0128x}")), epoch: 3, running: 1, attempts, ..fresh })
 }
 

@@ -58,7 +58,7 @@ impl Replay {
     /// Gives the fleet back that the frames so far add up to, under its own name.
     pub fn into_fleet(self, id: FleetId) -> Fleet {
         let mut fleet = Fleet { id, ..self.fleet };
-        fleet.share_names();
+        fleet.share_all();
         fleet
     }
 

@@ -1,50 +1,64 @@
-//! What a device did in each rollout: a small map, for most devices of one or two entries of 56 bytes.
+//! What a device did in each rollout: a small map, for most devices of one or two entries of 24 bytes.
 //!
 //! A tree would take room for eleven records from the first one on, which is more than everything else that is known of a
-//! device. Names of rollouts are shared, and records packed where nothing unusual is in them.
+//! device. What many records have in common is shared, and records are packed where nothing unusual is in them: 15 bytes,
+//! one that says so, and eight that lead to what is common. The first entry stands in the device itself.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 use tern_protocol::id::RolloutId;
 
+use super::common::Common;
 use super::device::AttemptRecord;
 use super::packed::Packed;
 
 /// Records by rollout.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Attempts {
     /// Ascending by name, each once; no room for more.
-    entries: Vec<Entry>,
+    entries: SmallVec<[Entry; 1]>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Entry {
-    rollout: Arc<RolloutId>,
+    common: Arc<Common>,
     kept: Kept,
 }
 
 /// A record as it is kept: packed exactly if that is possible.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Kept {
     Usual(Packed),
     Unusual(Box<AttemptRecord>),
 }
 
-const _: () = assert!(size_of::<Entry>() == 56);
+const _: () = assert!(size_of::<Kept>() == 16 && size_of::<Entry>() == 24 && size_of::<Attempts>() == 32);
+
+impl Entry {
+    fn record(&self) -> AttemptRecord {
+        self.kept.record(&self.common)
+    }
+
+    fn open(&mut self) -> (&RolloutId, Opened<'_>) {
+        let Self { common, kept } = self;
+        (&common.rollout, Opened { record: kept.record(common), changed: false, common, kept })
+    }
+}
 
 impl Kept {
-    fn of(record: AttemptRecord) -> Self {
-        match Packed::of(&record) {
+    fn of(record: AttemptRecord, common: &Common) -> Self {
+        match Packed::of(&record, common) {
             Some(packed) => Self::Usual(packed),
             None => Self::Unusual(Box::new(record)),
         }
     }
 
-    fn record(&self) -> AttemptRecord {
+    fn record(&self, common: &Common) -> AttemptRecord {
         match self {
-            Self::Usual(packed) => packed.record(),
+            Self::Usual(packed) => packed.record(common),
             Self::Unusual(record) => (**record).clone(),
         }
     }
@@ -54,13 +68,8 @@ impl Kept {
 pub struct Opened<'a> {
     record: AttemptRecord,
     changed: bool,
+    common: &'a Common,
     kept: &'a mut Kept,
-}
-
-impl<'a> Opened<'a> {
-    fn of(kept: &'a mut Kept) -> Self {
-        Self { record: kept.record(), changed: false, kept }
-    }
 }
 
 impl Deref for Opened<'_> {
@@ -82,21 +91,25 @@ impl Drop for Opened<'_> {
     fn drop(&mut self) {
         if self.changed {
             let empty = AttemptRecord::fresh(0, 0, 0);
-            *self.kept = Kept::of(std::mem::replace(&mut self.record, empty));
+            *self.kept = Kept::of(std::mem::replace(&mut self.record, empty), self.common);
         }
     }
 }
 
 impl Attempts {
+    /// Bytes of a packed record with what tells it from a whole one, of the same with what leads to what is common, and
+    /// of the map with room for one.
+    pub const SIZES: [usize; 3] = [size_of::<Kept>(), size_of::<Entry>(), size_of::<Self>()];
+
     /// Returns what the device did in a rollout.
     pub fn get(&self, rollout: &RolloutId) -> Option<AttemptRecord> {
-        self.place(rollout).ok().map(|place| self.entries[place].kept.record())
+        self.place(rollout).ok().map(|place| self.entries[place].record())
     }
 
     /// Returns the same, to be changed.
     pub fn get_mut(&mut self, rollout: &RolloutId) -> Option<Opened<'_>> {
         let place = self.place(rollout).ok()?;
-        Some(Opened::of(&mut self.entries[place].kept))
+        Some(self.entries[place].open().1)
     }
 
     /// Tells whether it did anything there.
@@ -105,13 +118,13 @@ impl Attempts {
     }
 
     /// Puts in what it did, in place of what was there, which is returned.
-    pub fn insert(&mut self, rollout: Arc<RolloutId>, record: AttemptRecord) -> Option<AttemptRecord> {
-        let kept = Kept::of(record);
-        match self.place(&rollout) {
-            Ok(place) => Some(std::mem::replace(&mut self.entries[place].kept, kept).record()),
+    pub(crate) fn insert(&mut self, common: Arc<Common>, record: AttemptRecord) -> Option<AttemptRecord> {
+        let entry = Entry { kept: Kept::of(record, &common), common };
+        match self.place(&entry.common.rollout) {
+            Ok(place) => Some(std::mem::replace(&mut self.entries[place], entry).record()),
             Err(place) => {
                 self.entries.reserve_exact(1);
-                self.entries.insert(place, Entry { rollout, kept });
+                self.entries.insert(place, entry);
                 None
             }
         }
@@ -119,7 +132,7 @@ impl Attempts {
 
     /// Forgets what it did in rollouts of which this does not hold.
     pub fn retain(&mut self, mut stays: impl FnMut(&RolloutId, &AttemptRecord) -> bool) {
-        self.entries.retain(|entry| stays(&entry.rollout, &entry.kept.record()));
+        self.entries.retain(|entry| stays(&entry.common.rollout, &entry.record()));
     }
 
     /// Forgets what it did.
@@ -131,17 +144,17 @@ impl Attempts {
 
     /// Walks rollouts and records in the order of the rollouts' names.
     pub fn iter(&self) -> impl Iterator<Item = (&RolloutId, AttemptRecord)> {
-        self.entries.iter().map(|entry| (&*entry.rollout, entry.kept.record()))
+        self.entries.iter().map(|entry| (&entry.common.rollout, entry.record()))
     }
 
     /// Walks the same, to change the records.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&RolloutId, Opened<'_>)> {
-        self.entries.iter_mut().map(|entry| (&*entry.rollout, Opened::of(&mut entry.kept)))
+        self.entries.iter_mut().map(Entry::open)
     }
 
     /// Walks the rollouts.
     pub fn keys(&self) -> impl Iterator<Item = &RolloutId> {
-        self.entries.iter().map(|entry| &*entry.rollout)
+        self.entries.iter().map(|entry| &entry.common.rollout)
     }
 
     /// Walks the records.
@@ -154,15 +167,33 @@ impl Attempts {
         self.iter_mut().map(|(_, record)| record)
     }
 
-    /// Shares the rollouts' names with everybody who has them from `shared`.
-    pub(crate) fn share(&mut self, shared: &mut Names) {
-        self.entries.iter_mut().for_each(|entry| entry.rollout = shared.of(&entry.rollout));
+    /// Puts every record where it shares what is common, after it was read; `common` finds that.
+    pub(crate) fn share(&mut self, mut common: impl FnMut(&RolloutId, &AttemptRecord) -> Arc<Common>) {
+        for entry in &mut self.entries {
+            let record = entry.record();
+            entry.common = common(&entry.common.rollout, &record);
+            entry.kept = Kept::of(record, &entry.common);
+        }
+    }
+
+    /// Counts the records that are kept whole, for something in them is unusual.
+    pub fn unusual(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.kept, Kept::Unusual(_))).count()
     }
 
     fn place(&self, rollout: &RolloutId) -> Result<usize, usize> {
-        self.entries.binary_search_by(|entry| entry.rollout.as_ref().cmp(rollout))
+        self.entries.binary_search_by(|entry| entry.common.rollout.cmp(rollout))
     }
 }
+
+/// Whatever they share: the same records of the same rollouts.
+impl PartialEq for Attempts {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Attempts {}
 
 impl Serialize for Attempts {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -174,36 +205,19 @@ impl<'de> Deserialize<'de> for Attempts {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut attempts = Self::default();
         for (rollout, record) in Vec::<(RolloutId, AttemptRecord)>::deserialize(from)? {
-            attempts.insert(Arc::new(rollout), record);
+            attempts.insert(Arc::new(Common::unknown(rollout)), record);
         }
         Ok(attempts)
-    }
-}
-
-/// Names of rollouts that many devices share; two fleets are the same fleet whoever has met which name.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Names(Vec<Arc<RolloutId>>);
-
-impl PartialEq for Names {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Names {
-    /// Returns the one name that all share.
-    pub(crate) fn of(&mut self, rollout: &RolloutId) -> Arc<RolloutId> {
-        let place = self.0.binary_search_by(|known| known.as_ref().cmp(rollout)).unwrap_or_else(|place| {
-            self.0.insert(place, Arc::new(rollout.clone()));
-            place
-        });
-        self.0[place].clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn common(rollout: &str) -> Arc<Common> {
+        Arc::new(Common::unknown(name(rollout)))
+    }
 
     fn name(text: &str) -> RolloutId {
         text.parse().unwrap()
@@ -213,7 +227,7 @@ mod tests {
     fn records_are_found_replaced_and_forgotten_by_their_rollout() {
         let mut attempts = Attempts::default();
         for (place, rollout) in ["c", "a", "b", "a"].into_iter().enumerate() {
-            attempts.insert(Arc::new(name(rollout)), AttemptRecord::fresh(1, place, 0));
+            attempts.insert(common(rollout), AttemptRecord::fresh(1, place, 0));
         }
 
         attempts.remove(&name("c"));
@@ -229,8 +243,9 @@ mod tests {
     #[test]
     fn a_record_becomes_unusual_and_usual_again() {
         let mut attempts = Attempts::default();
-        attempts.insert(Arc::new(name("a")), AttemptRecord::fresh(1, 0, 7));
-        let is_usual = |attempts: &Attempts| matches!(attempts.entries[0].kept, Kept::Usual(_));
+        let shared = Common { attempt: 1, ..Common::unknown(name("a")) };
+        attempts.insert(Arc::new(shared), AttemptRecord::fresh(1, 0, 7));
+        let is_usual = |attempts: &Attempts| attempts.unusual() == 0;
         assert!(is_usual(&attempts));
 
         attempts.get_mut(&name("a")).unwrap().reason = Some("probe".to_owned());
@@ -240,15 +255,5 @@ mod tests {
         attempts.values_mut().for_each(|mut record| record.reason = None);
         assert!(is_usual(&attempts));
         assert_eq!(attempts.get(&name("a")).unwrap(), AttemptRecord::fresh(1, 0, 7));
-    }
-
-    #[test]
-    fn names_are_shared() {
-        let (mut names, mut one, mut other) = (Names::default(), Attempts::default(), Attempts::default());
-        for attempts in [&mut one, &mut other] {
-            attempts.insert(Arc::new(name("a")), AttemptRecord::fresh(1, 0, 0));
-            attempts.share(&mut names);
-        }
-        assert!(Arc::ptr_eq(&one.entries[0].rollout, &other.entries[0].rollout));
     }
 }

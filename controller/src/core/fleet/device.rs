@@ -101,7 +101,7 @@ pub struct AttemptRecord {
     pub phase: usize,
     /// When its start was recorded.
     pub started_at: Option<Millis>,
-    /// It was the how-many-th of its model to start.
+    /// It was the how-many-th of its model to start; 0 if a hard stop does not look so far.
     pub rank: u64,
     /// The series of the rollout in which it started.
     pub series: u32,

@@ -35,9 +35,7 @@ impl Fleet {
             };
             let Some(rollout) = self.rollouts.get_mut(rollout) else { continue };
             let active = matches!(rollout.status, Status::Running | Status::Paused);
-            let length =
-                u64::try_from(rollout.plan.policy.health_window.as_millis()).unwrap_or(u64::MAX).max(1);
-            let window = observed / length;
+            let window = observed / rollout.plan.policy.health_length();
             if !active || attempt.health.is_some_and(|counted| counted >= window) {
                 continue;
             }

@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod attempts;
+pub(crate) mod common;
 pub mod comparison;
 pub mod device;
 mod health;
@@ -20,7 +21,7 @@ use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, Rollou
 use tern_protocol::position::{Salt, Shuffle};
 use tern_protocol::state::Outcome;
 
-use self::attempts::Names;
+use self::common::{Common, Commons};
 use self::comparison::Comparison;
 use self::device::Device;
 use self::product::Product;
@@ -60,9 +61,9 @@ pub struct Fleet {
     pub reception: Reception,
     /// Reports counted, for the statistics.
     pub reports: u64,
-    /// Names that the devices' attempts share.
+    /// What the devices' attempts share.
     #[serde(skip)]
-    pub(crate) names: Names,
+    pub(crate) commons: Commons,
     /// Orders of the cohorts, worked out once per rollout.
     #[serde(skip)]
     pub(crate) shuffles: Shuffles,
@@ -100,16 +101,34 @@ impl Fleet {
             access: Access::default(),
             reception: Reception::default(),
             reports: 0,
-            names: Names::default(),
+            commons: Commons::default(),
             shuffles: Shuffles::default(),
         }
     }
 
-    /// Has all devices share the names of rollouts: after they were read from somewhere.
-    pub(crate) fn share_names(&mut self) {
-        for device in self.devices.values_mut() {
-            device.attempts.share(&mut self.names);
+    /// Has devices share what their attempts have in common: after they were read from somewhere, when the rollouts and
+    /// the clock of reception were already.
+    pub(crate) fn share<'a>(&mut self, devices: impl Iterator<Item = &'a mut Device>) {
+        for device in devices {
+            device.attempts.share(|id, record| {
+                let common = match self.rollouts.get(id) {
+                    Some(rollout) => {
+                        let at = record.changed_at;
+                        let now = Common::at(rollout, (record.attempt, record.phase), at, &self.reception);
+                        Common::of(record, now)
+                    }
+                    None => Common::unknown(id.clone()),
+                };
+                self.commons.share(common)
+            });
         }
+    }
+
+    /// The same for all devices.
+    pub(crate) fn share_all(&mut self) {
+        let mut devices = std::mem::take(&mut self.devices);
+        self.share(devices.values_mut());
+        self.devices = devices;
     }
 
     /// Counts the devices that a rollout covers.

@@ -6,6 +6,7 @@ use tern_protocol::message::{Attempt, ReportKind};
 use tern_protocol::state::{Outcome, StateName};
 
 use super::Fleet;
+use super::common::Common;
 use super::device::{AttemptRecord, Standing};
 use super::tale;
 use crate::core::fact::Millis;
@@ -110,8 +111,9 @@ impl Fleet {
                 return device.anomaly(at, what);
             };
             let fresh = AttemptRecord::fresh(attempt.attempt, phase, at);
+            let common = Common::at(rollout, (attempt.attempt, phase), at, &self.reception);
             // It may have been held back, and is offered the release like all others now.
-            if device.attempts.insert(self.names.of(&attempt.rollout), fresh).is_some() {
+            if device.attempts.insert(self.commons.share(common), fresh).is_some() {
                 rollout.leave_control(&device.registry.model);
             }
             first = true;
@@ -273,7 +275,8 @@ impl Fleet {
             beside: Some(beside),
             ..AttemptRecord::fresh(attempt.attempt, rollout.phase(), at)
         };
-        device.attempts.insert(self.names.of(&attempt.rollout), record);
+        let common = Common::at(rollout, (record.attempt, record.phase), at, &self.reception);
+        device.attempts.insert(self.commons.share(common), record);
         rollout.control.entry(device.registry.model.clone()).or_default().held += 1;
     }
 }

@@ -81,8 +81,7 @@ impl Control {
 
     /// A device said how it fared in its window.
     pub fn fared(&mut self, side: Side, crashed: bool, drain: Option<u64>, at: Millis, policy: &Policy) {
-        let window = u64::try_from(policy.health_window.as_millis()).unwrap_or(u64::MAX);
-        let tick = at / window.max(1);
+        let tick = at / policy.health_length();
         let ratio = 1.0 + policy.max_regression;
         self.crash.add(tick, side, crashed, ratio);
         if let Some(drain) = drain

@@ -150,6 +150,11 @@ impl Default for PhaseRule {
 }
 
 impl Policy {
+    /// Returns the length of a window of health in milliseconds; at least 1.
+    pub(in crate::core) fn health_length(&self) -> u64 {
+        u64::try_from(self.health_window.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
     /// Checks every figure; a gate of a [`PhaseRule`] is checked by [`PhaseRule::check`].
     pub fn check(&self) -> Result<(), PolicyError> {
         let w = &self.weights;

@@ -315,13 +315,14 @@ impl Rollout {
         }
     }
 
-    /// Counts a device's start in the phase that included it; returns that it is the how-many-th of its model.
+    /// Counts a device's start in the phase that included it; returns that it is the how-many-th of its model, or 0 if the
+    /// hard stop does not look so far.
     pub fn count_start(&mut self, model: &ModelId, phase: usize) -> u64 {
         let series = self.series;
         self.count(model, phase, series, |counts| counts.started += 1);
         let rank = self.first.entry(model.clone()).or_default();
         *rank += 1;
-        *rank
+        if self.plan.policy.hard_stop.is_some_and(|stop| *rank <= stop.first) { *rank } else { 0 }
     }
 
     /// Counts a device's outcome. It was the `rank`-th of its model to start, in `series`.
@@ -332,9 +333,8 @@ impl Rollout {
         (series, rank): (u32, u64),
         outcome: Outcome,
     ) {
-        let looked_at = self.plan.policy.hard_stop.map_or(0, |stop| stop.first);
         let bad = matches!(outcome, Outcome::Failed | Outcome::RolledBack);
-        if bad && series == self.series && rank <= looked_at {
+        if bad && series == self.series && rank > 0 {
             *self.first_bad.entry(model.clone()).or_default() += 1;
         }
         self.count(model, phase, series, |counts| *counts.ended(outcome) += 1);
@@ -349,9 +349,8 @@ impl Rollout {
         (series, rank): (u32, u64),
         outcome: Outcome,
     ) {
-        let looked_at = self.plan.policy.hard_stop.map_or(0, |stop| stop.first);
         let bad = matches!(outcome, Outcome::Failed | Outcome::RolledBack);
-        if bad && series == self.series && rank <= looked_at {
+        if bad && series == self.series && rank > 0 {
             let first = self.first_bad.entry(model.clone()).or_default();
             *first = first.saturating_sub(1);
         }

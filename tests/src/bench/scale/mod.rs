@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::Serialize;
 use tern_controller::core::fact::{EntryRef, Fact, Millis};
 use tern_controller::core::fleet::Fleet;
+use tern_controller::core::fleet::attempts::Attempts;
 use tern_controller::ledger::Ledger;
 use tern_protocol::id::DeviceId;
 
@@ -34,17 +35,20 @@ pub struct Scale {
     pub bytes: Vec<(&'static str, f64)>,
     /// Bytes that the whole process has for each device in the end, whatever they are for.
     pub resident: f64,
-    /// Checkpoint, restart, replay.
-    pub restart: Restart,
+    /// Records of the rollout that are kept whole, for something in them is unusual.
+    pub whole: u64,
+    /// Checkpoint, restart, replay; of a fleet that has a ledger.
+    pub restart: Option<Restart>,
 }
 
-/// Builds the fleet in a folder of its own, and starts it again.
-pub fn scale(devices: u32) -> Scale {
+/// Builds the fleet in a folder of its own, and starts it again. Without a `ledger` it is only built: ten million devices
+/// have nine hundred bytes of memory each, and three thousand of ledger.
+pub fn scale(devices: u32, ledger: bool) -> Scale {
     let folder = tempfile::TempDir::new().expect("a temporary folder can be made");
     let (services, keys) = keys::key_cache();
     let (kept, index) = index(devices);
     let empty = resident();
-    let mut world = World::found(folder.path());
+    let mut world = World::found(ledger.then_some(folder.path()));
     let before = resident();
     world.take(&Part::KNOWN, devices);
     let known = resident();
@@ -55,33 +59,45 @@ pub fn scale(devices: u32) -> Scale {
     assert_eq!(world.fleet.rollouts[&rollout()].total().good, u64::from(devices).div_ceil(2));
     let orderly = world.fleet.devices.values().all(|device| device.anomalies.is_empty());
     assert!(orderly, "the devices do what devices do");
-    let World { fleet, mut ledger, .. } = world;
-    ledger.sync().expect("the ledger syncs");
-    drop(ledger);
+    let World { fleet, ledger, .. } = world;
+    let whole = fleet.devices.values().map(|device| device.attempts.unusual() as u64).sum();
     let resident = (told - empty) as f64 / f64::from(devices);
-    let (restart, deadlines) = restart(folder.path(), fleet);
+    let restarted = ledger.map(|mut ledger| {
+        ledger.sync().expect("the ledger syncs");
+        drop(ledger);
+        restart(folder.path(), fleet)
+    });
     let each = |bytes: u64| bytes as f64 / f64::from(devices);
-    let bytes = vec![
+    let [record, entry, map] = Attempts::SIZES.map(|size| size as f64);
+    let mut bytes = vec![
         ("id index", index),
-        ("device record", each(known - before) - index),
-        ("attempt record of one rollout", each(told - known)),
-        ("open deadlines, of a device on trial", deadlines),
+        ("device record, its map of attempts included", each(known - before) - index),
+        ("attempt record of one rollout", record),
+        ("the same with what leads to the rollout", entry),
+        ("the same as the map of one rollout, in the device record", map),
+        ("what the process grew by in the rollout", each(told - known)),
         ("key cache", keys),
     ];
+    if let Some((_, deadlines)) = restarted {
+        bytes.push(("open deadlines, of a device on trial", deadlines));
+    }
+    let restart = restarted.map(|(restart, _)| restart);
     let per_core_second = reports as f64 / cpu;
-    Scale { devices, reports, per_core_second, bytes, resident, restart }
+    Scale { devices, reports, per_core_second, bytes, resident, whole, restart }
 }
 
 /// What grows while facts are taken in.
 struct World {
     fleet: Fleet,
-    ledger: Ledger,
+    /// None: nothing is written.
+    ledger: Option<Ledger>,
     at: Millis,
 }
 
 impl World {
-    fn found(folder: &Path) -> Self {
-        let (ledger, _) = Ledger::open(&folder.join("ledger")).expect("a new ledger opens");
+    fn found(folder: Option<&Path>) -> Self {
+        let open = |folder: &Path| Ledger::open(&folder.join("ledger")).expect("a new ledger opens").0;
+        let ledger = folder.map(open);
         let fleet = Fleet::new("lab".parse().expect("a valid name"));
         let mut world = Self { fleet, ledger, at: EPOCH };
         for entry in founding() {
@@ -121,12 +137,13 @@ impl World {
     }
 
     fn write(&mut self, facts: &[Fact]) {
+        let Some(ledger) = &mut self.ledger else { return };
         let entry = |fact| {
             serde_json::to_vec(&EntryRef { at: self.at, actor: None, fact }).expect("a fact serialises")
         };
         let frames: Vec<Vec<u8>> = facts.iter().map(entry).collect();
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        self.ledger.append(&frames).expect("the ledger takes its frames");
+        ledger.append(&frames).expect("the ledger takes its frames");
     }
 }
 

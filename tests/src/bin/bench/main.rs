@@ -2,7 +2,8 @@
 //! `--reports` prints the first table only, `--agent` the last line only, `--cores [--write]` the tables of the cores only;
 //! `--quick` is for trying the command out.
 //! `--kill [--broker embedded|mosquitto] [--agents N] [--runs N] [--operator-runs N] [--write]` does the table of kills,
-//! `--scale [--devices N] [--write]` builds a fleet of a million devices (or N) in one process and starts it again,
+//! `--scale [--devices N] [--in-memory] [--write]` builds a fleet of a million devices (or N) in one process and, unless
+//! it has no ledger, starts it again,
 //! and `--agent-size [--write]` does the table of the agent's executable instead.
 
 mod cores;
@@ -24,6 +25,10 @@ const CORES: [&str; 2] =
     ["<!-- printed by bench --cores: begin -->", "<!-- printed by bench --cores: end -->"];
 const SCALE: [&str; 2] =
     ["<!-- printed by bench --scale: begin -->", "<!-- printed by bench --scale: end -->"];
+const LARGE: [&str; 2] = [
+    "<!-- printed by bench --scale --in-memory: begin -->",
+    "<!-- printed by bench --scale --in-memory: end -->",
+];
 const SIZES: [&str; 2] =
     ["<!-- printed by bench --agent-size: begin -->", "<!-- printed by bench --agent-size: end -->"];
 
@@ -58,8 +63,9 @@ fn main() {
     if asks("--scale") {
         let devices = arguments.iter().skip_while(|a| *a != "--devices").nth(1);
         let devices = devices.map_or(1_000_000, |n| n.parse().expect("--devices takes a number"));
-        let text = machine_line() + &scale::scale_table(&scale(devices));
-        return show(&text, asks("--write").then_some(SCALE));
+        let in_memory = asks("--in-memory");
+        let text = machine_line() + &scale::scale_table(&scale(devices, !in_memory));
+        return show(&text, asks("--write").then_some(if in_memory { LARGE } else { SCALE }));
     }
     if asks("--agent") {
         return print(&agent_line(agent().as_ref()));

@@ -8,7 +8,7 @@ use tern_tests::bench::{Scale, Timed};
 const HOT: f64 = 16.0;
 
 pub(super) fn scale_table(found: &Scale) -> String {
-    let Scale { devices, reports, per_core_second, bytes, resident, restart, .. } = found;
+    let Scale { devices, reports, per_core_second, bytes, resident, whole, restart } = found;
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
     line(format!(
@@ -20,10 +20,12 @@ pub(super) fn scale_table(found: &Scale) -> String {
         "| reports counted in a second of one core, of {reports} | {per_core_second:.0} | 500000 |"
     ));
     for (what, bytes) in bytes {
-        let target = if what.starts_with("attempt") { format!("{HOT:.0}") } else { String::new() };
+        let target = if what.starts_with("attempt record") { format!("{HOT:.0}") } else { String::new() };
         line(format!("| bytes a device: {what} | {bytes:.0} | {target} |"));
     }
     line(format!("| bytes a device: the process with its fleet | {resident:.0} | |"));
+    line(format!("| records kept whole: the first ten of the model, and the unusual | {whole} | |"));
+    let Some(restart) = restart else { return out };
     let (frames, length) = restart.ledger;
     line(format!("| ledger: {frames} frames, MB | {:.0} | |", length as f64 / 1e6));
     line(format!("| checkpoint, MB on the disk | {:.0} | |", restart.store as f64 / 1e6));
