@@ -10,6 +10,8 @@
 //! | [`baseline`] | how the last good release fared |
 //! | [`phase`] | from the wish of a phase to one cut per hardware model |
 //! | [`record`] | one rollout as the ledger tells it |
+//! | `growth` | how that record grows: phases, waves, series |
+//! | `tally` | what its devices did, counted into it |
 //! | [`judgement`] | what it adds up to, by stratum |
 //! | [`counts`] | what a rollout has seen of its devices |
 //! | [`evidence`] | test martingales over counters |
@@ -24,6 +26,7 @@ pub mod counts;
 pub mod evidence;
 mod explain;
 pub mod gate;
+mod growth;
 pub mod hold_back;
 pub mod judgement;
 pub mod phase;
@@ -31,6 +34,7 @@ pub mod plan;
 pub mod policy;
 pub mod record;
 pub mod silence;
+mod tally;
 pub mod times;
 pub mod verdict;
 pub mod wave;

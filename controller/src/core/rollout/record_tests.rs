@@ -1,6 +1,10 @@
 //! What one rollout adds up to.
 
+use tern_protocol::state::Outcome;
+
 use super::*;
+use crate::core::fact::Fact;
+use crate::core::rollout::silence::Deadline;
 use crate::core::rollout::verdict::{KillReason, Verdict};
 
 fn rollout() -> Rollout {
