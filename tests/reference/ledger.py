@@ -93,13 +93,14 @@ class Ledger:
         elif kind == "phase-opened":
             phases = self.rollouts[fact["rollout"]].phases
             if fact["phase"] == len(phases):
-                phases.append({**fact, "opened": self.clock.observed, "reach": fact.get("included") or fact["devices"]})
+                phases.append({**fact, "opened": self.clock.observed, "reach": fact.get("included", fact["devices"])})
         elif kind == "wave-opened":
             phase = self.rollouts[fact["rollout"]].phases[-1]
             phase["reach"] += fact["devices"]
             phase.update(cuts=fact["cuts"], held_from=fact.get("held_from"), opened=self.clock.observed)
+            phase["listed"] = [*phase.get("listed", []), *fact.get("listed", [])]
         elif kind == "hold-back-ended":
-            self.rollouts[fact["rollout"]].phases[-1]["held_from"] = None
+            self.rollouts[fact["rollout"]].phases[-1]["held_from"] = fact.get("held_from")
         elif kind == "resumed":
             rollout = self.rollouts[fact["rollout"]]
             rollout.series += 1
@@ -214,7 +215,7 @@ class Ledger:
             # What a control showed is not counted here.
             return
         c = self.counts(rollout, phase=phase)
-        if form == "wave":
+        if form in ("wave", "room"):
             # Those that a wave counts are of the whole phase, and the time is that since the wave before.
             if (int(fields["bad"]), int(fields["n"])) != (c["held"], c["n"]):
                 yield f"{c['held']} are bad of {c['n']}"

@@ -341,6 +341,9 @@ pub struct RolloutView {
     pub covered: u64,
     /// Counters over all phases.
     pub total: Counts,
+    /// Devices that are on trial, or are offered the release and have not begun, where the plan caps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_trial: Option<u64>,
     /// Devices that are held back and compared with the others.
     #[serde(default)]
     pub held_back: u64,

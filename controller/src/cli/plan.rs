@@ -65,6 +65,12 @@ pub(super) struct Flags {
     /// Let at least this much time pass between two waves of a phase, such as 30m [default: 2h]
     #[arg(long, value_name = "TIME", value_parser = words::wait, conflicts_with = "at_once")]
     wave_pause: Option<u64>,
+    /// Have at most this many devices on trial at once; who is offered the release counts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    concurrency: Option<u64>,
+    /// Offer the release to at most this many devices an hour
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
     /// Hold back this share of the devices as control, in percent, or `none` [default: 2]
     #[arg(long, value_name = "PERCENT", value_parser = words::hold_back)]
     hold_back: Option<HoldBack>,
@@ -118,6 +124,8 @@ impl Flags {
         replace(&mut plan.carriers, self.carrier);
         plan.waves.on &= !self.at_once;
         plan.waves.pause = self.wave_pause.map(Duration::from_secs).or(plan.waves.pause);
+        plan.concurrency = self.concurrency.or(plan.concurrency);
+        plan.rate = self.rate.or(plan.rate);
         plan.hold_back = self.hold_back.unwrap_or(plan.hold_back);
         plan.spread = self.spread.unwrap_or(plan.spread);
         plan.check().map_err(|e| Failure::usage(chain(&e), "correct the plan"))?;
@@ -258,6 +266,9 @@ mod tests {
         let soak = |words: &[&str]| request(words).unwrap().plan.phases[0].rule.soak.as_secs();
         assert_eq!(["5s", "30m", "12h", "30", "0"].map(|t| soak(&["--soak", t])), [5, 1800, 43_200, 30, 0]);
         assert_eq!(request(&["--spread", "10m"]).unwrap().plan.spread, 600);
+        let capped = request(&["--concurrency", "20", "--rate", "500"]).unwrap().plan;
+        assert_eq!((capped.concurrency, capped.rate), (Some(20), Some(500)));
+        assert!(request(&["--concurrency", "0"]).is_err());
         let said = request(&["--soak", "5 minutes"]).unwrap_err().error;
         assert!(said.contains("s, m, h or d"), "{said}");
     }

@@ -87,6 +87,12 @@ impl fmt::Display for AdvanceReason {
                     span(*soaked)
                 )
             }
+            Self::Room { wave, of, owed, bad, started } => {
+                write!(
+                    f,
+                    "wave {wave} of {of} goes on, {owed} of its devices to come, {bad} bad of {started} started"
+                )
+            }
             Self::Proven { proof, soaked } => {
                 let confidence = percent(1.0 - proof.beta);
                 let below = percent(proof.bound);

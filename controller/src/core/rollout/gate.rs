@@ -75,6 +75,8 @@ pub struct Wave {
     pub open: Duration,
     /// The least time that it is.
     pub pause: Duration,
+    /// Devices of it for whom there was no room yet; until they are included no other wave opens.
+    pub owed: u64,
     /// The next one may open.
     pub is_over: bool,
 }
@@ -143,7 +145,10 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     let n = observed.fresh.judged();
     if let Some(wave) = observed.wave {
         let (bad, devices) = (observed.fresh.confirmed_bad(), observed.devices);
-        return if wave.is_over {
+        return if wave.owed > 0 {
+            let Wave { number, of, owed, .. } = wave;
+            Verdict::Advance(AdvanceReason::Room { wave: number, of, owed, bad, started: n })
+        } else if wave.is_over {
             Verdict::Advance(AdvanceReason::Wave {
                 wave: wave.number + 1,
                 of: wave.of,

@@ -18,6 +18,7 @@ impl Rollout {
                 devices,
                 goal,
                 included,
+                owed,
                 held_from,
                 listed,
                 key,
@@ -32,35 +33,57 @@ impl Rollout {
                 let before = self.phases.iter().map(|phase| phase.included).sum();
                 let whole = PhaseRecord::new(cuts.clone(), *devices, at, observed);
                 let included = included.unwrap_or(*devices);
+                self.note_opening(observed, included);
                 self.listed.extend(listed.iter().cloned());
                 self.promoted = key.clone().or(self.promoted.take());
                 let listed = listed.iter().cloned().collect();
-                self.phases.push(PhaseRecord { goal: goal.clone(), included, before, listed, ..whole });
+                self.phases.push(PhaseRecord {
+                    goal: goal.clone(),
+                    included,
+                    owed: *owed,
+                    before,
+                    listed,
+                    ..whole
+                });
             }
-            Fact::WaveOpened { wave, cuts, devices, held_from, because, .. } => {
-                let Some(phase) = self.phases.last_mut().filter(|phase| phase.waves + 1 == *wave) else {
-                    return;
+            Fact::WaveOpened { wave, cuts, devices, step, owed, listed, held_from, because, .. } => {
+                let next = |phase: &&mut PhaseRecord| match step {
+                    0 => phase.waves + 1 == *wave,
+                    step => (phase.waves, phase.steps + 1) == (*wave, *step),
                 };
+                let Some(phase) = self.phases.last_mut().filter(next) else { return };
                 self.because.clone_from(because);
                 self.held_from = *held_from;
                 phase.cuts.clone_from(cuts);
                 phase.included += devices;
-                phase.waves = *wave;
+                (phase.waves, phase.steps, phase.owed) = (*wave, *step, *owed);
+                phase.listed.extend(listed.iter().cloned());
+                self.listed.extend(listed.iter().cloned());
                 (phase.opened_at, phase.observed) = (at, observed);
+                self.note_opening(observed, *devices);
             }
-            Fact::HoldBackEnded { devices, because, .. } => {
+            Fact::HoldBackEnded { devices, held_from, because, .. } => {
                 self.because.clone_from(because);
-                self.held_from = None;
-                let models: BTreeSet<ModelId> =
-                    self.phases.iter().flat_map(|p| p.judged.keys().cloned()).collect();
-                self.compared =
-                    models.into_iter().map(|model| (model.clone(), self.judged_of(&model))).collect();
+                self.held_from = *held_from;
+                if !std::mem::replace(&mut self.let_go, true) {
+                    let models: BTreeSet<ModelId> =
+                        self.phases.iter().flat_map(|p| p.judged.keys().cloned()).collect();
+                    self.compared =
+                        models.into_iter().map(|model| (model.clone(), self.judged_of(&model))).collect();
+                }
+                self.note_opening(observed, *devices);
                 if let Some(phase) = self.phases.last_mut() {
                     phase.devices += devices;
                     phase.included += devices;
                 }
             }
             _ => {}
+        }
+    }
+
+    fn note_opening(&mut self, observed: Millis, devices: u64) {
+        if self.is_capped() {
+            self.openings.add(observed, devices);
         }
     }
 

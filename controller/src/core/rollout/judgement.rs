@@ -133,7 +133,7 @@ impl Rollout {
                 .unwrap_or(0),
             fresh: sum(&|model| record.judged.get(model).copied().unwrap_or_default()),
             // Once it is let go nobody is beside the others.
-            controls: if self.held_from.is_some() {
+            controls: if self.held_from.is_some() && !self.let_go {
                 controls.iter().map(|control| control.held).sum()
             } else {
                 0
@@ -180,7 +180,8 @@ impl Rollout {
             started,
             open,
             pause: waves.pause(policy),
-            is_over: waves.is_due(policy, open, started, record.included),
+            owed: record.owed,
+            is_over: record.owed > 0 || waves.is_due(policy, open, started, record.included),
         })
     }
 }

@@ -17,6 +17,7 @@
 //! | [`evidence`] | test martingales over counters |
 //! | [`gate`] | from counters to a verdict |
 //! | [`policy`] | what the operator allows |
+//! | [`room`] | how many more devices may be on trial |
 //! | [`silence`] | when a device that started counts as silent |
 //! | [`verdict`] | a decision with the numbers that led to it |
 
@@ -33,6 +34,7 @@ pub mod phase;
 pub mod plan;
 pub mod policy;
 pub mod record;
+pub mod room;
 pub mod silence;
 mod tally;
 pub mod times;

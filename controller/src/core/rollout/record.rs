@@ -13,6 +13,7 @@ use super::control::Control;
 use super::counts::Counts;
 use super::phase;
 use super::plan::{Approval, Plan};
+use super::room::Openings;
 use crate::core::access::TokenName;
 use crate::core::fact::Millis;
 
@@ -52,6 +53,12 @@ pub struct PhaseRecord {
     /// Waves that are open.
     #[serde(default)]
     pub waves: u64,
+    /// Devices of the last wave for whom there was no room yet.
+    #[serde(default)]
+    pub owed: u64,
+    /// Parts in which that wave has opened since it began.
+    #[serde(default)]
+    pub steps: u64,
     /// When its last wave opened, or when the rollout was last resumed in it.
     pub opened_at: Millis,
     /// The same on the clock of reception: its soak runs on that.
@@ -102,6 +109,12 @@ pub struct Rollout {
     /// Positions from here on are held back as control.
     #[serde(default)]
     pub held_from: Option<Position>,
+    /// The control speaks no more: who is still held back only waits for room.
+    #[serde(default)]
+    pub let_go: bool,
+    /// When devices were included lately, where that is capped.
+    #[serde(default, skip_serializing_if = "Openings::is_empty")]
+    pub openings: Openings,
     /// Positions from here on are in no phase before the last.
     #[serde(default)]
     pub reserve: Option<Position>,
@@ -154,6 +167,8 @@ impl PhaseRecord {
             listed: BTreeSet::new(),
             before: 0,
             waves: 1,
+            owed: 0,
+            steps: 0,
             opened_at: at,
             observed,
             counts: BTreeMap::new(),
@@ -169,7 +184,7 @@ impl PhaseRecord {
 
     /// Tells whether all its waves are open.
     pub fn is_open(&self) -> bool {
-        self.goal.is_empty() || self.goal == self.cuts
+        self.owed == 0 && (self.goal.is_empty() || self.goal == self.cuts)
     }
 }
 
@@ -199,6 +214,8 @@ impl Rollout {
             first: BTreeMap::new(),
             first_bad: BTreeMap::new(),
             held_from: None,
+            let_go: false,
+            openings: Openings::default(),
             reserve: None,
             control: BTreeMap::new(),
             compared: BTreeMap::new(),

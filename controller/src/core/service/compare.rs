@@ -258,7 +258,18 @@ impl Service {
             let present = rollout.phases.last().filter(|phase| !phase.is_open() && within(&phase.goal));
             let rollout = rollout.id.clone();
             if let Some(wave) = present.map(|phase| phase.waves + 1) {
-                self.record(Fact::WaveOpened { rollout, wave, cuts, devices, held_from, because });
+                let (step, owed, listed) = (0, 0, Vec::new());
+                self.record(Fact::WaveOpened {
+                    rollout,
+                    wave,
+                    cuts,
+                    devices,
+                    step,
+                    owed,
+                    listed,
+                    held_from,
+                    because,
+                });
             } else if next < phases {
                 let (goal, included) = (BTreeMap::new(), None);
                 self.record(Fact::PhaseOpened {
@@ -268,6 +279,7 @@ impl Service {
                     devices,
                     goal,
                     included,
+                    owed: 0,
                     held_from,
                     listed: Vec::new(),
                     key: None,

@@ -35,6 +35,7 @@ mod start;
 mod steer;
 mod time;
 mod tokens;
+mod trial;
 mod verdicts;
 mod widen;
 
@@ -236,6 +237,8 @@ pub struct Service {
     set_back: bool,
     /// Killed rollouts whose devices cannot be taken back; said once.
     no_revert: BTreeSet<RolloutId>,
+    /// What the last look at every device of a capped rollout gave.
+    looked: BTreeMap<RolloutId, trial::Looked>,
     /// Silence deadlines that are open.
     deadlines: deadlines::Deadlines,
     /// Who is connected, by hearsay.
@@ -294,6 +297,7 @@ impl Service {
             publish_all: false,
             set_back: false,
             no_revert: BTreeSet::new(),
+            looked: BTreeMap::new(),
             deadlines: deadlines::Deadlines::default(),
             presences: presence::Presences::new(),
         };

@@ -19,6 +19,8 @@ use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
 const NOW: u64 = 1_795_000_000_000;
 const DAY: u64 = 24 * 3600 * 1000;
 
+#[path = "tests_cap.rs"]
+mod cap;
 #[path = "tests_steer.rs"]
 mod steer;
 
