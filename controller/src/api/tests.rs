@@ -52,7 +52,14 @@ fn an_operator_publishes_previews_starts_pauses_resumes_and_kills() {
     assert_eq!(world.rollout("cam-1-1").status, Status::Running);
     let (status, _) = refused(world.command("cam-1-1", "promote", json!({"from_phase": 2})));
     assert_eq!(status, 409);
-    world.command("cam-1-1", "promote", json!({"from_phase": 1})).unwrap();
+    let long = json!({"from_phase": 1, "key": "k".repeat(65)});
+    let (status, cut) = refused(world.command("cam-1-1", "promote", long));
+    assert!(
+        status == 422 && cut.error.contains("at most 64 characters, this one has 65"),
+        "{status} {cut:?}"
+    );
+    assert!(cut.hint.contains("UUID") && !world.rollout("cam-1-1").phases[1].open, "{cut:?}");
+    world.command("cam-1-1", "promote", json!({"from_phase": 1, "key": "é".repeat(64)})).unwrap();
     assert_eq!(world.rollout("cam-1-1").phases[1].devices, 66);
     world.command("cam-1-1", "kill", json!({"reason": "modems lose their SIM"})).unwrap();
 
