@@ -52,6 +52,8 @@ pub struct Observed {
     pub devices: u64,
     /// Those of them that had started before the series began, and are judged no more.
     pub spent: u64,
+    /// Nobody is left to open the rollout for but its control, which is let go after this long though nobody begins.
+    pub control_waits: Option<Duration>,
     /// Time since the phase opened, not counting time in which nothing was received.
     pub soaked: Duration,
     /// An operator took it upon themselves to widen a phase that is too small to prove anything.
@@ -163,6 +165,12 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     }
     // After a resumption nobody may be left to start: then only time, or a person, can open the next phase.
     let spent = observed.devices > 0 && observed.spent >= observed.devices;
+    let passed = Verdict::Advance(AdvanceReason::Soaked { started: n, soaked });
+    // The control must not be held back for ever by devices that are away.
+    if let Some(patience) = observed.control_waits.filter(|_| n == 0 && phase.gate.is_none()) {
+        let soak = phase.soak.max(if observed.spent > 0 { Duration::ZERO } else { patience });
+        return if soaked < soak { Verdict::Hold(HoldReason::Soaking { soaked, soak }) } else { passed };
+    }
     if n == 0 && !(spent && phase.gate.is_none()) {
         let devices = observed.devices;
         return Verdict::Hold(if spent { HoldReason::Spent { devices } } else { HoldReason::NothingStarted });
@@ -170,7 +178,7 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     let still_soaking =
         (soaked < phase.soak).then_some(Verdict::Hold(HoldReason::Soaking { soaked, soak: phase.soak }));
     let Some(p_max) = phase.gate else {
-        return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Soaked { started: n, soaked }));
+        return still_soaking.unwrap_or(passed);
     };
 
     let (bad, pending) = (observed.fresh.confirmed_bad(), observed.fresh.pending());

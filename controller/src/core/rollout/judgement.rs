@@ -55,6 +55,7 @@ impl Rollout {
             devices: record.devices,
             soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
             acknowledged: record.acknowledged,
+            control_waits: self.only_control_waits().then(|| self.plan.waves.patience(&self.plan.policy)),
             outage: self.outage,
             ..Observed::default()
         };
@@ -163,6 +164,12 @@ impl Rollout {
             }
         }
         strata
+    }
+
+    /// Tells whether every phase is open and its control alone is to be let go.
+    fn only_control_waits(&self) -> bool {
+        let whole = self.phases.last().is_some_and(PhaseRecord::is_open);
+        whole && self.phases.len() >= self.plan.phases.len() && self.held_from.is_some()
     }
 
     /// Returns the wave that stands, while there are more to come.

@@ -89,6 +89,32 @@ fn silence_after_the_control_was_let_go_is_judged_by_itself_and_not_what_it_had_
 }
 
 #[test]
+fn a_control_is_let_go_in_time_though_everybody_else_of_the_last_phase_is_away() {
+    const HOUR: Millis = 3_600_000;
+    let model: ModelId = "m".parse().unwrap();
+    let mut rollout = rollout();
+    rollout.plan.phases = vec![rollout.plan.phases.pop().unwrap()];
+    rollout.held_from = Some(Position(9));
+    let lets_go =
+        |rollout: &Rollout, hours: u64| matches!(rollout.judge(1000, hours * HOUR), Verdict::Advance(_));
+    assert!(!lets_go(&rollout, 23) && lets_go(&rollout, 24), "nobody ever began");
+    rollout.plan.phases[0].rule.gate = Some(0.05);
+    assert!(!lets_go(&rollout, 1000), "who asked for proof does not get time for it");
+    rollout.plan.phases[0].rule.gate = None;
+
+    rollout.plan.phases[0].rule.soak = std::time::Duration::from_secs(2 * 3600);
+    for rank in 1..=60 {
+        rollout.count_start(&model, 0);
+        rollout.count_outcome(&model, 0, (0, rank), Outcome::Success);
+    }
+    rollout.resume(5 * HOUR, 5 * HOUR);
+
+    assert!(!lets_go(&rollout, 6) && lets_go(&rollout, 7), "forty are away, and sixty are judged no more");
+    rollout.held_from = None;
+    assert!(!lets_go(&rollout, 1000), "nothing is left to do");
+}
+
+#[test]
 fn a_resumed_rollout_is_not_judged_by_what_was_before_and_forgets_nothing() {
     let model: ModelId = "m".parse().unwrap();
     let mut rollout = rollout();
