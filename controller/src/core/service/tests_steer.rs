@@ -144,6 +144,24 @@ fn whoever_cannot_wait_for_the_hour_starts_it_by_hand_and_goes_on_after_its_end(
 }
 
 #[test]
+fn a_phase_of_nobody_before_one_that_needs_approval_waits_for_that_alone() {
+    let (mut scene, mut plan) = scene();
+    plan.approval = Approval::Phases;
+    // Two of ten are 20 % already.
+    plan.phases.insert(1, Phase::new(Reach::Percent(10.0), Default::default()));
+    start(&mut scene, "ann", &plan).unwrap();
+    approve(&mut scene, "ben", 1).unwrap();
+    approve(&mut scene, "ben", 2).unwrap();
+    promote(&mut scene, 1, "k1").unwrap();
+    assert_eq!((rollout(&scene, "r2").phases.len(), rollout(&scene, "r2").phases[1].devices), (2, 0));
+
+    approve(&mut scene, "ben", 3).unwrap();
+
+    assert_eq!(rollout(&scene, "r2").phases.len(), 3);
+    assert!(rollout(&scene, "r2").because.contains("includes nobody"), "{}", rollout(&scene, "r2").because);
+}
+
+#[test]
 fn devices_by_name_and_by_tag_come_first_and_are_in_the_signed_entry() {
     let (mut scene, mut plan) = scene();
     let devices = vec!["cam-3".parse().unwrap(), "cam-4".parse().unwrap()];

@@ -50,6 +50,9 @@ impl Service {
                 self.record(Fact::Paused { rollout: rollout.id.clone(), because });
             } else if rollout.phases.is_empty() && self.waits(&rollout).is_none() {
                 self.advance(&rollout, None, "started by its plan".to_owned());
+            } else if stands_empty(&rollout) && self.waits(&rollout).is_none() {
+                // It was passed over up to what had to be waited for: no evidence will ever come from it.
+                self.advance(&rollout, None, "the phase before it includes nobody".to_owned());
             }
         }
     }
@@ -247,6 +250,12 @@ impl Service {
         let from = hold_back::from(places, held)?;
         Some(rollout.reserve.map_or(from, |reserve| from.max(reserve)))
     }
+}
+
+/// Tells whether a rollout stands in a phase that includes nobody, before another one.
+fn stands_empty(rollout: &Rollout) -> bool {
+    let empty = rollout.phases.last().is_some_and(|phase| phase.devices == 0);
+    empty && rollout.phases.len() < rollout.plan.phases.len()
 }
 
 /// Returns the places before a position.
