@@ -144,6 +144,34 @@ fn whoever_cannot_wait_for_the_hour_starts_it_by_hand_and_goes_on_after_its_end(
 }
 
 #[test]
+fn a_restored_service_learns_from_a_signed_file_who_is_named_and_that_the_control_was_let_go() {
+    let (mut scene, mut plan) = scene();
+    let list = vec!["cam-3".parse().unwrap(), "cam-4".parse().unwrap()];
+    plan.phases.insert(1, Phase { list, ..Phase::new(Reach::Devices(0), Default::default()) });
+    plan.hold_back = HoldBack { devices: Some(3), ..HoldBack::default() };
+    start(&mut scene, "ann", &plan).unwrap();
+    let mut copies = Vec::new();
+    for (phase, key) in [(1, "k1"), (2, "k2"), (3, "k3")] {
+        copies.push(scene.service.fleet.clone());
+        promote(&mut scene, phase, key).unwrap();
+    }
+    let newest = rollout(&scene, "r2").clone();
+    assert_eq!((newest.listed.len(), newest.held_from), (2, None));
+
+    for (copy, at) in copies.into_iter().zip(["the first phase", "those by name", "the last phase"]) {
+        let products = scene.service.fleet.products.clone();
+        scene.service.fleet = Fleet { products, ..copy };
+        assert!(rollout(&scene, "r2").held_from.is_some(), "{at}");
+        let product = scene.product.clone();
+        scene.service.conclude(&product, &[tern_protocol::tuf::Role::Rollout]);
+
+        let learned = rollout(&scene, "r2");
+        assert_eq!((&learned.listed, learned.held_from), (&newest.listed, None), "{at}");
+        assert_eq!(learned.cuts(), newest.cuts(), "{at}");
+    }
+}
+
+#[test]
 fn a_phase_of_nobody_before_one_that_needs_approval_waits_for_that_alone() {
     let (mut scene, mut plan) = scene();
     plan.approval = Approval::Phases;
