@@ -5,6 +5,7 @@ use std::time::Duration;
 use tern_protocol::id::ModelId;
 
 use super::types::{PhasePreview, Preview, StartRollout};
+use crate::clock;
 use crate::core::rollout::evidence::fewest_to_pass;
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Plan, Reach};
@@ -40,20 +41,26 @@ pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Pr
     if product.is_some_and(|p| p.halted.contains(&wanted.rc)) {
         warnings.push(format!("release {} was halted and is dead for ever: it cannot start", wanted.rc));
     }
+    let now = clock::now();
     let rollouts = fleet.rollouts.values().filter(|r| r.product == wanted.product);
-    warnings.extend(rollouts.filter_map(|other| in_the_way(other, &wanted.plan)));
+    warnings.extend(rollouts.filter_map(|other| in_the_way(other, &wanted.plan, now)));
     Ok(Preview { devices, bytes_each, phases, warnings })
 }
 
 /// Says what the start would meet: nothing, a rollout that it ends, or one that forbids it.
-fn in_the_way(other: &Rollout, plan: &Plan) -> Option<String> {
+fn in_the_way(other: &Rollout, plan: &Plan, now: u64) -> Option<String> {
     let (theirs, ours) = (&other.plan.regions, &plan.regions);
     let meet = theirs.is_empty() || ours.is_empty() || theirs.iter().any(|region| ours.contains(region));
     if !meet || !matches!(other.status, Status::Running | Status::Paused) {
         return None;
     }
-    let settled = other.status == Status::Running && other.reaches_all() && other.total().pending() == 0;
-    Some(if settled {
+    Some(if other.makes_room(now) && !other.reaches_all() {
+        format!(
+            "rollout {} stays as it is, for its time is over: starting completes it, and devices that it \
+             includes keep its offer until the new one includes them",
+            other.id
+        )
+    } else if other.makes_room(now) {
         format!(
             "rollout {} reaches everybody and has nobody on the way: starting completes it, and devices that are \
              away take the newest release",

@@ -14,6 +14,7 @@ use super::counts::Counts;
 use super::phase;
 use super::plan::{Approval, Plan};
 use super::room::Openings;
+use super::times::AtEnd;
 use crate::core::access::TokenName;
 use crate::core::fact::Millis;
 
@@ -297,6 +298,18 @@ impl Rollout {
     /// Tells whether it reaches everybody and nobody is on the way.
     pub fn is_settled(&self) -> bool {
         self.reaches_all() && self.total().pending() == 0
+    }
+
+    /// Tells whether it reaches nobody more and nobody is on the way, so that it makes room for what comes after it: it
+    /// reaches everybody, or stays as it is since its time is over.
+    pub fn makes_room(&self, now: Millis) -> bool {
+        let running = self.status == Status::Running;
+        running && (self.is_settled() || (self.has_stayed(now) && self.total().pending() == 0))
+    }
+
+    /// Tells whether its time is over and its plan wants it to stay as it is.
+    pub fn has_stayed(&self, now: Millis) -> bool {
+        self.plan.times.at_end == AtEnd::Stay && self.plan.times.is_over(now)
     }
 
     /// Tells whether devices are offered its release: a completed rollout stays as the base of its regions.
