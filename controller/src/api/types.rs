@@ -218,6 +218,9 @@ pub struct Preview {
     pub devices: u64,
     /// Bytes of the image.
     pub bytes_each: u64,
+    /// The failure rate of the last good release, which this one is measured by; absent: none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual: Option<f64>,
     /// The phases.
     pub phases: Vec<PhasePreview>,
     /// What an operator should know before starting.

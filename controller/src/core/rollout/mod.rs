@@ -16,6 +16,7 @@
 //! | [`counts`] | what a rollout has seen of its devices |
 //! | [`evidence`] | test martingales over counters |
 //! | [`gate`] | from counters to a verdict |
+//! | [`detect`] | what a plan can find out, before it starts |
 //! | [`policy`] | what the operator allows |
 //! | [`room`] | how many more devices may be on trial |
 //! | [`silence`] | when a device that started counts as silent |
@@ -24,6 +25,7 @@
 pub mod baseline;
 pub mod control;
 pub mod counts;
+pub mod detect;
 pub mod evidence;
 mod explain;
 pub mod gate;

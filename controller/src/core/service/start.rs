@@ -7,6 +7,7 @@ use tern_protocol::position::{Position, Salt};
 use tern_protocol::tuf::content::EntryKind;
 
 use super::command::{Outcome, chain, refuse};
+use super::preview::affordable;
 use super::{Fact, Refusal, RefusalKind, Reply, Service};
 use crate::core::rollout::baseline::Baseline;
 use crate::core::rollout::plan::Plan;
@@ -61,6 +62,7 @@ impl Service {
             return Err(refuse(RefusalKind::Invalid, what, "see `tern device list`"));
         }
         let baseline = self.baseline(&product, &plan);
+        affordable(&plan, &baseline, places.len() as u64)?;
         self.supersede(&id, &product, &plan);
         let kind = EntryKind::Update;
         let (pooled, reserve) = (pooled(&places), reserve(&preview, &places));
