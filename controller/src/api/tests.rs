@@ -45,6 +45,8 @@ fn an_operator_publishes_previews_starts_pauses_resumes_and_kills() {
     assert_eq!((view.status, view.phase, view.covered), (Status::Running, 1, 100));
     assert_eq!((view.phases[0].devices, view.phases[1].open), (34, false));
     assert!(view.explanation.contains("no device has started"), "{}", view.explanation);
+    let outcome = view.tests.iter().find(|one| one.line.contains("0 bad of 0 started")).unwrap();
+    assert!(outcome.kills.is_some() && outcome.pauses.is_some(), "{outcome:?}");
 
     world.command("cam-1-1", "pause", json!({})).unwrap();
     assert_eq!(world.rollout("cam-1-1").status, Status::Paused);

@@ -20,6 +20,7 @@ pub use self::enrolment::{
 use crate::core::fact::Entry;
 use crate::core::fleet::device::{Anomaly, Standing};
 use crate::core::rollout::counts::Counts;
+use crate::core::rollout::outlook::Outlook;
 use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::Status;
 use crate::core::rollout::verdict::Verdict;
@@ -362,6 +363,9 @@ pub struct RolloutView {
     pub explanation: String,
     /// The same as a value.
     pub verdict: Option<Verdict>,
+    /// Every test and the gate: what they have now, and what would decide them.
+    #[serde(default)]
+    pub tests: Vec<Outlook>,
     /// Started, Unix ms.
     pub started_at: u64,
     /// Killed or completed, Unix ms.

@@ -181,20 +181,9 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
         return still_soaking.unwrap_or(passed);
     };
 
-    let (bad, pending) = (observed.fresh.confirmed_bad(), observed.fresh.pending());
-    let held_against = bad.saturating_add(pending);
-    let (ln_e, threshold) = (gate_evidence(n, held_against, p_max), gate_threshold(policy.beta));
-    let proof = Proof {
-        n,
-        bad,
-        pending,
-        p_max,
-        beta: policy.beta,
-        ln_e: rounded(ln_e),
-        threshold: rounded(threshold),
-        bound: rounded(upper_bound(n, held_against, policy.beta)),
-    };
-    if ln_e >= threshold {
+    let (proof, passes) = prove(policy, p_max, &observed.fresh);
+    let (bad, held_against) = (proof.bad, proof.bad.saturating_add(proof.pending));
+    if passes {
         return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Proven { proof, soaked }));
     }
 
@@ -212,26 +201,44 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     Verdict::Hold(HoldReason::Gate { enough: could_pass(bad), proof })
 }
 
+/// Returns what a gate at `p_max` has to show, and whether that suffices.
+pub(super) fn prove(policy: &Policy, p_max: f64, fresh: &Counts) -> (Proof, bool) {
+    let (n, bad, pending) = (fresh.judged(), fresh.confirmed_bad(), fresh.pending());
+    let held_against = bad.saturating_add(pending);
+    let (ln_e, threshold) = (gate_evidence(n, held_against, p_max), gate_threshold(policy.beta));
+    let proof = Proof {
+        n,
+        bad,
+        pending,
+        p_max,
+        beta: policy.beta,
+        ln_e: rounded(ln_e),
+        threshold: rounded(threshold),
+        bound: rounded(upper_bound(n, held_against, policy.beta)),
+    };
+    (proof, ln_e >= threshold)
+}
+
 /// A test's result, before anybody decided what it means.
-struct Tested {
-    evidence: Evidence,
+pub(super) struct Tested {
+    pub(super) evidence: Evidence,
     /// Compared before rounding.
-    crossed: bool,
+    pub(super) crossed: bool,
 }
 
 impl Tested {
     /// Tells whether this is silence that no control was compared with.
-    fn alone(&self) -> bool {
+    pub(super) fn alone(&self) -> bool {
         self.evidence.control.is_none() && matches!(self.evidence.test, Test::Silence | Test::SilenceEarly)
     }
 }
 
-fn alpha(policy: &Policy, observed: &Observed) -> f64 {
+pub(super) fn alpha(policy: &Policy, observed: &Observed) -> f64 {
     if observed.fleet < TINY_FLEET { policy.alpha.max(TINY_ALPHA) } else { policy.alpha }
 }
 
 /// Runs every test that may kill, in the order of the budget's shares.
-fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
+pub(super) fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
     let weights = &policy.weights;
     let total = &observed.total;
     let bench = Bench { alpha, strata: observed.strata.max(1) };
@@ -275,7 +282,7 @@ fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
 }
 
 /// Judges `unreachable` without a control. That can only pause: the network may be what nobody reached.
-fn unreachable(policy: &Policy, observed: &Observed) -> Tested {
+pub(super) fn unreachable(policy: &Policy, observed: &Observed) -> Tested {
     let (total, before) = (&observed.total, &observed.compared);
     let n = total.judged().saturating_sub(before.judged());
     let (f, p) = (total.unreachable.saturating_sub(before.unreachable), policy.silence_deadline.max_rate);

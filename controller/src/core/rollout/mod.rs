@@ -8,6 +8,7 @@
 //! | [`hold_back`] | which devices are kept from a release to be compared with |
 //! | [`control`] | what they are compared by |
 //! | [`baseline`] | how the last good release fared |
+//! | [`outlook`] | what each test has, and what would decide it |
 //! | [`phase`] | from the wish of a phase to one cut per hardware model |
 //! | [`record`] | one rollout as the ledger tells it |
 //! | `growth` | how that record grows: phases, waves, series |
@@ -32,6 +33,7 @@ pub mod gate;
 mod growth;
 pub mod hold_back;
 pub mod judgement;
+pub mod outlook;
 pub mod phase;
 pub mod plan;
 pub mod policy;
