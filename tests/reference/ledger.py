@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import control
 import lines
 import oracle
 from logs import BAD, EARLY, LAST, TINY_ALPHA, TINY_FLEET, story
@@ -89,30 +90,62 @@ class Ledger:
         elif kind == "rollout-started":
             self.rollouts[fact["rollout"]] = rollout = Rollout(
                 fact["product"], bytes.fromhex(fact["salt"]), fact["plan"], fact["rc"])
+            rollout.control, rollout.over = control.Control(rollout.plan["policy"]), False
             rollout.pooled, rollout.baseline = set(fact.get("pooled", [])), fact.get("baseline", {})
         elif kind == "phase-opened":
             phases = self.rollouts[fact["rollout"]].phases
+            self.rollouts[fact["rollout"]].control.held_from(fact.get("held_from"))
             if fact["phase"] == len(phases):
-                phases.append({**fact, "opened": self.clock.observed, "reach": fact.get("included") or fact["devices"]})
+                phases.append({**fact, "opened": self.clock.observed, "reach": fact.get("included", fact["devices"])})
         elif kind == "wave-opened":
             phase = self.rollouts[fact["rollout"]].phases[-1]
             phase["reach"] += fact["devices"]
+            self.rollouts[fact["rollout"]].control.held_from(fact.get("held_from"))
             phase.update(cuts=fact["cuts"], held_from=fact.get("held_from"), opened=self.clock.observed)
+            phase["listed"] = [*phase.get("listed", []), *fact.get("listed", [])]
         elif kind == "hold-back-ended":
-            self.rollouts[fact["rollout"]].phases[-1]["held_from"] = None
+            rollout = self.rollouts[fact["rollout"]]
+            rollout.phases[-1]["held_from"] = fact.get("held_from")
+            rollout.control.held_from(fact.get("held_from"))
+            rollout.control.let_go = True
+        elif kind in ("killed", "completed"):
+            self.rollouts[fact["rollout"]].over = True
         elif kind == "resumed":
             rollout = self.rollouts[fact["rollout"]]
             rollout.series += 1
             rollout.ranks.clear()
+            rollout.control.resumed()
             rollout.phases[-1]["opened"] = self.clock.observed
         elif kind == "deadline-passed":
             for silent, names in ((False, fact.get("heard", [])), (True, fact.get("silent", []))):
                 for name in names:
-                    # Devices that are held back have deadlines of their own; what a control showed is not counted here.
-                    if attempt := self.rollouts[fact["rollout"]].attempts.get(name):
-                        attempt.found.setdefault(DEADLINES[fact["deadline"]], silent)
+                    self.passed(self.rollouts[fact["rollout"]], DEADLINES[fact["deadline"]], name, silent)
         elif kind == "reported":
             self.reported(fact["device"], fact["n"], fact["e"], fact["report"])
+
+    def passed(self, rollout, deadline, name, silent):
+        """A deadline found something. Those held back have one after the other; of the others the first finding stands."""
+        compared = rollout.control
+        model, at = self.devices[name]["model"], self.clock.observed
+        if name in compared.beside:
+            return compared.due(deadline, model, control.HELD, silent, at)
+        attempt = rollout.attempts.get(name)
+        if attempt is None or deadline in attempt.found:
+            return
+        attempt.found[deadline] = silent
+        judged = rollout.phases[-1].get("held_from") is not None or any(of == model for _, of in compared.pairs)
+        if attempt.series == rollout.series and judged:
+            away = deadline == LAST and attempt.ended == "unreachable"
+            compared.due(deadline, model, control.TREATED, silent or away, at)
+
+    def fared(self, name, metrics):
+        """A device said how its day was, to every rollout in which it is compared."""
+        for rollout in self.rollouts.values():
+            attempt = rollout.attempts.get(name)
+            held = name in rollout.control.beside
+            if not rollout.over and (held or attempt and attempt.ended == "success"):
+                arm = control.HELD if held else control.TREATED
+                rollout.control.fared(name, self.devices[name]["model"], arm, metrics, self.clock.observed)
 
     def reported(self, name, n, epoch, report):
         rollout = self.rollouts.get(report.get("rollout"))
@@ -120,14 +153,19 @@ class Ledger:
             return
         self.numbers.add((name, n))
         device = self.devices.get(name)
+        if device and report["t"] == "health" and "boots" in report.get("metrics", {}):
+            self.fared(name, report["metrics"])
         if not rollout or not device or not rollout.phases or report.get("rc") != rollout.rc:
             return
         attempt = rollout.attempts.get(name)
         if attempt is None:
             place = position(name, rollout.salt)
-            if report["t"] == "control-start":
-                return
             held = rollout.phases[-1].get("held_from")
+            if report["t"] == "control-start":
+                reached = rollout.phases[-1]["cuts"].get(device["model"], 0)
+                if held is not None and place >= held and reached and name not in rollout.control.beside:
+                    rollout.control.began(name, device["model"], place)
+                return
             named = (i for i, p in enumerate(rollout.phases) if name in p.get("listed", []))
             included = (i for i, p in enumerate(rollout.phases) if place < p["cuts"].get(device["model"], 0))
             phase = next(named, None)
@@ -136,6 +174,7 @@ class Ledger:
             if phase is None:
                 return
             attempt = rollout.attempts[name] = Attempt(phase)
+            rollout.control.left(name)
         what = report["t"]
         if what == "transition" and report["to"] == "verify-post":
             what = "trial"
@@ -203,18 +242,15 @@ class Ledger:
         known = set(rollout.phases[0]["cuts"]) | set(rollout.phases[0].get("goal", {})) | begun
         strata = [{model} for model in sorted(known - rollout.pooled)] + [known & rollout.pooled] * bool(known & rollout.pooled)
         soaked = (self.clock.now(at) - rollout.phases[phase]["opened"]) / 1000
-        if form in ("hard-stop", "first-bad", "budget", "evidence"):
+        if form in ("hard-stop", "first-bad", "budget", "evidence", "pair"):
             # The line does not name the model, so one of them must explain it.
             share = len(strata)
-            tried = [list(self.stopping(rollout, policy, share, models, verdict, form, fields))
+            tried = [list(self.stopping(rollout, policy, share, models, verdict, form, fields, at))
                      for models in strata if models & begun]
             yield from min(tried, key=len, default=["nobody started"])
             return
-        if form == "pair":
-            # What a control showed is not counted here.
-            return
         c = self.counts(rollout, phase=phase)
-        if form == "wave":
+        if form in ("wave", "room"):
             # Those that a wave counts are of the whole phase, and the time is that since the wave before.
             if (int(fields["bad"]), int(fields["n"])) != (c["held"], c["n"]):
                 yield f"{c['held']} are bad of {c['n']}"
@@ -244,7 +280,7 @@ class Ledger:
         if "need" in fields and not lines.shows_percent(fields["need"], rule["gate"]):
             yield f"the gate is {rule['gate']}"
 
-    def stopping(self, rollout, policy, share, model, verdict, form, fields):
+    def stopping(self, rollout, policy, share, model, verdict, form, fields, at):
         """What is wrong with a kill or a pause, if it is about this model."""
         c = self.counts(rollout, model=model)
         tiny = self.covered(rollout) < TINY_FLEET
@@ -263,6 +299,21 @@ class Ledger:
                 yield f"{c['held']} are bad"
             return
         weights = policy["weights"]
+        if form == "pair":
+            now, compared = self.clock.now(at), rollout.control
+            few = compared.let_go or compared.exposed(model) < control.FEWEST
+            tests = {
+                "silent": [
+                    (compared.silence(LAST, model, now), control.RATIO, weights["silence"], few),
+                    (compared.silence(EARLY, model, now), control.RATIO, weights["silence_early"], few),
+                ],
+                "crashes": [(compared.crashes(model), 1 + policy["max_regression"], weights["crash"], False)],
+            }.get(fields["what"])
+            if tests is None:
+                return  # what drains much is not worked out here
+            tried = [list(self.compared(policy, share, tiny, verdict, fields, *test)) for test in tests]
+            yield from min(tried, key=len)
+            return
         limits = self.limits(rollout, policy, model)
         if fields.get("what") == "bad":
             tests = [("n", "bad", p, weights["outcome"] / len(limits)) for p in limits]
@@ -276,6 +327,26 @@ class Ledger:
                      if lines.shows_span(f"{after} {fields['unit']}", policy[rule]["after"])]
         tried = [list(self.weighed(policy, share, tiny, verdict, fields, c, test)) for test in tests]
         yield from min(tried, key=len, default=["no deadline is so long"])
+
+    def compared(self, policy, share, tiny, verdict, fields, pair, ratio, weight, few):
+        """What is wrong with a line about a control, if it is about this comparison."""
+        shown = tuple(int(fields[key]) for key in ("f", "n", "cf", "cn"))
+        counted = (pair.events[0], pair.exposed[0], pair.events[1], pair.exposed[1])
+        if shown != counted:
+            yield "released {}/{} vs control {}/{}".format(*counted)
+        if few:
+            yield f"the control has fewer than {control.FEWEST} devices, or was let go"
+        if float(fields["ratio"]) != ratio:
+            yield f"the ratio is {ratio}"
+        alpha = policy["alpha"] if verdict == "KILL" else policy["alpha_pause"]
+        alpha = max(alpha, TINY_ALPHA) if tiny and verdict == "KILL" else alpha
+        ln_e, needed = oracle.pair_evidence(pair.sums), math.log(1 / (alpha * weight / share))
+        if ln_e < needed:
+            yield f"ln e is {ln_e}, it takes {needed}"
+        if not lines.shows_odds(fields["odds"], ln_e):
+            yield f"the evidence is {math.exp(ln_e)} : 1"
+        if not lines.shows_odds(fields["needed"], needed):
+            yield f"{math.exp(needed)} : 1 are needed"
 
     def limits(self, rollout, policy, models):
         """The failure rates that the kill test tries to refute."""

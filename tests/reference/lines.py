@@ -30,6 +30,7 @@ FORMS = {
         r"wave \d+ of \d+(?: opens)?, (?:(?P<included>\d+) of (?P<devices>\d+) devices included, )?(?P<bad>\d+) bad of (?P<n>\d+) started"
         r"(?:, (?P<soak>.+) after the one before\.|; the next opens .*\.)$"
     ),
+    "room": re.compile(r"wave \d+ of \d+ goes on, (?P<owed>\d+) of its devices to come, (?P<bad>\d+) bad of (?P<n>\d+) started\.$"),
     "pair": re.compile(
         rf"(?P<what>bad|silent|crashes|battery drain): released (?P<f>\d+)/(?P<n>\d+) vs control (?P<cf>\d+)/(?P<cn>\d+); "
         rf"ratio > (?P<ratio>[\d.]+); evidence (?P<odds>{ODDS}), needed (?P<needed>{ODDS})\.$"

@@ -40,6 +40,7 @@ def load():
 
 
 reference = load()
+RATIOS = list(reference.RATIOS)
 
 
 @lru_cache(maxsize=None)
@@ -57,6 +58,16 @@ def kill_evidence(n, f, p):
 def gate_evidence(n, f, p):
     """ln e of f bad or pending ones in n against "at least p are bad"."""
     return float(reference.log_e(n, f, p, grid(p, False)))
+
+
+def pair_tick(treated, control, at_risk, aside, ratio):
+    """What one tick adds, for each alternative, to the evidence against "at most `ratio` times the control's rate"."""
+    return [float(more) for more in reference.logodds_pair(treated, control, at_risk, aside, ratio)]
+
+
+def pair_evidence(sums):
+    """ln e of all ticks."""
+    return float(reference.mix(reference.np.asarray(sums, float)))
 
 
 def bound(n, f, beta):

@@ -7,8 +7,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
+use tern_controller::core::rollout::evidence::{Arm, PairEvidence, kill_threshold};
+use tern_controller::core::rollout::verdict::{Evidence, PauseReason, Test, Verdict};
+use tern_protocol::position::{Position, Salt, Shuffle};
 use tern_tests::lab::{Reference, recomputed};
 
 /// Eight logs of each of the thirteen kinds.
@@ -100,6 +104,96 @@ fn a_line_with_another_number_than_its_ledger_is_noticed() {
         let ran = reference.run("ledger.py", &[&frames.display().to_string()]).unwrap();
         assert_eq!(ran.code, Some(1), "{other}: {}", ran.out);
     }
+}
+
+#[test]
+fn a_line_about_a_control_is_worked_out_from_what_both_arms_showed() {
+    let Some(reference) = Reference::found() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let frames = folder.path().join("frames.jsonl");
+    let told = |because: &str| std::fs::write(&frames, controlled(because)).unwrap();
+    let mut pair = PairEvidence::default();
+    pair.tick(Arm { events: 8, exposure: 8 }, Arm { events: 0, exposure: 24 }, 2.0);
+    let evidence = Evidence {
+        test: Test::SilenceEarly,
+        n: 8,
+        f: 8,
+        p: 2.0,
+        control: Some(pair.control()),
+        after: Duration::from_secs(3600),
+        alpha: 0.05,
+        weight: 0.1,
+        ln_e: pair.ln_e(),
+        threshold: kill_threshold(0.05, 0.1),
+    };
+    let true_line = Verdict::Pause(PauseReason::Evidence(evidence)).explain("");
+    assert!(
+        true_line.starts_with("PAUSE: silent: released 8/8 vs control 0/24; ratio > 2; evidence "),
+        "{true_line}"
+    );
+
+    told(&true_line);
+    let Some(lines) = recomputed(&reference, &frames, &[]) else { return };
+
+    assert_eq!(lines, std::slice::from_ref(&true_line));
+    let odds = format!("evidence {:.0} : 1", pair.ln_e().exp());
+    let other_odds = format!("evidence {:.0} : 1", pair.ln_e().exp() + 1.0);
+    for (one, other) in [
+        ("8/8", "7/8"),
+        ("8/8", "8/9"),
+        ("0/24", "1/24"),
+        ("0/24", "0/25"),
+        ("ratio > 2", "ratio > 3"),
+        ("needed 200", "needed 201"),
+        ("PAUSE", "KILL"),
+        (&odds, &other_odds),
+    ] {
+        assert!(true_line.contains(one), "{one}: {true_line}");
+        told(&true_line.replacen(one, other, 1));
+        let ran = reference.run("ledger.py", &[&frames.display().to_string()]).unwrap();
+        assert_eq!(ran.code, Some(1), "{other}: {}", ran.out);
+    }
+}
+
+/// A ledger in which eight devices start and are silent beside 24 that are held back and are not.
+fn controlled(because: &str) -> String {
+    use serde_json::json;
+    let shuffle = Shuffle::new(Salt([0; 16]));
+    let mut places: Vec<(Position, String)> = (0..300)
+        .map(|index| format!("d-{index}"))
+        .map(|name| (shuffle.position(&name.parse().unwrap()), name))
+        .collect();
+    places.sort();
+    let held_from = places[200].0;
+    let names = |range: std::ops::Range<usize>| {
+        places[range].iter().map(|(_, name)| name.clone()).collect::<Vec<_>>()
+    };
+    let entry = |device: &String| json!({"device": device, "product": "cam", "model": "b3", "carrier": "none", "region": "eu"});
+    let plan = serde_json::to_value(tern_controller::core::rollout::plan::Plan::default()).unwrap();
+    let mut facts = vec![
+        json!({"fact": "devices-added", "devices": names(0..300).iter().map(entry).collect::<Vec<_>>()}),
+        json!({"fact": "rollout-started", "rollout": "r2", "product": "cam", "rc": 2, "salt": "00".repeat(16), "plan": plan}),
+        json!({"fact": "phase-opened", "rollout": "r2", "phase": 0, "cuts": {"b3": 1000u64 << 32}, "devices": 200,
+               "held_from": held_from.0, "because": "started by ann"}),
+    ];
+    let report = |device: &String, t: &str| {
+        json!({"fact": "reported", "device": device, "e": 1, "n": 1, "low": 1,
+               "report": {"t": t, "rc": 2, "rollout": "r2", "attempt": 1, "nonce": "00"}})
+    };
+    let (started, held) = (names(0..8), names(200..224));
+    facts.extend(started.iter().map(|device| report(device, "started")));
+    facts.extend(held.iter().map(|device| report(device, "control-start")));
+    let passed = |heard: &[String], silent: &[String]| json!({"fact": "deadline-passed", "rollout": "r2", "deadline": "early", "heard": heard, "silent": silent});
+    facts.push(passed(&held, &started));
+    facts.extend([json!({"fact": "receiving"}), json!({"fact": "receiving"})]);
+    // In the next tick one is due whom nobody is beside: that compares nothing yet.
+    facts.push(passed(&held[..1], &[]));
+    facts.push(json!({"fact": "paused", "rollout": "r2", "because": because}));
+    let line = |(seq, mut fact): (usize, Value)| {
+        fact["at"] = (1_795_000_000_000u64 + seq as u64 * 480_000).into();
+        json!({"seq": seq, "entry": fact}).to_string()
+    };
+    facts.into_iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A ledger in which ten devices start and six go back, and a release is killed for it.

@@ -110,8 +110,8 @@ fn outage(hold_back: &Value) -> (Lab, Value) {
     devices.iter_mut().for_each(LabDevice::start);
     lab.wait_for_hellos();
     let rule = |after: u64, max_rate: f64| json!({"after": after, "max_rate": max_rate});
-    let policy =
-        json!({"silence_early": rule(20, 0.2), "silence_deadline": rule(60, 0.02), "hard_stop": null});
+    let policy = json!({"silence_early": rule(20, 0.2), "silence_deadline": rule(60, 0.02), "hard_stop": null,
+            "device": {"probe_deadline": 10, "soak": 8, "connect_deadline": 36}});
     let phase = json!({"reach": {"devices": 20}, "gate": 0.05, "soak": 3600});
     let plan = json!({"phases": [phase], "waves": {"on": false}, "hold_back": hold_back, "policy": policy});
     lab.roll_out_by(2, "r2", &plan);

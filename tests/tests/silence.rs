@@ -16,7 +16,8 @@ fn roll_out(lab: &Lab, name: &str, early: u64, last: u64) {
     let rule = |after, rate| format!("{{ after = {after}, max_rate = {rate} }}");
     let text = format!(
         "[[phases]]\nreach = {{ devices = {DEVICES} }}\ngate = 0.05\nsoak = 3600\n\n[policy]\n\
-         silence_early = {}\nsilence_deadline = {}\n",
+         silence_early = {}\nsilence_deadline = {}\n\n[policy.device]\nprobe_deadline = 0\nsoak = 0\n\
+         connect_deadline = {last}\n",
         rule(early, 0.2),
         rule(last, 0.05)
     );

@@ -9,6 +9,7 @@ use tern_controller::core::rollout::policy::PhaseRule;
 use tern_controller::core::rollout::record::Status;
 use tern_controller::core::rollout::wave::Waves;
 use tern_protocol::id::RolloutId;
+use tern_tests::lab::{Reference, recomputed};
 use tern_tests::sim::clock::{HOUR, MINUTE};
 use tern_tests::sim::operator::plan;
 use tern_tests::sim::{Sim, SimConfig, Trial};
@@ -71,6 +72,18 @@ fn a_good_release_reaches_everybody_in_waves_and_last_of_all_the_control() {
     sim.finish();
 }
 
+/// Has the reference work out every verdict of the ledger again; there must be one about a control.
+fn worked_out(sim: &Sim) {
+    let Some(reference) = Reference::found() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let frames = folder.path().join("frames.jsonl");
+    let entries = sim.controller.ledger.iter().enumerate();
+    let line = |(seq, entry)| serde_json::json!({"seq": seq, "entry": entry}).to_string();
+    std::fs::write(&frames, entries.map(line).collect::<Vec<_>>().join("\n")).expect("a file");
+    let Some(lines) = recomputed(&reference, &frames, &[]) else { return };
+    assert!(lines.iter().any(|line| line.contains("vs control")), "{lines:?}");
+}
+
 /// Every fourth device is cut off for hours, whether it has the release or not.
 fn outage(sim: &mut Sim, hours: u64) {
     let hit: Vec<usize> = (0..DEVICES).filter(|d| d % 4 != 0).collect();
@@ -110,6 +123,7 @@ fn a_brick_is_found_out_in_the_first_wave_beside_a_control() {
     let (said, started) = (because(&sim, &rollout), sim.rollout(&rollout).total().started);
     assert_eq!(started, 10, "{said}");
     sim.assert_sound();
+    worked_out(&sim);
     // The control: all at once, a hundred are lost before anybody can know.
     let at_once = Plan { waves: Waves::OFF, ..held(24 * 3600) };
     let (mut sim, rollout) = scene(503, Trial::Bricking, at_once);
@@ -139,6 +153,7 @@ fn a_release_that_crashes_or_drains_is_stopped_by_comparison_and_a_good_one_is_n
                 assert!(status != Status::Running && said.contains(words), "{said}");
                 assert!(said.contains("vs control") && !stops(&sim).is_empty(), "{said}");
                 assert_eq!(sim.rollout(&rollout).total().started, 100);
+                worked_out(&sim);
             }
             None => assert_eq!((status, stops(&sim).len()), (Status::Running, 0), "{said}"),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tern_protocol::id::ModelId;
 
 use super::types::{PhasePreview, Preview, StartRollout};
+use crate::clock;
 use crate::core::rollout::evidence::fewest_to_pass;
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Plan, Reach};
@@ -18,6 +19,7 @@ const SEARCH: u64 = 1_000_000;
 /// Works out what a rollout would do, without starting it.
 pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Preview, Refusal> {
     let phases = service.preview(&wanted.product, wanted.rc, &wanted.plan)?;
+    let usual = service.usual_rate(&wanted.product, &wanted.plan);
     let fleet = service.fleet();
     let product = fleet.products.get(&wanted.product);
     let models: Vec<ModelId> =
@@ -33,27 +35,33 @@ pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Pr
     let release = product.and_then(|p| p.releases().remove(&wanted.rc));
     let bytes_each =
         release.map_or(0, |release| release.artifacts.iter().map(|(named, _)| named.length).sum());
-    let mut warnings = warnings(&wanted.plan, &phases, devices);
+    let mut warnings = warnings(&wanted.plan, &phases, devices, usual);
     if ahead > 0 {
         warnings.push(format!("{ahead} of them run release {} or a later one already", wanted.rc));
     }
     if product.is_some_and(|p| p.halted.contains(&wanted.rc)) {
         warnings.push(format!("release {} was halted and is dead for ever: it cannot start", wanted.rc));
     }
+    let now = clock::now();
     let rollouts = fleet.rollouts.values().filter(|r| r.product == wanted.product);
-    warnings.extend(rollouts.filter_map(|other| in_the_way(other, &wanted.plan)));
-    Ok(Preview { devices, bytes_each, phases, warnings })
+    warnings.extend(rollouts.filter_map(|other| in_the_way(other, &wanted.plan, now)));
+    Ok(Preview { devices, bytes_each, usual, phases, warnings })
 }
 
 /// Says what the start would meet: nothing, a rollout that it ends, or one that forbids it.
-fn in_the_way(other: &Rollout, plan: &Plan) -> Option<String> {
+fn in_the_way(other: &Rollout, plan: &Plan, now: u64) -> Option<String> {
     let (theirs, ours) = (&other.plan.regions, &plan.regions);
     let meet = theirs.is_empty() || ours.is_empty() || theirs.iter().any(|region| ours.contains(region));
     if !meet || !matches!(other.status, Status::Running | Status::Paused) {
         return None;
     }
-    let settled = other.status == Status::Running && other.reaches_all() && other.total().pending() == 0;
-    Some(if settled {
+    Some(if other.makes_room(now) && !other.reaches_all() {
+        format!(
+            "rollout {} stays as it is, for its time is over: starting completes it, and devices that it \
+             includes keep its offer until the new one includes them",
+            other.id
+        )
+    } else if other.makes_room(now) {
         format!(
             "rollout {} reaches everybody and has nobody on the way: starting completes it, and devices that are \
              away take the newest release",
@@ -64,12 +72,13 @@ fn in_the_way(other: &Rollout, plan: &Plan) -> Option<String> {
     })
 }
 
-/// Returns what the numbers alone say against a plan.
-/// Deadlines below these leave no room for a boot on a slow link, and for soak and connect deadline of an agent.
+/// An early deadline below this leaves no room for a boot on a slow link.
 const EARLY_MIN: Duration = Duration::from_secs(20 * 60);
-const LAST_MIN: Duration = Duration::from_secs(60 * 60);
+/// A gate passes a release reliably that fails on less than this part of its limit.
+const GATE_MARGIN: f64 = 4.0;
 
-fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
+/// Returns what the numbers alone say against a plan.
+fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64, usual: Option<f64>) -> Vec<String> {
     let mut warnings = Vec::new();
     if devices == 0 {
         warnings.push("no registered device is covered: see `tern device list`".to_owned());
@@ -83,15 +92,18 @@ fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
         ));
     }
     let (early, late) = (plan.policy.silence_early.after, plan.policy.silence_deadline.after);
-    if early < EARLY_MIN || late < LAST_MIN {
+    if early < EARLY_MIN {
         warnings.push(format!(
-            "silence is judged {} s and {} s after a start: a healthy device needs minutes to come up and, with the \
-             agent's defaults, up to 50 min for its health checks; shorter deadlines than {} s and {} s kill healthy \
-             releases",
+            "silence is judged {} s after a start: a healthy device needs minutes to come up, on a slow link many; a \
+             shorter deadline than {} s kills healthy releases",
             early.as_secs(),
-            late.as_secs(),
-            EARLY_MIN.as_secs(),
-            LAST_MIN.as_secs()
+            EARLY_MIN.as_secs()
+        ));
+    }
+    if let Some(first) = phases.first().filter(|step| step.detects.failing.is_none()) {
+        warnings.push(format!(
+            "phase 1 kills nothing by evidence, whatever the release does: {} are too few",
+            counted(first.devices)
         ));
     }
     let last = phases.len();
@@ -103,8 +115,10 @@ fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
         }
         let Some(p_max) = step.phase.rule.gate else {
             if number < last {
+                let soon =
+                    if step.phase.rule.soak < late { ", before its last silence deadline" } else { "" };
                 warnings.push(format!(
-                    "phase {number} has no gate: it widens after its soak, whatever is silent"
+                    "phase {number} has no gate: it widens after its soak{soon}, whatever is silent"
                 ));
             }
             continue;
@@ -112,6 +126,13 @@ fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
         gated = true;
         let enough = fewest_to_pass(0, p_max, plan.policy.beta, SEARCH);
         let limit = percent(p_max);
+        if let Some(usual) = usual.filter(|usual| usual * GATE_MARGIN > p_max) {
+            warnings.push(format!(
+                "phase {number} has a gate at {limit}, and the last good release failed on {}: a release as good as \
+                 that seldom passes",
+                percent(usual)
+            ));
+        }
         match enough {
             Some(enough) if enough > step.devices => warnings.push(format!(
                 "phase {number} has {}, its gate at {limit} needs {enough} clean ones: it cannot pass \
@@ -122,7 +143,7 @@ fn warnings(plan: &Plan, phases: &[PhasePreview], devices: u64) -> Vec<String> {
             Some(_) => {}
         }
     }
-    if gated {
+    if gated && usual.is_none() {
         warnings.push(
             "a gate is passed reliably only by a release that fails on less than a quarter of the gate's \
              limit: choose each limit at least four times the failure rate that you are used to"
@@ -151,6 +172,7 @@ fn percent(rate: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::rollout::detect::detectable;
     use crate::core::rollout::plan::Phase;
     use crate::core::rollout::policy::PhaseRule;
 
@@ -167,9 +189,12 @@ mod tests {
                 cohort_messages: 1,
                 waves: vec![step.0],
                 held_back: 0,
+                opens: vec![0],
+                ends: 86_400,
+                detects: detectable(&plan.policy, devices, step.0, 1, None),
             })
             .collect();
-        warnings(&plan, &previews, devices).join("\n")
+        warnings(&plan, &previews, devices, None).join("\n")
     }
 
     #[test]
@@ -187,6 +212,30 @@ mod tests {
 
         assert!(said.contains("50 devices and all newcomers"), "{said}");
         assert!(said.contains("tiny fleet"), "{said}");
+    }
+
+    #[test]
+    fn a_canary_that_detects_nothing_and_a_gate_that_good_releases_do_not_pass_are_named() {
+        let few = said(&[(3, None, Reach::Devices(3)), (997, None, Reach::All)], 1000);
+        assert!(
+            few.contains("phase 1 kills nothing by evidence") && few.contains("3 devices are too few"),
+            "{few}"
+        );
+        assert!(!few.contains("before its last silence deadline"), "its soak is longer: {few}");
+
+        let steps = [PhasePreview {
+            phase: Phase::new(Reach::All, PhaseRule::default()),
+            devices: 1000,
+            cohort_messages: 1,
+            waves: vec![1000],
+            held_back: 0,
+            opens: vec![0],
+            ends: 86_400,
+            detects: detectable(&Plan::default().policy, 1000, 1000, 1, None),
+        }];
+        let heard = |usual| warnings(&Plan::default(), &steps, 1000, Some(usual)).join("\n");
+        assert!(heard(0.02).contains("the last good release failed on 2 %"), "{}", heard(0.02));
+        assert_eq!(heard(0.01), "", "known to be good enough");
     }
 
     #[test]

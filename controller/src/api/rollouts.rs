@@ -69,7 +69,12 @@ pub(super) async fn promote(
     body: Body<Promote>,
 ) -> Answer<DoneBody> {
     let Promote { from_phase, key } = body.0;
-    let key = key.map(|key| key.chars().take(KEY_MAX).collect());
+    // A key that was cut short would be another request's too.
+    if let Some(found) = key.as_ref().map(|key| key.chars().count()).filter(|found| *found > KEY_MAX) {
+        let what = format!("the key of a request has at most {KEY_MAX} characters, this one has {found}");
+        let hint = "choose a shorter one, such as a UUID".to_owned();
+        return Err(Refusal { kind: RefusalKind::Invalid, what, hint }.into());
+    }
     run(&state, &caller, Command::Promote { rollout: name(&id)?, from_phase, key }).await
 }
 

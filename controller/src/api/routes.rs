@@ -23,7 +23,7 @@ use crate::core::service::Service;
 use crate::files;
 
 /// A body, apart from images and device lists.
-const BODY_MAX: usize = 256 * 1024;
+pub(super) const BODY_MAX: usize = 256 * 1024;
 /// A list of devices: some 50,000 at once.
 const DEVICES_MAX: usize = 16 * 1024 * 1024;
 /// Images that may be on their way in at once.

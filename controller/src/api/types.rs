@@ -20,6 +20,7 @@ pub use self::enrolment::{
 use crate::core::fact::Entry;
 use crate::core::fleet::device::{Anomaly, Standing};
 use crate::core::rollout::counts::Counts;
+use crate::core::rollout::outlook::Outlook;
 use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::Status;
 use crate::core::rollout::verdict::Verdict;
@@ -218,6 +219,9 @@ pub struct Preview {
     pub devices: u64,
     /// Bytes of the image.
     pub bytes_each: u64,
+    /// The failure rate of the last good release, which this one is measured by; absent: none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual: Option<f64>,
     /// The phases.
     pub phases: Vec<PhasePreview>,
     /// What an operator should know before starting.
@@ -341,6 +345,9 @@ pub struct RolloutView {
     pub covered: u64,
     /// Counters over all phases.
     pub total: Counts,
+    /// Devices that are on trial, or are offered the release and have not begun, where the plan caps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_trial: Option<u64>,
     /// Devices that are held back and compared with the others.
     #[serde(default)]
     pub held_back: u64,
@@ -356,6 +363,9 @@ pub struct RolloutView {
     pub explanation: String,
     /// The same as a value.
     pub verdict: Option<Verdict>,
+    /// Every test and the gate: what they have now, and what would decide them.
+    #[serde(default)]
+    pub tests: Vec<Outlook>,
     /// Started, Unix ms.
     pub started_at: u64,
     /// Killed or completed, Unix ms.

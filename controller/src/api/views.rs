@@ -15,6 +15,7 @@ use crate::core::fleet::device::{AttemptRecord, Device, Standing};
 use crate::core::fleet::product::Release;
 use crate::core::rollout::counts::Counts;
 use crate::core::rollout::record::{Rollout, Status};
+use crate::core::rollout::verdict::Verdict;
 use crate::core::service::{Refusal, Service};
 use crate::ledger::Ledger;
 
@@ -151,8 +152,11 @@ pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, 
         }
         None => rollout.because.clone(),
     };
-    let waits =
-        service.waits(rollout).filter(|_| rollout.status == Status::Running && !rollout.reaches_all());
+    let may = judged.as_ref().is_some_and(|judged| matches!(judged.verdict, Verdict::Advance(_)));
+    let waits = service
+        .waits(rollout)
+        .or_else(|| service.lacks_room(rollout).filter(|_| may))
+        .filter(|_| rollout.status == Status::Running && !rollout.reaches_all());
     let explanation = match &waits {
         Some(waits) if explanation.is_empty() => format!("HOLD: {waits}."),
         Some(waits) => format!("{} It {waits}.", explanation.trim_end()),
@@ -174,12 +178,14 @@ pub(super) fn rollout(service: &Service, id: &RolloutId) -> Result<RolloutView, 
         phases: phases(rollout),
         covered: service.covered(rollout),
         total: rollout.total(),
+        on_trial: service.on_trial(rollout).filter(|_| active),
         held_back,
         states,
         outcomes,
         kill_ms,
         because: rollout.because.clone(),
         explanation,
+        tests: if active { service.outlook(rollout) } else { Vec::new() },
         verdict: judged.map(|judged| judged.verdict),
         started_at: rollout.started_at,
         ended_at: rollout.ended_at,

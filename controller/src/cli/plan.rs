@@ -10,10 +10,11 @@ use super::failure::{Failure, chain};
 use super::output::table;
 use super::{phases, words};
 use crate::api::types::{PhasePreview, Preview, StartRollout};
+use crate::core::rollout::detect::Detectable;
 use crate::core::rollout::evidence::upper_bound;
 use crate::core::rollout::hold_back::HoldBack;
 use crate::core::rollout::plan::{Approval, Phase, Plan, Reach};
-use crate::core::rollout::policy::PhaseRule;
+use crate::core::rollout::policy::{PhaseRule, Policy};
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -65,6 +66,12 @@ pub(super) struct Flags {
     /// Let at least this much time pass between two waves of a phase, such as 30m [default: 2h]
     #[arg(long, value_name = "TIME", value_parser = words::wait, conflicts_with = "at_once")]
     wave_pause: Option<u64>,
+    /// Have at most this many devices on trial at once; who is offered the release counts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    concurrency: Option<u64>,
+    /// Offer the release to at most this many devices an hour
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
     /// Hold back this share of the devices as control, in percent, or `none` [default: 2]
     #[arg(long, value_name = "PERCENT", value_parser = words::hold_back)]
     hold_back: Option<HoldBack>,
@@ -118,6 +125,8 @@ impl Flags {
         replace(&mut plan.carriers, self.carrier);
         plan.waves.on &= !self.at_once;
         plan.waves.pause = self.wave_pause.map(Duration::from_secs).or(plan.waves.pause);
+        plan.concurrency = self.concurrency.or(plan.concurrency);
+        plan.rate = self.rate.or(plan.rate);
         plan.hold_back = self.hold_back.unwrap_or(plan.hold_back);
         plan.spread = self.spread.unwrap_or(plan.spread);
         plan.check().map_err(|e| Failure::usage(chain(&e), "correct the plan"))?;
@@ -163,7 +172,7 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
                 [] | [_] => "at once".to_owned(),
                 waves => format!("{} from {}", waves.len(), waves[0]),
             },
-            words::seconds(least(&request.plan, step)),
+            words::seconds(least(step)),
             step.held_back.to_string(),
             words::bytes(step.devices.saturating_mul(preview.bytes_each)),
             step.cohort_messages.to_string(),
@@ -182,9 +191,7 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
         "messages",
         "would notice failures",
     ];
-    // A phase that includes nobody more is passed over at once.
-    let steps = preview.phases.iter().filter(|step| step.devices > 0);
-    let soak = steps.map(|step| least(&request.plan, step)).fold(0, u64::saturating_add);
+    let soak = preview.phases.iter().map(least).fold(0, u64::saturating_add);
     let data = preview.devices.saturating_mul(preview.bytes_each);
     let mut text = format!(
         "{} rc {}: {}, {} each, {} in all at most; {} at least\n\n{}\n",
@@ -201,14 +208,53 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
          confidence.\n",
         words::percent(1.0 - beta)
     ));
+    if let Some(usual) = preview.usual {
+        let usual = words::percent(usual);
+        text.push_str(&format!("The last release that reached everybody failed on {usual}.\n"));
+    }
+    for (number, step) in (1..).zip(&preview.phases).filter(|(_, step)| step.devices > 0) {
+        text.push_str(&hours(number, step, &request.plan.policy));
+    }
     text
 }
 
-/// Returns the least seconds that a phase takes: its waves, then its soak.
-fn least(plan: &Plan, step: &PhasePreview) -> u64 {
-    let waves = step.waves.len().saturating_sub(1) as u64;
-    let pauses = plan.waves.pause(&plan.policy).as_secs().saturating_mul(waves);
-    pauses.saturating_add(step.phase.rule.soak.as_secs())
+/// Says when a phase opens, wave by wave, and what is detected in it, and when.
+fn hours(number: usize, step: &PhasePreview, policy: &Policy) -> String {
+    const SHOWN: usize = 8;
+    let after = |seconds: u64| {
+        if seconds == 0 { "at once".to_owned() } else { format!("after {}", words::seconds(seconds)) }
+    };
+    let waves = step.waves.iter().zip(&step.opens);
+    let mut waves: Vec<String> =
+        waves.map(|(devices, opens)| format!("{devices} {}", after(*opens))).collect();
+    if waves.len() > SHOWN {
+        let left = waves.len() - SHOWN;
+        let last = waves.pop().unwrap_or_default();
+        waves.truncate(SHOWN - 1);
+        waves.push(format!("… {left} more waves … {last}"));
+    }
+    let Detectable { failing, silent } = step.detects;
+    let last = step.opens.last().copied().unwrap_or(0);
+    let known = |rate: Option<f64>, what: &str, after: Duration| {
+        let by = words::seconds(last.saturating_add(after.as_secs()));
+        rate.map_or_else(
+            || format!("no release for how many devices it {what}"),
+            |rate| format!("a release that {what} {} by {by}", words::percent(rate)),
+        )
+    };
+    format!(
+        "\nPhase {number} opens for {}; it is over {} at the earliest.\n  Killed nine times in ten: {}, {}.\n",
+        waves.join(", "),
+        after(step.ends),
+        known(failing, "fails on", policy.device.longest()),
+        known(silent, "silences", policy.silence_deadline.after)
+    )
+}
+
+/// Returns the least seconds that a phase takes: its waves, then its soak. One that includes nobody more is passed over
+/// at once.
+fn least(step: &PhasePreview) -> u64 {
+    step.opens.first().map_or(0, |opens| step.ends.saturating_sub(*opens))
 }
 
 #[cfg(test)]
@@ -258,6 +304,9 @@ mod tests {
         let soak = |words: &[&str]| request(words).unwrap().plan.phases[0].rule.soak.as_secs();
         assert_eq!(["5s", "30m", "12h", "30", "0"].map(|t| soak(&["--soak", t])), [5, 1800, 43_200, 30, 0]);
         assert_eq!(request(&["--spread", "10m"]).unwrap().plan.spread, 600);
+        let capped = request(&["--concurrency", "20", "--rate", "500"]).unwrap().plan;
+        assert_eq!((capped.concurrency, capped.rate), (Some(20), Some(500)));
+        assert!(request(&["--concurrency", "0"]).is_err());
         let said = request(&["--soak", "5 minutes"]).unwrap_err().error;
         assert!(said.contains("s, m, h or d"), "{said}");
     }
@@ -297,13 +346,22 @@ mod tests {
                 cohort_messages: devices,
                 waves: vec![devices],
                 held_back: 0,
+                opens: if devices > 0 { vec![0] } else { Vec::new() },
+                ends: 86_400,
+                detects: Detectable { failing: Some(0.23), silent: None },
             })
             .collect();
-        let preview = Preview { devices: 3, bytes_each: 1, phases, warnings: Vec::new() };
+        let preview = Preview { devices: 3, bytes_each: 1, usual: Some(0.01), phases, warnings: Vec::new() };
 
         let said = text(&request, &preview);
 
         assert!(said.contains("3 devices, 1 B each, 3 B in all at most; 24 h at least"), "{said}");
+        assert!(
+            said.contains("Phase 1 opens for 3 at once; it is over after 24 h at the earliest"),
+            "{said}"
+        );
+        assert!(said.contains("a release that fails on 23 % by 60 min, no release for"), "{said}");
+        assert!(said.contains("failed on 1 %") && !said.contains("Phase 2"), "{said}");
     }
 
     #[test]

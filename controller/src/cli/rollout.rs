@@ -10,6 +10,7 @@ use super::{Context, phases, plan, watch, words};
 use crate::api::types::{
     ApprovePhase, DoneBody, Kill, Preview, Promote, Revert, RolloutLine, RolloutView, StartRollout,
 };
+use crate::core::rollout::outlook::Outlook;
 use crate::core::rollout::record::Status;
 use crate::plain;
 
@@ -100,7 +101,7 @@ pub(super) enum Verb {
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Say in one line why the rollout stands where it stands
+    /// Say in one line why the rollout stands where it stands, then what each test has and what would decide it
     #[command(after_help = "Example:\n  tern rollout explain cam-7-1")]
     Explain {
         /// The rollout
@@ -220,8 +221,18 @@ pub(super) fn status(status: Status) -> &'static str {
     }
 }
 
-/// One line; a paused rollout also says who or what paused it.
+/// One line, then one for each test that may still decide.
 fn explained(view: &RolloutView) -> String {
+    let line = |one: &Outlook| {
+        let gap = if one.subject.is_empty() { "" } else { ": " };
+        format!("  {}{gap}{}", one.subject, plain::line(&one.line))
+    };
+    let lines: Vec<String> = std::iter::once(why(view)).chain(view.tests.iter().map(line)).collect();
+    lines.join("\n")
+}
+
+/// One line; a paused rollout also says who or what paused it.
+fn why(view: &RolloutView) -> String {
     let (status, explanation) = (status(view.status), plain::line(&view.explanation));
     if view.status == Status::Paused {
         return format!("{status}: {}; now: {explanation}", plain::line(view.because.trim_end_matches('.')));

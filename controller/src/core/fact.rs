@@ -298,6 +298,9 @@ pub enum Fact {
         /// Devices that its first wave newly includes; absent: all of them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         included: Option<u64>,
+        /// Devices of that wave for whom there is no room yet.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        owed: u64,
         /// Positions from here on are held back as control.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held_from: Option<Position>,
@@ -328,7 +331,7 @@ pub enum Fact {
         /// They have it from here on.
         on: bool,
     },
-    /// The next wave of a phase opened.
+    /// The next wave of a phase opened, or another part of one for which there was no room.
     WaveOpened {
         /// The rollout.
         rollout: RolloutId,
@@ -338,6 +341,15 @@ pub enum Fact {
         cuts: BTreeMap<ModelId, Cut>,
         /// Devices that it newly includes.
         devices: u64,
+        /// The how-many-th other part of the wave it is; 0: the wave begins.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        step: u64,
+        /// Devices of the wave for whom there is no room yet.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        owed: u64,
+        /// Devices that it includes by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        listed: Vec<DeviceId>,
         /// Positions from here on are held back as control.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held_from: Option<Position>,
@@ -348,8 +360,11 @@ pub enum Fact {
     HoldBackEnded {
         /// The rollout.
         rollout: RolloutId,
-        /// Devices that it was.
+        /// Devices that are let go.
         devices: u64,
+        /// Positions from here on still wait for room, and are compared with nobody any more; absent: nobody waits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held_from: Option<Position>,
         /// Why, with the numbers.
         because: String,
     },
@@ -407,6 +422,11 @@ pub enum Fact {
         /// With the numbers.
         because: String,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A signed file, as text: metadata is JSON.

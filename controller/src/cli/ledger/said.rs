@@ -88,11 +88,12 @@ pub(super) fn said(fact: &Fact) -> String {
             let devices = words::count(devices.len() as u64, "device");
             format!("{devices} {} the tag {tag}", if *on { "got" } else { "lost" })
         }
-        Fact::WaveOpened { rollout, wave, devices, because, .. } => {
+        Fact::WaveOpened { rollout, wave, step, devices, because, .. } => {
             let devices = words::count(*devices, "device");
-            format!("rollout {rollout} wave {wave} opened for {devices}: {because}")
+            let verb = if *step == 0 { "opened" } else { "goes on" };
+            format!("rollout {rollout} wave {wave} {verb} for {devices}: {because}")
         }
-        Fact::HoldBackEnded { rollout, devices, because } => {
+        Fact::HoldBackEnded { rollout, devices, because, .. } => {
             let devices = words::count(*devices, "device");
             format!("rollout {rollout} lets its control of {devices} go: {because}")
         }

@@ -87,6 +87,12 @@ impl fmt::Display for AdvanceReason {
                     span(*soaked)
                 )
             }
+            Self::Room { wave, of, owed, bad, started } => {
+                write!(
+                    f,
+                    "wave {wave} of {of} goes on, {owed} of its devices to come, {bad} bad of {started} started"
+                )
+            }
             Self::Proven { proof, soaked } => {
                 let confidence = percent(1.0 - proof.beta);
                 let below = percent(proof.bound);
@@ -166,7 +172,7 @@ fn odds(ln: f64) -> String {
 }
 
 /// "4.6 %", "5 %", "0.34 %".
-fn percent(rate: f64) -> String {
+pub(super) fn percent(rate: f64) -> String {
     let percent = rate * 100.0;
     let text = if percent < 1.0 { format!("{percent:.2}") } else { format!("{percent:.1}") };
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
@@ -174,7 +180,7 @@ fn percent(rate: f64) -> String {
 }
 
 /// "26 h", "45 min", "7 d".
-fn span(time: Duration) -> String {
+pub(super) fn span(time: Duration) -> String {
     match time.as_secs() {
         s if s < 120 => format!("{s} s"),
         s if s < 2 * 3600 && s % 3600 != 0 => format!("{} min", s / 60),

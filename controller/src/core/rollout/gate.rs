@@ -52,6 +52,8 @@ pub struct Observed {
     pub devices: u64,
     /// Those of them that had started before the series began, and are judged no more.
     pub spent: u64,
+    /// Nobody is left to open the rollout for but its control, which is let go after this long though nobody begins.
+    pub control_waits: Option<Duration>,
     /// Time since the phase opened, not counting time in which nothing was received.
     pub soaked: Duration,
     /// An operator took it upon themselves to widen a phase that is too small to prove anything.
@@ -75,6 +77,8 @@ pub struct Wave {
     pub open: Duration,
     /// The least time that it is.
     pub pause: Duration,
+    /// Devices of it for whom there was no room yet; until they are included no other wave opens.
+    pub owed: u64,
     /// The next one may open.
     pub is_over: bool,
 }
@@ -143,7 +147,10 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     let n = observed.fresh.judged();
     if let Some(wave) = observed.wave {
         let (bad, devices) = (observed.fresh.confirmed_bad(), observed.devices);
-        return if wave.is_over {
+        return if wave.owed > 0 {
+            let Wave { number, of, owed, .. } = wave;
+            Verdict::Advance(AdvanceReason::Room { wave: number, of, owed, bad, started: n })
+        } else if wave.is_over {
             Verdict::Advance(AdvanceReason::Wave {
                 wave: wave.number + 1,
                 of: wave.of,
@@ -158,6 +165,12 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     }
     // After a resumption nobody may be left to start: then only time, or a person, can open the next phase.
     let spent = observed.devices > 0 && observed.spent >= observed.devices;
+    let passed = Verdict::Advance(AdvanceReason::Soaked { started: n, soaked });
+    // The control must not be held back for ever by devices that are away.
+    if let Some(patience) = observed.control_waits.filter(|_| n == 0 && phase.gate.is_none()) {
+        let soak = phase.soak.max(if observed.spent > 0 { Duration::ZERO } else { patience });
+        return if soaked < soak { Verdict::Hold(HoldReason::Soaking { soaked, soak }) } else { passed };
+    }
     if n == 0 && !(spent && phase.gate.is_none()) {
         let devices = observed.devices;
         return Verdict::Hold(if spent { HoldReason::Spent { devices } } else { HoldReason::NothingStarted });
@@ -165,23 +178,12 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     let still_soaking =
         (soaked < phase.soak).then_some(Verdict::Hold(HoldReason::Soaking { soaked, soak: phase.soak }));
     let Some(p_max) = phase.gate else {
-        return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Soaked { started: n, soaked }));
+        return still_soaking.unwrap_or(passed);
     };
 
-    let (bad, pending) = (observed.fresh.confirmed_bad(), observed.fresh.pending());
-    let held_against = bad.saturating_add(pending);
-    let (ln_e, threshold) = (gate_evidence(n, held_against, p_max), gate_threshold(policy.beta));
-    let proof = Proof {
-        n,
-        bad,
-        pending,
-        p_max,
-        beta: policy.beta,
-        ln_e: rounded(ln_e),
-        threshold: rounded(threshold),
-        bound: rounded(upper_bound(n, held_against, policy.beta)),
-    };
-    if ln_e >= threshold {
+    let (proof, passes) = prove(policy, p_max, &observed.fresh);
+    let (bad, held_against) = (proof.bad, proof.bad.saturating_add(proof.pending));
+    if passes {
         return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Proven { proof, soaked }));
     }
 
@@ -199,26 +201,44 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     Verdict::Hold(HoldReason::Gate { enough: could_pass(bad), proof })
 }
 
+/// Returns what a gate at `p_max` has to show, and whether that suffices.
+pub(super) fn prove(policy: &Policy, p_max: f64, fresh: &Counts) -> (Proof, bool) {
+    let (n, bad, pending) = (fresh.judged(), fresh.confirmed_bad(), fresh.pending());
+    let held_against = bad.saturating_add(pending);
+    let (ln_e, threshold) = (gate_evidence(n, held_against, p_max), gate_threshold(policy.beta));
+    let proof = Proof {
+        n,
+        bad,
+        pending,
+        p_max,
+        beta: policy.beta,
+        ln_e: rounded(ln_e),
+        threshold: rounded(threshold),
+        bound: rounded(upper_bound(n, held_against, policy.beta)),
+    };
+    (proof, ln_e >= threshold)
+}
+
 /// A test's result, before anybody decided what it means.
-struct Tested {
-    evidence: Evidence,
+pub(super) struct Tested {
+    pub(super) evidence: Evidence,
     /// Compared before rounding.
-    crossed: bool,
+    pub(super) crossed: bool,
 }
 
 impl Tested {
     /// Tells whether this is silence that no control was compared with.
-    fn alone(&self) -> bool {
+    pub(super) fn alone(&self) -> bool {
         self.evidence.control.is_none() && matches!(self.evidence.test, Test::Silence | Test::SilenceEarly)
     }
 }
 
-fn alpha(policy: &Policy, observed: &Observed) -> f64 {
+pub(super) fn alpha(policy: &Policy, observed: &Observed) -> f64 {
     if observed.fleet < TINY_FLEET { policy.alpha.max(TINY_ALPHA) } else { policy.alpha }
 }
 
 /// Runs every test that may kill, in the order of the budget's shares.
-fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
+pub(super) fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
     let weights = &policy.weights;
     let total = &observed.total;
     let bench = Bench { alpha, strata: observed.strata.max(1) };
@@ -262,7 +282,7 @@ fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
 }
 
 /// Judges `unreachable` without a control. That can only pause: the network may be what nobody reached.
-fn unreachable(policy: &Policy, observed: &Observed) -> Tested {
+pub(super) fn unreachable(policy: &Policy, observed: &Observed) -> Tested {
     let (total, before) = (&observed.total, &observed.compared);
     let n = total.judged().saturating_sub(before.judged());
     let (f, p) = (total.unreachable.saturating_sub(before.unreachable), policy.silence_deadline.max_rate);

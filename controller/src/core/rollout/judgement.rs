@@ -12,6 +12,7 @@ use super::control::Control;
 use super::counts::Counts;
 use super::evidence::PairEvidence;
 use super::gate::{Observed, Pairs, Wave, judge};
+use super::policy::PhaseRule;
 use super::record::{PhaseRecord, Rollout};
 use super::verdict::{HoldReason, KillReason, PauseReason, Verdict};
 use crate::core::fact::Millis;
@@ -32,7 +33,7 @@ impl fmt::Display for Judgement {
 }
 
 /// A hardware model, or all those together that a rollout has few devices of.
-type Stratum<'a> = Option<&'a ModelId>;
+pub(super) type Stratum<'a> = Option<&'a ModelId>;
 
 impl Rollout {
     /// Judges the rollout. `fleet`: devices that the plan covers; `observed`: the clock of reception.
@@ -45,19 +46,9 @@ impl Rollout {
         if self.phases.is_empty() {
             return Judgement { verdict: Verdict::Hold(HoldReason::NothingStarted), subject: String::new() };
         }
-        let phase = self.phase();
-        let rule = &self.plan.phases[phase.min(self.plan.phases.len() - 1)].rule;
-        let record = &self.phases[phase];
+        let (rule, record) = self.present();
         let strata = self.strata();
-        let common = Observed {
-            fleet,
-            strata: self.shares(),
-            devices: record.devices,
-            soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
-            acknowledged: record.acknowledged,
-            outage: self.outage,
-            ..Observed::default()
-        };
+        let common = self.common(record, fleet, observed);
         // What one stratum is paused for must not hide that another is to be killed.
         let mut paused = None;
         for (stratum, models) in &strata {
@@ -74,12 +65,37 @@ impl Rollout {
         if let Some(paused) = paused {
             return paused;
         }
+        // The tests above have spent the budget; here only the gate speaks.
+        let seen = self.seen_by_gate(record, observed, common);
+        Judgement { verdict: judge(&self.plan.policy, rule, &seen), subject: String::new() }
+    }
+
+    /// Returns what the present phase asks for, and what is recorded of it. There must be one.
+    pub(super) fn present(&self) -> (&PhaseRule, &PhaseRecord) {
+        let phase = self.phase();
+        (&self.plan.phases[phase.min(self.plan.phases.len() - 1)].rule, &self.phases[phase])
+    }
+
+    /// Returns what is the same for every stratum.
+    pub(super) fn common(&self, record: &PhaseRecord, fleet: u64, observed: Millis) -> Observed {
+        Observed {
+            fleet,
+            strata: self.shares(),
+            devices: record.devices,
+            soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
+            acknowledged: record.acknowledged,
+            control_waits: self.only_control_waits().then(|| self.plan.waves.patience(&self.plan.policy)),
+            outage: self.outage,
+            ..Observed::default()
+        }
+    }
+
+    /// Returns what the gate looks at: the phase over all models.
+    pub(super) fn seen_by_gate(&self, record: &PhaseRecord, observed: Millis, common: Observed) -> Observed {
         let fresh = record.judged.values().fold(Counts::default(), |a, b| a + *b);
         let ever = record.counts.values().fold(Counts::default(), |a, b| a + *b);
         let spent = ever.judged().saturating_sub(fresh.judged());
-        // The tests above have spent the budget; here only the gate speaks.
-        let seen = Observed { fresh, spent, wave: self.wave(record, ever, observed), ..common };
-        Judgement { verdict: judge(&self.plan.policy, rule, &seen), subject: String::new() }
+        Observed { fresh, spent, wave: self.wave(record, ever, observed), ..common }
     }
 
     /// The release that a revert goes back to is an approved one: whatever its devices say, it is not halted, and a person
@@ -96,7 +112,7 @@ impl Rollout {
         }
     }
 
-    fn seen(
+    pub(super) fn seen(
         &self,
         models: &[&ModelId],
         record: &PhaseRecord,
@@ -133,7 +149,7 @@ impl Rollout {
                 .unwrap_or(0),
             fresh: sum(&|model| record.judged.get(model).copied().unwrap_or_default()),
             // Once it is let go nobody is beside the others.
-            controls: if self.held_from.is_some() {
+            controls: if self.held_from.is_some() && !self.let_go {
                 controls.iter().map(|control| control.held).sum()
             } else {
                 0
@@ -153,7 +169,7 @@ impl Rollout {
     }
 
     /// Returns the strata that have begun, with their models.
-    fn strata(&self) -> BTreeMap<Stratum<'_>, Vec<&ModelId>> {
+    pub(super) fn strata(&self) -> BTreeMap<Stratum<'_>, Vec<&ModelId>> {
         let mut strata: BTreeMap<Stratum<'_>, Vec<&ModelId>> = BTreeMap::new();
         for model in self.phases.iter().flat_map(|phase| phase.judged.keys()) {
             let stratum = (!self.pooled.contains(model)).then_some(model);
@@ -163,6 +179,12 @@ impl Rollout {
             }
         }
         strata
+    }
+
+    /// Tells whether every phase is open and its control alone is to be let go.
+    fn only_control_waits(&self) -> bool {
+        let whole = self.phases.last().is_some_and(PhaseRecord::is_open);
+        whole && self.phases.len() >= self.plan.phases.len() && self.held_from.is_some()
     }
 
     /// Returns the wave that stands, while there are more to come.
@@ -180,12 +202,13 @@ impl Rollout {
             started,
             open,
             pause: waves.pause(policy),
-            is_over: waves.is_due(policy, open, started, record.included),
+            owed: record.owed,
+            is_over: record.owed > 0 || waves.is_due(policy, open, started, record.included),
         })
     }
 }
 
-fn subject(stratum: Stratum<'_>, strata: usize) -> String {
+pub(super) fn subject(stratum: Stratum<'_>, strata: usize) -> String {
     match stratum {
         _ if strata < 2 => String::new(),
         Some(model) => format!("model={model}"),

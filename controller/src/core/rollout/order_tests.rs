@@ -69,6 +69,7 @@ fn fleet() -> Fleet {
             because,
             goal: BTreeMap::new(),
             included: None,
+            owed: 0,
             held_from: None,
             listed: Vec::new(),
             key: None,

@@ -100,6 +100,46 @@ pub fn wave(
     cuts(wanted, &within, 1, before)
 }
 
+/// Works out how far exactly `size` more devices reach on the way to a goal, so that the models keep pace with one
+/// another and each has its first ones early.
+pub fn step(
+    size: u64,
+    open: &[Place],
+    goal: &BTreeMap<ModelId, Cut>,
+    before: &BTreeMap<ModelId, Cut>,
+) -> BTreeMap<ModelId, Cut> {
+    let mut by_model: BTreeMap<&ModelId, Vec<&Place>> = BTreeMap::new();
+    for place in open.iter().filter(|place| includes(goal, place)) {
+        by_model.entry(&place.model).or_default().push(place);
+    }
+    // Who comes when: the share of its model that comes before it.
+    let mut next: Vec<(u128, &ModelId)> = Vec::new();
+    for (model, places) in &by_model {
+        let turn = |index: usize| ((index as u128) << 64) / places.len() as u128;
+        let fresh = places.iter().enumerate().filter(|(_, place)| !includes(before, place));
+        next.extend(fresh.map(|(index, _)| (turn(index), *model)));
+    }
+    if next.len() as u64 <= size {
+        return goal.clone();
+    }
+    next.sort();
+    let mut taken: BTreeMap<&ModelId, usize> = BTreeMap::new();
+    next.iter().take(usize::try_from(size).unwrap_or(usize::MAX)).for_each(|(_, model)| {
+        *taken.entry(model).or_default() += 1;
+    });
+    let mut cuts = before.clone();
+    for (model, most) in goal {
+        let cut = cuts.entry(model.clone()).or_insert(Cut::NONE);
+        let places = by_model.get(model).map_or(&[][..], Vec::as_slice);
+        let included = places.iter().filter(|place| includes(before, place)).count();
+        let wanted = included + taken.get(model).copied().unwrap_or(0);
+        if wanted > included {
+            *cut = places.get(wanted).map_or(*most, |next| Cut(next.position.0));
+        }
+    }
+    cuts
+}
+
 /// Chooses cuts that include `wanted` of the places, at least `least` of each model.
 fn cuts(
     wanted: u64,
@@ -220,6 +260,24 @@ mod tests {
         }
         assert_eq!((goal.devices, counts), (70, vec![10, 30, 70]));
         assert_eq!(cuts, goal.cuts);
+    }
+
+    #[test]
+    fn a_step_includes_exactly_as_many_as_there_is_room_for_whatever_the_models_are() {
+        let (places, models) = fleet(&[("common", 500), ("odd", 40), ("rare", 3)]);
+        let goal = goal(&planned(&[Reach::All]), 0, (&places, 543), &models, &BTreeMap::new()).cuts;
+        let (mut cuts, mut included) = (BTreeMap::new(), 0);
+        for size in [0u64, 1, 2, 5, 30, 1, 400, 103, 1] {
+            cuts = step(size, &places, &goal, &cuts);
+            included += usize::try_from(size).unwrap();
+            assert_eq!(count(&places, &cuts), included);
+            if included == 8 {
+                let seen: BTreeSet<_> =
+                    places.iter().filter(|p| includes(&cuts, p)).map(|p| &p.model).collect();
+                assert_eq!(seen.len(), 3, "a few devices are of every model");
+            }
+        }
+        assert_eq!(cuts, goal);
     }
 
     fn count(places: &[Place], cuts: &BTreeMap<ModelId, Cut>) -> usize {

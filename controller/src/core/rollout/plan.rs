@@ -31,6 +31,12 @@ pub struct Plan {
     pub policy: Policy,
     /// How a phase opens.
     pub waves: Waves,
+    /// Most devices that are on trial at once, or are offered the release and have not begun; absent: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u64>,
+    /// Most devices that are newly offered the release in an hour; absent: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
     /// Whom it is compared with.
     pub hold_back: HoldBack,
     /// Fewest devices of a first phase that is given in percent, where the fleet has twice as many.
@@ -140,6 +146,9 @@ pub enum PlanError {
         /// How they grow.
         factor: f64,
     },
+    /// Nobody could ever begin.
+    #[error("{0} must be at least 1 device; leave it out to mean any number")]
+    Cap(&'static str),
     /// Everybody would be held back, or nobody.
     #[error(
         "hold_back.percent must lie above 0 and be at most 10, found {0}; `hold_back = {{ on = false }}` holds nobody back"
@@ -174,6 +183,8 @@ impl Default for Plan {
             carriers: Vec::new(),
             policy: Policy::default(),
             waves: Waves::default(),
+            concurrency: None,
+            rate: None,
             hold_back: HoldBack::default(),
             canary_min: 10,
             model_min: 1,
@@ -225,6 +236,11 @@ impl Plan {
             return Err(PlanError::Waves { first, factor });
         }
         wait("waves.pause", pause.unwrap_or_default())?;
+        for (what, cap) in [("concurrency", self.concurrency), ("rate", self.rate)] {
+            if cap == Some(0) {
+                return Err(PlanError::Cap(what));
+            }
+        }
         if !(self.hold_back.percent > 0.0 && self.hold_back.percent <= 10.0) {
             return Err(PlanError::HoldBack(self.hold_back.percent));
         }
@@ -255,6 +271,7 @@ mod tests {
         assert_eq!(refused(|p| p.phases[1].reach = Reach::Devices(0)), PlanError::NoDevices { phase: 2 });
         assert_eq!(refused(|p| p.phases[2].reach = Reach::All), PlanError::AfterAll { phase: 3 });
         assert_eq!(refused(|p| p.phases.push(phase(Reach::Devices(1)))), PlanError::AfterAll { phase: 4 });
+        assert_eq!(refused(|p| p.rate = Some(0)), PlanError::Cap("rate"));
         assert!(matches!(
             refused(|p| p.phases[0].reach = Reach::Percent(f64::NAN)),
             PlanError::Percent { .. }

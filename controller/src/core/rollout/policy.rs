@@ -43,6 +43,8 @@ pub struct Policy {
     pub silence_early: SilenceRule,
     /// Silence that is allowed at last.
     pub silence_deadline: SilenceRule,
+    /// What the agents of its devices are set to: nobody may count as silent who is still testing a release.
+    pub device: DeviceTimes,
     /// Health is compared with the control in windows of this length, each device once in each.
     #[serde(with = "seconds")]
     pub health_window: Duration,
@@ -95,6 +97,35 @@ pub struct SilenceRule {
     pub max_rate: f64,
 }
 
+/// Times of an agent, as its configuration names them; the defaults are its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeviceTimes {
+    /// All probes of a release together.
+    #[serde(with = "seconds")]
+    pub probe_deadline: Duration,
+    /// How long a release runs well before it is confirmed.
+    #[serde(with = "seconds")]
+    pub soak: Duration,
+    /// How long a trial waits for a connection.
+    #[serde(with = "seconds")]
+    pub connect_deadline: Duration,
+}
+
+impl Default for DeviceTimes {
+    fn default() -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        Self { probe_deadline: minutes(10), soak: minutes(15), connect_deadline: minutes(35) }
+    }
+}
+
+impl DeviceTimes {
+    /// Returns how long a healthy device may take to say how its trial ended.
+    pub fn longest(&self) -> Duration {
+        self.probe_deadline.saturating_add(self.soak).saturating_add(self.connect_deadline)
+    }
+}
+
 /// "3 bad of the first 10 started": deterministic, on top of `alpha`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -129,6 +160,7 @@ impl Default for Policy {
             weights: Weights::default(),
             silence_early: SilenceRule { after: Duration::from_secs(3600), max_rate: 0.20 },
             silence_deadline: SilenceRule { after: Duration::from_secs(6 * 3600), max_rate: 0.02 },
+            device: DeviceTimes::default(),
             health_window: day(),
             hard_stop: Some(HardStop { bad: 3, first: 10 }),
             harm_budget: None,
@@ -184,6 +216,10 @@ impl Policy {
         if self.silence_early.after.is_zero() || self.silence_early.after >= self.silence_deadline.after {
             return Err(PolicyError::Deadlines);
         }
+        let (found, least) = (self.silence_deadline.after, self.device.longest());
+        if found < least {
+            return Err(PolicyError::TooSoon { found, least, device: self.device });
+        }
         if self.hard_stop.is_some_and(|stop| stop.bad == 0 || stop.bad > stop.first) {
             return Err(PolicyError::HardStop);
         }
@@ -233,6 +269,22 @@ pub enum PolicyError {
     /// The early deadline is not early.
     #[error("silence_early must be above 0 s and come before silence_deadline")]
     Deadlines,
+    /// Healthy devices would count as silent.
+    #[error(
+        "silence_deadline is {} s after a start, and a healthy device may take {} s to say how it ended (probe_deadline \
+         {}, soak {} and connect_deadline {} of its agent): it would count as silent; give silence_deadline.after at \
+         least that, or say in policy.device what your agents are set to",
+        found.as_secs(), least.as_secs(), device.probe_deadline.as_secs(), device.soak.as_secs(),
+        device.connect_deadline.as_secs()
+    )]
+    TooSoon {
+        /// The deadline.
+        found: Duration,
+        /// What a healthy device may take.
+        least: Duration,
+        /// What that is made of.
+        device: DeviceTimes,
+    },
     /// A hard stop that always or never stops.
     #[error("hard_stop needs at least one bad device, and no more than the first devices it looks at")]
     HardStop,
@@ -315,6 +367,14 @@ mod tests {
         assert!(matches!(refused(|p| p.weights.outcome = 0.9), PolicyError::Weights { .. }));
         assert!(matches!(refused(|p| p.max_regression = -1.0), PolicyError::Regression { .. }));
         assert_eq!(refused(|p| p.silence_early.after = day()), PolicyError::Deadlines);
+        let hour = Duration::from_secs(3600);
+        let soon = |p: &mut Policy| p.silence_deadline.after = Duration::from_secs(3660);
+        let mut policy = Policy::default();
+        soon(&mut policy);
+        assert_eq!((policy.check(), policy.device.longest()), (Ok(()), hour), "defaults of an agent");
+        policy.device.connect_deadline = hour;
+        let said = policy.check().unwrap_err().to_string();
+        assert!(said.contains("3660 s after a start") && said.contains("connect_deadline 3600"), "{said}");
         assert_eq!(refused(|p| p.hard_stop = Some(HardStop { bad: 4, first: 3 })), PolicyError::HardStop);
     }
 }

@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::id::{DeviceId, ModelId, ProductId, RolloutId};
 use tern_protocol::message::Registry;
 use tern_protocol::position::{Cut, Position, Salt};
-use tern_protocol::state::Outcome;
 use tern_protocol::tuf::content::{Arm, Entry, EntryKind, listed};
 
 use super::baseline::Baseline;
-use super::control::{Control, Side};
+use super::control::Control;
 use super::counts::Counts;
 use super::phase;
 use super::plan::{Approval, Plan};
-use super::silence::Deadline;
+use super::room::Openings;
+use super::times::AtEnd;
 use crate::core::access::TokenName;
-use crate::core::fact::{Fact, Millis};
+use crate::core::fact::Millis;
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,12 @@ pub struct PhaseRecord {
     /// Waves that are open.
     #[serde(default)]
     pub waves: u64,
+    /// Devices of the last wave for whom there was no room yet.
+    #[serde(default)]
+    pub owed: u64,
+    /// Parts in which that wave has opened since it began.
+    #[serde(default)]
+    pub steps: u64,
     /// When its last wave opened, or when the rollout was last resumed in it.
     pub opened_at: Millis,
     /// The same on the clock of reception: its soak runs on that.
@@ -104,6 +110,12 @@ pub struct Rollout {
     /// Positions from here on are held back as control.
     #[serde(default)]
     pub held_from: Option<Position>,
+    /// The control speaks no more: who is still held back only waits for room.
+    #[serde(default)]
+    pub let_go: bool,
+    /// When devices were included lately, where that is capped.
+    #[serde(default, skip_serializing_if = "Openings::is_empty")]
+    pub openings: Openings,
     /// Positions from here on are in no phase before the last.
     #[serde(default)]
     pub reserve: Option<Position>,
@@ -156,6 +168,8 @@ impl PhaseRecord {
             listed: BTreeSet::new(),
             before: 0,
             waves: 1,
+            owed: 0,
+            steps: 0,
             opened_at: at,
             observed,
             counts: BTreeMap::new(),
@@ -171,7 +185,7 @@ impl PhaseRecord {
 
     /// Tells whether all its waves are open.
     pub fn is_open(&self) -> bool {
-        self.goal.is_empty() || self.goal == self.cuts
+        self.owed == 0 && (self.goal.is_empty() || self.goal == self.cuts)
     }
 }
 
@@ -201,6 +215,8 @@ impl Rollout {
             first: BTreeMap::new(),
             first_bad: BTreeMap::new(),
             held_from: None,
+            let_go: false,
+            openings: Openings::default(),
             reserve: None,
             control: BTreeMap::new(),
             compared: BTreeMap::new(),
@@ -284,6 +300,18 @@ impl Rollout {
         self.reaches_all() && self.total().pending() == 0
     }
 
+    /// Tells whether it reaches nobody more and nobody is on the way, so that it makes room for what comes after it: it
+    /// reaches everybody, or stays as it is since its time is over.
+    pub fn makes_room(&self, now: Millis) -> bool {
+        let running = self.status == Status::Running;
+        running && (self.is_settled() || (self.has_stayed(now) && self.total().pending() == 0))
+    }
+
+    /// Tells whether its time is over and its plan wants it to stay as it is.
+    pub fn has_stayed(&self, now: Millis) -> bool {
+        self.plan.times.at_end == AtEnd::Stay && self.plan.times.is_over(now)
+    }
+
     /// Tells whether devices are offered its release: a completed rollout stays as the base of its regions.
     pub fn offers(&self) -> bool {
         matches!(self.status, Status::Running | Status::Completed)
@@ -313,212 +341,6 @@ impl Rollout {
             spread: self.plan.spread,
             arm: Arm::Acked,
         }
-    }
-
-    /// Counts a device's start in the phase that included it; returns that it is the how-many-th of its model, or 0 if the
-    /// hard stop does not look so far.
-    pub fn count_start(&mut self, model: &ModelId, phase: usize) -> u64 {
-        let series = self.series;
-        self.count(model, phase, series, |counts| counts.started += 1);
-        let rank = self.first.entry(model.clone()).or_default();
-        *rank += 1;
-        if self.plan.policy.hard_stop.is_some_and(|stop| *rank <= stop.first) { *rank } else { 0 }
-    }
-
-    /// Counts a device's outcome. It was the `rank`-th of its model to start, in `series`.
-    pub fn count_outcome(
-        &mut self,
-        model: &ModelId,
-        phase: usize,
-        (series, rank): (u32, u64),
-        outcome: Outcome,
-    ) {
-        let bad = matches!(outcome, Outcome::Failed | Outcome::RolledBack);
-        if bad && series == self.series && rank > 0 {
-            *self.first_bad.entry(model.clone()).or_default() += 1;
-        }
-        self.count(model, phase, series, |counts| *counts.ended(outcome) += 1);
-    }
-
-    /// Takes an outcome back that was counted: a report that had been overtaken shows that the start before it was
-    /// taken back.
-    pub fn uncount_outcome(
-        &mut self,
-        model: &ModelId,
-        phase: usize,
-        (series, rank): (u32, u64),
-        outcome: Outcome,
-    ) {
-        let bad = matches!(outcome, Outcome::Failed | Outcome::RolledBack);
-        if bad && series == self.series && rank > 0 {
-            let first = self.first_bad.entry(model.clone()).or_default();
-            *first = first.saturating_sub(1);
-        }
-        let less = |counts: &mut Counts| {
-            let ended = counts.ended(outcome);
-            *ended = ended.saturating_sub(1);
-        };
-        self.count(model, phase, series, less);
-    }
-
-    /// Counts what a silence deadline found of either arm, at a time on the clock of reception; of the treated one
-    /// `bad` includes those that reached nobody.
-    pub fn compare(
-        &mut self,
-        model: &ModelId,
-        deadline: Deadline,
-        (side, bad): (Side, bool),
-        observed: Millis,
-    ) {
-        if self.held_from.is_some() || self.control.contains_key(model) {
-            let control = self.control.entry(model.clone()).or_default();
-            control.due(deadline, side, bad, observed, &self.plan.policy);
-        }
-    }
-
-    /// Counts how a device of either arm fared in a window, at a time on the clock of reception.
-    pub fn compare_health(
-        &mut self,
-        model: &ModelId,
-        side: Side,
-        crashed: bool,
-        drain: Option<u64>,
-        observed: Millis,
-    ) {
-        let policy = &self.plan.policy;
-        let control = self.control.entry(model.clone()).or_default();
-        control.fared(side, crashed, drain, observed, policy);
-    }
-
-    /// Counts what a silence deadline found of a device that started in `series`.
-    pub fn count_deadline(
-        &mut self,
-        model: &ModelId,
-        phase: usize,
-        series: u32,
-        deadline: Deadline,
-        silent: bool,
-    ) {
-        self.count(model, phase, series, |counts| {
-            let (due, found) = match deadline {
-                Deadline::Early => (&mut counts.due_early, &mut counts.silent_early),
-                Deadline::Last => (&mut counts.due, &mut counts.silent),
-            };
-            *due += 1;
-            *found += u64::from(silent);
-        });
-    }
-
-    /// Counts for people, and for the present series if the device started in it.
-    fn count(&mut self, model: &ModelId, phase: usize, series: u32, add: impl Fn(&mut Counts)) {
-        let last = self.phases.len().saturating_sub(1);
-        let phase = &mut self.phases[phase.min(last)];
-        add(phase.counts.entry(model.clone()).or_default());
-        if series == self.series {
-            add(phase.judged.entry(model.clone()).or_default());
-        }
-    }
-
-    /// A device is no longer beside the others.
-    pub fn leave_control(&mut self, model: &ModelId) {
-        if let Some(control) = self.control.get_mut(model) {
-            control.held = control.held.saturating_sub(1);
-        }
-    }
-
-    /// Takes in that a phase or a wave opened, or that the control was let go. A repeated frame opens nothing twice.
-    pub(in crate::core) fn widened(&mut self, fact: &Fact, at: Millis, observed: Millis) {
-        match fact {
-            Fact::PhaseOpened {
-                phase,
-                cuts,
-                devices,
-                goal,
-                included,
-                held_from,
-                listed,
-                key,
-                because,
-                ..
-            } => {
-                if *phase != self.phases.len() {
-                    return;
-                }
-                self.because.clone_from(because);
-                self.held_from = *held_from;
-                let before = self.phases.iter().map(|phase| phase.included).sum();
-                let whole = PhaseRecord::new(cuts.clone(), *devices, at, observed);
-                let included = included.unwrap_or(*devices);
-                self.listed.extend(listed.iter().cloned());
-                self.promoted = key.clone().or(self.promoted.take());
-                let listed = listed.iter().cloned().collect();
-                self.phases.push(PhaseRecord { goal: goal.clone(), included, before, listed, ..whole });
-            }
-            Fact::WaveOpened { wave, cuts, devices, held_from, because, .. } => {
-                let Some(phase) = self.phases.last_mut().filter(|phase| phase.waves + 1 == *wave) else {
-                    return;
-                };
-                self.because.clone_from(because);
-                self.held_from = *held_from;
-                phase.cuts.clone_from(cuts);
-                phase.included += devices;
-                phase.waves = *wave;
-                (phase.opened_at, phase.observed) = (at, observed);
-            }
-            Fact::HoldBackEnded { devices, because, .. } => {
-                self.because.clone_from(because);
-                self.held_from = None;
-                let models: BTreeSet<ModelId> =
-                    self.phases.iter().flat_map(|p| p.judged.keys().cloned()).collect();
-                self.compared =
-                    models.into_iter().map(|model| (model.clone(), self.judged_of(&model))).collect();
-                if let Some(phase) = self.phases.last_mut() {
-                    phase.devices += devices;
-                    phase.included += devices;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Begins a new series: what was counted stays for people to see, and is judged no more.
-    pub fn resume(&mut self, at: Millis, observed: Millis) {
-        self.series += 1;
-        self.first.clear();
-        self.first_bad.clear();
-        self.outage = false;
-        self.compared.clear();
-        for control in self.control.values_mut() {
-            // What is usual for its model does not begin anew.
-            let Control { held, drain, .. } = control;
-            *control = Control { held: *held, drain: std::mem::take(drain), ..Control::default() };
-        }
-        self.phases.iter_mut().for_each(|phase| phase.judged.clear());
-        if let Some(phase) = self.phases.last_mut() {
-            phase.opened_at = at;
-            phase.observed = observed;
-        }
-    }
-
-    /// Returns what the present series judges of one model, over all phases.
-    pub(super) fn judged_of(&self, model: &ModelId) -> Counts {
-        self.phases.iter().filter_map(|phase| phase.judged.get(model)).fold(Counts::default(), |a, b| a + *b)
-    }
-
-    /// Returns the counters of all models over all phases.
-    pub fn total(&self) -> Counts {
-        self.phases.iter().flat_map(|phase| phase.counts.values()).fold(Counts::default(), |a, b| a + *b)
-    }
-
-    /// Returns how many strata share the budget of false alarms: those that the first phase knew. The shares are given out
-    /// once: if each new model that starts took from the others, those would have spent more than is left.
-    pub fn shares(&self) -> u64 {
-        let known =
-            self.phases.first().into_iter().flat_map(|phase| phase.cuts.keys().chain(phase.goal.keys()));
-        let judged = self.phases.iter().flat_map(|phase| phase.judged.keys());
-        let strata: BTreeSet<Option<&ModelId>> =
-            known.chain(judged).map(|model| (!self.pooled.contains(model)).then_some(model)).collect();
-        strata.len() as u64
     }
 }
 

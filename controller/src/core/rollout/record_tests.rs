@@ -1,6 +1,10 @@
 //! What one rollout adds up to.
 
+use tern_protocol::state::Outcome;
+
 use super::*;
+use crate::core::fact::Fact;
+use crate::core::rollout::silence::Deadline;
 use crate::core::rollout::verdict::{KillReason, Verdict};
 
 fn rollout() -> Rollout {
@@ -78,10 +82,36 @@ fn silence_after_the_control_was_let_go_is_judged_by_itself_and_not_what_it_had_
         "the control was as silent, or nobody was due"
     );
     let (id, because) = (rollout.id.clone(), String::new());
-    rollout.widened(&Fact::HoldBackEnded { rollout: id, devices: 30, because }, 2, 2);
+    rollout.widened(&Fact::HoldBackEnded { rollout: id, devices: 30, held_from: None, because }, 2, 2);
     assert!(matches!(rollout.judge(1000, 3), Verdict::Hold(_)));
     silent(&mut rollout, 8);
     assert!(matches!(rollout.judge(1000, 4), Verdict::Kill(_)), "eight more, and nobody beside them");
+}
+
+#[test]
+fn a_control_is_let_go_in_time_though_everybody_else_of_the_last_phase_is_away() {
+    const HOUR: Millis = 3_600_000;
+    let model: ModelId = "m".parse().unwrap();
+    let mut rollout = rollout();
+    rollout.plan.phases = vec![rollout.plan.phases.pop().unwrap()];
+    rollout.held_from = Some(Position(9));
+    let lets_go =
+        |rollout: &Rollout, hours: u64| matches!(rollout.judge(1000, hours * HOUR), Verdict::Advance(_));
+    assert!(!lets_go(&rollout, 23) && lets_go(&rollout, 24), "nobody ever began");
+    rollout.plan.phases[0].rule.gate = Some(0.05);
+    assert!(!lets_go(&rollout, 1000), "who asked for proof does not get time for it");
+    rollout.plan.phases[0].rule.gate = None;
+
+    rollout.plan.phases[0].rule.soak = std::time::Duration::from_secs(2 * 3600);
+    for rank in 1..=60 {
+        rollout.count_start(&model, 0);
+        rollout.count_outcome(&model, 0, (0, rank), Outcome::Success);
+    }
+    rollout.resume(5 * HOUR, 5 * HOUR);
+
+    assert!(!lets_go(&rollout, 6) && lets_go(&rollout, 7), "forty are away, and sixty are judged no more");
+    rollout.held_from = None;
+    assert!(!lets_go(&rollout, 1000), "nothing is left to do");
 }
 
 #[test]

@@ -144,6 +144,19 @@ pub enum AdvanceReason {
         #[serde(with = "seconds")]
         soaked: Duration,
     },
+    /// The wave goes on, as far as there is room.
+    Room {
+        /// Its number, from 1.
+        wave: u64,
+        /// Waves of the phase.
+        of: u64,
+        /// Devices of it that are not included yet.
+        owed: u64,
+        /// Bad, silent or unreachable devices so far.
+        bad: u64,
+        /// Devices that started.
+        started: u64,
+    },
     /// The gate's proof suffices.
     Proven {
         /// What it has.

@@ -48,6 +48,11 @@ impl Waves {
         self.pause.unwrap_or(PAUSE.max(policy.silence_early.after))
     }
 
+    /// Returns how long a device that was included and does not start is waited for.
+    pub fn patience(&self, policy: &Policy) -> Duration {
+        self.pause(policy).max(policy.silence_early.after).saturating_mul(PATIENCE)
+    }
+
     /// Returns how many devices each wave newly includes, in a phase of `devices` after a rollout has included
     /// `before`.
     pub fn sizes(&self, devices: u64, before: u64) -> Vec<u64> {

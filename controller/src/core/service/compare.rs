@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use tern_protocol::id::{DeviceId, ModelId, ProductId};
 use tern_protocol::message::Hello;
-use tern_protocol::position::Cut;
+use tern_protocol::position::{Cut, Position};
 use tern_protocol::tuf::Role;
+use tern_protocol::tuf::content::listed;
 
 use super::command::{Command, Outcome, refuse};
 use super::present::ASKS_ENOUGH;
@@ -245,20 +246,34 @@ impl Service {
                 let known = cuts.entry(model).or_insert(cut);
                 *known = cut.max(*known);
             }
-            if cuts == before {
+            let written = |id: &&DeviceId| entry.list.contains(&listed(id)) && !rollout.listed.contains(*id);
+            let named: Vec<DeviceId> = self.fleet.devices.keys().filter(written).cloned().collect();
+            let because = format!("learned from the signed rollout file {version}, which devices hold");
+            if cuts == before && named.is_empty() {
+                self.learn_let_go(&rollout, held_from, because);
                 continue;
             }
             let places = self.places(&rollout);
             let new = |p: &&phase::Place| phase::includes(&cuts, p) && !phase::includes(&before, p);
-            let devices = places.iter().filter(new).count() as u64;
-            let because = format!("learned from the signed rollout file {version}, which devices hold");
+            let devices = places.iter().filter(new).count() as u64 + named.len() as u64;
             let within = |goal: &BTreeMap<ModelId, Cut>| {
                 cuts.iter().all(|(model, cut)| goal.get(model).is_some_and(|most| cut <= most))
             };
             let present = rollout.phases.last().filter(|phase| !phase.is_open() && within(&phase.goal));
             let rollout = rollout.id.clone();
             if let Some(wave) = present.map(|phase| phase.waves + 1) {
-                self.record(Fact::WaveOpened { rollout, wave, cuts, devices, held_from, because });
+                let (step, owed, listed) = (0, 0, named);
+                self.record(Fact::WaveOpened {
+                    rollout,
+                    wave,
+                    cuts,
+                    devices,
+                    step,
+                    owed,
+                    listed,
+                    held_from,
+                    because,
+                });
             } else if next < phases {
                 let (goal, included) = (BTreeMap::new(), None);
                 self.record(Fact::PhaseOpened {
@@ -268,12 +283,23 @@ impl Service {
                     devices,
                     goal,
                     included,
+                    owed: 0,
                     held_from,
-                    listed: Vec::new(),
+                    listed: named,
                     key: None,
                     because,
                 });
             }
+        }
+    }
+
+    /// Nobody whom a file let go is held back again; who still waits for room there is.
+    fn learn_let_go(&mut self, rollout: &Rollout, held_from: Option<Position>, because: String) {
+        let gone = |from: Position| rollout.holds(from) && held_from.is_none_or(|theirs| from < theirs);
+        let places = self.places(rollout);
+        let devices = places.iter().filter(|place| gone(place.position)).count() as u64;
+        if rollout.held_from.is_some_and(|ours| held_from.is_none_or(|theirs| ours < theirs)) {
+            self.record(Fact::HoldBackEnded { rollout: rollout.id.clone(), devices, held_from, because });
         }
     }
 }

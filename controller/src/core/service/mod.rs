@@ -12,6 +12,7 @@
 mod admit;
 mod command;
 mod compare;
+mod counters;
 mod deadlines;
 mod enrol;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod start;
 mod steer;
 mod time;
 mod tokens;
+mod trial;
 mod verdicts;
 mod widen;
 
@@ -41,7 +43,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p256::SecretKey;
 use p256::ecdsa::SigningKey;
-use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, ProductId, RolloutId};
 use tern_protocol::message::Nonce;
 use tern_protocol::topic::Topic;
@@ -55,6 +56,7 @@ use super::fleet::device::Standing;
 pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, Refusal, RefusalKind, Reply};
 pub use compare::Progress;
+pub use counters::Counters;
 pub use preview::PhasePreview;
 pub use tokens::MintToken;
 
@@ -235,47 +237,12 @@ pub struct Service {
     set_back: bool,
     /// Killed rollouts whose devices cannot be taken back; said once.
     no_revert: BTreeSet<RolloutId>,
+    /// What the last look at every device of a capped rollout gave.
+    looked: BTreeMap<RolloutId, trial::Looked>,
     /// Silence deadlines that are open.
     deadlines: deadlines::Deadlines,
     /// Who is connected, by hearsay.
     presences: presence::Presences,
-}
-
-/// What was refused and why, for the statistics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Counters {
-    /// Reports taken in.
-    pub accepted: u64,
-    /// Reports that came again.
-    pub duplicates: u64,
-    /// Messages that did not authenticate.
-    pub forged: u64,
-    /// Messages that made no sense.
-    pub malformed: u64,
-    /// Messages of devices that nobody registered.
-    pub unknown: u64,
-    /// Challenges sent.
-    pub challenged: u64,
-    /// Messages of devices that are revoked, or reset and not enrolled again.
-    pub silenced: u64,
-    /// Enrolments with a claim that nobody made, or without its token.
-    pub unclaimed: u64,
-    /// Times given to devices that share no code with the service yet.
-    pub timed: u64,
-    /// Times not given, for too many were asked for.
-    pub untimed: u64,
-    /// Enrolments with the right token that were refused: expired, used up, revoked, another kind, queue full.
-    pub turned_away: u64,
-    /// Secrets agreed on and keys derived: a few for each boot of a device. What junk may not bring about.
-    pub derived: u64,
-}
-
-impl Counters {
-    /// Returns how many enrolments by a claim were refused, whyever.
-    pub fn refused(&self) -> u64 {
-        self.unclaimed + self.turned_away
-    }
 }
 
 /// Under which key a device speaks, and is answered.
@@ -330,6 +297,7 @@ impl Service {
             publish_all: false,
             set_back: false,
             no_revert: BTreeSet::new(),
+            looked: BTreeMap::new(),
             deadlines: deadlines::Deadlines::default(),
             presences: presence::Presences::new(),
         };

@@ -115,8 +115,9 @@ impl Service {
         offering.retain(|r| {
             // A base that a newer base covers wholly says nothing any more.
             // What takes devices back is for some of them only.
-            let bases =
-                covered.iter().filter(|newer| newer.status == Status::Completed && newer.from.is_empty());
+            // So is one whose time was over before it reached everybody.
+            let whole = |newer: &&&Rollout| newer.status == Status::Completed && newer.reaches_all();
+            let bases = covered.iter().filter(whole).filter(|newer| newer.from.is_empty());
             let replaced =
                 r.status == Status::Completed && bases.into_iter().any(|newer| same_scope(newer, r));
             if !replaced {

@@ -1,8 +1,8 @@
 //! Going back: a rollout of its own that takes devices from a release that was killed to one that is approved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tern_protocol::id::RolloutId;
+use tern_protocol::id::{RegionId, RolloutId};
 use tern_protocol::position::Salt;
 use tern_protocol::tuf::content::EntryKind;
 
@@ -11,6 +11,7 @@ use super::start::pooled;
 use super::{Fact, Refusal, RefusalKind, Service};
 use crate::core::fleet::device::Device;
 use crate::core::rollout::hold_back::HoldBack;
+use crate::core::rollout::phase::covers;
 use crate::core::rollout::plan::{Approval, Plan};
 use crate::core::rollout::record::{Rollout, Status};
 use crate::core::rollout::times::Times;
@@ -39,7 +40,10 @@ impl Service {
         let product = source.product.clone();
         let rc = to.or_else(|| self.last_good(&source)).ok_or_else(|| {
             let what =
-                format!("no release of product {product} has reached everybody before release {}", source.rc);
+                format!(
+                "no release of product {product} has reached everybody in the regions of rollout {killed} before release {}",
+                source.rc
+            );
             refuse(RefusalKind::Conflict, what, "say with --to to which release devices should go back")
         })?;
         let state = self.product(&product)?;
@@ -118,16 +122,41 @@ impl Service {
         }
     }
 
-    /// Returns the release that reached everybody last before a rollout.
-    fn last_good(&self, source: &Rollout) -> Option<u64> {
+    /// Returns the release that reached everybody last before a rollout, wherever that one was: by one rollout for all its
+    /// regions, or by one for each.
+    pub(super) fn last_good(&self, source: &Rollout) -> Option<u64> {
+        let halted = self.fleet.products.get(&source.product).map(|product| &product.halted);
         let done = |r: &&Rollout| {
             r.product == source.product
                 && r.status == Status::Completed
+                && r.kind == EntryKind::Update
+                && r.reaches_all()
                 && r.order < source.order
                 && r.rc != source.rc
+                && halted.is_none_or(|halted| !halted.contains(&r.rc))
+                && within(&source.plan.models, &r.plan.models)
+                && within(&source.plan.carriers, &r.plan.carriers)
         };
-        self.fleet.rollouts.values().filter(done).max_by_key(|r| r.order).map(|r| r.rc)
+        let mut done: Vec<&Rollout> = self.fleet.rollouts.values().filter(done).collect();
+        done.sort_by_key(|r| std::cmp::Reverse(r.order));
+        let models: Vec<_> = source.models.iter().cloned().collect();
+        let theirs = self.fleet.devices.values().filter(|device| {
+            device.registry.product == source.product && covers(&source.plan, &models, &device.registry)
+        });
+        let regions: BTreeSet<&RegionId> = theirs.map(|device| &device.registry.region).collect();
+        let everywhere = |rc: u64| {
+            regions.iter().all(|region| {
+                done.iter()
+                    .any(|r| r.rc == rc && (r.plan.regions.is_empty() || r.plan.regions.contains(region)))
+            })
+        };
+        done.iter().map(|r| r.rc).find(|rc| everywhere(*rc))
     }
+}
+
+/// Tells whether what a plan names is among what another names; to name nothing means everything.
+fn within<T: PartialEq>(narrow: &[T], wide: &[T]) -> bool {
+    wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|name| wide.contains(name)))
 }
 
 /// Returns what a revert is called that nobody has named.

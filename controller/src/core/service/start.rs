@@ -7,6 +7,7 @@ use tern_protocol::position::{Position, Salt};
 use tern_protocol::tuf::content::EntryKind;
 
 use super::command::{Outcome, chain, refuse};
+use super::preview::affordable;
 use super::{Fact, Refusal, RefusalKind, Reply, Service};
 use crate::core::rollout::baseline::Baseline;
 use crate::core::rollout::plan::Plan;
@@ -61,6 +62,7 @@ impl Service {
             return Err(refuse(RefusalKind::Invalid, what, "see `tern device list`"));
         }
         let baseline = self.baseline(&product, &plan);
+        affordable(&plan, &baseline, places.len() as u64)?;
         self.supersede(&id, &product, &plan);
         let kind = EntryKind::Update;
         let (pooled, reserve) = (pooled(&places), reserve(&preview, &places));
@@ -86,7 +88,7 @@ impl Service {
     pub(super) fn unless_overlapping(&self, product: &ProductId, plan: &Plan) -> Result<(), Refusal> {
         let in_the_way = |r: &&Rollout| {
             let stands = match r.status {
-                Status::Running => !has_settled(r),
+                Status::Running => !r.makes_room(self.now),
                 Status::Paused => r.kind != EntryKind::Revert,
                 Status::Killed | Status::Completed => false,
             };
@@ -117,7 +119,8 @@ impl Service {
                 && (theirs.carriers.is_empty() || theirs.carriers == plan.carriers)
         };
         let done = |r: &&Rollout| {
-            r.product == *product && r.status == Status::Completed && r.kind == EntryKind::Update && whole(r)
+            let done = r.status == Status::Completed && r.reaches_all();
+            r.product == *product && done && r.kind == EntryKind::Update && whole(r)
         };
         let last = self.fleet.rollouts.values().filter(done).max_by_key(|r| r.order);
         let mut baselines: BTreeMap<ModelId, Baseline> = BTreeMap::new();
@@ -129,21 +132,23 @@ impl Service {
     }
 
     /// A rollout that reaches everybody and has nobody on the way waits only for devices that are away; it must
-    /// not hold up what comes after it. It stays as the base, and those devices take whatever is newest.
+    /// not hold up what comes after it. It stays as the base, and those devices take whatever is newest. One that stays as it
+    /// is since its time is over waits for nothing at all.
     fn supersede(&mut self, by: &RolloutId, product: &ProductId, plan: &Plan) {
         let settled: Vec<(RolloutId, String)> = self
             .fleet
             .rollouts
             .values()
-            .filter(|r| r.product == *product && r.status == Status::Running && has_settled(r))
+            .filter(|r| r.product == *product && r.makes_room(self.now))
             .filter(|r| regions_meet(&r.plan.regions, &plan.regions))
             .map(|r| {
                 let (good, covered) = (r.total().good, self.covered(r));
                 let rc = r.rc;
-                (
-                    r.id.clone(),
-                    format!("COMPLETE: {good} of {covered} devices on release {rc}; superseded by {by}"),
-                )
+                let over = if r.reaches_all() { "" } else { "its time is over; " };
+                let because = format!(
+                    "COMPLETE: {over}{good} of {covered} devices on release {rc}; superseded by {by}"
+                );
+                (r.id.clone(), because)
             })
             .collect();
         for (rollout, because) in settled {
@@ -171,11 +176,6 @@ pub(super) fn reserve(rollout: &Rollout, places: &[phase::Place]) -> Option<Posi
     let canary = phase::goal(plan, 0, (places, fleet), &rollout.models, &BTreeMap::new()).devices;
     let largest = (0..plan.phases.len()).map(|phase| plan.hold_back.size(fleet, phase, canary)).max();
     hold_back::from(places, largest.unwrap_or(0))
-}
-
-/// Tells whether a rollout reaches everybody and nobody is on the way.
-fn has_settled(rollout: &Rollout) -> bool {
-    rollout.status == Status::Running && rollout.reaches_all() && rollout.total().pending() == 0
 }
 
 fn regions_meet(a: &[RegionId], b: &[RegionId]) -> bool {

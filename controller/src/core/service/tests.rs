@@ -19,6 +19,8 @@ use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
 const NOW: u64 = 1_795_000_000_000;
 const DAY: u64 = 24 * 3600 * 1000;
 
+#[path = "tests_cap.rs"]
+mod cap;
 #[path = "tests_steer.rs"]
 mod steer;
 
@@ -60,12 +62,16 @@ impl Scene {
     }
 
     fn add(&mut self, name: &str) {
+        self.add_in(name, "eu");
+    }
+
+    fn add_in(&mut self, name: &str, region: &str) {
         let key = p256::SecretKey::from_slice(&[9; 32]).unwrap();
         let registry = Registry {
             product: self.product.clone(),
             model: "b3".parse().unwrap(),
             carrier: "none".parse().unwrap(),
-            region: "eu".parse().unwrap(),
+            region: region.parse().unwrap(),
         };
         let identity = tern_protocol::tuf::content::point_hex(&key.public_key());
         let devices = vec![DeviceEntry { device: name.parse().unwrap(), identity, registry }];

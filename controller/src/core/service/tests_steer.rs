@@ -144,6 +144,119 @@ fn whoever_cannot_wait_for_the_hour_starts_it_by_hand_and_goes_on_after_its_end(
 }
 
 #[test]
+fn a_rollout_that_stays_at_its_end_makes_room_and_is_recorded_as_what_it_was() {
+    let (mut scene, mut plan) = scene();
+    scene.publish(&scene.signed(3, 3, None)).unwrap();
+    let end = Some(scene.now / 1000 + 3600);
+    plan.times = Times { end, at_end: AtEnd::Stay, ..Times::default() };
+    start(&mut scene, "ann", &plan).unwrap();
+    let next = |scene: &Scene| {
+        let plan = Plan { times: Times::default(), ..plan.clone() };
+        Command::Start { rollout: id("r3"), product: scene.product.clone(), rc: 3, attempt: 1, plan }
+    };
+    let early = next(&scene);
+    assert_eq!(command_by(&mut scene, "ann", early).unwrap_err().kind, RefusalKind::Conflict);
+
+    scene.now += 2 * 3600 * 1000;
+    scene.step(Input::Time);
+    assert_eq!(rollout(&scene, "r2").status, Status::Running, "it stays");
+    let late = next(&scene);
+    command_by(&mut scene, "ann", late).unwrap();
+
+    let stayed = rollout(&scene, "r2");
+    assert_eq!(stayed.status, Status::Completed);
+    assert_eq!(stayed.because, "COMPLETE: its time is over; 0 of 10 devices on release 2; superseded by r3");
+    // It reached two of ten: no release that anybody goes back to, nor one that others are measured by.
+    scene.kill("r3").unwrap();
+    assert_eq!(scene.service.last_good(&rollout(&scene, "r3").clone()), None);
+    let entries = scene.service.wanted_rollout(&scene.product).entries;
+    assert_eq!(entries.iter().map(|entry| entry.rc).collect::<Vec<_>>(), [2], "and its devices keep it");
+}
+
+/// A completed rollout of a release in these regions.
+fn reached(scene: &mut Scene, name: &str, rc: u64, regions: &[&str]) {
+    let regions = regions.iter().map(|region| region.parse().unwrap()).collect();
+    let phases = vec![Phase::new(Reach::All, Default::default())];
+    let hold_back = HoldBack::OFF;
+    let plan = Plan { phases, regions, waves: Waves::OFF, hold_back, ..Plan::default() };
+    let (rollout, product) = (id(name), scene.product.clone());
+    scene.command(Command::Start { rollout, product, rc, attempt: 1, plan }).unwrap();
+    scene.service.record(Fact::Completed { rollout: id(name), because: "COMPLETE: test".into() });
+}
+
+#[test]
+fn devices_go_back_to_what_reached_everybody_in_their_regions_and_not_elsewhere() {
+    let mut scene = Scene::new();
+    scene.add_in("cam-2", "us");
+    for rc in 2..=6 {
+        scene.publish(&scene.signed(rc, u8::try_from(rc).unwrap(), None)).unwrap();
+    }
+    reached(&mut scene, "all", 2, &[]);
+    reached(&mut scene, "us3", 3, &["us"]);
+    reached(&mut scene, "eu4", 4, &["eu"]);
+    reached(&mut scene, "us4", 4, &["us"]);
+    reached(&mut scene, "us5", 5, &["us"]);
+    let back = |scene: &mut Scene, regions: &[&str]| {
+        let name = format!("r6{}", regions.join(""));
+        reached(scene, &name, 6, regions);
+        let source = scene.service.fleet().rollouts[&id(&name)].clone();
+        scene.service.fleet.rollouts.remove(&id(&name));
+        scene.service.last_good(&source)
+    };
+    assert_eq!(back(&mut scene, &["us"]), Some(5));
+    assert_eq!(back(&mut scene, &["eu"]), Some(4), "release 5 never was in eu");
+    assert_eq!(back(&mut scene, &[]), Some(4), "one rollout in each region");
+    scene.service.fleet.products.get_mut(&scene.product).unwrap().halted.insert(4);
+    assert_eq!(back(&mut scene, &["eu"]), Some(2), "nobody goes back to what is dead");
+}
+
+#[test]
+fn a_restored_service_learns_from_a_signed_file_who_is_named_and_that_the_control_was_let_go() {
+    let (mut scene, mut plan) = scene();
+    let list = vec!["cam-3".parse().unwrap(), "cam-4".parse().unwrap()];
+    plan.phases.insert(1, Phase { list, ..Phase::new(Reach::Devices(0), Default::default()) });
+    plan.hold_back = HoldBack { devices: Some(3), ..HoldBack::default() };
+    start(&mut scene, "ann", &plan).unwrap();
+    let mut copies = Vec::new();
+    for (phase, key) in [(1, "k1"), (2, "k2"), (3, "k3")] {
+        copies.push(scene.service.fleet.clone());
+        promote(&mut scene, phase, key).unwrap();
+    }
+    let newest = rollout(&scene, "r2").clone();
+    assert_eq!((newest.listed.len(), newest.held_from), (2, None));
+
+    for (copy, at) in copies.into_iter().zip(["the first phase", "those by name", "the last phase"]) {
+        let products = scene.service.fleet.products.clone();
+        scene.service.fleet = Fleet { products, ..copy };
+        assert!(rollout(&scene, "r2").held_from.is_some(), "{at}");
+        let product = scene.product.clone();
+        scene.service.conclude(&product, &[tern_protocol::tuf::Role::Rollout]);
+
+        let learned = rollout(&scene, "r2");
+        assert_eq!((&learned.listed, learned.held_from), (&newest.listed, None), "{at}");
+        assert_eq!(learned.cuts(), newest.cuts(), "{at}");
+    }
+}
+
+#[test]
+fn a_phase_of_nobody_before_one_that_needs_approval_waits_for_that_alone() {
+    let (mut scene, mut plan) = scene();
+    plan.approval = Approval::Phases;
+    // Two of ten are 20 % already.
+    plan.phases.insert(1, Phase::new(Reach::Percent(10.0), Default::default()));
+    start(&mut scene, "ann", &plan).unwrap();
+    approve(&mut scene, "ben", 1).unwrap();
+    approve(&mut scene, "ben", 2).unwrap();
+    promote(&mut scene, 1, "k1").unwrap();
+    assert_eq!((rollout(&scene, "r2").phases.len(), rollout(&scene, "r2").phases[1].devices), (2, 0));
+
+    approve(&mut scene, "ben", 3).unwrap();
+
+    assert_eq!(rollout(&scene, "r2").phases.len(), 3);
+    assert!(rollout(&scene, "r2").because.contains("includes nobody"), "{}", rollout(&scene, "r2").because);
+}
+
+#[test]
 fn devices_by_name_and_by_tag_come_first_and_are_in_the_signed_entry() {
     let (mut scene, mut plan) = scene();
     let devices = vec!["cam-3".parse().unwrap(), "cam-4".parse().unwrap()];

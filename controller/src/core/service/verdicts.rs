@@ -7,6 +7,7 @@ use tern_protocol::tuf::content::EntryKind;
 
 use super::{Fact, Service};
 use crate::core::rollout::judgement::Judgement;
+use crate::core::rollout::outlook::Outlook;
 use crate::core::rollout::phase;
 use crate::core::rollout::record::{Rollout, Status};
 use crate::core::rollout::verdict::Verdict;
@@ -51,6 +52,11 @@ impl Service {
     /// Judges a rollout as it stands.
     pub fn judge(&self, rollout: &Rollout) -> Judgement {
         rollout.judgement(self.covered(rollout), self.fleet.reception.observed(self.now))
+    }
+
+    /// Returns what each of its tests has, and what would decide it.
+    pub fn outlook(&self, rollout: &Rollout) -> Vec<Outlook> {
+        rollout.outlook(self.covered(rollout), self.fleet.reception.observed(self.now))
     }
 
     /// Returns how many devices a rollout covers.

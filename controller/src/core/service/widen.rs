@@ -16,7 +16,7 @@ use crate::core::rollout::times::AtEnd;
 impl Service {
     /// Does what the judgement allows next.
     pub(super) fn widen(&mut self, rollout: &Rollout, because: String) {
-        if self.waits(rollout).is_some() {
+        if self.waits(rollout).is_some() || self.room(rollout, 1) == Some(0) {
             return;
         }
         if rollout.phases.last().is_some_and(|phase| !phase.is_open()) {
@@ -50,6 +50,9 @@ impl Service {
                 self.record(Fact::Paused { rollout: rollout.id.clone(), because });
             } else if rollout.phases.is_empty() && self.waits(&rollout).is_none() {
                 self.advance(&rollout, None, "started by its plan".to_owned());
+            } else if stands_empty(&rollout) && self.waits(&rollout).is_none() {
+                // It was passed over up to what had to be waited for: no evidence will ever come from it.
+                self.advance(&rollout, None, "the phase before it includes nobody".to_owned());
             }
         }
     }
@@ -88,7 +91,7 @@ impl Service {
         let mut places = self.places(rollout);
         let fleet = places.len() as u64;
         let before = rollout.cuts();
-        let listed = self.named(rollout, phase, &places);
+        let mut listed = self.named(rollout, phase, &places);
         places.retain(|place| !rollout.listed.contains(&place.device) && !listed.contains(&place.device));
         let fresh = listed.len() as u64;
         let held = |devices| rollout.plan.hold_back.size(fleet, phase, devices);
@@ -102,22 +105,30 @@ impl Service {
         let included: u64 = rollout.phases.iter().map(|phase| phase.included).sum();
         let sizes = rollout.plan.waves.sizes(goal.devices, included);
         let first = sizes.first().copied().unwrap_or(0);
-        let cuts =
-            if sizes.len() > 1 { phase::wave(first, open, &goal.cuts, &before) } else { goal.cuts.clone() };
+        let granted = self.granted(rollout, first + fresh);
+        let owed = first + fresh - granted;
+        // Those by name come before those whom chance has chosen.
+        listed.truncate(usize::try_from(granted).unwrap_or(usize::MAX));
+        let first = granted - listed.len() as u64;
+        let whole = sizes.len() <= 1 && owed == 0;
+        let cuts = match whole {
+            true => goal.cuts.clone(),
+            false if rollout.is_capped() => phase::step(first, open, &goal.cuts, &before),
+            false => phase::wave(first, open, &goal.cuts, &before),
+        };
         let held_from = rollout.reserve.and(self.held_from(rollout, &places, held(first)));
         let waves = match sizes.len() {
-            0 | 1 => String::new(),
-            waves => format!(", {first} of them in the first of {waves} waves"),
+            0 | 1 if owed == 0 => String::new(),
+            0 | 1 => format!(", {granted} of them now"),
+            waves => format!(", {granted} of them in the first of {waves} waves"),
         };
         let devices = goal.devices + fresh;
-        let first = first + fresh;
         self.note(format!(
             "rollout {}: phase {} opens for {devices} devices{waves}: {because}",
             rollout.id,
             phase + 1
         ));
-        let (goal, included) =
-            if sizes.len() > 1 { (goal.cuts, Some(first)) } else { (BTreeMap::new(), None) };
+        let (goal, included) = if whole { (BTreeMap::new(), None) } else { (goal.cuts, Some(granted)) };
         self.record(Fact::PhaseOpened {
             rollout: rollout.id.clone(),
             phase,
@@ -125,6 +136,7 @@ impl Service {
             devices,
             goal,
             included,
+            owed,
             held_from,
             listed,
             key,
@@ -155,29 +167,64 @@ impl Service {
     fn open_wave(&mut self, rollout: &Rollout, because: String) {
         let Some(phase) = rollout.phases.last() else { return };
         let mut places = self.places(rollout);
-        places.retain(|place| !rollout.listed.contains(&place.device));
-        let before = rollout.cuts();
-        let sizes = rollout.plan.waves.sizes(phase.chosen(), phase.before);
         let number = rollout.phase();
+        // There was no room for them when the phase opened.
+        let mut listed = if phase.owed > 0 { self.named(rollout, number, &places) } else { Vec::new() };
+        let wanted = phase.devices.saturating_sub(phase.included);
+        listed.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+        places.retain(|place| !rollout.listed.contains(&place.device) && !listed.contains(&place.device));
+        let before = rollout.cuts();
+        let chosen = phase.chosen().saturating_sub(listed.len() as u64);
+        let sizes = rollout.plan.waves.sizes(chosen, phase.before);
         // Devices that came or went since have changed the numbers; the last wave takes whoever is left.
         let next = usize::try_from(phase.waves).ok().and_then(|wave| sizes.get(wave)).copied();
-        let last = phase.waves + 1 >= sizes.len() as u64;
+        let last = phase.waves + u64::from(phase.owed == 0) >= sizes.len() as u64;
         let open = below(&places, rollout.held_from.or(rollout.reserve));
         let open = match rollout.plan.phases[number.min(rollout.plan.phases.len() - 1)].reach {
             Reach::All => open,
             _ => below(&places, rollout.reserve),
         };
-        let cuts = match next {
-            Some(size) if !last => phase::wave(size, open, &phase.goal, &before),
-            _ => phase.goal.clone(),
+        let (cuts, owed) = if rollout.is_capped() {
+            let left =
+                |place: &&Place| phase::includes(&phase.goal, place) && !phase::includes(&before, place);
+            let size = match next {
+                _ if last => open.iter().filter(left).count() as u64 + listed.len() as u64,
+                _ if phase.owed > 0 => phase.owed,
+                next => next.unwrap_or(0),
+            };
+            let granted = self.granted(rollout, size);
+            listed.truncate(usize::try_from(granted).unwrap_or(usize::MAX));
+            (phase::step(granted - listed.len() as u64, open, &phase.goal, &before), size - granted)
+        } else {
+            let cuts = match next {
+                Some(size) if !last => phase::wave(size, open, &phase.goal, &before),
+                _ => phase.goal.clone(),
+            };
+            (cuts, 0)
         };
         let new = |place: &&Place| phase::includes(&cuts, place) && !phase::includes(&before, place);
-        let devices = open.iter().filter(new).count() as u64;
+        let devices = open.iter().filter(new).count() as u64 + listed.len() as u64;
+        if devices == 0 && owed > 0 {
+            return;
+        }
         let held = rollout.plan.hold_back.size(places.len() as u64, number, phase.included + devices);
         let held_from = rollout.reserve.and(self.held_from(rollout, &places, held));
-        let (rollout, wave) = (rollout.id.clone(), phase.waves + 1);
-        self.note(format!("rollout {rollout}: wave {wave} opens for {devices} devices: {because}"));
-        self.record(Fact::WaveOpened { rollout, wave, cuts, devices, held_from, because });
+        let (rollout, wave, step, verb) = match phase.owed {
+            0 => (rollout.id.clone(), phase.waves + 1, 0, "opens"),
+            _ => (rollout.id.clone(), phase.waves, phase.steps + 1, "goes on"),
+        };
+        self.note(format!("rollout {rollout}: wave {wave} {verb} for {devices} devices: {because}"));
+        self.record(Fact::WaveOpened {
+            rollout,
+            wave,
+            cuts,
+            devices,
+            step,
+            owed,
+            listed,
+            held_from,
+            because,
+        });
     }
 
     fn end_hold_back(&mut self, rollout: &Rollout, because: String) {
@@ -185,10 +232,17 @@ impl Service {
             return;
         }
         let places = self.places(rollout);
-        let devices = places.iter().filter(|place| rollout.holds(place.position)).count() as u64;
+        let held = |place: &&Place| rollout.holds(place.position) && !rollout.listed.contains(&place.device);
+        let held: Vec<&Place> = places.iter().filter(held).collect();
+        let devices = self.granted(rollout, held.len() as u64);
+        let held_from =
+            usize::try_from(devices).ok().and_then(|next| held.get(next)).map(|place| place.position);
+        if devices == 0 && held_from.is_some() {
+            return;
+        }
         let rollout = rollout.id.clone();
         self.note(format!("rollout {rollout}: its control of {devices} devices is let go: {because}"));
-        self.record(Fact::HoldBackEnded { rollout, devices, because });
+        self.record(Fact::HoldBackEnded { rollout, devices, held_from, because });
     }
 
     /// Returns from where on `held` devices are held back, never below what was kept for them.
@@ -196,6 +250,12 @@ impl Service {
         let from = hold_back::from(places, held)?;
         Some(rollout.reserve.map_or(from, |reserve| from.max(reserve)))
     }
+}
+
+/// Tells whether a rollout stands in a phase that includes nobody, before another one.
+fn stands_empty(rollout: &Rollout) -> bool {
+    let empty = rollout.phases.last().is_some_and(|phase| phase.devices == 0);
+    empty && rollout.phases.len() < rollout.plan.phases.len()
 }
 
 /// Returns the places before a position.
