@@ -62,6 +62,9 @@ impl Service {
             // So few devices pass no gate; the tests that stop go on. Its hours were those of another release.
             let mut plan = Plan { times: Times::default(), approval: Approval::None, ..source.plan.clone() };
             plan.phases.iter_mut().for_each(|phase| phase.rule.gate = None);
+            // What was started under older rules must not stand in the way of going back.
+            let last = &mut plan.policy.silence_deadline.after;
+            *last = plan.policy.device.longest().max(*last);
             plan
         });
         let plan = Plan { hold_back: HoldBack::OFF, revert: false, ..plan };

@@ -239,6 +239,26 @@ fn a_restored_service_learns_from_a_signed_file_who_is_named_and_that_the_contro
 }
 
 #[test]
+fn devices_go_back_from_a_rollout_whose_deadlines_no_plan_may_have_any_more() {
+    let mut scene = Scene::new();
+    scene.publish(&scene.signed(2, 2, None)).unwrap();
+    scene.publish(&scene.signed(3, 3, None)).unwrap();
+    reached(&mut scene, "all", 2, &[]);
+    scene.start("r3", 3).unwrap();
+    let device = "cam-1".parse().unwrap();
+    scene.service.fleet.devices.get_mut(&device).unwrap().running = 3;
+    let plan = &mut scene.service.fleet.rollouts.get_mut(&id("r3")).unwrap().plan;
+    plan.policy.silence_early.after = std::time::Duration::from_secs(20);
+    plan.policy.silence_deadline.after = std::time::Duration::from_secs(60);
+    assert!(plan.check().is_err());
+    scene.kill("r3").unwrap();
+
+    scene.command(Command::Revert { rollout: id("r3"), name: None, to: None, plan: None }).unwrap();
+
+    assert_eq!(rollout(&scene, "r3-revert").plan.policy.silence_deadline.after.as_secs(), 3600);
+}
+
+#[test]
 fn a_phase_of_nobody_before_one_that_needs_approval_waits_for_that_alone() {
     let (mut scene, mut plan) = scene();
     plan.approval = Approval::Phases;
