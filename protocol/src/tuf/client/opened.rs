@@ -79,7 +79,7 @@ fn remember(kept: &Mutex<Kept>, key: Digest, what: Arc<dyn Any + Send + Sync>) {
 
 /// Hashes all that verifying a file looks at. Each part stands behind its length, so no two lists of parts are alike.
 fn looked_at(name: &RoleName, bytes: &[u8], authority: Authority<'_>, limits: &TufLimits) -> Digest {
-    let keys = authority.keys().map(|(id, key)| (id, key)).collect::<Vec<_>>();
+    let keys: Vec<_> = authority.keys().collect();
     let keys = serde_json::to_vec(&keys).expect("a key is plain JSON");
     let ceiling = limits.of_kind(name.kind());
     let numbers = [bytes.len(), keys.len(), name.as_str().len(), ceiling].map(|n| n as u64);
