@@ -12,12 +12,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `profile` | the plans that the service is given |
+//! | `devices` | who they are |
 //! | `site` | the service, and what devices begin with |
 //! | `air` | retained messages and the chunk server |
 //! | `terminal` | one device |
 //! | `world` | what happens next |
 
 mod air;
+mod devices;
 mod profile;
 mod site;
 mod terminal;
@@ -28,8 +30,8 @@ use tern_controller::core::rollout::record::Status;
 use tern_controller::core::service::Input;
 use tern_protocol::message::ReportKind;
 
+pub use self::devices::Devices;
 pub use self::profile::Profile;
-pub use self::site::Devices;
 use self::world::{TICK, World};
 use super::Ended;
 use super::device::Traits;

@@ -10,7 +10,8 @@ use tern_protocol::topic::{Topic, UpKind};
 use super::super::device::{Kind, Traits, heard};
 use super::super::scenario::Scenario;
 use super::air::Air;
-use super::site::{Devices, Said, Site};
+use super::devices::Devices;
+use super::site::{Said, Site};
 use super::terminal::Terminal;
 use crate::sim::clock::{MINUTE, Rng};
 
