@@ -12,7 +12,7 @@ use crate::chunk::chunks_of;
 use crate::digest::Digest;
 use crate::id::{CarrierId, DeviceId, ModelId, ProductId, RegionId, RolloutId};
 use crate::message::Attempt;
-use crate::position::{Cut, position};
+use crate::position::{Cut, Position, Salt, position};
 use crate::tuf::Role;
 use crate::tuf::client::Current;
 use crate::tuf::content::{Arm, ArtifactContent, Entry, EntryKind, Schedule, listed};
@@ -122,9 +122,18 @@ pub enum NothingBecause {
 
 /// Reads off what `device` should run.
 pub fn select(current: &Current<'_>, device: &Device<'_>) -> Selection {
+    select_by(current, device, |salt| position(salt, device.id))
+}
+
+/// The same for who remembers where the device stands under a salt: `position` gives it.
+pub fn select_by(
+    current: &Current<'_>,
+    device: &Device<'_>,
+    mut position: impl FnMut(Salt) -> Position,
+) -> Selection {
     let mut closest = NothingBecause::NoEntry;
     for entry in &current.rollout.content.entries {
-        match judge(current, device, entry) {
+        match judge(current, device, entry, &mut position) {
             Ok(selection) => return selection,
             Err(because) => closest = closest.max(because),
         }
@@ -132,7 +141,12 @@ pub fn select(current: &Current<'_>, device: &Device<'_>) -> Selection {
     Selection::Nothing(closest)
 }
 
-fn judge(current: &Current<'_>, device: &Device<'_>, entry: &Entry) -> Result<Selection, NothingBecause> {
+fn judge(
+    current: &Current<'_>,
+    device: &Device<'_>,
+    entry: &Entry,
+    position: &mut impl FnMut(Salt) -> Position,
+) -> Result<Selection, NothingBecause> {
     let rc = entry.rc;
     let covered = covers(&entry.regions, device.region)
         && covers(&entry.models, device.model)
@@ -148,7 +162,7 @@ fn judge(current: &Current<'_>, device: &Device<'_>, entry: &Entry) -> Result<Se
     if approved.iter().any(|(_, content)| !content.models.contains(device.model)) {
         return Err(NothingBecause::NotForModel { rc });
     }
-    match place(entry, device) {
+    match place(entry, device, position) {
         Place::Included => Ok(Selection::Offer(offer(entry, approved))),
         Place::HeldBack => Ok(Selection::Control(offer(entry, approved))),
         Place::Beyond => Err(NothingBecause::NotIncluded { rollout: entry.rollout.clone() }),
@@ -195,7 +209,7 @@ enum Place {
     Beyond,
 }
 
-fn place(entry: &Entry, device: &Device<'_>) -> Place {
+fn place(entry: &Entry, device: &Device<'_>, position: &mut impl FnMut(Salt) -> Position) -> Place {
     if entry.list.contains(&listed(device.id)) {
         return Place::Included;
     }
@@ -207,7 +221,7 @@ fn place(entry: &Entry, device: &Device<'_>) -> Place {
         // Spares the thousand hashes of a position on the path that most devices take most of the time.
         return Place::Included;
     }
-    let position = position(entry.salt, device.id);
+    let position = position(entry.salt);
     // Before the cut: the control group is exposed beside the first wave, wherever its range lies.
     if entry.hold_back.is_some_and(|(from, to)| from <= position && position < to) {
         return Place::HeldBack;

@@ -97,8 +97,7 @@ pub struct Shuffle {
 impl Shuffle {
     /// Computes the order that `salt` gives: a thousand hashes, so keep it for a rollout.
     pub fn new(salt: Salt) -> Self {
-        let mut order: Vec<(Digest, u16)> =
-            (0..COHORTS).map(|c| (Digest::of_parts(&[&salt.0, format!("{c:03}").as_bytes()]), c)).collect();
+        let mut order: Vec<(Digest, u16)> = (0..COHORTS).map(|c| (hash(salt, c), c)).collect();
         order.sort_unstable();
         let mut rank = vec![0; usize::from(COHORTS)].into_boxed_slice();
         for (place, (_, cohort)) in (0u16..).zip(&order) {
@@ -114,17 +113,30 @@ impl Shuffle {
 
     /// Returns where `device` stands.
     pub fn position(&self, device: &DeviceId) -> Position {
-        let rank = self.rank[usize::from(Cohort::of(device).number())];
-        let own = Digest::of_parts(&[&self.salt.0, device.as_str().as_bytes()]);
-        let mut four = [0; 4];
-        four.copy_from_slice(&own.0[..4]);
-        Position((u64::from(rank) << 32) + u64::from(u32::from_be_bytes(four)))
+        at(self.salt, u64::from(self.rank[usize::from(Cohort::of(device).number())]), device)
     }
 }
 
 /// Returns the position of one device; for many devices keep a [`Shuffle`].
+///
+/// The rank of its cohort is the number of cohorts that stand before it: a thousand hashes, and nothing to sort.
 pub fn position(salt: Salt, device: &DeviceId) -> Position {
-    Shuffle::new(salt).position(device)
+    let key = |cohort: u16| (hash(salt, cohort), cohort);
+    let own = key(Cohort::of(device).number());
+    let rank = (0..COHORTS).filter(|cohort| key(*cohort) < own).count();
+    at(salt, rank as u64, device)
+}
+
+fn hash(salt: Salt, cohort: u16) -> Digest {
+    let digit = |place: u16| b'0' + u8::try_from(cohort / place % 10).expect("a digit");
+    Digest::of_parts(&[&salt.0, &[digit(100), digit(10), digit(1)]])
+}
+
+fn at(salt: Salt, rank: u64, device: &DeviceId) -> Position {
+    let own = Digest::of_parts(&[&salt.0, device.as_str().as_bytes()]);
+    let mut four = [0; 4];
+    four.copy_from_slice(&own.0[..4]);
+    Position((rank << 32) + u64::from(u32::from_be_bytes(four)))
 }
 
 #[cfg(test)]
@@ -147,6 +159,14 @@ mod tests {
             })
             .collect();
         assert_eq!(found, VECTORS);
+    }
+
+    #[test]
+    fn one_device_finds_its_position_as_a_shuffle_of_all_does() {
+        for mark in 0..20u8 {
+            let (salt, device) = (Salt([mark; 16]), device(&format!("d{mark}")));
+            assert_eq!(position(salt, &device), Shuffle::new(salt).position(&device));
+        }
     }
 
     #[test]

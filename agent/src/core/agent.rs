@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use tern_protocol::message::{Pack, Registry, ReportKind, TimeAnswer, Versions};
 use tern_protocol::offer::Selection;
+use tern_protocol::position::{Position, Salt};
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::{Pool, Trusted};
 
@@ -38,6 +39,8 @@ pub struct Agent {
     pub(super) entropy: Entropy,
     /// What the files of these versions offer to a device of this registry entry that runs this release.
     pub(super) selected: Option<(Versions, Registry, u64, Option<Selection>)>,
+    /// Where the device stands in the rollouts that it has heard of last.
+    pub(super) positions: Vec<(Salt, Position)>,
     pub(super) boot: Option<BootFacts>,
     pub(super) download: Option<Download>,
     pub(super) job: Option<(u64, Job)>,
@@ -76,6 +79,7 @@ impl Agent {
             missing: None,
             entropy: Entropy { seed, used: 0 },
             selected: None,
+            positions: Vec::new(),
             boot: None,
             download: None,
             job: None,

@@ -1,9 +1,10 @@
 //! Signed files in, offers and kills out.
 
 use tern_protocol::digest::Digest;
-use tern_protocol::limits::GET_WANTS_MAX;
+use tern_protocol::limits::{ENTRIES_MAX, GET_WANTS_MAX};
 use tern_protocol::message::{Get, Registry, Want};
-use tern_protocol::offer::{self, Selection, select};
+use tern_protocol::offer::{self, Selection, select_by};
+use tern_protocol::position::position;
 use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::Role;
 use tern_protocol::tuf::content::EntryKind;
@@ -162,12 +163,13 @@ impl Agent {
         if !self.exchange.is_up() {
             return;
         }
+        if self.missing.as_ref().is_none_or(|missing| now.uptime < missing.ask_at) {
+            return;
+        }
+        // Hashes every file that is held: only when something is asked for.
         let whole = self.trust.current().is_some();
         let product = self.registry().product.clone();
         let Some(missing) = &mut self.missing else { return };
-        if now.uptime < missing.ask_at {
-            return;
-        }
         missing.ask_at = now.uptime + missing.repeat.step();
         let mut files = missing.files.clone();
         if files.is_empty() {
@@ -226,8 +228,8 @@ impl Agent {
         }
     }
 
-    /// Works out what the trusted files offer. Kept until they or the registry change: a position costs a thousand
-    /// hashes, and this is asked after every job.
+    /// Works out what the trusted files offer. Kept until they or the registry change, for this is asked after every job;
+    /// and a position costs a thousand hashes, but stays the same as long as its rollout.
     fn selection(&mut self) -> Option<Selection> {
         let (versions, registry) = (self.trust.versions(), self.registry());
         let running = self.boot().map_or(0, |boot| boot.running);
@@ -242,7 +244,7 @@ impl Agent {
         selection
     }
 
-    fn select(&self, registry: &Registry) -> Option<Selection> {
+    fn select(&mut self, registry: &Registry) -> Option<Selection> {
         let current = self.trust.current()?;
         let device = offer::Device {
             id: &self.settings.device,
@@ -250,9 +252,20 @@ impl Agent {
             model: &registry.model,
             carrier: &registry.carrier,
             region: &registry.region,
-            running: self.boot().map_or(0, |boot| boot.running),
+            running: self.boot.as_ref().map_or(0, |boot| boot.running),
         };
-        Some(select(&current, &device))
+        let positions = &mut self.positions;
+        Some(select_by(&current, &device, |salt| {
+            if let Some((_, known)) = positions.iter().find(|(of, _)| *of == salt) {
+                return *known;
+            }
+            let found = position(salt, device.id);
+            if positions.len() == ENTRIES_MAX {
+                positions.remove(0);
+            }
+            positions.push((salt, found));
+            found
+        }))
     }
 
     /// The same attempt is not begun twice: what was confirmed runs, what was given up stays given up.

@@ -198,7 +198,7 @@ pub struct Targets<C> {
 }
 
 /// What Tern adds to one of those roles.
-pub trait Content: Sized {
+pub trait Content: Clone + Send + Sync + Sized + 'static {
     /// Reads it and checks its ceilings.
     fn of(meta: &TargetsMeta) -> Result<Self, String>;
 }

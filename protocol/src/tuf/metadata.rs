@@ -16,7 +16,7 @@ use super::{Role, RoleName, TufError, time};
 use crate::digest::Digest;
 
 /// What every role's signed part has.
-pub trait Metadata: Sized {
+pub trait Metadata: Clone + Send + Sync + Sized + 'static {
     /// Reads the signed part of `role`'s file.
     fn read(role: impl Into<RoleName>, signed: &Value) -> Result<Self, TufError>;
     /// Returns the version.

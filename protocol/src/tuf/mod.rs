@@ -25,7 +25,7 @@ pub mod sign;
 pub mod time;
 pub mod verify;
 
-pub use client::{Current, Pool, Teachers, Trusted};
+pub use client::{Current, Opened, Pool, Teachers, Trusted};
 pub use error::TufError;
 pub use key::Signer;
 pub use metadata::peek;

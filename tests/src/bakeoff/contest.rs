@@ -1,5 +1,6 @@
 //! Runs of every contestant over every scenario, in rows.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -115,6 +116,9 @@ pub struct Row {
     pub stop_hours_median: Option<f64>,
     /// Hours until everybody was offered the release, if half of the runs came so far.
     pub full_hours_median: Option<f64>,
+    /// Why ours stopped, and how often for that; `#` stands for every number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub because: BTreeMap<String, u64>,
 }
 
 /// What to run.
@@ -158,7 +162,8 @@ impl Contest {
         let mut results = results.into_inner().expect("every thread is gone");
         results.sort_unstable_by_key(|(run, _)| *run);
         let rows = self.contestants.iter().enumerate();
-        rows.map(|(i, who)| row(scenario, *who, size, results.iter().map(|(_, ended)| ended[i]))).collect()
+        rows.map(|(i, who)| row(scenario, *who, size, results.iter().map(|(_, ended)| ended[i].clone())))
+            .collect()
     }
 }
 
@@ -185,7 +190,21 @@ fn row(scenario: &Scenario, who: Contestant, devices: usize, runs: impl Iterator
         harmed_p95: quantile(&harmed, 95).unwrap_or(0),
         stop_hours_median: quantile(&stops, 50).map(hours),
         full_hours_median: quantile(&full, 50).filter(|at| *at < u64::MAX).map(hours),
+        because: said(&runs),
     }
+}
+
+/// Counts what was said, without the numbers, in which no two runs agree.
+fn said(runs: &[Ended]) -> BTreeMap<String, u64> {
+    let mut said = BTreeMap::new();
+    for because in runs.iter().filter_map(|run| run.because.as_ref()) {
+        let mut words = because.replace(|c: char| c.is_ascii_digit(), "#");
+        while words.contains("##") {
+            words = words.replace("##", "#");
+        }
+        *said.entry(words).or_default() += 1;
+    }
+    said
 }
 
 fn hours(at: u64) -> f64 {

@@ -73,7 +73,8 @@ pub fn uniform(rng: &mut Rng) -> f64 {
     (rng.draw() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-fn normal(rng: &mut Rng) -> f64 {
+/// Draws from the normal distribution.
+pub fn normal(rng: &mut Rng) -> f64 {
     // Box and Muller; the logarithm of 0 is nobody's wish.
     let (a, b) = (1.0 - uniform(rng), uniform(rng));
     libm::sqrt(-2.0 * libm::log(a)) * libm::cos(std::f64::consts::TAU * b)
@@ -91,7 +92,7 @@ pub fn fleet(scenario: &Scenario, size: usize, seed: u64, run: u64) -> Vec<Trait
 }
 
 fn draw(scenario: &Scenario, d: usize, rng: &mut Rng) -> Traits {
-    let model = u8::try_from(d % MODELS).expect("few models");
+    let model = u8::try_from(d % scenario.models.clamp(1, MODELS)).expect("few models");
     let within = BEGIN[usize::from(!rng.chance(ALWAYS_ON))];
     let begin = rng.below(within);
     let fails = if model == 0 { scenario.first_model_fails } else { scenario.fails };

@@ -26,12 +26,14 @@ pub mod rule;
 pub mod scenario;
 
 /// How one rollout ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ended {
     /// When it was stopped, in virtual milliseconds since its start.
     pub stopped_at: Option<u64>,
     /// Whether that was final: a pause can be resumed.
     pub killed: bool,
+    /// What our service said about it; others say nothing.
+    pub because: Option<String>,
     /// Bad devices that had started by then.
     pub harmed: u64,
     /// Devices that had started by then.

@@ -51,6 +51,8 @@ pub struct Scenario {
     pub is_bad: bool,
     /// Devices, where that is what it is about.
     pub devices: Option<usize>,
+    /// Models of its fleet, at most [`MODELS`].
+    pub models: usize,
     /// Share that fails and says so.
     pub fails: f64,
     /// The same of the first model.
@@ -72,6 +74,7 @@ const HEALTHY: Scenario = Scenario {
     about: "1 % fail, as ever",
     is_bad: false,
     devices: None,
+    models: MODELS,
     fails: BASELINE,
     first_model_fails: BASELINE,
     bricks: 0.0,

@@ -4,6 +4,7 @@
 //! files come in any order, and [`super::Client`], which asks a server. They differ in how a file is found and in
 //! what a refusal means for the rest; never in what is accepted.
 
+use super::Opened;
 use crate::limits::TufLimits;
 use crate::tuf::metadata::{MetaFile, Metadata, RootMeta, SnapshotMeta, TimestampMeta};
 use crate::tuf::verify::{Authority, Unverified, open_within};
@@ -11,7 +12,7 @@ use crate::tuf::{Role, RoleName, TufError};
 
 /// Opens the root that follows `current`, within a device's ceilings.
 pub fn open_next_root(bytes: &[u8], current: &RootMeta) -> Result<RootMeta, TufError> {
-    Checks { root: current, now: 0, limits: &TufLimits::DEVICE }.next_root(bytes)
+    Checks { root: current, now: 0, limits: &TufLimits::DEVICE, opened: None }.next_root(bytes)
 }
 
 /// What every check asks besides the file itself.
@@ -23,6 +24,8 @@ pub(super) struct Checks<'a> {
     pub(super) now: u64,
     /// Ceilings on what is read.
     pub(super) limits: &'a TufLimits,
+    /// Files that verified before; none: each is opened here.
+    pub(super) opened: Option<&'a Opened>,
 }
 
 impl Checks<'_> {
@@ -68,8 +71,7 @@ impl Checks<'_> {
     ) -> Result<Option<TimestampMeta>, TufError> {
         let name = Role::Timestamp.into();
         // 5.4.2 Check for an arbitrary software attack: signed by a threshold of keys named by the trusted root.
-        let meta: TimestampMeta =
-            open_within(&name, bytes, Authority::top(self.root, Role::Timestamp)?, self.limits)?;
+        let meta: TimestampMeta = self.open(&name, bytes, Authority::top(self.root, Role::Timestamp)?)?;
         if let Some(held) = held {
             // 5.4.3.1 The version of the trusted timestamp MUST be less than the new one's. If they are equal,
             // discard the new one; this is normal.
@@ -144,13 +146,26 @@ impl Checks<'_> {
             return Err(TufError::Mismatch { role: name.clone(), version: named.version });
         }
         // 5.5.3 / 5.6.3 The file MUST have been signed by a threshold of keys specified by its delegator.
-        let meta: T = open_within(name, bytes, authority, self.limits)?;
+        let meta: T = self.open(name, bytes, authority)?;
         // 5.5.4 / 5.6.4 The version MUST be the one that the parent names.
         let (found, wanted) = (meta.version(), named.version);
         if found != wanted {
             return Err(TufError::Version { role: name.clone(), found, wanted });
         }
         Ok(meta)
+    }
+
+    /// Reads, verifies, and only then interprets a file.
+    fn open<T: Metadata>(
+        &self,
+        name: &RoleName,
+        bytes: &[u8],
+        authority: Authority<'_>,
+    ) -> Result<T, TufError> {
+        match self.opened {
+            Some(opened) => opened.open(name, bytes, authority, self.limits),
+            None => open_within(name, bytes, authority, self.limits),
+        }
     }
 
     /// The latest known time MUST be lower than the expiration.

@@ -13,9 +13,11 @@
 //! |---|---|
 //! | `checks` | what makes a file acceptable: the numbered checks of the specification, each once |
 //! | `workflow`, `pool` | the picture above: a product's seven roles, files in any order |
+//! | `opened` | files that verified before, for whoever plays many devices |
 //! | `server` | [`Client`]: any repository, roles by name, a server to ask |
 
 mod checks;
+mod opened;
 mod pool;
 mod server;
 #[cfg(test)]
@@ -23,8 +25,10 @@ pub(crate) mod tests;
 mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use checks::open_next_root;
+pub use opened::Opened;
 pub use pool::Pool;
 pub use server::{BoxError, Client, ClientError, Refreshed, Source, Store};
 
@@ -41,16 +45,18 @@ use crate::message::Versions;
 /// The newest accepted file of each role, byte for byte as it was signed, and what it says.
 #[derive(Debug, Clone)]
 pub struct Trusted {
-    root: Held<RootMeta>,
-    timestamp: Option<Held<TimestampMeta>>,
-    snapshot: Option<Held<SnapshotMeta>>,
-    targets: Option<Held<Targets<TargetsContent>>>,
+    root: Arc<Held<RootMeta>>,
+    timestamp: Option<Arc<Held<TimestampMeta>>>,
+    snapshot: Option<Arc<Held<SnapshotMeta>>>,
+    targets: Option<Arc<Held<Targets<TargetsContent>>>>,
     /// Whether the root held now vouches for the targets held now. After a rotation of targets' keys it does not
     /// until new targets are here; until then nothing is installed, and what is halted stays halted.
     targets_vouched: bool,
-    release: Option<Held<Targets<ReleaseContent>>>,
-    rollout: Option<Held<Targets<RolloutContent>>>,
-    halt: Option<Held<Targets<HaltContent>>>,
+    release: Option<Arc<Held<Targets<ReleaseContent>>>>,
+    rollout: Option<Arc<Held<Targets<RolloutContent>>>>,
+    halt: Option<Arc<Held<Targets<HaltContent>>>>,
+    /// Files that other devices of this process opened before; none on a device.
+    opened: Option<Arc<Opened>>,
 }
 
 /// A file that was verified when it was accepted.
@@ -113,7 +119,7 @@ impl Trusted {
     /// Starts from a root that the device was provisioned with; it must be signed by its own threshold.
     pub fn new(root: &[u8]) -> Result<Self, TufError> {
         Ok(Self {
-            root: Held { bytes: root.to_vec(), meta: open_root(root)? },
+            root: Arc::new(Held { bytes: root.to_vec(), meta: open_root(root)? }),
             timestamp: None,
             snapshot: None,
             targets: None,
@@ -121,6 +127,7 @@ impl Trusted {
             release: None,
             rollout: None,
             halt: None,
+            opened: None,
         })
     }
 
@@ -141,7 +148,7 @@ impl Trusted {
         trusted.targets_vouched = trusted.targets.is_some();
         if !trusted.targets_vouched {
             // Root rotated targets' keys and the new targets are not here yet: see `targets_vouched`.
-            trusted.targets = of(Role::Targets).find_map(|file| Held::unvouched(file).ok());
+            trusted.targets = of(Role::Targets).find_map(|file| Held::unvouched(file).ok().map(Arc::new));
         }
         if let Some(targets) = &trusted.targets {
             let authority = |role| Authority::delegated(&targets.meta.meta, role);
@@ -150,6 +157,12 @@ impl Trusted {
             trusted.halt = newest(of(Role::Halt), authority(Role::Halt));
         }
         Ok(trusted)
+    }
+
+    /// Has files opened, from here on, that other devices of this process opened before: see [`Opened`]. For simulations;
+    /// a device opens its files itself.
+    pub fn sharing(self, opened: Arc<Opened>) -> Self {
+        Self { opened: Some(opened), ..self }
     }
 
     /// Returns everything held now, byte for byte, in the order of [`Role::ALL`].
@@ -175,12 +188,12 @@ impl Trusted {
     pub fn versions(&self) -> Versions {
         Versions {
             root: self.root.meta.version,
-            timestamp: version(self.timestamp.as_ref()),
-            snapshot: version(self.snapshot.as_ref()),
-            targets: version(self.targets.as_ref()),
-            release: version(self.release.as_ref()),
-            rollout: version(self.rollout.as_ref()),
-            halt: version(self.halt.as_ref()),
+            timestamp: version(self.timestamp.as_deref()),
+            snapshot: version(self.snapshot.as_deref()),
+            targets: version(self.targets.as_deref()),
+            release: version(self.release.as_deref()),
+            rollout: version(self.rollout.as_deref()),
+            halt: version(self.halt.as_deref()),
         }
     }
 
@@ -316,10 +329,10 @@ fn named<T: Metadata>(held: &Held<T>, snapshot: &SnapshotMeta, role: Role) -> bo
 fn newest<'a, T: Metadata>(
     mut files: impl Iterator<Item = &'a File>,
     authority: Result<Authority<'_>, TufError>,
-) -> Option<Held<T>> {
+) -> Option<Arc<Held<T>>> {
     let authority = authority.ok()?;
     files.find_map(|file| {
         let meta = open(file.role, &file.bytes, authority).ok()?;
-        Some(Held { bytes: file.bytes.clone(), meta })
+        Some(Arc::new(Held { bytes: file.bytes.clone(), meta }))
     })
 }

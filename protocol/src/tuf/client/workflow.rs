@@ -3,6 +3,8 @@
 //! The specification downloads what a step needs; here a step takes what arrived, and what did not arrive is
 //! named as missing. What makes a file acceptable is in [`super::checks`].
 
+use std::sync::Arc;
+
 use super::checks::Checks;
 use super::{Held, Pool, Refresh, Trusted, named, version};
 use crate::limits::TufLimits;
@@ -54,7 +56,7 @@ impl Trusted {
     fn is_stale(&self, role: Role, offered: u32) -> bool {
         let named = match role {
             Role::Root => return offered <= self.root.meta.version,
-            Role::Timestamp => return offered <= version(self.timestamp.as_ref()),
+            Role::Timestamp => return offered <= version(self.timestamp.as_deref()),
             Role::Snapshot => self.timestamp.as_ref().map(|held| held.meta.snapshot.version),
             _ => self.named_snapshot().and_then(|snapshot| snapshot.of(role)).map(|file| file.version),
         };
@@ -63,7 +65,7 @@ impl Trusted {
 
     /// Tells whether the file held of `role` is the one that the newest timestamp leads to.
     fn holds_named(&self, role: Role) -> bool {
-        fn held<T: Metadata>(held: Option<&Held<T>>, snapshot: &SnapshotMeta, role: Role) -> bool {
+        fn held<T: Metadata>(held: Option<&Arc<Held<T>>>, snapshot: &SnapshotMeta, role: Role) -> bool {
             held.is_some_and(|held| named(held, snapshot, role))
         }
         let Some(snapshot) = self.named_snapshot() else { return false };
@@ -108,7 +110,7 @@ impl Run<'_> {
                 self.forget_snapshot();
             }
             // 5.3.7 Set the trusted root to the new root. 5.3.8 Persist: by the caller, from `changed`.
-            self.trusted.root = root;
+            self.trusted.root = Arc::new(root);
             changed = true;
         }
         if changed {
@@ -119,7 +121,7 @@ impl Run<'_> {
 
     /// Has the new root vouch for what is held, as it would after a restart.
     fn ask_new_root(&mut self) {
-        fn vouches<T: Metadata>(held: Option<&Held<T>>, trusted: &Trusted, role: Role) -> bool {
+        fn vouches<T: Metadata>(held: Option<&Arc<Held<T>>>, trusted: &Trusted, role: Role) -> bool {
             held.is_none_or(|held| {
                 let authority = Authority::top(&trusted.root.meta, role);
                 authority.and_then(|authority| open::<T>(role, &held.bytes, authority)).is_ok()
@@ -148,16 +150,16 @@ impl Run<'_> {
     fn timestamp(&mut self) {
         // 5.4.3.1, before the check itself: lower ones are old retained messages, an equal one brings nothing;
         // neither is an attack by itself.
-        let held = version(self.trusted.timestamp.as_ref());
+        let held = version(self.trusted.timestamp.as_deref());
         for file in self.pool.take(Role::Timestamp, |offered| offered > held) {
             // The highest comes first: once one is accepted, the rest is old, whoever signed it.
-            if file.version <= version(self.trusted.timestamp.as_ref()) {
+            if file.version <= version(self.trusted.timestamp.as_deref()) {
                 break;
             }
             match self.check_timestamp(&file.bytes) {
                 Ok(Some(meta)) => {
                     // 5.4.5 Persist: by the caller.
-                    self.trusted.timestamp = Some(Held { bytes: file.bytes, meta });
+                    self.trusted.timestamp = Some(self.hold(file.bytes, meta));
                     self.note(Role::Timestamp);
                 }
                 Ok(None) => {}
@@ -256,7 +258,7 @@ impl Run<'_> {
         }
     }
 
-    fn accept_delegated<T: Metadata>(&mut self, role: Role) -> Option<Held<T>> {
+    fn accept_delegated<T: Metadata>(&mut self, role: Role) -> Option<Arc<Held<T>>> {
         let wanted = self.wanted(role)?;
         self.accept(role, &wanted, |run, bytes| {
             let name = role.into();
@@ -278,7 +280,7 @@ impl Run<'_> {
         role: Role,
         wanted: &MetaFile,
         check: impl Fn(&Self, &[u8]) -> Result<T, TufError>,
-    ) -> Option<Held<T>> {
+    ) -> Option<Arc<Held<T>>> {
         let mut accepted = None;
         for file in self.pool.take(role, |offered| offered == wanted.version) {
             if accepted.is_some() {
@@ -288,7 +290,7 @@ impl Run<'_> {
                 Ok(meta) => {
                     // 5.5.7 / 5.6.6 Persist: by the caller.
                     self.note(role);
-                    accepted = Some(Held { bytes: file.bytes, meta });
+                    accepted = Some(self.hold(file.bytes, meta));
                 }
                 Err(error) => self.reject(file, error),
             }
@@ -296,8 +298,17 @@ impl Run<'_> {
         accepted
     }
 
+    fn hold<T: Metadata>(&self, bytes: Vec<u8>, meta: T) -> Arc<Held<T>> {
+        let held = Held { bytes, meta };
+        match &self.trusted.opened {
+            Some(opened) => opened.share(held),
+            None => Arc::new(held),
+        }
+    }
+
     fn checks(&self) -> Checks<'_> {
-        Checks { root: &self.trusted.root.meta, now: self.now, limits: &TufLimits::DEVICE }
+        let Trusted { root, opened, .. } = &*self.trusted;
+        Checks { root: &root.meta, now: self.now, limits: &TufLimits::DEVICE, opened: opened.as_deref() }
     }
 
     /// Refuses a file. One of a top-level role that lacks signatures waits on, for a newer root may vouch for it;

@@ -15,6 +15,9 @@ struct Flags {
     /// Runs of each scenario
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     runs: u64,
+    /// Runs of each scenario with a healthy release, if not as many: they are played to the end
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    healthy_runs: Option<u64>,
     /// Devices of a fleet; tiny fleets stay as they are
     #[arg(long, default_value_t = 100_000, value_parser = devices)]
     devices: usize,
@@ -34,7 +37,7 @@ struct Flags {
     #[arg(long)]
     plots: Option<PathBuf>,
     /// Play nothing: take the rows that an earlier run printed with --json
-    #[arg(long, conflicts_with_all = ["runs", "devices", "seed", "scenario", "rules", "threads"])]
+    #[arg(long, conflicts_with_all = ["runs", "healthy_runs", "devices", "seed", "scenario", "rules", "threads"])]
     from: Option<PathBuf>,
     /// Print one JSON object a line
     #[arg(long)]
@@ -107,7 +110,9 @@ fn main() -> anyhow::Result<()> {
     head(flags.json);
     let mut rows = Vec::new();
     for scenario in scenarios {
-        let found = contest.play(scenario);
+        let healthy = flags.healthy_runs.filter(|_| !scenario.is_bad);
+        let runs = healthy.unwrap_or(contest.runs);
+        let found = Contest { runs, ..contest.clone() }.play(scenario);
         found.iter().for_each(|row| print(row, flags.json));
         rows.extend(found);
     }

@@ -249,7 +249,7 @@ impl<'a> Client<'a> {
     }
 
     fn checks(&self) -> Checks<'_> {
-        Checks { root: &self.root.meta, now: self.now, limits: &self.limits }
+        Checks { root: &self.root.meta, now: self.now, limits: &self.limits, opened: None }
     }
 }
 

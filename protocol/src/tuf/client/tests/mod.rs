@@ -3,6 +3,7 @@
 mod acceptance;
 mod arrival;
 mod contents;
+mod opened;
 pub(crate) mod repository;
 mod rotation;
 mod theft;
