@@ -24,6 +24,7 @@ from wire import position  # noqa: E402  (the other implementation of positions)
 
 CREDIT = 600_000  # milliseconds between two frames that count as received
 DEADLINES = {"early": EARLY, "last": LAST}
+TOGETHER = 0.5  # of the weight of what is compared with a control, for all models together
 
 
 @dataclass
@@ -91,10 +92,12 @@ class Ledger:
             self.rollouts[fact["rollout"]] = rollout = Rollout(
                 fact["product"], bytes.fromhex(fact["salt"]), fact["plan"], fact["rc"])
             rollout.control, rollout.over = control.Control(rollout.plan["policy"]), False
+            rollout.had_control = False
             rollout.pooled, rollout.baseline = set(fact.get("pooled", [])), fact.get("baseline", {})
         elif kind == "phase-opened":
             phases = self.rollouts[fact["rollout"]].phases
             self.rollouts[fact["rollout"]].control.held_from(fact.get("held_from"))
+            self.rollouts[fact["rollout"]].had_control |= fact.get("held_from") is not None
             if fact["phase"] == len(phases):
                 phases.append({**fact, "opened": self.clock.observed, "reach": fact.get("included", fact["devices"])})
         elif kind == "wave-opened":
@@ -230,11 +233,11 @@ class Ledger:
         if found is None or rollout is None or not rollout.phases:
             return
         verdict, form, fields = found
-        problems = list(self.problems(rollout, verdict, form, fields, at))
+        problems = list(self.problems(rollout, line, verdict, form, fields, at))
         self.checked.append({"seq": seq, "rollout": name, "line": line})
         self.wrong += [f"frame {seq}, {name}: {problem}: {line}" for problem in problems]
 
-    def problems(self, rollout, verdict, form, fields, at):
+    def problems(self, rollout, line, verdict, form, fields, at):
         policy = rollout.plan["policy"]
         phase = len(rollout.phases) - 1
         rule = rollout.plan["phases"][phase]
@@ -244,9 +247,12 @@ class Ledger:
         soaked = (self.clock.now(at) - rollout.phases[phase]["opened"]) / 1000
         if form in ("hard-stop", "first-bad", "budget", "evidence", "pair"):
             # The line does not name the model, so one of them must explain it.
-            share = len(strata)
-            tried = [list(self.stopping(rollout, policy, share, models, verdict, form, fields, at))
+            share, together = len(strata), len(strata) > 1 and rollout.had_control
+            part = TOGETHER if together else 1
+            tried = [list(self.stopping(rollout, policy, (share, part), models, verdict, form, fields, at))
                      for models in strata if models & begun]
+            if together and form == "pair" and "all models" in line:
+                tried = [list(self.stopping(rollout, policy, (1, TOGETHER), begun, verdict, form, fields, at))]
             yield from min(tried, key=len, default=["nobody started"])
             return
         c = self.counts(rollout, phase=phase)
@@ -280,8 +286,9 @@ class Ledger:
         if "need" in fields and not lines.shows_percent(fields["need"], rule["gate"]):
             yield f"the gate is {rule['gate']}"
 
-    def stopping(self, rollout, policy, share, model, verdict, form, fields, at):
+    def stopping(self, rollout, policy, shares, model, verdict, form, fields, at):
         """What is wrong with a kill or a pause, if it is about this model."""
+        share, part = shares
         c = self.counts(rollout, model=model)
         tiny = self.covered(rollout) < TINY_FLEET
         if form == "hard-stop":
@@ -298,7 +305,8 @@ class Ledger:
             if int(fields["f"]) != c["held"] or c["held"] < policy["harm_budget"]:
                 yield f"{c['held']} are bad"
             return
-        weights = policy["weights"]
+        # Silence and health are judged over all models together too, where there is a control.
+        weights = {what: weight * (1 if what == "outcome" else part) for what, weight in policy["weights"].items()}
         if form == "pair":
             now, compared = self.clock.now(at), rollout.control
             few = compared.let_go or compared.exposed(model) < control.FEWEST

@@ -17,7 +17,7 @@ use super::evidence::{
 };
 use super::policy::{
     BASELINE_MIN, CONTROL_MIN, Claim, HARD_STOP_BASELINE_MAX, PhaseRule, Policy, SILENCE_RATIO, SilenceRule,
-    TINY_ALPHA, TINY_FIRST, TINY_FLEET,
+    TINY_ALPHA, TINY_FIRST, TINY_FLEET, TOGETHER,
 };
 use super::verdict::{AdvanceReason, Evidence, HoldReason, KillReason, PauseReason, Proof, Test, Verdict};
 
@@ -31,6 +31,8 @@ pub struct Observed {
     pub fleet: u64,
     /// Strata that are judged separately; each gets an equal share of `alpha`. 0 counts as 1.
     pub strata: u64,
+    /// Strata are compared with a control together as well; see [`judge_together`].
+    pub together: bool,
     /// How the last good release fared in this stratum.
     pub baseline: Option<Baseline>,
     /// Counters since the series began, over all phases.
@@ -242,6 +244,7 @@ pub(super) fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec
     let weights = &policy.weights;
     let total = &observed.total;
     let bench = Bench { alpha, strata: observed.strata.max(1) };
+    let part = part(observed);
     let mut results = Vec::new();
 
     let claims = claims(policy, observed.baseline);
@@ -251,7 +254,8 @@ pub(super) fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec
         results.push(bench.rate(Test::Outcome, (total.judged(), total.bad), *p, weight, ln_e));
     }
 
-    let silence = |test, pair: Option<PairEvidence>, rule: &SilenceRule, due, silent, weight| {
+    let silence = |test, pair: Option<PairEvidence>, rule: &SilenceRule, due, silent, weight: f64| {
+        let weight = weight * part;
         // A control that went through the same hours is the better judge of silence.
         let control = (observed.controls >= CONTROL_MIN).then(|| pair.unwrap_or_default());
         let mut tested = match control {
@@ -276,9 +280,50 @@ pub(super) fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec
     for (test, pair, weight) in
         [(Test::Crash, pairs.crash, weights.crash), (Test::Battery, pairs.battery, weights.battery)]
     {
-        results.extend(pair.map(|pair| bench.pair(test, &pair, ratio, weight)));
+        results.extend(pair.map(|pair| bench.pair(test, &pair, ratio, weight * part)));
     }
     results
+}
+
+/// Returns which part of the weight of silence and health a stratum's tests share.
+fn part(observed: &Observed) -> f64 {
+    if observed.together { 1.0 - TOGETHER } else { 1.0 }
+}
+
+/// Judges the comparisons of all strata together; `observed` sums them up.
+///
+/// A control of some hundred devices is a few dozen of each of many models, too few to tell what a tenth of the devices
+/// does. Each tick of a model is still compared with the same model, and what the ticks show is added up: no mix of models
+/// can shift. What is refuted is that no model fares worse than allowed.
+pub fn judge_together(policy: &Policy, observed: &Observed) -> Option<Verdict> {
+    let crossed = |alpha| tests_together(policy, observed, alpha).into_iter().find(|tested| tested.crossed);
+    let kill = crossed(alpha(policy, observed)).map(|t| Verdict::Kill(KillReason::Evidence(t.evidence)));
+    kill.or_else(|| {
+        let tested = crossed(policy.alpha_pause)?;
+        Some(Verdict::Pause(PauseReason::Evidence(tested.evidence)))
+    })
+}
+
+pub(super) fn tests_together(policy: &Policy, observed: &Observed, alpha: f64) -> Vec<Tested> {
+    let (weights, pairs) = (&policy.weights, &observed.pairs);
+    let bench = Bench { alpha, strata: 1 };
+    let ratio = 1.0 + policy.max_regression;
+    let (last, early) = (policy.silence_deadline.after, policy.silence_early.after);
+    // As in a stratum: a few held-back devices say nothing about silence.
+    let silence = |pair: Option<PairEvidence>| pair.filter(|_| observed.controls >= CONTROL_MIN);
+    [
+        (Test::Silence, silence(pairs.silence), SILENCE_RATIO, weights.silence, last),
+        (Test::SilenceEarly, silence(pairs.silence_early), SILENCE_RATIO, weights.silence_early, early),
+        (Test::Crash, pairs.crash, ratio, weights.crash, Duration::ZERO),
+        (Test::Battery, pairs.battery, ratio, weights.battery, Duration::ZERO),
+    ]
+    .into_iter()
+    .filter_map(|(test, pair, ratio, weight, after)| {
+        let mut tested = bench.pair(test, &pair?, ratio, weight * TOGETHER);
+        tested.evidence.after = after;
+        Some(tested)
+    })
+    .collect()
 }
 
 /// Judges `unreachable` without a control. That can only pause: the network may be what nobody reached.
@@ -287,7 +332,7 @@ pub(super) fn unreachable(policy: &Policy, observed: &Observed) -> Tested {
     let n = total.judged().saturating_sub(before.judged());
     let (f, p) = (total.unreachable.saturating_sub(before.unreachable), policy.silence_deadline.max_rate);
     let bench = Bench { alpha: policy.alpha_pause, strata: observed.strata.max(1) };
-    bench.rate(Test::Unreachable, (n, f), p, policy.weights.silence, kill_evidence(n, f, p))
+    bench.rate(Test::Unreachable, (n, f), p, policy.weights.silence * part(observed), kill_evidence(n, f, p))
 }
 
 /// Returns the bad rates that the kill test tries to refute, to nine decimals: the ledger then reads back the

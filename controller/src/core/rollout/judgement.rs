@@ -11,7 +11,7 @@ use super::baseline::Baseline;
 use super::control::Control;
 use super::counts::Counts;
 use super::evidence::PairEvidence;
-use super::gate::{Observed, Pairs, Wave, judge};
+use super::gate::{Observed, Pairs, Wave, judge, judge_together};
 use super::policy::PhaseRule;
 use super::record::{PhaseRecord, Rollout};
 use super::verdict::{HoldReason, KillReason, PauseReason, Verdict};
@@ -22,7 +22,7 @@ use crate::core::fact::Millis;
 pub struct Judgement {
     /// What should happen.
     pub verdict: Verdict,
-    /// "model=B3" where one of several strata decided; empty where all of it did.
+    /// "model=B3" where one of several strata decided, "all models" where they did together; empty where all of it did.
     pub subject: String,
 }
 
@@ -31,6 +31,9 @@ impl fmt::Display for Judgement {
         f.pad(&self.verdict.explain(&self.subject))
     }
 }
+
+/// Whom a verdict is about that all strata have come to together.
+pub(super) const EVERYBODY: &str = "all models";
 
 /// A hardware model, or all those together that a rollout has few devices of.
 pub(super) type Stratum<'a> = Option<&'a ModelId>;
@@ -62,6 +65,18 @@ impl Rollout {
                 _ => {}
             }
         }
+        if common.together && strata.len() > 1 {
+            let models: Vec<&ModelId> = strata.values().flatten().copied().collect();
+            let seen = self.seen(&models, record, observed, &common);
+            if let Some(verdict) = judge_together(&self.plan.policy, &seen) {
+                let verdict = self.softened(verdict, &seen);
+                let judgement = Judgement { verdict, subject: EVERYBODY.to_owned() };
+                if matches!(judgement.verdict, Verdict::Kill(_)) {
+                    return judgement;
+                }
+                paused = paused.or(Some(judgement));
+            }
+        }
         if let Some(paused) = paused {
             return paused;
         }
@@ -81,6 +96,8 @@ impl Rollout {
         Observed {
             fleet,
             strata: self.shares(),
+            // From the first phase to the end, whether or not the control is there still: shares do not change midway.
+            together: self.shares() > 1 && (self.held_from.is_some() || self.let_go),
             devices: record.devices,
             soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
             acknowledged: record.acknowledged,

@@ -1,12 +1,13 @@
 //! What each test and the gate have now, and what would decide them.
 
 use serde::{Deserialize, Serialize};
+use tern_protocol::id::ModelId;
 use tern_protocol::tuf::content::EntryKind;
 
 use super::evidence::{Arm, PairEvidence, fewest_to_pass, kill_evidence};
 use super::explain::{percent, span};
-use super::gate::{Observed, Tested, all_tests, alpha, prove, unreachable};
-use super::judgement::subject;
+use super::gate::{Observed, Tested, all_tests, alpha, prove, tests_together, unreachable};
+use super::judgement::{EVERYBODY, subject};
 use super::policy::CONTROL_MIN;
 use super::record::Rollout;
 use super::verdict::{Evidence, Proof, Test};
@@ -118,6 +119,27 @@ impl Rollout {
                 });
             }
             all.extend(self.counted(&seen, &subject));
+        }
+        if common.together && strata.len() > 1 {
+            let models: Vec<&ModelId> = strata.values().flatten().copied().collect();
+            let seen = self.seen(&models, record, observed, &common);
+            let tests = tests_together(policy, &seen, alpha(policy, &seen));
+            for (test, suspicion) in tests.into_iter().zip(tests_together(policy, &seen, policy.alpha_pause))
+            {
+                let kills = Some(&test.evidence).filter(|_| self.kind != EntryKind::Revert);
+                let kills = kills.and_then(|evidence| more(&seen, evidence));
+                let pauses = more(&seen, &suspicion.evidence);
+                let line = format!("{}{}", test.evidence, decided(test.evidence.test, kills, pauses));
+                let subject = EVERYBODY.to_owned();
+                all.push(Outlook {
+                    subject,
+                    of: Tells::Test(test.evidence),
+                    kills,
+                    pauses,
+                    clean: None,
+                    line,
+                });
+            }
         }
         if let Some(p_max) = rule.gate {
             let seen = self.seen_by_gate(record, observed, common);

@@ -16,6 +16,9 @@ pub const TINY_FIRST: u64 = 10;
 pub const HARD_STOP_BASELINE_MAX: f64 = 0.02;
 /// Smallest baseline that is believed: an upper bound from few devices may be smaller than is real.
 pub const BASELINE_MIN: f64 = 0.001;
+/// Part of the weight of silence and health that the strata share when they are compared with a control together as well;
+/// the rest is the strata's own.
+pub const TOGETHER: f64 = 0.5;
 /// Fewest devices of a control for it to replace the one-sample silence test.
 pub const CONTROL_MIN: u64 = 20;
 /// How many times the control's rate of silence is allowed.

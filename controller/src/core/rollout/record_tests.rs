@@ -4,6 +4,8 @@ use tern_protocol::state::Outcome;
 
 use super::*;
 use crate::core::fact::Fact;
+use crate::core::rollout::control::Side;
+use crate::core::rollout::judgement::Judgement;
 use crate::core::rollout::silence::Deadline;
 use crate::core::rollout::verdict::{KillReason, Verdict};
 
@@ -62,6 +64,58 @@ fn what_one_model_is_paused_for_does_not_hide_that_another_is_killed() {
     let judgement = rollout.judgement(1000, 1);
     assert!(matches!(judgement.verdict, Verdict::Kill(_)), "{judgement}");
     assert_eq!(judgement.subject, "model=b");
+}
+
+/// Twenty models, each with as many released and held-back devices as given; every day so many of either crash.
+fn days_beside_a_control(
+    exposed: (u64, u64),
+    crashing: impl Fn(usize) -> (u64, u64),
+) -> Option<(u64, Judgement)> {
+    let models: Vec<ModelId> = (0..20).map(|n| format!("m{n:02}").parse().unwrap()).collect();
+    let mut rollout = rollout();
+    rollout.held_from = Some(Position(9));
+    let day = rollout.plan.policy.health_length();
+    for model in &models {
+        rollout.control.entry(model.clone()).or_default().held = exposed.1;
+        rollout.count_start(model, 0);
+    }
+    (1..=15).find_map(|today| {
+        for (number, model) in models.iter().enumerate() {
+            let (treated, control) = crashing(number);
+            for (side, devices, crash) in
+                [(Side::Treated, exposed.0, treated), (Side::Control, exposed.1, control)]
+            {
+                for device in 0..devices {
+                    rollout.compare_health(model, side, device < crash, None, today * day);
+                }
+            }
+        }
+        let judgement = rollout.judgement(100_000, today * day);
+        matches!(judgement.verdict, Verdict::Kill(_) | Verdict::Pause(_)).then_some((today, judgement))
+    })
+}
+
+#[test]
+fn what_is_too_little_in_every_model_is_enough_in_all_of_them_together() {
+    let (day, judgement) = days_beside_a_control((50, 50), |_| (3, 1)).unwrap();
+
+    assert!(day <= 3, "{day}: {judgement}");
+    let line = judgement.to_string();
+    assert!(
+        line.starts_with("KILL all models: crashes: released ")
+            || line.starts_with("PAUSE all models: crashes:"),
+        "{line}"
+    );
+}
+
+#[test]
+fn models_that_crash_unlike_each_other_say_nothing_together_while_each_crashes_like_its_control() {
+    // Half of the models crash often, and of them most devices have the release.
+    assert_eq!(
+        days_beside_a_control((200, 50), |model| if model % 2 == 0 { (100, 25) } else { (4, 1) }),
+        None
+    );
+    assert_eq!(days_beside_a_control((50, 50), |_| (1, 1)), None);
 }
 
 #[test]
