@@ -312,10 +312,10 @@ class Ledger:
             few = compared.let_go or compared.exposed(model) < control.FEWEST
             tests = {
                 "silent": [
-                    (compared.silence(LAST, model, now), control.RATIO, weights["silence"], few),
-                    (compared.silence(EARLY, model, now), control.RATIO, weights["silence_early"], few),
+                    (compared.silence(LAST, model, now), control.RATIO, weights["silence"], few, policy["silence_deadline"]["max_rate"]),
+                    (compared.silence(EARLY, model, now), control.RATIO, weights["silence_early"], few, policy["silence_early"]["max_rate"]),
                 ],
-                "crashes": [(compared.crashes(model), 1 + policy["max_regression"], weights["crash"], False)],
+                "crashes": [(compared.crashes(model), 1 + policy["max_regression"], weights["crash"], False, None)],
             }.get(fields["what"])
             if tests is None:
                 return  # what drains much is not worked out here
@@ -336,7 +336,7 @@ class Ledger:
         tried = [list(self.weighed(policy, share, tiny, verdict, fields, c, test)) for test in tests]
         yield from min(tried, key=len, default=["no deadline is so long"])
 
-    def compared(self, policy, share, tiny, verdict, fields, pair, ratio, weight, few):
+    def compared(self, policy, share, tiny, verdict, fields, pair, ratio, weight, few, allowed):
         """What is wrong with a line about a control, if it is about this comparison."""
         shown = tuple(int(fields[key]) for key in ("f", "n", "cf", "cn"))
         counted = (pair.events[0], pair.exposed[0], pair.events[1], pair.exposed[1])
@@ -349,6 +349,11 @@ class Ledger:
         alpha = policy["alpha"] if verdict == "KILL" else policy["alpha_pause"]
         alpha = max(alpha, TINY_ALPHA) if tiny and verdict == "KILL" else alpha
         ln_e, needed = oracle.pair_evidence(pair.sums), math.log(1 / (alpha * weight / share))
+        if allowed is not None:
+            # More than the control, and more than is allowed anyway.
+            ln_e = min(ln_e, oracle.kill_evidence(pair.exposed[0], pair.events[0], allowed))
+        if (fields.get("allowed") is None) != (allowed is None) or allowed is not None and not lines.shows_percent(fields["allowed"], allowed):
+            yield f"{allowed} is allowed"
         if ln_e < needed:
             yield f"ln e is {ln_e}, it takes {needed}"
         if not lines.shows_odds(fields["odds"], ln_e):

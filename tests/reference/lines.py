@@ -33,7 +33,7 @@ FORMS = {
     "room": re.compile(r"wave \d+ of \d+ goes on, (?P<owed>\d+) of its devices to come, (?P<bad>\d+) bad of (?P<n>\d+) started\.$"),
     "pair": re.compile(
         rf"(?P<what>bad|silent|crashes|battery drain): released (?P<f>\d+)/(?P<n>\d+) vs control (?P<cf>\d+)/(?P<cn>\d+); "
-        rf"ratio > (?P<ratio>[\d.]+); evidence (?P<odds>{ODDS}), needed (?P<needed>{ODDS})\.$"
+        rf"(?:allowed (?P<allowed>{PERCENT}) and )?ratio > (?P<ratio>[\d.]+); evidence (?P<odds>{ODDS}), needed (?P<needed>{ODDS})\.$"
     ),
     "nothing": re.compile(r"no device has started\.$"),
     "spent": re.compile(r"all (?P<devices>\d+) devices of the phase started before it was resumed.*\.$"),

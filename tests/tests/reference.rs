@@ -120,6 +120,7 @@ fn a_line_about_a_control_is_worked_out_from_what_both_arms_showed() {
         f: 8,
         p: 2.0,
         control: Some(pair.control()),
+        allowed: Some(0.2),
         after: Duration::from_secs(3600),
         alpha: 0.05,
         weight: 0.1,
@@ -128,7 +129,9 @@ fn a_line_about_a_control_is_worked_out_from_what_both_arms_showed() {
     };
     let true_line = Verdict::Pause(PauseReason::Evidence(evidence)).explain("");
     assert!(
-        true_line.starts_with("PAUSE: silent: released 8/8 vs control 0/24; ratio > 2; evidence "),
+        true_line.starts_with(
+            "PAUSE: silent: released 8/8 vs control 0/24; allowed 20 % and ratio > 2; evidence "
+        ),
         "{true_line}"
     );
 
@@ -144,6 +147,7 @@ fn a_line_about_a_control_is_worked_out_from_what_both_arms_showed() {
         ("0/24", "1/24"),
         ("0/24", "0/25"),
         ("ratio > 2", "ratio > 3"),
+        ("allowed 20 %", "allowed 30 %"),
         ("needed 200", "needed 201"),
         ("PAUSE", "KILL"),
         (&odds, &other_odds),

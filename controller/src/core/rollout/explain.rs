@@ -132,7 +132,10 @@ impl fmt::Display for Evidence {
                     Test::Unreachable => "unreachable",
                 };
                 write!(f, "{what}: released {bad}/{n} vs control {}/{}", control.events, control.exposure)?;
-                write!(f, "; ratio > {}", self.p)?;
+                match self.allowed {
+                    Some(allowed) => write!(f, "; allowed {} and ratio > {}", percent(allowed), self.p)?,
+                    None => write!(f, "; ratio > {}", self.p)?,
+                }
             }
             (None, Test::Silence | Test::SilenceEarly) => {
                 let after = span(self.after);

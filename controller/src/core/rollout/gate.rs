@@ -259,7 +259,7 @@ pub(super) fn all_tests(policy: &Policy, observed: &Observed, alpha: f64) -> Vec
         // A control that went through the same hours is the better judge of silence.
         let control = (observed.controls >= CONTROL_MIN).then(|| pair.unwrap_or_default());
         let mut tested = match control {
-            Some(pair) => bench.pair(test, &pair, SILENCE_RATIO, weight),
+            Some(pair) => bench.silence(test, &pair, rule, weight),
             None => {
                 let ln_e = silence_evidence(due, silent, rule.max_rate);
                 bench.rate(test, (due, silent), rule.max_rate, weight, ln_e)
@@ -308,22 +308,23 @@ pub(super) fn tests_together(policy: &Policy, observed: &Observed, alpha: f64) -
     let (weights, pairs) = (&policy.weights, &observed.pairs);
     let bench = Bench { alpha, strata: 1 };
     let ratio = 1.0 + policy.max_regression;
-    let (last, early) = (policy.silence_deadline.after, policy.silence_early.after);
     // As in a stratum: a few held-back devices say nothing about silence.
-    let silence = |pair: Option<PairEvidence>| pair.filter(|_| observed.controls >= CONTROL_MIN);
-    [
-        (Test::Silence, silence(pairs.silence), SILENCE_RATIO, weights.silence, last),
-        (Test::SilenceEarly, silence(pairs.silence_early), SILENCE_RATIO, weights.silence_early, early),
-        (Test::Crash, pairs.crash, ratio, weights.crash, Duration::ZERO),
-        (Test::Battery, pairs.battery, ratio, weights.battery, Duration::ZERO),
-    ]
-    .into_iter()
-    .filter_map(|(test, pair, ratio, weight, after)| {
-        let mut tested = bench.pair(test, &pair?, ratio, weight * TOGETHER);
-        tested.evidence.after = after;
+    let silence = |test, pair: Option<PairEvidence>, rule: &SilenceRule, weight: f64| {
+        let pair = pair.filter(|_| observed.controls >= CONTROL_MIN)?;
+        let mut tested = bench.silence(test, &pair, rule, weight * TOGETHER);
+        tested.evidence.after = rule.after;
         Some(tested)
-    })
-    .collect()
+    };
+    let health = |test, pair: Option<PairEvidence>, weight: f64| {
+        Some(bench.pair(test, &pair?, ratio, weight * TOGETHER))
+    };
+    let tests = [
+        silence(Test::Silence, pairs.silence, &policy.silence_deadline, weights.silence),
+        silence(Test::SilenceEarly, pairs.silence_early, &policy.silence_early, weights.silence_early),
+        health(Test::Crash, pairs.crash, weights.crash),
+        health(Test::Battery, pairs.battery, weights.battery),
+    ];
+    tests.into_iter().flatten().collect()
 }
 
 /// Judges `unreachable` without a control. That can only pause: the network may be what nobody reached.
@@ -352,6 +353,12 @@ fn claims(policy: &Policy, baseline: Option<Baseline>) -> Vec<f64> {
     }
 }
 
+/// Returns the evidence that more devices are silent than beside them and than `allowed`: the lesser of both.
+pub(super) fn beside(pair: &PairEvidence, allowed: f64) -> f64 {
+    let treated = pair.treated();
+    pair.ln_e().min(silence_evidence(treated.exposure, treated.events, allowed))
+}
+
 /// The budget that a round of tests shares.
 struct Bench {
     alpha: f64,
@@ -368,6 +375,7 @@ impl Bench {
             f,
             p,
             control: None,
+            allowed: None,
             after: Duration::ZERO,
             alpha: self.alpha,
             weight: rounded(weight),
@@ -381,6 +389,17 @@ impl Bench {
         let (treated, control) = (pair.treated(), pair.control());
         let mut tested = self.rate(test, (treated.exposure, treated.events), ratio, weight, pair.ln_e());
         tested.evidence.control = Some(control);
+        tested
+    }
+
+    /// Silence beside a control takes both: more than the control, and more than is allowed without one. An update costs
+    /// a boot, after which a few devices of any fleet come back late or never; nobody boots a held-back device.
+    fn silence(&self, test: Test, pair: &PairEvidence, rule: &SilenceRule, weight: f64) -> Tested {
+        let mut tested = self.pair(test, pair, SILENCE_RATIO, weight);
+        let ln_e = beside(pair, rule.max_rate);
+        tested.crossed = ln_e >= kill_threshold(self.alpha, weight / self.strata as f64);
+        tested.evidence.ln_e = rounded(ln_e);
+        tested.evidence.allowed = Some(rule.max_rate);
         tested
     }
 }

@@ -187,6 +187,24 @@ fn a_control_that_is_as_silent_replaces_the_one_sample_test() {
     assert!(matches!(judged(&policy(), &with_control((7, 19))), Verdict::Kill(_)), "too small a control");
 }
 
+/// One in two hundred does not come back from any update, and nobody boots a held-back device.
+#[test]
+fn silence_that_is_allowed_stops_nothing_though_the_control_is_never_silent() {
+    let seen = |events| Observed {
+        total: Counts { started: 4000, good: 4000 - events, due: 4000, silent: events, ..Counts::default() },
+        controls: 400,
+        pairs: Pairs { silence: pair((events, 4000), (0, 40_000), SILENCE_RATIO), ..Pairs::default() },
+        ..observed()
+    };
+
+    assert!(!matches!(judged(&policy(), &seen(20)), Verdict::Kill(_) | Verdict::Pause(_)));
+    let Verdict::Kill(KillReason::Evidence(evidence)) = judged(&policy(), &seen(160)) else {
+        panic!("twice what is allowed")
+    };
+    assert_eq!(evidence.allowed, Some(policy().silence_deadline.max_rate));
+    assert!(evidence.to_string().contains("; allowed 2 % and ratio > 2; evidence "), "{evidence}");
+}
+
 #[test]
 fn crashes_are_judged_against_the_control() {
     let crash = pair((62, 980), (212, 9900), 1.25);

@@ -6,7 +6,7 @@ use tern_protocol::tuf::content::EntryKind;
 
 use super::evidence::{Arm, PairEvidence, fewest_to_pass, kill_evidence};
 use super::explain::{percent, span};
-use super::gate::{Observed, Tested, all_tests, alpha, prove, tests_together, unreachable};
+use super::gate::{Observed, Tested, all_tests, alpha, beside, prove, tests_together, unreachable};
 use super::judgement::{EVERYBODY, subject};
 use super::policy::CONTROL_MIN;
 use super::record::Rollout;
@@ -224,7 +224,7 @@ fn more(seen: &Observed, evidence: &Evidence) -> Option<More> {
             (Some(_), mut pair) => {
                 let arm = |events| Arm { events, exposure: of };
                 pair.tick(arm(bad), arm(0), evidence.p);
-                pair.ln_e()
+                evidence.allowed.map_or_else(|| pair.ln_e(), |allowed| beside(&pair, allowed))
             }
             (None, _) => kill_evidence(evidence.n + of.saturating_sub(pending), evidence.f + bad, evidence.p),
         };

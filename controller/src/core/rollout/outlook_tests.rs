@@ -99,7 +99,7 @@ fn silence_beside_a_control_and_rules_that_only_count_have_an_outlook_too() {
     go(&mut held, 10, 1, 9);
     let lines: Vec<String> = held.outlook(FLEET, 1).into_iter().map(|one| one.line).collect();
     let all = lines.join("\n");
-    assert!(all.contains("silent: released 0/0 vs control 0/0; ratio > 2"), "{all}");
+    assert!(all.contains("silent: released 0/0 vs control 0/0; allowed 2 % and ratio > 2"), "{all}");
     assert!(all.contains("hard stop: 1 bad of the first 10 started; 2 more of those stop it"), "{all}");
     assert!(all.contains("harm budget: 1 bad of 5; 4 more pause it"), "{all}");
     let early = of(&held, Test::SilenceEarly);

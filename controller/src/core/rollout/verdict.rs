@@ -215,6 +215,9 @@ pub struct Evidence {
     /// The control, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Arm>,
+    /// Rate of silence that is allowed whatever the control shows; against a control alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<f64>,
     /// Deadline that a silence test looks at; zero otherwise.
     #[serde(with = "seconds")]
     pub after: Duration,
