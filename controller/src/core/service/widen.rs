@@ -117,6 +117,7 @@ impl Service {
             false => phase::wave(first, open, &goal.cuts, &before),
         };
         let held_from = rollout.reserve.and(self.held_from(rollout, &places, held(first)));
+        let held_from = held_from.or(rollout.held_from);
         let waves = match sizes.len() {
             0 | 1 if owed == 0 => String::new(),
             0 | 1 => format!(", {granted} of them now"),
@@ -167,6 +168,7 @@ impl Service {
     fn open_wave(&mut self, rollout: &Rollout, because: String) {
         let Some(phase) = rollout.phases.last() else { return };
         let mut places = self.places(rollout);
+        let fleet = places.len() as u64;
         let number = rollout.phase();
         // There was no room for them when the phase opened.
         let mut listed = if phase.owed > 0 { self.named(rollout, number, &places) } else { Vec::new() };
@@ -207,8 +209,10 @@ impl Service {
         if devices == 0 && owed > 0 {
             return;
         }
-        let held = rollout.plan.hold_back.size(places.len() as u64, number, phase.included + devices);
+        let held = rollout.plan.hold_back.size(fleet, number, phase.included + devices);
         let held_from = rollout.reserve.and(self.held_from(rollout, &places, held));
+        // A fleet that has become tiny meanwhile keeps the control that it has: only its end, which is a fact, lets it go.
+        let held_from = held_from.or(rollout.held_from);
         let (rollout, wave, step, verb) = match phase.owed {
             0 => (rollout.id.clone(), phase.waves + 1, 0, "opens"),
             _ => (rollout.id.clone(), phase.waves, phase.steps + 1, "goes on"),
