@@ -189,3 +189,22 @@ fn a_device_beyond_the_first_ones_stays_there_until_a_new_series_begins() {
     devices[..3].iter().rev().for_each(|device| drop(begins(&mut scene, device)));
     assert_eq!(ranks(&scene), [0, 2, 1]);
 }
+
+#[test]
+fn devices_by_name_that_run_the_release_hold_nobody_up_and_those_that_are_away_are_said_to_be() {
+    let list = || [name(1), name(2)].into();
+    let phases = vec![Phase { list: list(), ..phase(Reach::Devices(0)) }, phase(Reach::Devices(10))];
+    let plan = Plan { phases, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() };
+    let mut scene = scene(20, plan);
+    later(&mut scene, MINUTE);
+    let line = |scene: &Scene| scene.service.judge(rollout(scene)).to_string();
+    let said = line(&scene);
+    assert!(said.contains("none of its 2 devices was heard since it opened"), "{said}");
+    scene.service.fleet.devices.get_mut(&name(1)).unwrap().seen_at = Some(scene.now);
+    scene.service.fleet.devices.get_mut(&name(1)).unwrap().running = 2;
+    later(&mut scene, MINUTE);
+    assert_eq!((rollout(&scene).phases.len(), line(&scene).ends_with("no device has started.")), (1, true));
+    scene.service.fleet.devices.get_mut(&name(2)).unwrap().running = 2;
+    later(&mut scene, MINUTE);
+    assert_eq!(rollout(&scene).phases.len(), 2, "{}", line(&scene));
+}

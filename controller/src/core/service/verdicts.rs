@@ -31,10 +31,11 @@ impl Service {
         let covered = self.covered(&rollout);
         self.covered.insert(id.clone(), covered);
         let observed = self.fleet.reception.observed(self.now);
-        let mut judgement = rollout.judgement(covered, observed);
+        let named = self.fleet.named(&rollout);
+        let mut judgement = rollout.judgement_with(covered, observed, named);
         self.look_for_outage(id, &judgement.verdict);
         if let Some(softened) = self.fleet.rollouts.get(id).filter(|now| now.outage != rollout.outage) {
-            judgement = softened.judgement(covered, observed);
+            judgement = softened.judgement_with(covered, observed, named);
         }
         let because = judgement.to_string();
         match judgement.verdict {
@@ -52,7 +53,8 @@ impl Service {
 
     /// Judges a rollout as it stands.
     pub fn judge(&self, rollout: &Rollout) -> Judgement {
-        rollout.judgement(self.covered(rollout), self.fleet.reception.observed(self.now))
+        let observed = self.fleet.reception.observed(self.now);
+        rollout.judgement_with(self.covered(rollout), observed, self.fleet.named(rollout))
     }
 
     /// Returns what each of its tests has, and what would decide it.
