@@ -187,8 +187,10 @@ class Ledger:
             return
         if begun and not attempt.begun:
             model = device["model"]
-            attempt.series = rollout.series
-            attempt.rank = rollout.ranks[model] = rollout.ranks.get(model, 0) + 1
+            # Whoever begins again in the same series keeps its place.
+            if attempt.series != rollout.series:
+                attempt.series = rollout.series
+                attempt.rank = rollout.ranks[model] = rollout.ranks.get(model, 0) + 1
         attempt.begun = begun
         attempt.ended = attempt.ended or ended
 

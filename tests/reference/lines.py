@@ -35,7 +35,7 @@ FORMS = {
         rf"(?P<what>bad|silent|crashes|battery drain): released (?P<f>\d+)/(?P<n>\d+) vs control (?P<cf>\d+)/(?P<cn>\d+); "
         rf"(?:allowed (?P<allowed>{PERCENT}) and )?ratio > (?P<ratio>[\d.]+); evidence (?P<odds>{ODDS}), needed (?P<needed>{ODDS})\.$"
     ),
-    "nothing": re.compile(r"no device has started\.$"),
+    "nothing": re.compile(r"no device has started(: none of its \d+ devices was heard since it opened)?\.$"),
     "spent": re.compile(r"all (?P<devices>\d+) devices of the phase started before it was resumed.*\.$"),
     "soaking": re.compile(r"soak (?P<soak>.+) of (?P<of>.+)\.$"),
 }

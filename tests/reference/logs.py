@@ -42,7 +42,7 @@ class Device:
 
 @dataclass
 class Model:
-    starts: int = 0  # of all times: a start that was taken back keeps its place among the first
+    starts: int = 0  # devices of all times: one that took its start back keeps its place among the first
     started: int = 0
     bad: int = 0
     first_bad: int = 0
@@ -132,9 +132,11 @@ class Judge:
             device.begun, device.since, device.epoch = True, at, line["e"]
             # What runs on trial has come up, and so has what is known from a later boot.
             device.heard = line["what"] == "trial"
-            model.starts += 1
             model.started += 1
-            device.rank = model.starts
+            # Whoever begins again keeps its place.
+            if not device.rank:
+                model.starts += 1
+                device.rank = model.starts
             for deadline, wait in self.wait.items():
                 if deadline not in device.found:
                     device.due[deadline] = at + wait

@@ -8,7 +8,7 @@ use tern_protocol::message::ReportKind;
 use super::Kept;
 use crate::core::fact::Fact;
 use crate::core::fleet::Fleet;
-use crate::core::rollout::record::Status;
+use crate::core::rollout::record::{Rollout, Status};
 use crate::store::{Key, Meta};
 
 /// What changed since the last checkpoint, before this start too: a checkpoint that says that it has a frame must have
@@ -107,9 +107,11 @@ impl Changed {
                 self.rollouts.insert(rollout.clone());
                 self.compared = true;
             }
-            Fact::WaveOpened { rollout, held_from, .. } => {
+            Fact::WaveOpened { rollout, .. } => {
                 self.rollouts.insert(rollout.clone());
-                self.compared |= held_from.is_some();
+                // Where it keeps nobody back now it may have before.
+                let has = |rollout: &Rollout| rollout.reserve.is_some() || !rollout.control.is_empty();
+                self.compared |= fleet.rollouts.get(rollout).is_some_and(has);
             }
             Fact::RolloutStarted { rollout, .. }
             | Fact::OutageSeen { rollout, .. }

@@ -1,16 +1,21 @@
 //! What a checkpoint keeps, through one store.
 
-use tern_protocol::id::{DeviceId, FleetId};
-use tern_protocol::message::{Registry, ReportKind};
-use tern_protocol::state::StateName;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tern_protocol::id::{DeviceId, FleetId, ModelId, RolloutId};
+use tern_protocol::message::{Attempt, Nonce, Registry, ReportKind};
+use tern_protocol::position::{Cut, Position, Salt, Shuffle};
+use tern_protocol::state::{Outcome, StateName};
+use tern_protocol::tuf::content::EntryKind;
 
 use super::directory::Directory;
 use super::*;
 use crate::core::fact::DeviceEntry;
 use crate::core::fleet::attempts::Attempts;
 use crate::core::fleet::common::Common;
-use crate::core::fleet::device::{AttemptRecord, Device};
-use crate::core::rollout::silence::Watch;
+use crate::core::fleet::device::{AttemptRecord, Device, Standing};
+use crate::core::rollout::plan::Plan;
+use crate::core::rollout::silence::{Deadline, Watch};
 use crate::store::memory::MemoryStore;
 use crate::store::{Page, Prefix, Recovered, Stats};
 
@@ -129,6 +134,13 @@ impl World {
         self.checkpoint.note(fact, &self.fleet);
     }
 
+    /// As above, and then a checkpoint.
+    fn check(&mut self, fact: &Fact) {
+        self.tell(fact);
+        self.write().unwrap();
+        assert!(self.read() == self.fleet, "after {fact:?}");
+    }
+
     fn reports(&mut self, n: u32) {
         let kind = ReportKind::Health { rc: 1, metrics: Default::default() };
         self.tell(&Fact::Reported { device: device(n).0, e: 1, n: self.frames, low: 1, report: kind });
@@ -236,4 +248,129 @@ fn a_checkpoint_of_another_form_or_with_a_page_missing_is_not_read() {
     old.apply(1, &Batch { first_seq: 0, last_seq: 9, puts, deletes: Vec::new() }).unwrap();
     let read = read::read(&old, &world.fleet.id).unwrap();
     assert_eq!(read.err(), Some("has the form of another version"));
+}
+
+#[test]
+fn whatever_kind_of_fact_a_checkpoint_follows_it_holds_the_fleet_as_it_is() {
+    let mut world = World::new(2500);
+    let rollout: RolloutId = name("r2");
+    let cuts = |cut: u64| BTreeMap::from([(name::<ModelId>("m1"), Cut(cut))]);
+    let because = || "a reason".to_owned();
+    let salt = Salt([3; 16]);
+    let shuffle = Shuffle::new(salt);
+    let positions: BTreeMap<Position, DeviceId> =
+        (0..2500).map(|n| (shuffle.position(&device(n).0), device(n).0)).collect();
+    let reach = Cut(positions.keys().nth(500).unwrap().0);
+    let from = |nth: usize| Some(*positions.keys().nth(nth).unwrap());
+    let held: Vec<DeviceId> = positions.values().rev().take(600).cloned().collect();
+    let early: Vec<DeviceId> = positions.values().take(20).cloned().collect();
+
+    let attempt = || Attempt { rc: 2, rollout: name("r2"), attempt: 1 };
+    let nonce = || Nonce([0; 16]);
+    let started = Fact::RolloutStarted {
+        rollout: rollout.clone(),
+        product: name("ap"),
+        rc: 2,
+        kind: EntryKind::Update,
+        attempt: 1,
+        salt,
+        plan: Plan { concurrency: Some(2000), ..Plan::default() },
+        starter: None,
+        from: Vec::new(),
+        baseline: BTreeMap::new(),
+        pooled: BTreeSet::new(),
+        reserve: from(1900),
+    };
+    world.check(&Fact::ReceptionBegan);
+    world.check(&started);
+    // No release is signed here that would say so.
+    world.fleet.rollouts.get_mut(&rollout).unwrap().models = [name("m1")].into();
+    let opened = |phase, held_from| Fact::PhaseOpened {
+        rollout: rollout.clone(),
+        phase,
+        cuts: cuts(10),
+        devices: 500,
+        goal: cuts(reach.0),
+        included: Some(0),
+        owed: 0,
+        held_from,
+        listed: Vec::new(),
+        key: None,
+        because: because(),
+    };
+    let wave = |wave, held_from, listed: &[DeviceId]| Fact::WaveOpened {
+        rollout: rollout.clone(),
+        wave,
+        cuts: cuts(reach.0),
+        devices: 500,
+        step: 0,
+        owed: 0,
+        listed: listed.to_vec(),
+        held_from,
+        because: because(),
+    };
+    let mut n = 1;
+    let mut say = |world: &mut World, device: &DeviceId, report: ReportKind| {
+        n += 1;
+        world.check(&Fact::Reported { device: device.clone(), e: 1, n, low: n, report });
+    };
+    let beside = |world: &World| {
+        let of = |device: &&Device| device.attempts.get(&name("r2")).is_some_and(|a| a.beside.is_some());
+        world.fleet.devices.values().filter(of).count()
+    };
+    world.check(&Fact::PhaseApproved { rollout: rollout.clone(), phase: 0, because: because() });
+    world.check(&opened(0, from(1900)));
+    for device in held.iter().step_by(10) {
+        say(&mut world, device, ReportKind::ControlStart { attempt: attempt() });
+    }
+    assert_eq!(beside(&world), 60);
+    // Fewer are held back, then nobody: as no service does any more, and ledgers of before have it.
+    world.check(&wave(2, from(2000), &[]));
+    assert_eq!(beside(&world), 50);
+    for device in &early {
+        say(&mut world, device, ReportKind::Started { nonce: nonce(), attempt: attempt() });
+    }
+    let outcome = |outcome| ReportKind::Outcome { attempt: attempt(), outcome, reason: None };
+    say(&mut world, &early[0], outcome(Outcome::Success));
+    say(&mut world, &early[1], outcome(Outcome::Deferred));
+    say(&mut world, &early[2], outcome(Outcome::Failed));
+    say(&mut world, &early[1], ReportKind::Started { nonce: nonce(), attempt: attempt() });
+    let metrics = [("boots".parse().unwrap(), 2)].into();
+    say(&mut world, &held[100], ReportKind::Health { rc: 1, metrics });
+    let (heard, silent) = (vec![early[3].clone(), held[10].clone()], vec![early[4].clone()]);
+    world.check(&Fact::DeadlinePassed { rollout: rollout.clone(), deadline: Deadline::Early, heard, silent });
+    world.check(&Fact::OutageSeen { rollout: rollout.clone(), away: 7, others: 30 });
+    let quarantined = |device: &DeviceId, standing| Fact::StandingChanged {
+        device: device.clone(),
+        standing,
+        because: because(),
+    };
+    world.check(&quarantined(&early[5], Standing::Quarantined));
+    world.check(&quarantined(&held[20], Standing::Quarantined));
+    world.check(&quarantined(&early[5], Standing::Active));
+    world.check(&Fact::Tagged { devices: vec![early[6].clone()], tag: name("bench"), on: true });
+    world.check(&Fact::Granted { device: early[7].clone(), epoch: 4, counter: 99 });
+    world.check(&Fact::Enrolled { device: early[8].clone(), telemetry: "04aa".to_owned() });
+    let (identity, telemetry) = ("04bb".to_owned(), "04cc".to_owned());
+    world.check(&Fact::IdentityReplaced { device: early[9].clone(), identity, telemetry });
+    world.check(&Fact::Paused { rollout: rollout.clone(), because: because() });
+    world.check(&Fact::Resumed { rollout: rollout.clone(), because: because() });
+    world.check(&wave(3, None, &held[..1]));
+    assert_eq!(beside(&world), 0);
+
+    world.check(&opened(1, from(1900)));
+    for device in held.iter().skip(5).step_by(10) {
+        say(&mut world, device, ReportKind::ControlStart { attempt: attempt() });
+    }
+    assert!(beside(&world) > 50);
+    for held_from in [from(2200), None] {
+        let (rollout, devices) = (rollout.clone(), 300);
+        world.check(&Fact::HoldBackEnded { rollout, devices, held_from, because: because() });
+    }
+    assert_eq!(beside(&world), 0);
+    world.check(&Fact::ComparisonBegan { because: because(), device: None });
+    world.check(&Fact::ComparisonEnded { because: because(), unproved: vec![early[10].clone()] });
+    world.check(&Fact::Killed { rollout: rollout.clone(), because: because() });
+    world.check(&Fact::ServiceStarted { version: "1".to_owned() });
+    world.check(&Fact::ReceptionEnded);
 }

@@ -109,7 +109,8 @@ impl Replay {
     }
 
     fn verdict(&self, at: u64, rollout: &Rollout) -> String {
-        rollout.judgement(self.fleet.covered(rollout), self.fleet.reception.observed(at)).to_string()
+        let (covered, observed) = (self.fleet.covered(rollout), self.fleet.reception.observed(at));
+        rollout.judgement_with(covered, observed, self.fleet.named(rollout)).to_string()
     }
 }
 

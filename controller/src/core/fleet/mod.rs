@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::id::{ClaimId, DeviceId, FactoryId, FleetId, ProductId, RolloutId};
 use tern_protocol::position::{Salt, Shuffle};
 use tern_protocol::state::Outcome;
+use tern_protocol::tuf::content::EntryKind;
 
 use self::common::{Common, Commons};
 use self::comparison::Comparison;
@@ -32,6 +33,7 @@ use super::enrolment::claim::{Applicant, Claim};
 use super::enrolment::factory::Factory;
 use super::fact::{Fact, Millis};
 use super::rollout::control::Side;
+use super::rollout::judgement::Named;
 use super::rollout::phase;
 use super::rollout::record::{Rollout, Status};
 use super::rollout::silence::Deadline;
@@ -140,6 +142,25 @@ impl Fleet {
                 && phase::covers(&rollout.plan, &models, &device.registry)
         };
         self.devices.values().filter(covers).count() as u64
+    }
+
+    /// Returns what is known of the devices of a phase by name; of another phase, nothing.
+    pub fn named(&self, rollout: &Rollout) -> Named {
+        let Some(phase) = rollout.phases.last().filter(|phase| phase.devices == phase.listed.len() as u64)
+        else {
+            return Named::default();
+        };
+        let devices = || phase.listed.iter().filter_map(|id| self.devices.get(id));
+        let fresh = |device: &&Device| device.attempts.get(&rollout.id).is_none_or(|a| a.watch.is_none());
+        let runs = |device: &&Device| match rollout.kind {
+            EntryKind::Revert => !rollout.concerns(device.running),
+            _ => device.running >= rollout.rc,
+        };
+        let heard = |device: &Device| device.seen_at.is_some_and(|at| at >= phase.opened_at);
+        Named {
+            running: devices().filter(fresh).filter(runs).count() as u64,
+            away: !phase.listed.is_empty() && !devices().any(heard),
+        }
     }
 
     /// Takes in one fact. The same facts in the same order give the same fleet.

@@ -1,6 +1,6 @@
 //! What one report changes: the device's machine as the cloud sees it, and the counters.
 
-use tern_protocol::id::DeviceId;
+use tern_protocol::id::{DeviceId, ModelId};
 use tern_protocol::limits::OUTBOX_MAX;
 use tern_protocol::message::{Attempt, ReportKind};
 use tern_protocol::state::{Outcome, StateName};
@@ -10,7 +10,7 @@ use super::common::Common;
 use super::device::{AttemptRecord, Standing};
 use super::tale;
 use crate::core::fact::Millis;
-use crate::core::rollout::record::Status;
+use crate::core::rollout::record::{Rollout, Status};
 use crate::core::rollout::silence::{Beside, Deadline, Watch};
 
 /// Trials that a device is excused for; an agent makes three of an attempt.
@@ -145,8 +145,7 @@ impl Fleet {
         };
         if std::mem::take(&mut record.lost) && !quarantined && std::mem::take(&mut record.withdrawn) {
             // It was not over after all: its start counts again, and so will its end.
-            record.rank = rollout.count_start(model, record.phase);
-            record.series = rollout.series;
+            count_start(rollout, model, &mut record);
             record.watch = Some(watch);
         }
         let mut event = None;
@@ -210,19 +209,18 @@ impl Fleet {
         // A vote from quarantine is shown and not counted; nor is the end of a start that was taken out.
         if let Some(event) = event.filter(|_| !quarantined && !record.withdrawn) {
             let (before, after) = record.tale.tell(n, event);
-            if after.started > before.started {
-                // What runs on trial has come up.
-                let heard = watch.heard || matches!(report, ReportKind::Transition { .. });
-                record.watch = Some(Watch { heard, ..watch });
-            }
             let counts = !record.is_silent();
             // A deferral that was overtaken: the end that was counted belongs to another start, or to none.
             if let Some(outcome) = before.outcome.filter(|_| counts && after.outcome != before.outcome) {
                 rollout.uncount_outcome(model, record.phase, (record.series, record.rank), outcome);
             }
-            for _ in (before.started..after.started).filter(|_| counts) {
-                record.rank = rollout.count_start(model, record.phase);
-                record.series = rollout.series;
+            for _ in before.started..after.started {
+                if counts {
+                    count_start(rollout, model, &mut record);
+                }
+                // What runs on trial has come up.
+                let heard = watch.heard || matches!(report, ReportKind::Transition { .. });
+                record.watch = Some(Watch { heard, ..watch });
             }
             for _ in (before.deferred..after.deferred).filter(|_| counts) {
                 let place = (record.series, record.rank);
@@ -279,4 +277,14 @@ impl Fleet {
         device.attempts.insert(self.commons.share(common), record);
         rollout.control.entry(device.registry.model.clone()).or_default().held += 1;
     }
+}
+
+/// Counts a start of a device. Whoever has started before is watched since then, whatever became of that start: in the
+/// same series it keeps the place that it had.
+fn count_start(rollout: &mut Rollout, model: &ModelId, record: &mut AttemptRecord) {
+    if record.watch.is_some() && record.series == rollout.series {
+        return rollout.count_start_again(model, record.phase);
+    }
+    record.rank = rollout.count_start(model, record.phase);
+    record.series = rollout.series;
 }

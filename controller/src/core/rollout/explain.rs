@@ -47,9 +47,12 @@ impl fmt::Display for HoldReason {
                 }
             }
             Self::NothingStarted => write!(f, "no device has started"),
+            Self::Away { devices } => {
+                write!(f, "no device has started: none of its {devices} devices was heard since it opened")
+            }
             Self::Spent { devices } => write!(
                 f,
-                "all {devices} devices of the phase started before it was resumed, so its gate can prove nothing new; \
+                "all {devices} devices of the phase started before it was resumed or run the release, so its gate can prove nothing new; \
                  look at them, then `tern rollout promote`"
             ),
             Self::Soaking { soaked, soak } => write!(f, "soak {} of {}", span(*soaked), span(*soak)),

@@ -52,8 +52,11 @@ pub struct Observed {
     pub fresh: Counts,
     /// Devices that this phase newly includes, started or not.
     pub devices: u64,
-    /// Those of them that had started before the series began, and are judged no more.
+    /// Those of them that had started before the series began, and are judged no more; of devices by name also those that
+    /// run the release without having started it.
     pub spent: u64,
+    /// None of them was heard since the phase opened.
+    pub away: bool,
     /// Nobody is left to open the rollout for but its control, which is let go after this long though nobody begins.
     pub control_waits: Option<Duration>,
     /// Time since the phase opened, not counting time in which nothing was received.
@@ -175,7 +178,11 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     }
     if n == 0 && !(spent && phase.gate.is_none()) {
         let devices = observed.devices;
-        return Verdict::Hold(if spent { HoldReason::Spent { devices } } else { HoldReason::NothingStarted });
+        return Verdict::Hold(match observed.away {
+            _ if spent => HoldReason::Spent { devices },
+            true => HoldReason::Away { devices },
+            false => HoldReason::NothingStarted,
+        });
     }
     let still_soaking =
         (soaked < phase.soak).then_some(Verdict::Hold(HoldReason::Soaking { soaked, soak: phase.soak }));

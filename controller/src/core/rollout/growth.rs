@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tern_protocol::id::ModelId;
+use tern_protocol::id::{DeviceId, ModelId};
 
 use super::control::Control;
 use super::record::{PhaseRecord, Rollout};
@@ -33,18 +33,18 @@ impl Rollout {
                 let before = self.phases.iter().map(|phase| phase.included).sum();
                 let whole = PhaseRecord::new(cuts.clone(), *devices, at, observed);
                 let included = included.unwrap_or(*devices);
-                self.note_opening(observed, included);
                 self.listed.extend(listed.iter().cloned());
                 self.promoted = key.clone().or(self.promoted.take());
-                let listed = listed.iter().cloned().collect();
+                let named = listed.iter().cloned().collect();
                 self.phases.push(PhaseRecord {
                     goal: goal.clone(),
                     included,
                     owed: *owed,
                     before,
-                    listed,
+                    listed: named,
                     ..whole
                 });
+                self.note_opening(observed, included, listed);
             }
             Fact::WaveOpened { wave, cuts, devices, step, owed, listed, held_from, because, .. } => {
                 let next = |phase: &&mut PhaseRecord| match step {
@@ -60,7 +60,7 @@ impl Rollout {
                 phase.listed.extend(listed.iter().cloned());
                 self.listed.extend(listed.iter().cloned());
                 (phase.opened_at, phase.observed) = (at, observed);
-                self.note_opening(observed, *devices);
+                self.note_opening(observed, *devices, listed);
             }
             Fact::HoldBackEnded { devices, held_from, because, .. } => {
                 self.because.clone_from(because);
@@ -71,7 +71,7 @@ impl Rollout {
                     self.compared =
                         models.into_iter().map(|model| (model.clone(), self.judged_of(&model))).collect();
                 }
-                self.note_opening(observed, *devices);
+                self.note_opening(observed, *devices, &[]);
                 if let Some(phase) = self.phases.last_mut() {
                     phase.devices += devices;
                     phase.included += devices;
@@ -81,9 +81,10 @@ impl Rollout {
         }
     }
 
-    fn note_opening(&mut self, observed: Millis, devices: u64) {
+    fn note_opening(&mut self, observed: Millis, devices: u64, listed: &[DeviceId]) {
         if self.is_capped() {
             self.openings.add(observed, devices);
+            self.note_reached(observed, listed);
         }
     }
 

@@ -35,6 +35,15 @@ impl fmt::Display for Judgement {
 /// Whom a verdict is about that all strata have come to together.
 pub(super) const EVERYBODY: &str = "all models";
 
+/// Devices that a phase includes by name and nobody else, of whom no start was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Named {
+    /// Those of them that run the release already: nothing will come from them.
+    pub running: u64,
+    /// None of the phase was heard since it opened.
+    pub away: bool,
+}
+
 /// A hardware model, or all those together that a rollout has few devices of.
 pub(super) type Stratum<'a> = Option<&'a ModelId>;
 
@@ -44,8 +53,13 @@ impl Rollout {
         self.judgement(fleet, observed).verdict
     }
 
-    /// The same, and which stratum it was that decided.
+    /// The same, and which stratum it was that decided; nothing is known of devices by name that have not started.
     pub fn judgement(&self, fleet: u64, observed: Millis) -> Judgement {
+        self.judgement_with(fleet, observed, Named::default())
+    }
+
+    /// The same, with what is known of the devices that the present phase includes by name.
+    pub fn judgement_with(&self, fleet: u64, observed: Millis, named: Named) -> Judgement {
         if self.phases.is_empty() {
             return Judgement { verdict: Verdict::Hold(HoldReason::NothingStarted), subject: String::new() };
         }
@@ -81,7 +95,9 @@ impl Rollout {
             return paused;
         }
         // The tests above have spent the budget; here only the gate speaks.
-        let seen = self.seen_by_gate(record, observed, common);
+        let mut seen = self.seen_by_gate(record, observed, common);
+        seen.spent += named.running;
+        seen.away = named.away;
         Judgement { verdict: judge(&self.plan.policy, rule, &seen), subject: String::new() }
     }
 

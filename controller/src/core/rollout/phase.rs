@@ -134,7 +134,8 @@ pub fn step(
         let included = places.iter().filter(|place| includes(before, place)).count();
         let wanted = included + taken.get(model).copied().unwrap_or(0);
         if wanted > included {
-            *cut = places.get(wanted).map_or(*most, |next| Cut(next.position.0));
+            let positions: Vec<Position> = places.iter().map(|place| place.position).collect();
+            *cut = beyond(&positions, wanted).map_or(*most, |next| Cut(next.0));
         }
     }
     cuts
@@ -155,7 +156,7 @@ fn cuts(
     let shares = share(wanted, least, by_model.values().map(|positions| positions.len() as u64).collect());
     let mut cuts = before.clone();
     for ((model, positions), count) in by_model.into_iter().zip(shares) {
-        let cut = match usize::try_from(count).ok().and_then(|count| positions.get(count)) {
+        let cut = match usize::try_from(count).ok().and_then(|count| beyond(&positions, count)) {
             _ if count == 0 => Cut::NONE,
             Some(next) => Cut(next.0),
             None => positions.last().map_or(Cut::NONE, |last| Cut(last.0 + 1)),
@@ -164,6 +165,13 @@ fn cuts(
         *entry = (*entry).max(cut);
     }
     cuts
+}
+
+/// Returns the first position beyond that of the last of `count` ones, which are sorted. Devices at the same position go
+/// together: a cut between them would include none of them.
+pub fn beyond(positions: &[Position], count: usize) -> Option<Position> {
+    let last = count.checked_sub(1).and_then(|last| positions.get(last));
+    positions.get(count..)?.iter().find(|position| last.is_none_or(|last| last < *position)).copied()
 }
 
 /// Returns a count that was worked out as a fraction; a plan's percentages keep it below the fleet's size.
@@ -308,6 +316,25 @@ mod tests {
         let canary = goal(&generous, 0, (&places, 503), &models, &BTreeMap::new()).cuts;
         let rare = places.iter().filter(|p| p.model.as_str() == "rare" && includes(&canary, p)).count();
         assert_eq!(rare, 3);
+    }
+
+    #[test]
+    fn devices_at_the_same_position_are_included_together() {
+        let (mut places, models) = fleet(&[("m", 10)]);
+        for (index, place) in places.iter_mut().enumerate() {
+            place.position = Position(100 + (index as u64).saturating_sub(1).min(6));
+        }
+        let all = goal(&planned(&[Reach::All]), 0, (&places, 10), &models, &BTreeMap::new()).cuts;
+        let (mut cuts, mut counts) = (BTreeMap::new(), Vec::new());
+        while cuts != all {
+            cuts = step(1, &places, &all, &cuts);
+            counts.push(count(&places, &cuts));
+        }
+        assert_eq!(counts, [2, 3, 4, 5, 6, 7, 10]);
+        let few = planned(&[Reach::Devices(1), Reach::Devices(7)]);
+        let first = goal(&few, 0, (&places, 10), &models, &BTreeMap::new());
+        assert_eq!((first.devices, count(&places, &first.cuts)), (2, 2));
+        assert_eq!(goal(&few, 1, (&places, 10), &models, &first.cuts).devices, 8);
     }
 
     #[test]

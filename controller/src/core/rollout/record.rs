@@ -13,7 +13,7 @@ use super::control::Control;
 use super::counts::Counts;
 use super::phase;
 use super::plan::{Approval, Plan};
-use super::room::Openings;
+use super::room::{Openings, Reached};
 use super::times::AtEnd;
 use crate::core::access::TokenName;
 use crate::core::fact::Millis;
@@ -116,6 +116,9 @@ pub struct Rollout {
     /// When devices were included lately, where that is capped.
     #[serde(default, skip_serializing_if = "Openings::is_empty")]
     pub openings: Openings,
+    /// How far it reached lately, where that is capped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reached: Vec<Reached>,
     /// Positions from here on are in no phase before the last.
     #[serde(default)]
     pub reserve: Option<Position>,
@@ -217,6 +220,7 @@ impl Rollout {
             held_from: None,
             let_go: false,
             openings: Openings::default(),
+            reached: Vec::new(),
             reserve: None,
             control: BTreeMap::new(),
             compared: BTreeMap::new(),

@@ -22,6 +22,12 @@ impl Rollout {
         if self.plan.policy.hard_stop.is_some_and(|stop| *rank <= stop.first) { *rank } else { 0 }
     }
 
+    /// Counts another start of a device that has started in this series before. It keeps its place: one that begins, defers
+    /// and begins again must not use up those that the hard stop looks at.
+    pub fn count_start_again(&mut self, model: &ModelId, phase: usize) {
+        self.count(model, phase, self.series, |counts| counts.started += 1);
+    }
+
     /// Counts a device's outcome. It was the `rank`-th of its model to start, in `series`.
     pub fn count_outcome(
         &mut self,

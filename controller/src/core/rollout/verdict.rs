@@ -88,6 +88,11 @@ pub enum HoldReason {
     },
     /// No device of the phase has started.
     NothingStarted,
+    /// Nor was any of them heard since it opened.
+    Away {
+        /// Devices of the phase.
+        devices: u64,
+    },
     /// Every device of the phase had started before the rollout was resumed: nobody is left to prove anything.
     Spent {
         /// Devices of the phase.

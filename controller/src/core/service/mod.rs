@@ -239,6 +239,8 @@ pub struct Service {
     no_revert: BTreeSet<RolloutId>,
     /// What the last look at every device of a capped rollout gave.
     looked: BTreeMap<RolloutId, trial::Looked>,
+    /// A device for which each rollout that reaches everybody waits: while it does not end, no other is looked at.
+    held_up: BTreeMap<RolloutId, DeviceId>,
     /// Silence deadlines that are open.
     deadlines: deadlines::Deadlines,
     /// Who is connected, by hearsay.
@@ -298,6 +300,7 @@ impl Service {
             set_back: false,
             no_revert: BTreeSet::new(),
             looked: BTreeMap::new(),
+            held_up: BTreeMap::new(),
             deadlines: deadlines::Deadlines::default(),
             presences: presence::Presences::new(),
         };

@@ -21,6 +21,8 @@ const DAY: u64 = 24 * 3600 * 1000;
 
 #[path = "tests_cap.rs"]
 mod cap;
+#[path = "tests_control.rs"]
+mod control;
 #[path = "tests_steer.rs"]
 mod steer;
 

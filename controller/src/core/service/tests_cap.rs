@@ -20,6 +20,10 @@ fn rollout(scene: &Scene) -> &Rollout {
 fn scene(cap: impl Fn(&mut Plan)) -> Scene {
     let mut scene = Scene::new();
     (2..=10).for_each(|number| scene.add(&format!("cam-{number}")));
+    start(scene, cap)
+}
+
+fn start(mut scene: Scene, cap: impl Fn(&mut Plan)) -> Scene {
     scene.step(Input::BrokerUp);
     scene.publish(&scene.signed(2, 2, None)).unwrap();
     let rule = PhaseRule { gate: None, soak: std::time::Duration::ZERO };
@@ -29,6 +33,19 @@ fn scene(cap: impl Fn(&mut Plan)) -> Scene {
     let (rollout, product) = (id("r2"), scene.product.clone());
     scene.command(Command::Start { rollout, product, rc: 2, attempt: 1, plan }).unwrap();
     scene
+}
+
+/// The same with so many devices.
+fn crowd(devices: usize, cap: impl Fn(&mut Plan)) -> Scene {
+    let mut scene = Scene::new();
+    let first = scene.service.fleet().devices.values().next().unwrap().clone();
+    let entry = |number: usize| DeviceEntry {
+        device: format!("cam-{number}").parse().unwrap(),
+        identity: first.identity.clone(),
+        registry: first.registry.clone(),
+    };
+    scene.command(Command::AddUnsignedDevices { devices: (2..=devices).map(entry).collect() }).unwrap();
+    start(scene, cap)
 }
 
 /// Devices that are offered the release.
@@ -165,4 +182,125 @@ fn a_promotion_opens_the_next_phase_as_far_as_there_is_room() {
     // The same again from the ledger.
     let text = serde_json::to_string(scene.service.fleet()).unwrap();
     assert_eq!(serde_json::from_str::<Fleet>(&text).unwrap(), *scene.service.fleet());
+}
+
+/// A report, and a second in which the service looks at it.
+fn tell(scene: &mut Scene, device: &DeviceId, n: u64, report: ReportKind) {
+    scene.service.record(Fact::Reported { device: device.clone(), e: 1, n, low: n, report });
+    scene.now += 1000;
+    scene.step(Input::Time);
+}
+
+fn started() -> ReportKind {
+    ReportKind::Started { nonce: Nonce([0; 16]), attempt: attempt() }
+}
+
+fn ended(outcome: Outcome) -> ReportKind {
+    ReportKind::Outcome { attempt: attempt(), outcome, reason: None }
+}
+
+#[test]
+fn a_rollout_keeps_its_pace_though_more_devices_are_away_than_its_cap_allows() {
+    let mut scene = crowd(1000, |plan| plan.concurrency = Some(20));
+    let number = |id: &DeviceId| id.as_str()["cam-".len()..].parse::<u64>().unwrap();
+    let away = |id: &DeviceId| number(id).is_multiple_of(20);
+    let (mut begun, mut days) = (BTreeMap::<DeviceId, u64>::new(), Vec::new());
+    for step in 0..3 * 24 * 6 {
+        for id in included(&scene) {
+            let since = begun.get(&id).copied();
+            let (n, report) = match since {
+                _ if away(&id) => continue,
+                None => (1, started()),
+                Some(since) if since + 3 == step => (2, ended(Outcome::Success)),
+                Some(_) => continue,
+            };
+            begun.entry(id.clone()).or_insert(step);
+            scene.service.record(Fact::Reported { device: id, e: 1, n, low: n, report });
+        }
+        scene.now += 10 * MINUTE;
+        scene.step(Input::Time);
+        if (step + 1) % (24 * 6) == 0 {
+            days.push(included(&scene).len());
+        }
+    }
+    let gone = included(&scene).iter().filter(|id| away(id)).count();
+    assert!(gone > 20, "{gone}");
+    // A place stands for 24 h and more in one of twenty cases, else for 35 min: twelve an hour and not fewer.
+    assert!(days[1] - days[0] > 200 && days[2] - days[1] > 200, "{days:?}");
+}
+
+#[test]
+fn one_that_took_its_start_back_keeps_its_place_and_devices_are_looked_at_every_ten_seconds() {
+    let mut scene = scene(|plan| plan.concurrency = Some(4));
+    let first = included(&scene);
+    later(&mut scene, MINUTE);
+    let looked = scene.service.looked[&id("r2")].at();
+    for device in &first {
+        tell(&mut scene, device, 1, started());
+    }
+    tell(&mut scene, &first[0], 2, ended(Outcome::Deferred));
+    assert_eq!(included(&scene).len(), 4);
+    tell(&mut scene, &first[1], 2, ended(Outcome::Success));
+    assert_eq!(included(&scene).len(), 5);
+    assert_eq!(scene.service.looked[&id("r2")].at(), looked, "six reports, one look");
+}
+
+#[test]
+fn one_that_has_spoken_is_awaited_however_long_ago_it_was_included() {
+    let mut scene = scene(|plan| plan.concurrency = Some(1));
+    let first = included(&scene).remove(0);
+    later(&mut scene, 20 * 60 * MINUTE);
+    tell(&mut scene, &first, 1, started());
+    tell(&mut scene, &first, 2, ended(Outcome::Deferred));
+    later(&mut scene, 20 * 60 * MINUTE);
+    assert_eq!(included(&scene).len(), 1);
+    later(&mut scene, 5 * 60 * MINUTE);
+    assert_eq!(included(&scene).len(), 2);
+}
+
+#[test]
+fn places_that_are_given_back_are_taken_together() {
+    let mut scene = crowd(300, |plan| plan.concurrency = Some(100));
+    let first = included(&scene);
+    later(&mut scene, MINUTE);
+    for device in &first {
+        scene.service.record(Fact::Reported {
+            device: device.clone(),
+            e: 1,
+            n: 1,
+            low: 1,
+            report: started(),
+        });
+    }
+    tell(&mut scene, &first[0], 2, ended(Outcome::Success));
+    assert_eq!(included(&scene).len(), 101, "the one before is a minute old");
+    for device in &first[1..10] {
+        tell(&mut scene, device, 2, ended(Outcome::Success));
+        assert_eq!(included(&scene).len(), 101);
+    }
+    tell(&mut scene, &first[10], 2, ended(Outcome::Success));
+    assert_eq!(included(&scene).len(), 111, "a tenth of the cap");
+    tell(&mut scene, &first[11], 2, ended(Outcome::Success));
+    assert_eq!(included(&scene).len(), 111);
+    scene.now += 30_000;
+    scene.step(Input::Time);
+    assert_eq!(included(&scene).len(), 112, "half a minute");
+}
+
+#[test]
+fn a_rollout_that_is_held_up_by_one_device_looks_at_that_one_and_completes_when_it_has_ended() {
+    let mut scene = scene(|plan| plan.concurrency = None);
+    let devices = included(&scene);
+    for device in &devices[..9] {
+        begins(&mut scene, device);
+        ends(&mut scene, device, Outcome::Success);
+    }
+    assert_eq!(scene.service.held_up.get(&id("r2")), Some(&devices[9]));
+    scene.add("cam-0");
+    begins(&mut scene, &devices[9]);
+    ends(&mut scene, &devices[9], Outcome::Success);
+    assert_eq!(scene.service.held_up.get(&id("r2")).map(|id| id.as_str()), Some("cam-0"));
+    begins(&mut scene, &"cam-0".parse().unwrap());
+    ends(&mut scene, &"cam-0".parse().unwrap(), Outcome::Success);
+    assert_eq!(rollout(&scene).status, Status::Completed);
 }

@@ -6,6 +6,7 @@ use tern_protocol::id::RolloutId;
 use tern_protocol::tuf::content::EntryKind;
 
 use super::{Fact, Service};
+use crate::core::fleet::device::Device;
 use crate::core::rollout::judgement::Judgement;
 use crate::core::rollout::outlook::Outlook;
 use crate::core::rollout::phase;
@@ -30,10 +31,11 @@ impl Service {
         let covered = self.covered(&rollout);
         self.covered.insert(id.clone(), covered);
         let observed = self.fleet.reception.observed(self.now);
-        let mut judgement = rollout.judgement(covered, observed);
+        let named = self.fleet.named(&rollout);
+        let mut judgement = rollout.judgement_with(covered, observed, named);
         self.look_for_outage(id, &judgement.verdict);
         if let Some(softened) = self.fleet.rollouts.get(id).filter(|now| now.outage != rollout.outage) {
-            judgement = softened.judgement(covered, observed);
+            judgement = softened.judgement_with(covered, observed, named);
         }
         let because = judgement.to_string();
         match judgement.verdict {
@@ -51,7 +53,8 @@ impl Service {
 
     /// Judges a rollout as it stands.
     pub fn judge(&self, rollout: &Rollout) -> Judgement {
-        rollout.judgement(self.covered(rollout), self.fleet.reception.observed(self.now))
+        let observed = self.fleet.reception.observed(self.now);
+        rollout.judgement_with(self.covered(rollout), observed, self.fleet.named(rollout))
     }
 
     /// Returns what each of its tests has, and what would decide it.
@@ -85,28 +88,30 @@ impl Service {
         }
         let models: BTreeSet<_> = rollout.models.iter().collect();
         let covered: Vec<_> = rollout.models.iter().cloned().collect();
-        let open = self
-            .fleet
-            .devices
-            .values()
-            .filter(|d| {
-                d.is_active() && d.registry.product == rollout.product && models.contains(&d.registry.model)
-            })
-            .filter(|d| phase::covers(&rollout.plan, &covered, &d.registry))
-            .filter(|d| match d.attempts.get(id) {
-                attempt if rollout.kind == EntryKind::Revert => {
-                    let over =
-                        attempt.is_some_and(|attempt| attempt.outcome.is_some() || attempt.is_silent());
-                    rollout.concerns(d.running) && !over
-                }
-                // A trial says hello from the new release too; only its outcome ends it.
-                // After a restore that outcome may be lost: then what it runs is all that there is.
-                Some(attempt) if attempt.lost => d.running < rollout.rc,
-                Some(attempt) => attempt.outcome.is_none() && !attempt.is_silent() && d.running <= rollout.rc,
-                None => d.running < rollout.rc,
-            })
-            .count();
-        if open > 0 {
+        let over = |d: &Device| match d.attempts.get(id) {
+            attempt if rollout.kind == EntryKind::Revert => {
+                let over = attempt.is_some_and(|attempt| attempt.outcome.is_some() || attempt.is_silent());
+                over || !rollout.concerns(d.running)
+            }
+            // A trial says hello from the new release too; only its outcome ends it.
+            // After a restore that outcome may be lost: then what it runs is all that there is.
+            Some(attempt) if attempt.lost => d.running >= rollout.rc,
+            Some(attempt) => attempt.outcome.is_some() || attempt.is_silent() || d.running > rollout.rc,
+            None => d.running >= rollout.rc,
+        };
+        let is_open = |d: &Device| {
+            d.is_active()
+                && d.registry.product == rollout.product
+                && models.contains(&d.registry.model)
+                && phase::covers(&rollout.plan, &covered, &d.registry)
+                && !over(d)
+        };
+        // One that is known to be open suffices.
+        if self.held_up.get(id).and_then(|one| self.fleet.devices.get(one)).is_some_and(is_open) {
+            return;
+        }
+        if let Some((one, _)) = self.fleet.devices.iter().find(|(_, device)| is_open(device)) {
+            self.held_up.insert(id.clone(), one.clone());
             return;
         }
         let total = rollout.total();

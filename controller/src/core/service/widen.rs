@@ -16,7 +16,7 @@ use crate::core::rollout::times::AtEnd;
 impl Service {
     /// Does what the judgement allows next.
     pub(super) fn widen(&mut self, rollout: &Rollout, because: String) {
-        if self.waits(rollout).is_some() || self.room(rollout, 1) == Some(0) {
+        if self.waits(rollout).is_some() || self.gathers(rollout) {
             return;
         }
         if rollout.phases.last().is_some_and(|phase| !phase.is_open()) {
@@ -24,6 +24,15 @@ impl Service {
         } else {
             self.advance(rollout, None, because);
         }
+    }
+
+    /// Tells whether there is no room yet for so many that it is worth while to open a part for them.
+    fn gathers(&mut self, rollout: &Rollout) -> bool {
+        let owed = rollout.phases.last().map_or(0, |phase| phase.owed);
+        let observed = self.fleet.reception.observed(self.now);
+        let worth = rollout.worth_while();
+        let Some(room) = self.room(rollout, worth) else { return false };
+        room == 0 || (room < worth && (owed == 0 || room < owed) && rollout.opened_lately(observed))
     }
 
     /// Returns what a rollout waits for that is not evidence; `None` if it may widen.
@@ -117,6 +126,7 @@ impl Service {
             false => phase::wave(first, open, &goal.cuts, &before),
         };
         let held_from = rollout.reserve.and(self.held_from(rollout, &places, held(first)));
+        let held_from = held_from.or(rollout.held_from);
         let waves = match sizes.len() {
             0 | 1 if owed == 0 => String::new(),
             0 | 1 => format!(", {granted} of them now"),
@@ -167,6 +177,7 @@ impl Service {
     fn open_wave(&mut self, rollout: &Rollout, because: String) {
         let Some(phase) = rollout.phases.last() else { return };
         let mut places = self.places(rollout);
+        let fleet = places.len() as u64;
         let number = rollout.phase();
         // There was no room for them when the phase opened.
         let mut listed = if phase.owed > 0 { self.named(rollout, number, &places) } else { Vec::new() };
@@ -207,8 +218,10 @@ impl Service {
         if devices == 0 && owed > 0 {
             return;
         }
-        let held = rollout.plan.hold_back.size(places.len() as u64, number, phase.included + devices);
+        let held = rollout.plan.hold_back.size(fleet, number, phase.included + devices);
         let held_from = rollout.reserve.and(self.held_from(rollout, &places, held));
+        // A fleet that has become tiny meanwhile keeps the control that it has: only its end, which is a fact, lets it go.
+        let held_from = held_from.or(rollout.held_from);
         let (rollout, wave, step, verb) = match phase.owed {
             0 => (rollout.id.clone(), phase.waves + 1, 0, "opens"),
             _ => (rollout.id.clone(), phase.waves, phase.steps + 1, "goes on"),
@@ -235,11 +248,15 @@ impl Service {
         let held = |place: &&Place| rollout.holds(place.position) && !rollout.listed.contains(&place.device);
         let held: Vec<&Place> = places.iter().filter(held).collect();
         let devices = self.granted(rollout, held.len() as u64);
-        let held_from =
-            usize::try_from(devices).ok().and_then(|next| held.get(next)).map(|place| place.position);
-        if devices == 0 && held_from.is_some() {
+        if devices == 0 && !held.is_empty() {
             return;
         }
+        let positions: Vec<Position> = held.iter().map(|place| place.position).collect();
+        let next = usize::try_from(devices).ok();
+        let held_from = next.and_then(|next| phase::beyond(&positions, next));
+        // Those at the same position go together.
+        let devices =
+            held_from.map_or(positions.len(), |from| positions.partition_point(|p| *p < from)) as u64;
         let rollout = rollout.id.clone();
         self.note(format!("rollout {rollout}: its control of {devices} devices is let go: {because}"));
         self.record(Fact::HoldBackEnded { rollout, devices, held_from, because });
