@@ -146,6 +146,9 @@ pub struct Rollout {
     /// In this series other devices went away as the silent ones did.
     #[serde(default)]
     pub outage: bool,
+    /// It was killed, and a revert that its plan asked for was refused.
+    #[serde(default)]
+    pub revert_refused: bool,
     /// The how-many-th rollout of the fleet it is. Clocks are set back; the ledger's order stands.
     #[serde(default)]
     pub order: u64,
@@ -227,6 +230,7 @@ impl Rollout {
             starter: None,
             promoted: None,
             outage: false,
+            revert_refused: false,
             order: 0,
             started_at: 0,
             ended_at: None,

@@ -178,6 +178,6 @@ pub(super) fn reserve(rollout: &Rollout, places: &[phase::Place]) -> Option<Posi
     hold_back::from(places, largest.unwrap_or(0))
 }
 
-fn regions_meet(a: &[RegionId], b: &[RegionId]) -> bool {
+pub(super) fn regions_meet(a: &[RegionId], b: &[RegionId]) -> bool {
     a.is_empty() || b.is_empty() || a.iter().any(|region| b.contains(region))
 }

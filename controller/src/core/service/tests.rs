@@ -21,6 +21,8 @@ const DAY: u64 = 24 * 3600 * 1000;
 
 #[path = "tests_cap.rs"]
 mod cap;
+#[path = "tests_revert.rs"]
+mod revert;
 #[path = "tests_steer.rs"]
 mod steer;
 
