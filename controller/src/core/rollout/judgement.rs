@@ -83,7 +83,6 @@ impl Rollout {
             strata: self.shares(),
             devices: record.devices,
             soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
-            acknowledged: record.acknowledged,
             control_waits: self.only_control_waits().then(|| self.plan.waves.patience(&self.plan.policy)),
             outage: self.outage,
             ..Observed::default()

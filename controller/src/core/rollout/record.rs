@@ -70,8 +70,6 @@ pub struct PhaseRecord {
     /// The part of it that the present series judges: devices that started since the last resumption.
     #[serde(default)]
     pub judged: BTreeMap<ModelId, Counts>,
-    /// An operator took it upon themselves to widen without proof.
-    pub acknowledged: bool,
 }
 
 /// One rollout.
@@ -177,7 +175,6 @@ impl PhaseRecord {
             observed,
             counts: BTreeMap::new(),
             judged: BTreeMap::new(),
-            acknowledged: false,
         }
     }
 

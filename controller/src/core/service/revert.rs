@@ -39,6 +39,7 @@ impl Service {
             return Err(refuse(RefusalKind::Conflict, what, "choose another name with --name"));
         }
         let product = source.product.clone();
+        plan.as_ref().map_or(Ok(()), |plan| self.unless_unknown(plan))?;
         let plan = Plan {
             hold_back: HoldBack::OFF,
             revert: false,

@@ -332,6 +332,17 @@ fn devices_by_name_and_by_tag_come_first_and_are_in_the_signed_entry() {
         tags: vec!["bench".parse().unwrap()],
         ..Phase::new(Reach::Devices(0), Default::default())
     };
+    for wrong in [
+        Phase { list: vec!["cam-77".parse().unwrap()], ..named.clone() },
+        Phase { tags: vec!["bnech".parse().unwrap()], ..named.clone() },
+    ] {
+        let mut mistyped = plan.clone();
+        mistyped.phases.insert(0, wrong);
+        let refused = start(&mut scene, "ann", &mistyped).unwrap_err();
+        assert!(refused.what.contains("no device cam-77") || refused.what.contains("tag bnech"), "{refused}");
+        let product = scene.product.clone();
+        assert_eq!(scene.service.preview(&product, 2, &mistyped).unwrap_err().kind, RefusalKind::NotFound);
+    }
     plan.phases.insert(0, named);
 
     start(&mut scene, "ann", &plan).unwrap();
