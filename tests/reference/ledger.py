@@ -269,13 +269,13 @@ class Ledger:
         for key, value in shown.items():
             if key in fields and int(fields[key]) != value:
                 yield f"{key} is {value}"
-        if "pending" not in fields and form in ("proven", "acknowledged", "gate", "unproven") and c["pending"]:
+        if "pending" not in fields and form in ("proven", "gate", "unproven") and c["pending"]:
             yield f"{c['pending']} are pending"
         if "soak" in fields and not lines.shows_span(fields["soak"], soaked) and verdict == "ADVANCE":
             yield f"it soaked for {soaked} s"
         if verdict == "ADVANCE" and soaked < rule["soak"]:
             yield f"it soaked for {soaked} s of {rule['soak']}"
-        if rule["gate"] is None or "bound" not in fields and form != "acknowledged":
+        if rule["gate"] is None or "bound" not in fields:
             return
         held = c["held"] + c["pending"]
         ln_e, needed = oracle.gate_evidence(c["n"], held, rule["gate"]), math.log(1 / policy["beta"])

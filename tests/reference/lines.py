@@ -20,11 +20,10 @@ FORMS = {
     "budget": re.compile(r"(?P<f>\d+) bad devices; the harm budget is (?P<budget>\d+)\.$"),
     "evidence": EVIDENCE,
     "proven": re.compile(PROOF + rf"; failure rate < (?P<bound>{PERCENT}) \((?P<confidence>{PERCENT})\), soak (?P<soak>.+)\.$"),
-    "acknowledged": re.compile(PROOF + r"; unproven, acknowledged by an operator, soak (?P<soak>.+)\.$"),
     "soaked": re.compile(r"(?P<n>\d+) started, no gate asked for, soak (?P<soak>.+)\.$"),
     "gate": re.compile(PROOF + rf"; proven < (?P<bound>{PERCENT}), need < (?P<need>{PERCENT}); (?P<enough>enough.*|this phase.*|undecided.*)\.$"),
     "unproven": re.compile(
-        PROOF + rf"; unproven: (?P<devices>\d+) devices cannot show < (?P<need>{PERCENT}) \(now < (?P<bound>{PERCENT})\); widens.*\.$"
+        PROOF + rf"; unproven: (?P<devices>\d+) devices cannot show < (?P<need>{PERCENT}) \(now < (?P<bound>{PERCENT})\); (?:it never widens|widens).*\.$"
     ),
     "wave": re.compile(
         r"wave \d+ of \d+(?: opens)?, (?:(?P<included>\d+) of (?P<devices>\d+) devices included, )?(?P<bad>\d+) bad of (?P<n>\d+) started"

@@ -120,6 +120,11 @@ fn a_copy_is_checked_and_one_frame_is_proved_with_nothing_but_the_key() {
     assert!(stranger.is_ok(), "`keys init` makes it");
     let wrong = "04".to_owned() + &key[2..66] + &key[66..].chars().rev().collect::<String>();
     assert_eq!(lab.run(&["ledger", "check-proof", &text(&proof), "--key", &wrong]).code, Some(2));
+    let beyond = lab.run(&["ledger", "prove", "--frame", "99999", "--data", &text(&copied)]);
+    assert!(beyond.err.contains("there is no frame 99999: the ledger has "), "{beyond:?}");
+    std::fs::write(lab.path("nothing"), "").unwrap();
+    let empty = lab.run(&["ledger", "check-proof", &text(&lab.path("nothing")), "--key", &key]);
+    assert!(empty.err.contains("is empty"), "{empty:?}");
     let changed = std::fs::read_to_string(&proof).unwrap().replacen("index 0", "index 1", 1);
     std::fs::write(&proof, changed).unwrap();
     refused(

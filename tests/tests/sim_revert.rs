@@ -12,6 +12,11 @@ const DEVICES: usize = 24;
 
 /// Everybody runs release 1; half of them took release 2 before it was killed.
 fn scene(seed: u64, revert: bool) -> (Sim, RolloutId) {
+    scene_of(seed, Plan { revert, ..plan(&[Reach::Devices(12), Reach::All], 5 * 3600) })
+}
+
+/// The same under a plan whose first phase takes half of them.
+fn scene_of(seed: u64, phases: Plan) -> (Sim, RolloutId) {
     let config = SimConfig { devices: DEVICES, models: vec!["B3"], image: 5000, ..SimConfig::default() };
     let mut sim = Sim::new(seed, config);
     sim.run_for(MINUTE);
@@ -19,8 +24,7 @@ fn scene(seed: u64, revert: bool) -> (Sim, RolloutId) {
     let good = sim.start(first, plan(&[Reach::All], 0));
     sim.expect("all run the first", |s| s.status(&good) == Some(Status::Completed), 6 * HOUR);
     let second = sim.publish(Trial::Healthy);
-    let phases = plan(&[Reach::Devices(12), Reach::All], 5 * 3600);
-    let bad = sim.start(second, Plan { revert, ..phases });
+    let bad = sim.start(second, phases);
     sim.expect("half run the second", |s| s.settled_on(2) == 12, 6 * HOUR);
     (sim, bad)
 }
@@ -66,6 +70,19 @@ fn without_that_they_stay_until_an_operator_takes_them_back() {
     sim.expect("all run the third", |s| s.status(&next) == Some(Status::Completed), 12 * HOUR);
     sim.run_for(4 * HOUR);
     assert_eq!(sim.settled_on(3), DEVICES);
+    sim.finish();
+}
+
+/// A plan that would have stopped at half takes everybody back who has the release, and comes to its end.
+#[test]
+fn a_revert_of_a_plan_that_does_not_reach_everybody_does() {
+    let (mut sim, bad) = scene_of(604, Plan { revert: true, ..plan(&[Reach::Devices(12)], 5 * 3600) });
+
+    sim.kill(&bad);
+
+    let back = |s: &Sim| reverted(s).is_some_and(|r| r.status == Status::Completed);
+    sim.expect("they are back", back, 96 * HOUR);
+    assert_eq!((sim.settled_on(1), sim.settled_on(2)), (DEVICES, 0), "{}", sim.tail(40));
     sim.finish();
 }
 

@@ -25,7 +25,9 @@ pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Pr
     let models: Vec<ModelId> =
         product.map(|p| p.models_of(wanted.rc).into_iter().collect()).unwrap_or_default();
     let covered = fleet.devices.values().filter(|d| {
-        d.registry.product == wanted.product && phase::covers(&wanted.plan, &models, &d.registry)
+        d.is_active()
+            && d.registry.product == wanted.product
+            && phase::covers(&wanted.plan, &models, &d.registry)
     });
     let (mut devices, mut ahead) = (0, 0);
     for device in covered {

@@ -316,6 +316,9 @@ fn the_bodies_in_the_manual_are_those_that_the_api_takes() {
     all_read::<AddDevices>(bodies("devices"));
     all_read::<PublishRelease>(bodies("products/P/releases"));
     all_read::<Promote>(bodies("rollouts/R/promote"));
+    all_read::<ApprovePhase>(bodies("rollouts/R/approve"));
+    all_read::<Revert>(bodies("rollouts/R/revert"));
+    all_read::<TagDevices>(bodies("tags"));
     all_read::<Kill>(bodies("rollouts/R/kill"));
     let starts = all_read::<StartRollout>(bodies("rollouts"));
     assert!(starts.len() == 2 && starts.iter().all(|start| start.plan.check().is_ok()));
@@ -335,6 +338,11 @@ fn a_preview_tells_a_rollout_that_the_start_ends_from_one_that_forbids_it() {
     };
     let mut next = world.request(2);
     let _done: DoneBody = world.client.post("/v1/rollouts", &world.request(1)).unwrap();
+    let counted: Preview = world.client.post("/v1/rollouts/preview", &next).unwrap();
+    world.client.post::<DoneBody>("/v1/devices/cam-0001/quarantine", &json!({"reason": "smells"})).unwrap();
+    let fewer: Preview = world.client.post("/v1/rollouts/preview", &next).unwrap();
+    assert_eq!((counted.devices, fewer.devices), (10, 9), "one takes no part");
+    world.client.post::<DoneBody>("/v1/devices/cam-0001/readmit", &json!({"reason": "well"})).unwrap();
 
     assert!(said(&next).contains("cannot start before cam-1-1 has ended"), "{}", said(&next));
     assert_eq!(refused(world.client.post::<DoneBody>("/v1/rollouts", &next)).0, 409);

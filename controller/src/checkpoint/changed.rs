@@ -119,6 +119,7 @@ impl Changed {
             | Fact::Paused { rollout, .. }
             | Fact::Resumed { rollout, .. }
             | Fact::Killed { rollout, .. }
+            | Fact::RevertRefused { rollout, .. }
             | Fact::Completed { rollout, .. } => {
                 self.rollouts.insert(rollout.clone());
             }

@@ -299,6 +299,7 @@ fn whatever_kind_of_fact_a_checkpoint_follows_it_holds_the_fleet_as_it_is() {
         because: because(),
     };
     let wave = |wave, held_from, listed: &[DeviceId]| Fact::WaveOpened {
+        key: None,
         rollout: rollout.clone(),
         wave,
         cuts: cuts(reach.0),
@@ -365,7 +366,7 @@ fn whatever_kind_of_fact_a_checkpoint_follows_it_holds_the_fleet_as_it_is() {
     assert!(beside(&world) > 50);
     for held_from in [from(2200), None] {
         let (rollout, devices) = (rollout.clone(), 300);
-        world.check(&Fact::HoldBackEnded { rollout, devices, held_from, because: because() });
+        world.check(&Fact::HoldBackEnded { rollout, devices, held_from, because: because(), key: None });
     }
     assert_eq!(beside(&world), 0);
     world.check(&Fact::ComparisonBegan { because: because(), device: None });

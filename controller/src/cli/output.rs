@@ -48,6 +48,12 @@ impl Output {
         self.json
     }
 
+    /// Returns how many columns there are, where somebody looks.
+    pub(super) fn width(&self) -> Option<usize> {
+        let size = self.watched.then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok()).flatten();
+        size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns >= 40)
+    }
+
     /// Tells whether bars may be drawn.
     pub(super) fn draws(&self) -> bool {
         self.watched && self.attended && !self.json

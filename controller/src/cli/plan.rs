@@ -15,6 +15,7 @@ use crate::core::rollout::evidence::upper_bound;
 use crate::core::rollout::hold_back::HoldBack;
 use crate::core::rollout::plan::{Approval, Phase, Plan, Reach};
 use crate::core::rollout::policy::{PhaseRule, Policy};
+use crate::core::rollout::times::Times;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -212,6 +213,16 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
         let usual = words::percent(usual);
         text.push_str(&format!("The last release that reached everybody failed on {usual}.\n"));
     }
+    let plan = &request.plan;
+    if plan.times != Times::default() {
+        text.push_str(
+            "Times are counted from when it may begin and as if it might always widen: `times` of the plan, its start and its \
+             windows, come on top.\n",
+        );
+    }
+    if plan.concurrency.is_some() || plan.rate.is_some() {
+        text.push_str("Under its cap a wave opens in parts, as there is room: what stands below is when its first part does.\n");
+    }
     for (number, step) in (1..).zip(&preview.phases).filter(|(_, step)| step.devices > 0) {
         text.push_str(&hours(number, step, &request.plan.policy));
     }
@@ -242,13 +253,15 @@ fn hours(number: usize, step: &PhasePreview, policy: &Policy) -> String {
             |rate| format!("a release that {what} {} by {by}", words::percent(rate)),
         )
     };
-    format!(
-        "\nPhase {number} opens for {}; it is over {} at the earliest.\n  Killed nine times in ten: {}, {}.\n",
-        waves.join(", "),
-        after(step.ends),
-        known(failing, "fails on", policy.device.longest()),
-        known(silent, "silences", policy.silence_deadline.after)
-    )
+    let killed = if failing.is_none() && silent.is_none() {
+        "Too few devices for any kill by evidence, whatever the release does.".to_owned()
+    } else {
+        let failing = known(failing, "fails on", policy.device.longest());
+        let silent = known(silent, "silences", policy.silence_deadline.after);
+        format!("Killed nine times in ten: {failing}, {silent}.")
+    };
+    let (waves, over) = (waves.join(", "), after(step.ends));
+    format!("\nPhase {number} opens for {waves}; it is over {over} at the earliest.\n  {killed}\n")
 }
 
 /// Returns the least seconds that a phase takes: its waves, then its soak. One that includes nobody more is passed over
@@ -362,6 +375,15 @@ mod tests {
         );
         assert!(said.contains("a release that fails on 23 % by 60 min, no release for"), "{said}");
         assert!(said.contains("failed on 1 %") && !said.contains("Phase 2"), "{said}");
+        assert!(!said.contains("Times are counted") && !said.contains("Under its cap"), "{said}");
+
+        let (mut request, mut preview) = (request, preview);
+        preview.phases[0].detects = Detectable::default();
+        request.plan.times.not_before = Some(1);
+        request.plan.rate = Some(5);
+        let said = text(&request, &preview);
+        assert!(said.contains("Too few devices for any kill") && !said.contains("no release for"), "{said}");
+        assert!(said.contains("Times are counted") && said.contains("Under its cap"), "{said}");
     }
 
     #[test]

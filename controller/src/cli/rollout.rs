@@ -10,7 +10,7 @@ use super::{Context, phases, plan, watch, words};
 use crate::api::types::{
     ApprovePhase, DoneBody, Kill, Preview, Promote, Revert, RolloutLine, RolloutView, StartRollout,
 };
-use crate::core::rollout::outlook::Outlook;
+use crate::core::rollout::outlook::{Outlook, Tells};
 use crate::core::rollout::record::Status;
 use crate::plain;
 
@@ -62,7 +62,8 @@ pub(super) enum Verb {
     },
     /// Agree, as a second person, that a phase may open
     #[command(
-        after_help = "For plans with `approval`: whoever started the rollout cannot be the second person.\n\n\
+        after_help = "For plans with `approval`: whoever started the rollout cannot be the second person. A phase may be approved long\n\
+                            before its time; it opens when its time has come.\n\n\
                             Example:\n  tern rollout approve cam-7-1 --phase 2"
     )]
     Approve {
@@ -76,14 +77,14 @@ pub(super) enum Verb {
     },
     /// Take devices back from a killed release, by a rollout of its own
     #[command(
-        after_help = "It goes in the phases and waves of the killed rollout, to the last release that reached everybody before.\n\
+        after_help = "It goes in the phases and waves of the killed rollout, then to everybody: back to the last release that reached everybody before.\n\
                             A device whose other slot still holds that release loads nothing.\n\nExamples:\n  \
                             tern rollout revert cam-7-1\n  tern rollout revert cam-7-1 --to 5 --name back-to-5"
     )]
     Revert {
         /// The rollout that was killed
         rollout: RolloutId,
-        /// Go back to the release with this counter
+        /// Go back to the release with this counter, one that reached everybody before
         #[arg(long, value_name = "N")]
         to: Option<u64>,
         /// Name the new rollout [default: <rollout>-revert]
@@ -102,10 +103,13 @@ pub(super) enum Verb {
         reason: String,
     },
     /// Say in one line why the rollout stands where it stands, then what each test has and what would decide it
-    #[command(after_help = "Example:\n  tern rollout explain cam-7-1")]
+    #[command(after_help = "Examples:\n  tern rollout explain cam-7-1\n  tern rollout explain cam-7-1 --all")]
     Explain {
         /// The rollout
         rollout: RolloutId,
+        /// Show every test, not only the one of each model that is nearest to deciding
+        #[arg(long)]
+        all: bool,
     },
     /// List rollouts, the newest first
     List,
@@ -136,7 +140,7 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         }
         Verb::Approve { rollout, phase, asked } => {
             let view: RolloutView = context.client.get(&path(&rollout))?;
-            context.out.note(&plain::line(&view.explanation));
+            context.out.note(&stands(&view));
             confirm(context, &asked, &format!("May phase {phase} of rollout {rollout} open?"))?;
             post(context, &rollout, "approve", &ApprovePhase { phase })
         }
@@ -146,15 +150,19 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         }
         Verb::Promote { rollout, from_phase, key, asked } => {
             let view: RolloutView = context.client.get(&path(&rollout))?;
-            context.out.note(&plain::line(&view.explanation));
-            let next = from_phase + 1;
-            confirm(context, &asked, &format!("Open phase {next} of rollout {rollout} all the same?"))?;
+            context.out.note(&stands(&view));
+            let opens = if from_phase < view.phases.len() {
+                format!("phase {}", from_phase + 1)
+            } else {
+                "the next wave, or what was held back,".to_owned()
+            };
+            confirm(context, &asked, &format!("Open {opens} of rollout {rollout} all the same?"))?;
             post(context, &rollout, "promote", &Promote { from_phase, key })
         }
         Verb::Kill { rollout, reason } => post(context, &rollout, "kill", &Kill { reason }),
-        Verb::Explain { rollout } => {
+        Verb::Explain { rollout, all } => {
             let view: RolloutView = context.client.get(&path(&rollout))?;
-            context.out.result(&view, explained);
+            context.out.result(&view, |view| explained(view, all, context.out.width()));
             Ok(Exit::Done)
         }
         Verb::List => {
@@ -221,14 +229,69 @@ pub(super) fn status(status: Status) -> &'static str {
     }
 }
 
-/// One line, then one for each test that may still decide.
-fn explained(view: &RolloutView) -> String {
-    let line = |one: &Outlook| {
+/// Where a rollout stands before something is done to it: no result.
+fn stands(view: &RolloutView) -> String {
+    format!("it stands at: {}", plain::line(&view.explanation))
+}
+
+/// One line, then one for the test of each model that is nearest to deciding, or for all of them; wrapped where somebody looks.
+fn explained(view: &RolloutView, all: bool, width: Option<usize>) -> String {
+    let shown: Vec<&Outlook> = if all { view.tests.iter().collect() } else { nearest(&view.tests) };
+    let line = |one: &&Outlook| {
         let gap = if one.subject.is_empty() { "" } else { ": " };
-        format!("  {}{gap}{}", one.subject, plain::line(&one.line))
+        let text = format!("  {}{gap}{}", one.subject, plain::line(&one.line));
+        wrapped(&text, width.unwrap_or(WIDTH))
     };
-    let lines: Vec<String> = std::iter::once(why(view)).chain(view.tests.iter().map(line)).collect();
+    // Programs read the verdict as one line.
+    let why = width.map_or_else(|| why(view), |width| wrapped(&why(view), width));
+    let mut lines: Vec<String> = std::iter::once(why).chain(shown.iter().map(line)).collect();
+    let hidden = view.tests.len() - shown.len();
+    if hidden > 0 {
+        lines.push(format!("  {} with --all", words::count(hidden as u64, "more line")));
+    }
     lines.join("\n")
+}
+
+/// Columns where nobody says how many there are.
+const WIDTH: usize = 100;
+
+/// Of each model the test that the fewest bad ones more would decide, and beside it what only counts; whom nothing was heard
+/// of yet is left out.
+fn nearest(tests: &[Outlook]) -> Vec<&Outlook> {
+    let seen = |one: &Outlook| matches!(&one.of, Tells::Test(evidence) if evidence.n > 0);
+    let distance = |one: &Outlook| {
+        let more = [one.kills, one.pauses].into_iter().flatten();
+        more.map(|more| (more.bad, more.of)).min().unwrap_or((u64::MAX, u64::MAX))
+    };
+    let best = |subject: &str| {
+        let theirs = tests.iter().enumerate().filter(|(_, one)| one.subject == subject && seen(one));
+        theirs.min_by_key(|(_, one)| distance(one)).map(|(place, _)| place)
+    };
+    let kept = |(place, one): &(usize, &Outlook)| match one.of {
+        Tells::Test(_) => best(&one.subject) == Some(*place),
+        Tells::HardStop { .. } | Tells::HarmBudget { .. } => best(&one.subject).is_some(),
+        Tells::Gate(_) => true,
+    };
+    tests.iter().enumerate().filter(kept).map(|(_, one)| one).collect()
+}
+
+/// Breaks a line at spaces; what goes on is indented.
+fn wrapped(line: &str, width: usize) -> String {
+    let indent = &line[..line.len() - line.trim_start().len()];
+    let (mut text, mut column) = (indent.to_owned(), indent.len());
+    for (number, word) in line.split_whitespace().enumerate() {
+        let length = word.chars().count();
+        if number > 0 && column + 1 + length > width {
+            text.push_str(&format!("\n{indent}    "));
+            column = indent.len() + 4;
+        } else if number > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text
 }
 
 /// One line; a paused rollout also says who or what paused it.
@@ -255,4 +318,49 @@ fn list(lines: &[RolloutLine]) -> String {
         ]
     });
     table(["rollout", "rc", "status", "phase", "started", "good", "bad", "since", "because"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::rollout::outlook::More;
+    use crate::core::rollout::verdict::{Evidence, Test};
+
+    fn test(subject: &str, n: u64, bad: u64) -> Outlook {
+        let test = Test::Outcome;
+        let evidence = Evidence {
+            allowed: None,
+            test,
+            n,
+            f: 0,
+            p: 0.05,
+            alpha: 0.01,
+            weight: 0.5,
+            ln_e: 0.0,
+            threshold: 1.0,
+            after: std::time::Duration::ZERO,
+            control: None,
+        };
+        let kills = Some(More { bad, of: 10 });
+        let (subject, line) = (subject.to_owned(), format!("{subject} {bad}"));
+        Outlook { subject, of: Tells::Test(evidence), kills, pauses: None, clean: None, line }
+    }
+
+    #[test]
+    fn of_each_model_the_nearest_test_is_shown_and_none_that_has_seen_nobody() {
+        let stop = |subject: &str| Outlook {
+            of: Tells::HardStop { bad: 0, most: 3, first: 10 },
+            ..test(subject, 0, 0)
+        };
+        let tests =
+            [test("a", 9, 7), test("a", 9, 4), test("a", 0, 1), stop("a"), test("b", 0, 2), stop("b")];
+        let shown: Vec<&str> = nearest(&tests).into_iter().map(|one| one.line.as_str()).collect();
+        assert_eq!(shown, ["a 4", "a 0"]);
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_spaces_and_go_on_indented() {
+        assert_eq!(wrapped("  one two three four", 12), "  one two\n      three\n      four");
+        assert_eq!(wrapped("one two", 7), "one two");
+    }
 }

@@ -78,7 +78,10 @@ fn a_release_goes_from_an_image_to_its_end_by_typed_commands() {
     assert!(plan.contains("250 devices"), "{plan}");
     assert!(plan.contains("above 9."), "34 clean devices rule out a little less than 10 %: {plan}");
     done(&api, "tern rollout start --product cam --rc 7 --phases 34@10%,64@5%,all --yes --at-once");
-    let explained = done(&api, "tern rollout explain cam-7-1");
+    let short = done(&api, "tern rollout explain cam-7-1");
+    assert!(short.contains("more lines with --all") && !short.contains("hard stop"), "{short}");
+    assert!(short.lines().all(|line| line.chars().count() <= 100), "{short}");
+    let explained = done(&api, "tern rollout explain cam-7-1 --all");
     assert!(explained.lines().next().unwrap().contains("no device has started"), "{explained}");
     assert!(
         explained.contains("\n  hard stop: 0 bad of the first 10 started; 3 more of those stop it"),

@@ -15,14 +15,18 @@ pub(super) fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
-/// "90 s", "45 min", "24 h", "7 d".
+/// "90 s", "45 min", "24 h", "4 h 30 min", "7 d"; rounded down to minutes, after three days to hours.
 pub(super) fn seconds(count: u64) -> String {
     match count {
         s if s < 120 => format!("{s} s"),
         s if s < 2 * 3600 => format!("{} min", s / 60),
-        s if s < 72 * 3600 => format!("{} h", s / 3600),
-        s => format!("{} d", s / 86_400),
+        s if s < 72 * 3600 => both(s / 3600, "h", s % 3600 / 60, "min"),
+        s => both(s / 86_400, "d", s % 86_400 / 3600, "h"),
     }
+}
+
+fn both(large: u64, unit: &str, small: u64, part: &str) -> String {
+    if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {part}") }
 }
 
 /// Reads "90m", "12h", "30d" as seconds.
@@ -61,7 +65,12 @@ pub(super) fn hold_back(text: &str) -> Result<HoldBack, String> {
         return Ok(HoldBack::OFF);
     }
     let percent = text.strip_suffix('%').unwrap_or(text).trim().parse();
-    let percent = percent.map_err(|_| format!("{text:?} is no percentage; write a number, or none"))?;
+    let percent: f64 = percent.map_err(|_| format!("{text:?} is no percentage; write a number, or none"))?;
+    if !(percent > 0.0 && percent <= 10.0) {
+        return Err(format!(
+            "{text} % cannot be held back; write more than 0 and at most 10, such as 2 or 0.5, or none to hold nobody back"
+        ));
+    }
     Ok(HoldBack { percent, ..HoldBack::default() })
 }
 
@@ -113,6 +122,15 @@ mod tests {
         }
         assert!(short_wait("50000d").is_err_and(|why| why.contains("century")));
         assert_eq!([seconds(90), seconds(3600), seconds(86_400)], ["90 s", "60 min", "24 h"]);
+        assert_eq!(
+            [seconds(4 * 3600), seconds(4 * 3600 + 1800), seconds(75 * 3600)],
+            ["4 h", "4 h 30 min", "3 d 3 h"]
+        );
+        assert_eq!(hold_back("10").map(|held| held.percent), Ok(10.0));
+        for wrong in ["50", "0", "-1", "nan"] {
+            let said = hold_back(wrong).unwrap_err();
+            assert!(said.contains("at most 10") && said.contains("none"), "{said}");
+        }
         assert_eq!([percent(0.05), percent(0.0034), percent(1.0)], ["5 %", "0.34 %", "100 %"]);
     }
 }

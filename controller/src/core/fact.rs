@@ -353,6 +353,9 @@ pub enum Fact {
         /// Positions from here on are held back as control.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held_from: Option<Position>,
+        /// The key of the request that promoted to it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
         /// Why, with the numbers.
         because: String,
     },
@@ -365,6 +368,9 @@ pub enum Fact {
         /// Positions from here on still wait for room, and are compared with nobody any more; absent: nobody waits.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held_from: Option<Position>,
+        /// The key of the request that promoted to it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
         /// Why, with the numbers.
         because: String,
     },
@@ -387,6 +393,13 @@ pub enum Fact {
         /// The rollout.
         rollout: RolloutId,
         /// Why, with the numbers.
+        because: String,
+    },
+    /// A kill was to be followed by a revert, and that was refused: it is not tried again, people may.
+    RevertRefused {
+        /// The rollout that was killed.
+        rollout: RolloutId,
+        /// Why.
         because: String,
     },
     /// The service compares itself with its devices: it signs nothing until it knows what they know.

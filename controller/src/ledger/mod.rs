@@ -181,6 +181,14 @@ pub enum ProofError {
         /// The first one that is kept.
         first: u64,
     },
+    /// A frame is asked for that is not there.
+    #[error("there is no frame {frame}: the ledger has {frames}, numbered from 0")]
+    NoFrame {
+        /// The frame.
+        frame: u64,
+        /// Frames that were ever written.
+        frames: u64,
+    },
     /// A frame is asked for that no checkpoint vouches for yet.
     #[error("frame {frame} is not vouched for: the newest checkpoint is of {size} frames")]
     NotVouched {
@@ -213,6 +221,7 @@ impl ProofError {
                 "keep the folder as evidence, and compare with another copy; do not restore from this one"
             }
             Self::Dropped { .. } => "an older copy of the ledger has it",
+            Self::NoFrame { .. } => "look the number up with `tern ledger export`",
             Self::NotVouched { .. } => "wait a minute, then ask again",
             Self::NotIncluded { .. } => {
                 "ask for the proof again; this one was changed, or is of another ledger"

@@ -3,6 +3,7 @@
 //! The text is C2SP's (c2sp.org/tlog-proof). Its extra data is the frame itself, header and payload: SHA-256 of it is
 //! the frame's hash, and the leaf follows from that.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -57,6 +58,10 @@ pub fn prove(dir: &Path, index: u64) -> Result<Proof, ProofError> {
     let note = |source| ProofError::Note { path: path.clone(), source };
     let checkpoint = Checkpoint::open(&text, &key).map_err(note)?;
     if index >= checkpoint.size {
+        let frames = walk_with(dir, &BTreeSet::new(), &mut |_, _| {})?.link.sequence;
+        if index >= frames {
+            return Err(ProofError::NoFrame { frame: index, frames });
+        }
         return Err(ProofError::NotVouched { frame: index, size: checkpoint.size });
     }
     let known = boundary.map(|boundary| boundary.tree).unwrap_or_default();

@@ -236,7 +236,7 @@ fn every_frame_is_proved_to_somebody_who_has_nothing_but_the_key() {
         assert_eq!(proved.frame.payload, payload(index));
         assert!(proof.check(signer(2).public()).is_err(), "another key");
     }
-    assert!(matches!(prove(dir.path(), 20), Err(ProofError::NotVouched { .. })));
+    assert!(matches!(prove(dir.path(), 20), Err(ProofError::NoFrame { frames: 20, .. })));
 }
 
 #[test]

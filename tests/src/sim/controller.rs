@@ -540,6 +540,7 @@ impl Controller {
             }
             Fact::Paused { rollout, because } => format!("paused {rollout}: {because}"),
             Fact::Resumed { rollout, .. } => format!("resumed {rollout}"),
+            Fact::RevertRefused { rollout, because } => format!("no revert of {rollout}: {because}"),
             Fact::Killed { rollout, because } => format!("killed {rollout}: {because}"),
             Fact::Completed { rollout, because } => format!("completed {rollout}: {because}"),
             Fact::RolloutStarted { rollout, rc, .. } => format!("started {rollout} of release {rc}"),

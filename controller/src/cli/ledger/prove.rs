@@ -68,6 +68,13 @@ fn proof_text(file: &Path) -> Result<String, Failure> {
     if text.len() as u64 > most {
         return Err(wrong());
     }
+    if text.trim().is_empty() {
+        let what = format!("{} is empty", file.display());
+        return Err(Failure::new(
+            what,
+            "`tern ledger prove` may have failed when it was to write there; look at its error",
+        ));
+    }
     if !text.trim_start().starts_with('{') {
         return Ok(text);
     }

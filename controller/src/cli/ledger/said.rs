@@ -99,6 +99,9 @@ pub(super) fn said(fact: &Fact) -> String {
         }
         Fact::Paused { rollout, because } => format!("rollout {rollout} paused: {because}"),
         Fact::Resumed { rollout, because } => format!("rollout {rollout} resumed: {because}"),
+        Fact::RevertRefused { rollout, because } => {
+            format!("rollout {rollout}: devices that run its release are not taken back: {because}")
+        }
         Fact::Killed { rollout, because } => format!("rollout {rollout} killed: {because}"),
         Fact::Completed { rollout, because } => format!("rollout {rollout} completed: {because}"),
         Fact::ComparisonBegan { because, .. } => {

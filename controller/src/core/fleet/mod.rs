@@ -298,6 +298,11 @@ impl Fleet {
                     }
                 }
             }
+            Fact::RevertRefused { rollout, .. } => {
+                if let Some(record) = self.rollouts.get_mut(rollout) {
+                    record.revert_refused = true;
+                }
+            }
             Fact::Completed { rollout, because } => self.set_status(at, rollout, Status::Completed, because),
         }
     }

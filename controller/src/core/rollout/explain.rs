@@ -69,7 +69,7 @@ impl fmt::Display for HoldReason {
             Self::Unproven { proof, devices } => {
                 let (below, need) = (percent(proof.bound), percent(proof.p_max));
                 write!(f, "{proof}; unproven: {devices} devices cannot show < {need} (now < {below}); ")?;
-                write!(f, "widens after the soak with no bad device and an operator's acknowledgement")
+                write!(f, "it never widens by itself; look at them, then `tern rollout promote`")
             }
             Self::TimedOut { proof, soaked } => {
                 let (below, need) = (percent(proof.bound), percent(proof.p_max));
@@ -100,10 +100,6 @@ impl fmt::Display for AdvanceReason {
                 let confidence = percent(1.0 - proof.beta);
                 let below = percent(proof.bound);
                 write!(f, "{proof}; failure rate < {below} ({confidence}), soak {}", span(*soaked))
-            }
-            Self::Acknowledged { proof, soaked } => {
-                let soaked = span(*soaked);
-                write!(f, "{proof}; unproven, acknowledged by an operator, soak {soaked}")
             }
             Self::Soaked { started, soaked } => {
                 write!(f, "{started} started, no gate asked for, soak {}", span(*soaked))

@@ -61,8 +61,6 @@ pub struct Observed {
     pub control_waits: Option<Duration>,
     /// Time since the phase opened, not counting time in which nothing was received.
     pub soaked: Duration,
-    /// An operator took it upon themselves to widen a phase that is too small to prove anything.
-    pub acknowledged: bool,
     /// The wave that stands, while there are more to come in this phase.
     pub wave: Option<Wave>,
 }
@@ -191,7 +189,7 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     };
 
     let (proof, passes) = prove(policy, p_max, &observed.fresh);
-    let (bad, held_against) = (proof.bad, proof.bad.saturating_add(proof.pending));
+    let bad = proof.bad;
     if passes {
         return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Proven { proof, soaked }));
     }
@@ -199,9 +197,6 @@ fn gate(policy: &Policy, phase: &PhaseRule, observed: &Observed) -> Verdict {
     let devices = observed.devices.max(n);
     let could_pass = |bad| fewest_to_pass(bad, p_max, policy.beta, devices);
     if could_pass(0).is_none() {
-        if observed.acknowledged && held_against == 0 {
-            return still_soaking.unwrap_or(Verdict::Advance(AdvanceReason::Acknowledged { proof, soaked }));
-        }
         return Verdict::Hold(HoldReason::Unproven { proof, devices });
     }
     if soaked >= policy.gate_timeout {

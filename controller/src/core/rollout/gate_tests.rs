@@ -258,14 +258,7 @@ fn a_phase_too_small_to_prove_anything_wants_an_operators_word() {
     let verdict = judged(&policy(), &seen);
     assert!(matches!(verdict, Verdict::Hold(HoldReason::Unproven { .. })), "{verdict}");
 
-    let acknowledged = Observed { acknowledged: true, ..seen.clone() };
-    let advance = judged(&policy(), &acknowledged);
-    assert!(matches!(advance, Verdict::Advance(AdvanceReason::Acknowledged { .. })), "{advance}");
-
-    let soaking = Observed { soaked: HOUR, ..acknowledged.clone() };
-    assert!(matches!(judged(&policy(), &soaking), Verdict::Hold(HoldReason::Soaking { .. })));
-    let waiting = Observed { fresh: started(63, 62, 0), ..acknowledged.clone() };
-    assert!(matches!(judged(&policy(), &waiting), Verdict::Hold(HoldReason::Unproven { .. })));
+    assert!(verdict.to_string().ends_with("look at them, then `tern rollout promote`."), "{verdict}");
 
     let lenient = PhaseRule { gate: Some(0.10), ..PhaseRule::default() };
     let clean = started(32, 32, 0);

@@ -46,7 +46,7 @@ impl Rollout {
                 });
                 self.note_opening(observed, included, listed);
             }
-            Fact::WaveOpened { wave, cuts, devices, step, owed, listed, held_from, because, .. } => {
+            Fact::WaveOpened { wave, cuts, devices, step, owed, listed, held_from, key, because, .. } => {
                 let next = |phase: &&mut PhaseRecord| match step {
                     0 => phase.waves + 1 == *wave,
                     step => (phase.waves, phase.steps + 1) == (*wave, *step),
@@ -54,6 +54,7 @@ impl Rollout {
                 let Some(phase) = self.phases.last_mut().filter(next) else { return };
                 self.because.clone_from(because);
                 self.held_from = *held_from;
+                self.promoted = key.clone().or(self.promoted.take());
                 phase.cuts.clone_from(cuts);
                 phase.included += devices;
                 (phase.waves, phase.steps, phase.owed) = (*wave, *step, *owed);
@@ -62,7 +63,8 @@ impl Rollout {
                 (phase.opened_at, phase.observed) = (at, observed);
                 self.note_opening(observed, *devices, listed);
             }
-            Fact::HoldBackEnded { devices, held_from, because, .. } => {
+            Fact::HoldBackEnded { devices, held_from, key, because, .. } => {
+                self.promoted = key.clone().or(self.promoted.take());
                 self.because.clone_from(because);
                 self.held_from = *held_from;
                 if !std::mem::replace(&mut self.let_go, true) {

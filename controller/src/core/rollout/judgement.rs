@@ -116,7 +116,6 @@ impl Rollout {
             together: self.shares() > 1 && (self.held_from.is_some() || self.let_go),
             devices: record.devices,
             soaked: Duration::from_millis(observed.saturating_sub(record.observed)),
-            acknowledged: record.acknowledged,
             control_waits: self.only_control_waits().then(|| self.plan.waves.patience(&self.plan.policy)),
             outage: self.outage,
             ..Observed::default()

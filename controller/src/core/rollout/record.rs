@@ -70,8 +70,6 @@ pub struct PhaseRecord {
     /// The part of it that the present series judges: devices that started since the last resumption.
     #[serde(default)]
     pub judged: BTreeMap<ModelId, Counts>,
-    /// An operator took it upon themselves to widen without proof.
-    pub acknowledged: bool,
 }
 
 /// One rollout.
@@ -149,6 +147,9 @@ pub struct Rollout {
     /// In this series other devices went away as the silent ones did.
     #[serde(default)]
     pub outage: bool,
+    /// It was killed, and a revert that its plan asked for was refused.
+    #[serde(default)]
+    pub revert_refused: bool,
     /// The how-many-th rollout of the fleet it is. Clocks are set back; the ledger's order stands.
     #[serde(default)]
     pub order: u64,
@@ -177,7 +178,6 @@ impl PhaseRecord {
             observed,
             counts: BTreeMap::new(),
             judged: BTreeMap::new(),
-            acknowledged: false,
         }
     }
 
@@ -231,6 +231,7 @@ impl Rollout {
             starter: None,
             promoted: None,
             outage: false,
+            revert_refused: false,
             order: 0,
             started_at: 0,
             ended_at: None,

@@ -136,7 +136,11 @@ fn silence_after_the_control_was_let_go_is_judged_by_itself_and_not_what_it_had_
         "the control was as silent, or nobody was due"
     );
     let (id, because) = (rollout.id.clone(), String::new());
-    rollout.widened(&Fact::HoldBackEnded { rollout: id, devices: 30, held_from: None, because }, 2, 2);
+    rollout.widened(
+        &Fact::HoldBackEnded { rollout: id, devices: 30, held_from: None, key: None, because },
+        2,
+        2,
+    );
     assert!(matches!(rollout.judge(1000, 3), Verdict::Hold(_)));
     silent(&mut rollout, 8);
     assert!(matches!(rollout.judge(1000, 4), Verdict::Kill(_)), "eight more, and nobody beside them");

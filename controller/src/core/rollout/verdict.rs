@@ -170,14 +170,6 @@ pub enum AdvanceReason {
         #[serde(with = "seconds")]
         soaked: Duration,
     },
-    /// Too few devices to prove anything; all are good, and an operator took it upon themselves.
-    Acknowledged {
-        /// What the gate has.
-        proof: Proof,
-        /// Observed time in the phase.
-        #[serde(with = "seconds")]
-        soaked: Duration,
-    },
     /// The phase has no gate, and its time is up.
     Soaked {
         /// Devices that started.

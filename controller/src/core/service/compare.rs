@@ -272,6 +272,7 @@ impl Service {
                     owed,
                     listed,
                     held_from,
+                    key: None,
                     because,
                 });
             } else if next < phases {
@@ -299,7 +300,13 @@ impl Service {
         let places = self.places(rollout);
         let devices = places.iter().filter(|place| gone(place.position)).count() as u64;
         if rollout.held_from.is_some_and(|ours| held_from.is_none_or(|theirs| ours < theirs)) {
-            self.record(Fact::HoldBackEnded { rollout: rollout.id.clone(), devices, held_from, because });
+            self.record(Fact::HoldBackEnded {
+                rollout: rollout.id.clone(),
+                devices,
+                held_from,
+                key: None,
+                because,
+            });
         }
     }
 }

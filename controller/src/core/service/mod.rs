@@ -235,8 +235,8 @@ pub struct Service {
     publish_all: bool,
     /// The clock was set back, and that was said.
     set_back: bool,
-    /// Killed rollouts whose devices cannot be taken back; said once.
-    no_revert: BTreeSet<RolloutId>,
+    /// A device may run a release that was killed, and that its plan takes back.
+    look_back: bool,
     /// What the last look at every device of a capped rollout gave.
     looked: BTreeMap<RolloutId, trial::Looked>,
     /// A device for which each rollout that reaches everybody waits: while it does not end, no other is looked at.
@@ -298,7 +298,7 @@ impl Service {
             copied: None,
             publish_all: false,
             set_back: false,
-            no_revert: BTreeSet::new(),
+            look_back: true,
             looked: BTreeMap::new(),
             held_up: BTreeMap::new(),
             deadlines: deadlines::Deadlines::default(),
@@ -415,8 +415,13 @@ impl Service {
                 self.covered.clear();
                 self.touched.extend(self.fleet.rollouts.keys().cloned());
                 self.revoked_anew |= matches!(fact, Fact::StandingChanged { .. });
+                self.look_back = true;
             }
             Fact::Applied { .. } | Fact::Rejected { .. } | Fact::IdentityReplaced { .. } => {}
+            Fact::Killed { .. } | Fact::FilesPresented { .. } | Fact::ComparisonEnded { .. } => {
+                (self.unsettled, self.look_back) = (true, true);
+            }
+            Fact::RevertRefused { .. } => {}
             Fact::TokenCreated { .. } | Fact::TokenRevoked { .. } | Fact::TokenUsed { .. } => {}
             Fact::ProductAdded { product, .. } => {
                 self.renewed.insert(product.clone());
@@ -427,7 +432,8 @@ impl Service {
             Fact::DeadlinePassed { rollout, .. } | Fact::OutageSeen { rollout, .. } => {
                 self.touched.insert(rollout.clone());
             }
-            Fact::Reported { .. } | Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
+            Fact::Reported { report, .. } => self.look_back |= self.needs_way_back(report),
+            Fact::Enrolled { .. } | Fact::Granted { .. } | Fact::Signed { .. } => {}
             _ => self.unsettled = true,
         }
         self.fleet.apply(self.now, &fact);

@@ -34,6 +34,7 @@ impl Service {
             let what = format!("product {product} has no release {rc}");
             return Err(refuse(RefusalKind::NotFound, what, "publish it with `tern release publish`"));
         }
+        self.unless_unknown(plan)?;
         let id: RolloutId = "preview".parse().expect("a valid name");
         let salt = Salt(self.random().0);
         let rollout = Rollout::new(id, product.clone(), rc, salt, plan.clone(), models);

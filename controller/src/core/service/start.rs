@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId};
+use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId, TagId};
 use tern_protocol::position::{Position, Salt};
 use tern_protocol::tuf::content::EntryKind;
 
@@ -38,6 +38,7 @@ impl Service {
             let what = format!("product {product} has no release {rc}");
             return Err(refuse(RefusalKind::NotFound, what, "publish it with `tern release publish`"));
         }
+        self.unless_unknown(&plan)?;
         self.unless_overlapping(&product, &plan)?;
         if let Some(why) = self.trouble.get(&product) {
             let what = format!("nothing can be signed for product {product}: {why}");
@@ -81,6 +82,21 @@ impl Service {
             reserve,
         });
         self.begin_rollout(&id)
+    }
+
+    /// Refuses a plan that names devices or tags which nobody has: mistyped, their phase would be passed over in silence.
+    pub(super) fn unless_unknown(&self, plan: &Plan) -> Result<(), Refusal> {
+        let mut named = plan.phases.iter().flat_map(|phase| &phase.list);
+        if let Some(unknown) = named.find(|id| !self.fleet.devices.contains_key(id)) {
+            let what = format!("no device {unknown}, with which the plan begins");
+            return Err(refuse(RefusalKind::NotFound, what, "nothing was started; see `tern device list`"));
+        }
+        let mut tags = plan.phases.iter().flat_map(|phase| &phase.tags);
+        let has = |tag: &TagId| self.fleet.devices.values().any(|device| device.tags.contains(tag));
+        let Some(unknown) = tags.find(|tag| !has(tag)) else { return Ok(()) };
+        let what = format!("no device has the tag {unknown}, with which the plan begins");
+        let hint = format!("nothing was started; give it to some with `tern device tag {unknown} DEVICE…`");
+        Err(refuse(RefusalKind::NotFound, what, hint))
     }
 
     /// Refuses what meets an active rollout. One that takes devices back and is paused cannot be killed, and is in nobody's
@@ -178,6 +194,6 @@ pub(super) fn reserve(rollout: &Rollout, places: &[phase::Place]) -> Option<Posi
     hold_back::from(places, largest.unwrap_or(0))
 }
 
-fn regions_meet(a: &[RegionId], b: &[RegionId]) -> bool {
+pub(super) fn regions_meet(a: &[RegionId], b: &[RegionId]) -> bool {
     a.is_empty() || b.is_empty() || a.iter().any(|region| b.contains(region))
 }

@@ -5,7 +5,7 @@ use tern_protocol::tuf::content::EntryKind;
 
 use super::command::{Outcome, refuse};
 use super::{Fact, Refusal, RefusalKind, Reply, Service};
-use crate::core::rollout::record::Status;
+use crate::core::rollout::record::{Rollout, Status};
 
 /// Devices that one frame of the ledger names.
 const TAGGED_MAX: usize = 1000;
@@ -56,11 +56,13 @@ impl Service {
             let what = format!("rollout {id} is in phase {now}, not in phase {saw} as you saw it");
             return Err(refuse(RefusalKind::Conflict, what, "look again with `tern rollout explain`"));
         }
-        if rollout.phases.len() >= rollout.plan.phases.len() && rollout.held_from.is_none() {
-            let what = format!("rollout {id} is in its last phase");
+        let last = from_phase >= rollout.plan.phases.len();
+        let whole = rollout.phases.last().is_none_or(|phase| phase.is_open());
+        if last && whole && rollout.held_from.is_none() {
+            let what = format!("rollout {id} is in its last phase, and all of it is open");
             return Err(refuse(RefusalKind::Conflict, what, "nothing is left to promote to"));
         }
-        if rollout.awaits_approval(from_phase) {
+        if !last && rollout.awaits_approval(from_phase) {
             let what = format!("phase {} of rollout {id} needs a second person's word", from_phase + 1);
             let hint =
                 format!("have somebody else say `tern rollout approve {id} --phase {}`", from_phase + 1);
@@ -72,10 +74,26 @@ impl Service {
         }
         let verdict = self.judge(&rollout);
         self.advance(&rollout, key, format!("PROMOTED by {}; it stood at: {verdict}", self.actor()));
-        let what = if from_phase < rollout.plan.phases.len() {
-            format!("rollout {id} promoted to phase {}", from_phase + 1)
-        } else {
+        self.promoted_to(&rollout)
+    }
+
+    /// Says what a promotion has opened.
+    fn promoted_to(&self, before: &Rollout) -> Outcome {
+        let (id, now) = (&before.id, self.rollout(&before.id)?);
+        let part = |rollout: &Rollout| rollout.phases.last().map(|phase| (phase.waves, phase.steps));
+        let phase = now.phases.len();
+        let what = if phase > before.phases.len() {
+            format!("rollout {id} promoted to phase {phase}")
+        } else if part(now) != part(before) {
+            let (wave, step) = part(now).unwrap_or_default();
+            let verb = if step == 0 { "opened" } else { "goes on" };
+            format!("rollout {id}: wave {wave} of phase {phase} {verb}")
+        } else if (now.held_from, now.let_go) != (before.held_from, before.let_go) {
             format!("rollout {id} offers its release to those it had held back")
+        } else {
+            let what = format!("no device more of rollout {id} has room under its cap");
+            let hint = format!("nothing was changed; see whom it waits for with `tern rollout explain {id}`");
+            return Err(refuse(RefusalKind::Conflict, what, hint));
         };
         Ok(Reply::Done { what })
     }

@@ -96,6 +96,49 @@ fn a_promotion_that_is_sent_twice_opens_one_phase() {
     );
 }
 
+fn said(reply: Result<Reply, Refusal>) -> String {
+    match reply.unwrap() {
+        Reply::Done { what } => what,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn in_the_last_phase_a_promotion_opens_one_wave_a_key_whether_or_not_there_is_a_control() {
+    for devices in [Some(3), None] {
+        let (mut scene, mut plan) = scene();
+        plan.phases.remove(0);
+        plan.waves = Waves { first: 1, ..Waves::default() };
+        plan.hold_back = HoldBack { on: devices.is_some(), devices, ..HoldBack::default() };
+        // Nobody is asked about a phase that does not exist.
+        plan.approval = Approval::Phases;
+        start(&mut scene, "ann", &plan).unwrap();
+        approve(&mut scene, "ben", 1).unwrap();
+
+        for _ in 0..3 {
+            let said = said(promote(&mut scene, 1, "k1"));
+            assert!(said.contains("wave 2 of phase 1 opened") || said.contains("already"), "{said}");
+        }
+        assert_eq!(rollout(&scene, "r2").phases[0].waves, 2, "control {devices:?}");
+        let mut last = String::new();
+        for key in 2.. {
+            match promote(&mut scene, 1, &format!("k{key}")) {
+                Ok(reply) => last = said(Ok(reply)),
+                Err(refusal) => {
+                    assert!(refusal.what.contains("all of it is open"), "{refusal}");
+                    break;
+                }
+            }
+            assert_eq!(
+                said(promote(&mut scene, 1, &format!("k{key}"))),
+                "rollout r2 was promoted by this request already"
+            );
+        }
+        assert_eq!(last.contains("those it had held back"), devices.is_some(), "{last}");
+        assert!(rollout(&scene, "r2").reaches_all());
+    }
+}
+
 #[test]
 fn a_rollout_keeps_its_hours_and_pauses_at_its_end() {
     let (mut scene, mut plan) = scene();
@@ -174,7 +217,7 @@ fn a_rollout_that_stays_at_its_end_makes_room_and_is_recorded_as_what_it_was() {
 }
 
 /// A completed rollout of a release in these regions.
-fn reached(scene: &mut Scene, name: &str, rc: u64, regions: &[&str]) {
+pub(super) fn reached(scene: &mut Scene, name: &str, rc: u64, regions: &[&str]) {
     let regions = regions.iter().map(|region| region.parse().unwrap()).collect();
     let phases = vec![Phase::new(Reach::All, Default::default())];
     let hold_back = HoldBack::OFF;
@@ -289,6 +332,17 @@ fn devices_by_name_and_by_tag_come_first_and_are_in_the_signed_entry() {
         tags: vec!["bench".parse().unwrap()],
         ..Phase::new(Reach::Devices(0), Default::default())
     };
+    for wrong in [
+        Phase { list: vec!["cam-77".parse().unwrap()], ..named.clone() },
+        Phase { tags: vec!["bnech".parse().unwrap()], ..named.clone() },
+    ] {
+        let mut mistyped = plan.clone();
+        mistyped.phases.insert(0, wrong);
+        let refused = start(&mut scene, "ann", &mistyped).unwrap_err();
+        assert!(refused.what.contains("no device cam-77") || refused.what.contains("tag bnech"), "{refused}");
+        let product = scene.product.clone();
+        assert_eq!(scene.service.preview(&product, 2, &mistyped).unwrap_err().kind, RefusalKind::NotFound);
+    }
     plan.phases.insert(0, named);
 
     start(&mut scene, "ann", &plan).unwrap();

@@ -20,7 +20,7 @@ impl Service {
             return;
         }
         if rollout.phases.last().is_some_and(|phase| !phase.is_open()) {
-            self.open_wave(rollout, because);
+            self.open_wave(rollout, None, because);
         } else {
             self.advance(rollout, None, because);
         }
@@ -71,8 +71,8 @@ impl Service {
         if rollout.phases.len() >= rollout.plan.phases.len() {
             // The control is let go last, when nothing is left to compare.
             return match rollout.phases.last() {
-                Some(phase) if !phase.is_open() => self.open_wave(rollout, because),
-                _ => self.end_hold_back(rollout, because),
+                Some(phase) if !phase.is_open() => self.open_wave(rollout, key, because),
+                _ => self.end_hold_back(rollout, key, because),
             };
         }
         let mut rollout = rollout.clone();
@@ -174,7 +174,7 @@ impl Service {
         named
     }
 
-    fn open_wave(&mut self, rollout: &Rollout, because: String) {
+    fn open_wave(&mut self, rollout: &Rollout, key: Option<String>, because: String) {
         let Some(phase) = rollout.phases.last() else { return };
         let mut places = self.places(rollout);
         let fleet = places.len() as u64;
@@ -236,11 +236,12 @@ impl Service {
             owed,
             listed,
             held_from,
+            key,
             because,
         });
     }
 
-    fn end_hold_back(&mut self, rollout: &Rollout, because: String) {
+    fn end_hold_back(&mut self, rollout: &Rollout, key: Option<String>, because: String) {
         if rollout.held_from.is_none() {
             return;
         }
@@ -259,7 +260,7 @@ impl Service {
             held_from.map_or(positions.len(), |from| positions.partition_point(|p| *p < from)) as u64;
         let rollout = rollout.id.clone();
         self.note(format!("rollout {rollout}: its control of {devices} devices is let go: {because}"));
-        self.record(Fact::HoldBackEnded { rollout, devices, held_from, because });
+        self.record(Fact::HoldBackEnded { rollout, devices, held_from, key, because });
     }
 
     /// Returns from where on `held` devices are held back, never below what was kept for them.
