@@ -1,6 +1,7 @@
 """Counts what a control and the devices beside it showed, from the frames of a ledger: which of them were silent, and which had
 a bad day, in the same ticks. The evidence of a tick is the reference's."""
 
+import math
 from dataclasses import dataclass, field
 
 import oracle
@@ -9,6 +10,7 @@ FEWEST = 20  # devices of a control that judges silence
 RATIO = 2  # silence beside a control
 CRASHES = ("crashes", "panics", "watchdog-resets", "modem-resets")
 BOOT_LOOP = 4
+DAYS_KNOWN = 50
 TREATED, HELD = 0, 1
 
 
@@ -22,7 +24,7 @@ class Pair:
     tick: tuple = ()  # since, events, exposed
 
     def over(self, at, longest):
-        """Does the tick that goes on end by now? It waits for both arms, and for a lone one not longer than a deadline."""
+        """Does the tick that goes on end by now? It waits for both arms, and for a lone one not longer than this."""
         since, _, exposed = self.tick
         return at - since >= longest or all(exposed) and at - since >= longest // 4
 
@@ -40,6 +42,33 @@ class Pair:
             self.tick = (since, [0, 0], [0, 0])
         self.tick[1][arm] += bool(event)
         self.tick[2][arm] += 1
+
+
+@dataclass
+class Drained(Pair):
+    """The same of what devices drain: the events of a tick are those above nine in ten held-back days of before; until enough
+    are known, above nine in ten of both arms."""
+
+    told: list = field(default_factory=lambda: [[], []])
+    known: list = field(default_factory=list)
+
+    def ended(self, ratio):
+        usual = sorted(self.known if len(self.known) >= DAYS_KNOWN else self.told[TREATED] + self.told[HELD])
+        most = usual[-(-len(usual) * 9 // 10) - 1]
+        for arm, drains in enumerate(self.told):
+            self.tick[1][arm] = sum(drain > most for drain in drains)
+        whole = super().ended(ratio)
+        return Drained(whole.sums, whole.events, whole.exposed, known=self.known + self.told[HELD])
+
+    def add(self, arm, drain, since):
+        super().add(arm, False, since)
+        self.told[arm].append(bucket(drain))
+
+
+def bucket(drain):
+    """Drains are told apart by a twelfth of an octave; those below 12 each by itself."""
+    most = lambda n: n if n < 12 else math.ceil(12 * 2 ** ((n - 11) / 12))
+    return next((n for n in range(700) if drain <= most(n)), 700)
 
 
 def merged(pairs):
@@ -71,8 +100,8 @@ class Control:
         self.beside = kept
 
     def resumed(self):
-        """A new series compares anew; windows that were counted stay counted."""
-        self.pairs.clear()
+        """A new series compares anew; windows that were counted stay counted, and what is usual stays known."""
+        self.pairs = {key: Drained(known=pair.known) for key, pair in self.pairs.items() if isinstance(pair, Drained)}
 
     def exposed(self, models):
         return sum(model in models for model, _ in self.beside.values())
@@ -98,12 +127,19 @@ class Control:
             return
         self.windows[name] = day
         crashed = any(metrics.get(what, 0) for what in CRASHES) or metrics.get("boots", 0) >= BOOT_LOOP
-        pair = self.pairs.get(("crash", model), Pair())
-        if pair.tick and day > pair.tick[0]:
-            pair = pair.ended(1 + self.policy["max_regression"])
-        pair.add(arm, crashed, day)
-        self.pairs["crash", model] = pair
+        self.told(("crash", model), Pair(), arm, crashed, at, window)
+        if (drain := metrics.get("drain")) is not None:
+            self.told(("battery", model), Drained(), arm, drain, at, window)
 
-    def crashes(self, models):
-        """Days that are over; the one that goes on compares nothing yet."""
-        return merged(self.pairs.get(("crash", model), Pair()) for model in sorted(models))
+    def told(self, key, first, arm, what, at, window):
+        pair = self.pairs.get(key, first)
+        if pair.tick and pair.over(at, window):
+            pair = pair.ended(1 + self.policy["max_regression"])
+        pair.add(arm, what, at)
+        self.pairs[key] = pair
+
+    def health(self, what, models, at):
+        """Crashes, or drain; as long as a tick goes on it compares nothing."""
+        window, ratio = max(1, self.policy["health_window"] * 1000), 1 + self.policy["max_regression"]
+        pairs = [self.pairs.get((what, model), Pair()) for model in sorted(models)]
+        return merged(p.ended(ratio) if p.tick and p.over(at, window) else p for p in pairs)

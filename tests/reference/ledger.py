@@ -312,16 +312,16 @@ class Ledger:
         if form == "pair":
             now, compared = self.clock.now(at), rollout.control
             few = compared.let_go or compared.exposed(model) < control.FEWEST
+            regression = 1 + policy["max_regression"]
             tests = {
                 "silent": [
                     (compared.silence(LAST, model, now), control.RATIO, weights["silence"], few, policy["silence_deadline"]["max_rate"]),
                     (compared.silence(EARLY, model, now), control.RATIO, weights["silence_early"], few, policy["silence_early"]["max_rate"]),
                 ],
-                "crashes": [(compared.crashes(model), 1 + policy["max_regression"], weights["crash"], False, None)],
-            }.get(fields["what"])
-            if tests is None:
-                return  # what drains much is not worked out here
-            tried = [list(self.compared(policy, share, tiny, verdict, fields, *test)) for test in tests]
+                "crashes": [(compared.health("crash", model, now), regression, weights["crash"], False, None)],
+                "battery drain": [(compared.health("battery", model, now), regression, weights["battery"], False, None)],
+            }
+            tried = [list(self.compared(policy, share, tiny, verdict, fields, *test)) for test in tests[fields["what"]]]
             yield from min(tried, key=len)
             return
         limits = self.limits(rollout, policy, model)

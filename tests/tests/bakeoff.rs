@@ -93,6 +93,16 @@ fn crashes_and_battery_drain_are_compared_with_devices_that_wait() {
     assert_eq!(stopped(None), (0, 0, String::new()), "the same without a defect");
 }
 
+/// Ten of each model are released and twenty are held back: no model by itself says enough.
+#[test]
+fn a_tenth_that_crashes_in_each_of_twenty_models_is_found_in_all_of_them_together() {
+    let ours = &play("slow-crash", 20_000, &[OURS], 1)[0];
+
+    assert_eq!((ours.stopped, ours.full_hours_median), (RUNS, None), "{ours:?}");
+    assert!(ours.because.keys().all(|line| line.contains("all models: crashes: ")), "{ours:?}");
+    assert!(ours.harmed_p95 < 500, "{ours:?}");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_rows_whatever_the_threads() {
     let rules = [Contestant::AwsTimeout, Contestant::OpenMv, OURS];

@@ -9,8 +9,10 @@ use tern_controller::core::rollout::policy::PhaseRule;
 use tern_controller::core::rollout::record::Status;
 use tern_controller::core::rollout::wave::Waves;
 use tern_protocol::id::RolloutId;
+use tern_protocol::message::ReportKind;
 use tern_tests::lab::{Reference, recomputed};
 use tern_tests::sim::clock::{HOUR, MINUTE};
+use tern_tests::sim::device::OLDER_CRASHES;
 use tern_tests::sim::operator::plan;
 use tern_tests::sim::{Sim, SimConfig, Trial};
 
@@ -40,6 +42,15 @@ fn because(sim: &Sim, rollout: &RolloutId) -> String {
 fn stops(sim: &Sim) -> Vec<&Fact> {
     let stop = |fact: &&Fact| matches!(fact, Fact::Paused { .. } | Fact::Killed { .. });
     sim.controller.ledger.iter().map(|entry| &entry.fact).filter(stop).collect()
+}
+
+/// Crashes of every day that a device told about.
+fn crashes_told(sim: &Sim) -> Vec<u64> {
+    let told = sim.controller.ledger.iter().filter_map(|entry| match &entry.fact {
+        Fact::Reported { report: ReportKind::Health { metrics, .. }, .. } => metrics.get("crashes").copied(),
+        _ => None,
+    });
+    told.collect()
 }
 
 fn controls(sim: &Sim, rollout: &RolloutId) -> u64 {
@@ -146,6 +157,8 @@ fn a_release_that_crashes_or_drains_is_stopped_by_comparison_and_a_good_one_is_n
 
         sim.run_until(|s| s.status(&rollout) != Some(Status::Running), 7 * DAY);
 
+        let days = crashes_told(&sim);
+        assert!(days.len() >= 100 && days.iter().all(|crashes| *crashes < OLDER_CRASHES), "{days:?}");
         let (status, said) = (sim.status(&rollout).unwrap(), because(&sim, &rollout));
         match words {
             Some(words) => {

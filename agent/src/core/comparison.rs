@@ -4,6 +4,9 @@
 //! and then its health, so that its silence can be told from that of a brick. Both arms report health once in each
 //! window from then on.
 //!
+//! Windows begin when a held-back device joins and when the release is confirmed on the others: what either arm did before says
+//! nothing about it. The shell's counters are read once at that time, for what they hold is older.
+//!
 //! | health is due after | who |
 //! |---|---|
 //! | half the early deadline, then every early deadline | held back: whoever starts later is compared too |
@@ -44,6 +47,9 @@ pub struct Compared {
     pub over: Option<Stamp>,
     /// It has said so before.
     pub told: bool,
+    /// Its windows have begun: the shell's counters are at zero.
+    #[serde(default)]
+    pub begun: bool,
     /// Boots since the last figures.
     pub boots: u64,
     /// The window goes on since a boot: how long the device was off nobody knows.
@@ -61,6 +67,7 @@ impl Compared {
             counted: since,
             over: None,
             told: false,
+            begun: false,
             boots: 0,
             booted: false,
         }
@@ -72,9 +79,14 @@ impl Compared {
         self.control.then(|| u64::from(seconds.max(1)) * 1000)
     }
 
+    /// Tells whether there is something to compare: under way or given up the outcome says it.
+    fn fares(&self, state: &State, running: Option<u64>) -> bool {
+        self.control || (matches!(state, State::Idle { .. }) && running == Some(self.attempt.rc))
+    }
+
     /// Tells whether figures are due: a window is over, or the device boots again and again and may never see one's end.
     fn tells(&self, at: Stamp) -> bool {
-        self.boots >= BOOTS_TOLD || self.counted.passed(self.window(), at)
+        self.begun && (self.boots >= BOOTS_TOLD || self.counted.passed(self.window(), at))
     }
 
     /// Returns how long after `counted` figures are due, ms. A device that is switched off every night still reports.
@@ -155,7 +167,7 @@ impl Agent {
 
     /// Says how the device fares when that is due.
     pub(super) fn attend_comparison(&mut self, now: Now) {
-        let at = self.stamp(now);
+        let (at, running) = (self.stamp(now), self.boot.as_ref().map(|boot| boot.running));
         let Some(compared) = &mut self.durable.compared else { return };
         let linger = u64::from(compared.schedule.last) * 1000;
         if compared.over.is_some_and(|since| since.passed(linger, at)) {
@@ -163,19 +175,19 @@ impl Agent {
             self.saved = false;
             return;
         }
-        if compared.tells(at) {
-            // Under way or given up there is nothing to compare; the outcome says it.
-            let runs = compared.control
-                || (matches!(self.durable.state, State::Idle { .. })
-                    && self.boot.as_ref().is_some_and(|boot| boot.running == compared.attempt.rc));
-            if !runs {
+        if !compared.fares(&self.durable.state, running) {
+            if compared.tells(at) {
                 (compared.counted, compared.booted, compared.boots) = (at, false, 0);
                 self.saved = false;
-            } else if now.uptime >= self.collect_at {
-                self.collect_at = now.uptime + COLLECT_PAUSE;
-                self.out.push(Output::Collect);
             }
-        } else if compared.wait().is_some_and(|wait| compared.since.passed(wait, at)) {
+            return;
+        }
+        let collects = !compared.begun || compared.tells(at);
+        if collects && now.uptime >= self.collect_at {
+            self.collect_at = now.uptime + COLLECT_PAUSE;
+            self.out.push(Output::Collect);
+        }
+        if !compared.tells(at) && compared.wait().is_some_and(|wait| compared.since.passed(wait, at)) {
             self.tell_health(BTreeMap::new(), now);
         }
     }
@@ -184,6 +196,12 @@ impl Agent {
     pub(super) fn collected(&mut self, mut metrics: BTreeMap<String, u64>, now: Now) {
         let at = self.stamp(now);
         let Some(compared) = &mut self.durable.compared else { return };
+        if !compared.begun {
+            (compared.begun, compared.counted, compared.booted, compared.boots) = (true, at, false, 0);
+            self.collect_at = 0;
+            self.saved = false;
+            return;
+        }
         if !compared.tells(at) {
             return;
         }
@@ -212,11 +230,19 @@ impl Agent {
         let due = |since: Stamp, wait: u64| {
             if since.epoch == self.durable.epoch { since.uptime.saturating_add(wait) } else { now.uptime }
         };
-        let loops = compared.boots >= BOOTS_TOLD;
-        let figures = if loops { now.uptime } else { due(compared.counted, compared.window()) };
+        let figures = if !compared.begun {
+            let running = self.boot.as_ref().map(|boot| boot.running);
+            if compared.fares(&self.durable.state, running) { now.uptime } else { u64::MAX }
+        } else if compared.boots >= BOOTS_TOLD {
+            now.uptime
+        } else {
+            due(compared.counted, compared.window())
+        };
         // Figures that are due say that the device is there as well.
         match compared.wait() {
-            Some(wait) if figures > now.uptime => figures.min(due(compared.since, wait)),
+            Some(wait) if figures > now.uptime || !compared.begun => {
+                figures.max(self.collect_at).min(due(compared.since, wait))
+            }
             _ => figures.max(self.collect_at),
         }
     }

@@ -66,6 +66,9 @@ impl Keys for DeviceKeys {
     }
 }
 
+/// Crashes that a device's counter holds before anybody reads it: more than it will have in a day.
+pub const OLDER_CRASHES: u64 = 40;
+
 /// What a device's system clock shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wall {
@@ -107,6 +110,8 @@ pub struct Device {
     booted_at: u64,
     wake: u64,
     pub(super) job: Option<(u64, Job)>,
+    /// What its counter holds from before it was first read.
+    pub(super) older_crashes: u64,
 }
 
 impl Device {
@@ -131,6 +136,7 @@ impl Device {
             booted_at: 0,
             wake: 0,
             job: None,
+            older_crashes: OLDER_CRASHES,
         }
     }
 

@@ -65,14 +65,15 @@ impl Sim {
         }
     }
 
-    /// What a device counted in a day: everybody crashes now and then.
+    /// What a device counted since it was asked last: everybody crashes now and then.
     fn figures_of(&mut self, d: usize) -> BTreeMap<String, u64> {
         let runs_it = self.devices[d].running_rc() > 0;
         let trial = if runs_it { self.trial_of(d) } else { Trial::Healthy };
         let crashes = self.rng.chance(if trial == Trial::Crashing { 0.4 } else { 0.03 });
         let usual = 80 + self.rng.below(60);
         let drain = if trial == Trial::Thirsty { usual * 2 } else { usual };
-        BTreeMap::from([("crashes".to_owned(), u64::from(crashes)), ("drain".to_owned(), drain)])
+        let crashes = u64::from(crashes) + std::mem::take(&mut self.devices[d].older_crashes);
+        BTreeMap::from([("crashes".to_owned(), crashes), ("drain".to_owned(), drain)])
     }
 
     fn save_journal(&mut self, d: usize) {

@@ -1,7 +1,8 @@
 //! Health: what devices counted about themselves, in both arms of a comparison.
 //!
 //! Each device counts once in a window, however often it crashed: a few devices that crash all day long would drown
-//! everything else. A drain is large when it exceeds what nine in ten days of held-back devices did before.
+//! everything else. Which drain is large is said in
+//! [`drain`](crate::core::rollout::drain).
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use tern_protocol::state::Outcome;
 
 use super::Fleet;
 use crate::core::fact::Millis;
-use crate::core::rollout::control::Side;
+use crate::core::rollout::paired::Side;
 use crate::core::rollout::record::Status;
 
 /// Figures that count what should never happen.

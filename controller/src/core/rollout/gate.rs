@@ -95,7 +95,7 @@ pub struct Pairs {
     pub silence_early: Option<PairEvidence>,
     /// Devices that crashed, each once in 24 h.
     pub crash: Option<PairEvidence>,
-    /// Devices that drained more than nine in ten did before.
+    /// Devices that drained more than nine in ten did in the same hours.
     pub battery: Option<PairEvidence>,
 }
 

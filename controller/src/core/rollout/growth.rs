@@ -98,9 +98,8 @@ impl Rollout {
         self.outage = false;
         self.compared.clear();
         for control in self.control.values_mut() {
-            // What is usual for its model does not begin anew.
-            let Control { held, drain, .. } = control;
-            *control = Control { held: *held, drain: std::mem::take(drain), ..Control::default() };
+            let battery = std::mem::take(&mut control.battery).renewed();
+            *control = Control { held: control.held, battery, ..Control::default() };
         }
         self.phases.iter_mut().for_each(|phase| phase.judged.clear());
         if let Some(phase) = self.phases.last_mut() {

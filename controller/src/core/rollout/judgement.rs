@@ -12,6 +12,7 @@ use super::control::Control;
 use super::counts::Counts;
 use super::evidence::PairEvidence;
 use super::gate::{Observed, Pairs, Wave, judge, judge_together};
+use super::paired::Pace;
 use super::policy::PhaseRule;
 use super::record::{PhaseRecord, Rollout};
 use super::verdict::{HoldReason, KillReason, PauseReason, Verdict};
@@ -159,7 +160,7 @@ impl Rollout {
             a += b;
             a
         });
-        let policy = &self.plan.policy;
+        let (silence, health) = (Pace::of_silence(&self.plan.policy), Pace::of_health(&self.plan.policy));
         let controls: Vec<&Control> = models.iter().filter_map(|model| self.control.get(*model)).collect();
         let pair = |of: &dyn Fn(&Control) -> PairEvidence| {
             let mut sums = controls.iter().map(|control| of(control));
@@ -191,10 +192,10 @@ impl Rollout {
                 .filter_map(|model| self.compared.get(*model))
                 .fold(Counts::default(), |a, b| a + *b),
             pairs: Pairs {
-                silence: pair(&|control| control.last.evidence(observed, policy)),
-                silence_early: pair(&|control| control.early.evidence(observed, policy)),
-                crash: pair(&|control| control.crash.evidence()),
-                battery: pair(&|control| control.battery.evidence()),
+                silence: pair(&|control| control.last.evidence(observed, silence)),
+                silence_early: pair(&|control| control.early.evidence(observed, silence)),
+                crash: pair(&|control| control.crash.evidence(observed, health)),
+                battery: pair(&|control| control.battery.evidence(observed, health)),
             },
             ..common.clone()
         }

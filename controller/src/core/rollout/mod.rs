@@ -6,7 +6,7 @@
 //! | [`wave`] | how a phase opens: a few devices first |
 //! | [`times`] | when it may widen |
 //! | [`hold_back`] | which devices are kept from a release to be compared with |
-//! | [`control`] | what they are compared by |
+//! | [`control`] | what they are compared by: [`paired`] events, and [`drain`] |
 //! | [`baseline`] | how the last good release fared |
 //! | [`outlook`] | what each test has, and what would decide it |
 //! | [`phase`] | from the wish of a phase to one cut per hardware model |
@@ -27,6 +27,7 @@ pub mod baseline;
 pub mod control;
 pub mod counts;
 pub mod detect;
+pub mod drain;
 pub mod evidence;
 mod explain;
 pub mod gate;
@@ -34,6 +35,7 @@ mod growth;
 pub mod hold_back;
 pub mod judgement;
 pub mod outlook;
+pub mod paired;
 pub mod phase;
 pub mod plan;
 pub mod policy;

@@ -4,8 +4,8 @@ use tern_protocol::state::Outcome;
 
 use super::*;
 use crate::core::fact::Fact;
-use crate::core::rollout::control::Side;
 use crate::core::rollout::judgement::Judgement;
+use crate::core::rollout::paired::Side;
 use crate::core::rollout::silence::Deadline;
 use crate::core::rollout::verdict::{KillReason, Verdict};
 

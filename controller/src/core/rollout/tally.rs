@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use tern_protocol::id::ModelId;
 use tern_protocol::state::Outcome;
 
-use super::control::Side;
 use super::counts::Counts;
+use super::paired::Side;
 use super::record::Rollout;
 use super::silence::Deadline;
 use crate::core::fact::Millis;
