@@ -29,8 +29,8 @@ use crate::sim::device::DeviceKeys;
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Lines of one factory list: what the API takes in one body.
 const LIST: usize = 500;
-/// The first bad device kills, and nothing else is decided meanwhile.
-const PLAN: &str = r#"{"phases":[{"reach":"all","soak":86400}],"policy":{"hard_stop":{"bad":1,"first":10}}}"#;
+/// Everybody at once; the first bad device kills, and nothing else is decided meanwhile.
+const PLAN: &str = r#"{"phases":[{"reach":"all","soak":86400}],"waves":{"on":false},"hold_back":{"on":false},"policy":{"hard_stop":{"bad":1,"first":10}}}"#;
 
 /// What one kill was.
 pub(super) struct Killed {
