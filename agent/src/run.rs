@@ -265,10 +265,10 @@ impl Shell {
         });
     }
 
-    /// Beside jobs: an update does not wait for it.
+    /// Beside jobs: an update does not wait for it. It ends by its deadline, and is not begun anew before.
     fn collect(&mut self) {
-        if let Some(old) = self.collector.take() {
-            old.abort();
+        if self.collector.as_ref().is_some_and(|running| !running.is_finished()) {
+            return;
         }
         let (program, context, figures) =
             (self.config.metrics.clone(), self.context(false), self.figures.clone());

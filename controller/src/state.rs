@@ -168,11 +168,13 @@ pub fn open_with(data: &Path, fleet: &FleetId, options: Options) -> Result<Opene
     let (mut state, directory) = match read::read(store.as_ref(), fleet) {
         Ok(Ok(found)) => found,
         Ok(Err(why)) => {
+            unless_lost(&ledger)?;
             notes.push(format!("the checkpoint {why}; it is rebuilt from the ledger"));
             store.wipe()?;
             fresh()
         }
         Err(error) if error.wants_rebuild() => {
+            unless_lost(&ledger)?;
             notes.push(format!("the checkpoint does not read ({error}); it is rebuilt from the ledger"));
             store.wipe()?;
             fresh()
@@ -204,4 +206,10 @@ pub fn open_with(data: &Path, fleet: &FleetId, options: Options) -> Result<Opene
     }
     ledger.begin_term(term)?;
     Ok(Opened { fleet: state, ledger, notary, checkpoint, term, notes, original })
+}
+
+/// Refuses to throw a checkpoint away while what would take its place does not read.
+fn unless_lost(ledger: &Ledger) -> Result<(), OpenError> {
+    ledger.boundary().map_or(Ok(()), |boundary| retention::snapshot(ledger.dir(), boundary).map(drop))?;
+    Ok(())
 }

@@ -21,12 +21,12 @@ class Pair:
     sums: list = field(default_factory=lambda: [0.0] * len(oracle.RATIOS))
     events: list = field(default_factory=lambda: [0, 0])
     exposed: list = field(default_factory=lambda: [0, 0])
-    tick: tuple = ()  # since, events, exposed
+    tick: tuple = ()  # [since, since when both arms], events, exposed
 
     def over(self, at, longest):
-        """Does the tick that goes on end by now? It waits for both arms, and for a lone one not longer than this."""
-        since, _, exposed = self.tick
-        return at - since >= longest or all(exposed) and at - since >= longest // 4
+        """Does the tick that goes on end by now? A lone arm is waited with not longer than this; with both a quarter of it."""
+        since, both = self.tick[0]
+        return at - since >= longest if both is None else at - both >= longest // 4
 
     def ended(self, ratio):
         """Returns this comparison with its tick added."""
@@ -37,11 +37,13 @@ class Pair:
         add = lambda a, b: [x + y for x, y in zip(a, b)]
         return Pair(sums, add(self.events, events), add(self.exposed, exposed))
 
-    def add(self, arm, event, since):
+    def add(self, arm, event, at):
         if not self.tick:
-            self.tick = (since, [0, 0], [0, 0])
+            self.tick = ([at, None], [0, 0], [0, 0])
         self.tick[1][arm] += bool(event)
         self.tick[2][arm] += 1
+        if all(self.tick[2]) and self.tick[0][1] is None:
+            self.tick[0][1] = at
 
 
 @dataclass
@@ -60,8 +62,8 @@ class Drained(Pair):
         whole = super().ended(ratio)
         return Drained(whole.sums, whole.events, whole.exposed, known=self.known + self.told[HELD])
 
-    def add(self, arm, drain, since):
-        super().add(arm, False, since)
+    def add(self, arm, drain, at):
+        super().add(arm, False, at)
         self.told[arm].append(bucket(drain))
 
 
@@ -120,15 +122,15 @@ class Control:
         return merged(p.ended(RATIO) if p.tick and p.over(at, longest) else p for p in pairs)
 
     def fared(self, name, model, arm, metrics, at):
-        """A device said how its day was; each day of a device counts once."""
+        """A device said how its day was; each day of a device counts once, until its first crash. Of drain its first counts."""
         window = max(1, self.policy["health_window"] * 1000)
-        day = at // window
+        day, first = at // window, name not in self.windows
         if self.windows.get(name, -1) >= day:
             return
-        self.windows[name] = day
         crashed = any(metrics.get(what, 0) for what in CRASHES) or metrics.get("boots", 0) >= BOOT_LOOP
+        self.windows[name] = math.inf if crashed else day
         self.told(("crash", model), Pair(), arm, crashed, at, window)
-        if (drain := metrics.get("drain")) is not None:
+        if first and (drain := metrics.get("drain")) is not None:
             self.told(("battery", model), Drained(), arm, drain, at, window)
 
     def told(self, key, first, arm, what, at, window):

@@ -11,6 +11,9 @@
 //! |---|---|
 //! | half the early deadline, then every early deadline | held back: whoever starts later is compared too |
 //! | a window (a day), with figures | both |
+//!
+//! A window is a day of the clock, however often the device is switched off in it or boots by itself: whoever told of a bad
+//! day before it is over would be compared with devices whose day goes on.
 
 use std::collections::BTreeMap;
 
@@ -26,9 +29,6 @@ use super::timing::{Now, Stamp};
 
 /// A shell that does not say how the device fares is asked again after this long, ms.
 const COLLECT_PAUSE: u64 = 60_000;
-/// So many boots are told at once.
-const BOOTS_TOLD: u64 = 4;
-
 /// The comparison that a device takes part in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compared {
@@ -50,10 +50,11 @@ pub struct Compared {
     /// Its windows have begun: the shell's counters are at zero.
     #[serde(default)]
     pub begun: bool,
+    /// What the clock showed at `counted`, Unix seconds; 0: journals of before did not say.
+    #[serde(default)]
+    pub day: u64,
     /// Boots since the last figures.
     pub boots: u64,
-    /// The window goes on since a boot: how long the device was off nobody knows.
-    pub booted: bool,
 }
 
 impl Compared {
@@ -68,8 +69,8 @@ impl Compared {
             over: None,
             told: false,
             begun: false,
+            day: 0,
             boots: 0,
-            booted: false,
         }
     }
 
@@ -84,15 +85,24 @@ impl Compared {
         self.control || (matches!(state, State::Idle { .. }) && running == Some(self.attempt.rc))
     }
 
-    /// Tells whether figures are due: a window is over, or the device boots again and again and may never see one's end.
-    fn tells(&self, at: Stamp) -> bool {
-        self.begun && (self.boots >= BOOTS_TOLD || self.counted.passed(self.window(), at))
+    /// Tells whether figures are due: the clock, Unix seconds, says that a window is over.
+    fn tells(&self, at: Stamp, clock: u64) -> bool {
+        self.begun && self.left(at, clock) == 0
     }
 
-    /// Returns how long after `counted` figures are due, ms. A device that is switched off every night still reports.
-    fn window(&self) -> u64 {
-        let seconds = if self.booted { self.schedule.window / 2 } else { self.schedule.window };
-        u64::from(seconds.max(1)) * 1000
+    /// Returns how long it is until figures are due, ms. A clock may stand still while the device is off; uptime knows
+    /// better in a boot that lasts.
+    fn left(&self, at: Stamp, clock: u64) -> u64 {
+        let window = u64::from(self.schedule.window.max(1)) * 1000;
+        let by_clock = clock.saturating_sub(self.day).saturating_mul(1000);
+        let by_uptime =
+            if at.epoch == self.counted.epoch { at.uptime.saturating_sub(self.counted.uptime) } else { 0 };
+        window.saturating_sub(by_clock.max(by_uptime))
+    }
+
+    /// Another window begins.
+    fn begin(&mut self, at: Stamp, clock: u64) {
+        (self.begun, self.counted, self.day, self.boots) = (true, at, clock, 0);
     }
 }
 
@@ -160,14 +170,14 @@ impl Agent {
         let boot = Stamp { uptime: 0, ..self.stamp(now) };
         if let Some(compared) = &mut self.durable.compared {
             compared.boots += 1;
-            compared.booted = true;
-            (compared.since, compared.counted) = (boot, boot);
+            compared.since = boot;
         }
     }
 
     /// Says how the device fares when that is due.
     pub(super) fn attend_comparison(&mut self, now: Now) {
-        let (at, running) = (self.stamp(now), self.boot.as_ref().map(|boot| boot.running));
+        let (at, clock) = (self.stamp(now), self.clock.now(now));
+        let running = self.boot.as_ref().map(|boot| boot.running);
         let Some(compared) = &mut self.durable.compared else { return };
         let linger = u64::from(compared.schedule.last) * 1000;
         if compared.over.is_some_and(|since| since.passed(linger, at)) {
@@ -176,41 +186,47 @@ impl Agent {
             return;
         }
         if !compared.fares(&self.durable.state, running) {
-            if compared.tells(at) {
-                (compared.counted, compared.booted, compared.boots) = (at, false, 0);
+            if compared.tells(at, clock) {
+                compared.begin(at, clock);
                 self.saved = false;
             }
             return;
         }
-        let collects = !compared.begun || compared.tells(at);
+        let collects = !compared.begun || compared.tells(at, clock);
         if collects && now.uptime >= self.collect_at {
             self.collect_at = now.uptime + COLLECT_PAUSE;
             self.out.push(Output::Collect);
         }
-        if !compared.tells(at) && compared.wait().is_some_and(|wait| compared.since.passed(wait, at)) {
+        // Not even figures that nobody comes up with may make it silent.
+        if compared.wait().is_some_and(|wait| compared.since.passed(wait, at)) {
             self.tell_health(BTreeMap::new(), now);
         }
     }
 
     /// Takes what the shell counted since the last time.
     pub(super) fn collected(&mut self, mut metrics: BTreeMap<String, u64>, now: Now) {
-        let at = self.stamp(now);
+        let (at, clock) = (self.stamp(now), self.clock.now(now));
+        let running = self.boot.as_ref().map(|boot| boot.running);
         let Some(compared) = &mut self.durable.compared else { return };
+        // What was asked for another comparison, or before the release ran, says nothing.
+        if !compared.fares(&self.durable.state, running) {
+            return;
+        }
         if !compared.begun {
-            (compared.begun, compared.counted, compared.booted, compared.boots) = (true, at, false, 0);
+            compared.begin(at, clock);
             self.collect_at = 0;
             self.saved = false;
             return;
         }
-        if !compared.tells(at) {
+        if !compared.tells(at, clock) {
             return;
         }
         metrics.retain(|name, _| name.len() <= METRIC_NAME_MAX);
         while metrics.len() >= METRICS_MAX {
             metrics.pop_last();
         }
-        metrics.insert("boots".to_owned(), std::mem::take(&mut compared.boots));
-        (compared.counted, compared.booted) = (at, false);
+        metrics.insert("boots".to_owned(), compared.boots);
+        compared.begin(at, clock);
         self.collect_at = 0;
         self.tell_health(metrics, now);
     }
@@ -230,20 +246,15 @@ impl Agent {
         let due = |since: Stamp, wait: u64| {
             if since.epoch == self.durable.epoch { since.uptime.saturating_add(wait) } else { now.uptime }
         };
-        let figures = if !compared.begun {
-            let running = self.boot.as_ref().map(|boot| boot.running);
-            if compared.fares(&self.durable.state, running) { now.uptime } else { u64::MAX }
-        } else if compared.boots >= BOOTS_TOLD {
+        let running = self.boot.as_ref().map(|boot| boot.running);
+        let figures = if compared.begun {
+            now.uptime.saturating_add(compared.left(self.stamp(now), self.clock.now(now)))
+        } else if compared.fares(&self.durable.state, running) {
             now.uptime
         } else {
-            due(compared.counted, compared.window())
+            u64::MAX
         };
-        // Figures that are due say that the device is there as well.
-        match compared.wait() {
-            Some(wait) if figures > now.uptime || !compared.begun => {
-                figures.max(self.collect_at).min(due(compared.since, wait))
-            }
-            _ => figures.max(self.collect_at),
-        }
+        let figures = figures.max(self.collect_at);
+        compared.wait().map_or(figures, |wait| figures.min(due(compared.since, wait)))
     }
 }

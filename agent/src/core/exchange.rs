@@ -423,17 +423,17 @@ impl Agent {
             return;
         }
         self.exchange.challenge = None;
-        self.durable.epoch = epoch;
+        let old = std::mem::replace(&mut self.durable.epoch, epoch);
         self.durable.outbox.raise(counter);
         self.durable.outbox.drop_hello();
-        self.restamp(now);
+        self.restamp(old, now);
         self.saved = false;
         self.exchange.greeted = false;
         self.exchange.resend_at = now.uptime;
     }
 
     /// A granted epoch is not a boot: what was timed in the old one goes on in the new one.
-    fn restamp(&mut self, now: Now) {
+    fn restamp(&mut self, old: u64, now: Now) {
         let at = self.stamp(now);
         match &mut self.durable.state {
             State::VerifyPost { since, .. }
@@ -445,7 +445,11 @@ impl Agent {
             _ => {}
         }
         if let Some(compared) = &mut self.durable.compared {
-            (compared.since.epoch, compared.counted.epoch) = (at.epoch, at.epoch);
+            // Figures of an earlier boot stay so: how long the device was off since then the clock says.
+            if compared.counted.epoch == old {
+                compared.counted.epoch = at.epoch;
+            }
+            compared.since.epoch = at.epoch;
         }
     }
 

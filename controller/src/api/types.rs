@@ -97,6 +97,12 @@ pub struct AttemptView {
     pub halted_at: Option<u64>,
     /// The state in which it learned of it.
     pub halted_in: Option<StateName>,
+    /// It is held back, to be compared with those that get the release; state and phase say nothing then.
+    #[serde(default)]
+    pub held_back: bool,
+    /// A deadline has found it silent: since the early or the last one, or, held back, now.
+    #[serde(default)]
+    pub silent: bool,
 }
 
 /// One release in `GET /v1/products/{product}/releases`.

@@ -75,6 +75,8 @@ pub(super) fn device(id: &DeviceId, device: &Device) -> DeviceView {
         reason: record.reason.clone(),
         halted_at: record.halted_at,
         halted_in: record.halted_in,
+        held_back: record.beside.is_some(),
+        silent: record.was_silent(),
     };
     DeviceView {
         line: device_line(id, device),

@@ -372,6 +372,6 @@ fn whatever_kind_of_fact_a_checkpoint_follows_it_holds_the_fleet_as_it_is() {
     world.check(&Fact::ComparisonBegan { because: because(), device: None });
     world.check(&Fact::ComparisonEnded { because: because(), unproved: vec![early[10].clone()] });
     world.check(&Fact::Killed { rollout: rollout.clone(), because: because() });
-    world.check(&Fact::ServiceStarted { version: "1".to_owned() });
+    world.check(&Fact::ServiceStarted { version: "1".to_owned(), rules: 1 });
     world.check(&Fact::ReceptionEnded);
 }

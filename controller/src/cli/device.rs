@@ -251,7 +251,11 @@ fn story(view: &DeviceView) -> String {
     attempts.sort_by_key(|(_, attempt)| attempt.started_at);
     if !attempts.is_empty() {
         let rows = attempts.into_iter().map(|(rollout, attempt)| {
-            let outcome = attempt.outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.to_string());
+            let outcome = match attempt.outcome {
+                Some(outcome) => outcome.to_string(),
+                None if attempt.silent => "silent".to_owned(),
+                None => "open".to_owned(),
+            };
             let halted = match (attempt.halted_at, attempt.halted_in) {
                 (Some(at), Some(state)) => format!("{} in {state}", words::moment(at)),
                 (Some(at), None) => words::moment(at),
@@ -260,9 +264,9 @@ fn story(view: &DeviceView) -> String {
             [
                 rollout.to_string(),
                 attempt.attempt.to_string(),
-                attempt.phase.to_string(),
+                if attempt.held_back { "-".to_owned() } else { attempt.phase.to_string() },
                 words::maybe(attempt.started_at),
-                attempt.state.to_string(),
+                if attempt.held_back { "held back".to_owned() } else { attempt.state.to_string() },
                 outcome,
                 halted,
                 attempt.reason.clone().unwrap_or_default(),

@@ -7,7 +7,7 @@ mod said;
 
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use self::said::said;
 use super::failure::{Exit, Failure};
@@ -27,9 +27,8 @@ pub(super) enum Verb {
                       Example:\n  mkdir -p /tmp/copy && cp -r ./tern-data/ledger /tmp/copy/ && tern ledger verify --data /tmp/copy"
     )]
     Verify {
-        /// Check the ledger in this data folder
-        #[arg(long, value_name = "DIR", default_value = "./tern-data")]
-        data: PathBuf,
+        #[command(flatten)]
+        copy: Copied,
         /// Believe signatures of this key alone: a file with it, or what `tern ledger key` printed
         #[arg(long, value_name = "FILE|HEX")]
         key: Option<String>,
@@ -40,9 +39,8 @@ pub(super) enum Verb {
                       Example:\n  tern ledger replay --data /tmp/copy"
     )]
     Replay {
-        /// Replay the ledger in this data folder
-        #[arg(long, value_name = "DIR", default_value = "./tern-data")]
-        data: PathBuf,
+        #[command(flatten)]
+        copy: Copied,
     },
     /// Print frames, the service's or those of a folder
     #[command(after_help = "Example:\n  tern ledger show --from 100 --limit 20")]
@@ -110,10 +108,27 @@ pub(super) enum Verb {
     },
 }
 
+/// A data folder, named with or without its flag.
+#[derive(Debug, Args)]
+pub(super) struct Copied {
+    /// The data folder whose ledger is read [default: ./tern-data]
+    #[arg(value_name = "DIR", conflicts_with = "data")]
+    dir: Option<PathBuf>,
+    /// The same
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Copied {
+    fn folder(&self) -> &Path {
+        self.dir.as_deref().or(self.data.as_deref()).unwrap_or(Path::new("./tern-data"))
+    }
+}
+
 pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
     match verb {
-        Verb::Verify { data, key } => check::check(&data, key.as_deref(), context),
-        Verb::Replay { data } => check::replay(&data, context),
+        Verb::Verify { copy, key } => check::check(copy.folder(), key.as_deref(), context),
+        Verb::Replay { copy } => check::replay(copy.folder(), context),
         Verb::Show { from, limit, data } => {
             each(from, limit, data.as_deref(), context, &|frame| print(context, frame))
         }

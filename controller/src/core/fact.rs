@@ -61,6 +61,9 @@ pub enum Fact {
     ServiceStarted {
         /// Its version.
         version: String,
+        /// By which rules it counts and judges: [`RULES`](super::replay::RULES). Services of before did not say.
+        #[serde(default)]
+        rules: u32,
     },
     /// Messages of devices arrive from here on.
     ReceptionBegan,

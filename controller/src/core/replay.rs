@@ -10,12 +10,24 @@ use super::fact::{Entry, Fact};
 use super::fleet::Fleet;
 use super::rollout::record::Rollout;
 
+/// Changes whenever the same facts are counted or judged otherwise than before: a verdict is worked out again by the rules
+/// that it was found by, or not at all.
+///
+/// | rules | since then |
+/// |---|---|
+/// | 0 | what is not listed |
+/// | 1 | crashes and drain in quarters of a window, each device until its first event |
+pub const RULES: u32 = 1;
+
 /// A ledger that is being replayed. Written down, it is what a ledger goes on from whose first frames were dropped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Replay {
     fleet: Fleet,
     /// The last phase that opened: a phase that includes nobody hands its reason on to the next.
     opened: Option<(RolloutId, u64, String)>,
+    /// The rules of the service that runs.
+    #[serde(default)]
+    rules: u32,
 }
 
 /// What replaying one frame found.
@@ -47,7 +59,12 @@ impl Replay {
     /// Starts before the first frame.
     pub fn new() -> Self {
         let id: FleetId = "replay".parse().expect("a valid name");
-        Self { fleet: Fleet::new(id), opened: None }
+        Self { fleet: Fleet::new(id), opened: None, rules: 0 }
+    }
+
+    /// Returns the rules of the service that decided last.
+    pub fn rules(&self) -> u32 {
+        self.rules
     }
 
     /// Returns what the frames so far add up to; the fleet's name is not among it.
@@ -83,6 +100,9 @@ impl Replay {
         };
         if let Fact::PhaseOpened { rollout, devices, because, .. } = &entry.fact {
             self.opened = Some((rollout.clone(), *devices, because.clone()));
+        }
+        if let Fact::ServiceStarted { rules, .. } = &entry.fact {
+            self.rules = *rules;
         }
         self.fleet.apply(entry.at, &entry.fact);
         found

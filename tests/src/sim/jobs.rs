@@ -69,8 +69,14 @@ impl Sim {
     fn figures_of(&mut self, d: usize) -> BTreeMap<String, u64> {
         let runs_it = self.devices[d].running_rc() > 0;
         let trial = if runs_it { self.trial_of(d) } else { Trial::Healthy };
-        let crashes = self.rng.chance(if trial == Trial::Crashing { 0.4 } else { 0.03 });
-        let usual = 80 + self.rng.below(60);
+        // Some crash on most days and some drain much on every day, whatever they run: chance has put them into an arm.
+        let chronic = d % 29 == 7;
+        let crashes = self.rng.chance(match trial {
+            Trial::Crashing => 0.4,
+            _ if chronic => 0.7,
+            _ => 0.01,
+        });
+        let usual = 80 + self.rng.below(20) + if d % 9 == 4 { 60 } else { 0 };
         let drain = if trial == Trial::Thirsty { usual * 2 } else { usual };
         let crashes = u64::from(crashes) + std::mem::take(&mut self.devices[d].older_crashes);
         BTreeMap::from([("crashes".to_owned(), crashes), ("drain".to_owned(), drain)])

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{folder, key_of, read};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::{Context, words};
-use crate::core::replay::{Found, Replay};
+use crate::core::replay::{Found, RULES, Replay};
 use crate::ledger::{Boundary, Examination, Frames, examine, verify};
 use crate::retention;
 
@@ -100,7 +100,7 @@ pub(super) fn replay(data: &Path, context: &Context) -> Result<Exit, Failure> {
     let folder = folder(data)?;
     let report = verify(&folder)?;
     let boundary = Boundary::find(&folder)?;
-    let (mut replay, first) = match &boundary {
+    let (mut by, first) = match &boundary {
         Some(boundary) => (retention::snapshot(&folder, boundary)?, boundary.first()),
         None => (Replay::new(), 0),
     };
@@ -108,7 +108,7 @@ pub(super) fn replay(data: &Path, context: &Context) -> Result<Exit, Failure> {
     for frame in Frames::new(&folder, first, report.frames)? {
         let frame = read(frame?)?;
         let (seq, at) = (frame.seq, frame.entry.at);
-        match replay.take(&frame.entry) {
+        match by.take(&frame.entry) {
             Found::NoVerdict => {}
             Found::ByHand => by_hand += 1,
             Found::Same { rollout, verdict } => {
@@ -119,11 +119,22 @@ pub(super) fn replay(data: &Path, context: &Context) -> Result<Exit, Failure> {
             }
             Found::Differs { rollout, ledger, replay } => {
                 differ += 1;
+                let rules = by.rules();
                 let value = json!({
-                    "seq": seq, "at": at, "rollout": rollout, "same": false, "verdict": ledger, "replay": replay
+                    "seq": seq, "at": at, "rollout": rollout, "same": false, "verdict": ledger, "replay": replay,
+                    "rules": rules,
                 });
-                let said =
-                    |_: &_| format!("{seq:>8}  {rollout}: DIFFERS\n  ledger: {ledger}\n  replay: {replay}");
+                let older = if rules == RULES {
+                    String::new()
+                } else {
+                    format!(
+                        "\n  it was decided by rules {rules}, and this program knows rules {RULES} alone: replay it with the \
+                         version that decided"
+                    )
+                };
+                let said = |_: &_| {
+                    format!("{seq:>8}  {rollout}: DIFFERS\n  ledger: {ledger}\n  replay: {replay}{older}")
+                };
                 context.out.result(&value, said);
             }
         }

@@ -9,7 +9,7 @@ use crate::core::fact::Fact;
 /// Says a fact in one line.
 pub(super) fn said(fact: &Fact) -> String {
     match fact {
-        Fact::ServiceStarted { version } => format!("service {version} started"),
+        Fact::ServiceStarted { version, .. } => format!("service {version} started"),
         Fact::ReceptionBegan => "messages of devices arrive".to_owned(),
         Fact::ReceptionEnded => "messages of devices do not arrive any more".to_owned(),
         Fact::Receiving => "messages of devices arrive still".to_owned(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tern_protocol::id::RolloutId;
 
-use super::device::AttemptRecord;
+use super::device::{AttemptRecord, SPENT};
 use super::reception::Reception;
 use crate::core::fact::Millis;
 use crate::core::rollout::record::Rollout;
@@ -68,7 +68,7 @@ impl Common {
             phase: record.phase,
             series: if record.series == 0 { now.series } else { record.series },
             base: began - began % HOUR,
-            window: record.health.unwrap_or(now.window),
+            window: record.health.filter(|window| *window != SPENT).unwrap_or(now.window),
             ..now
         };
         match (record.watch, record.started_at) {

@@ -92,6 +92,9 @@ pub struct Device {
     pub doubted: bool,
 }
 
+/// Stands for the last window of a device whose health is compared no more.
+pub const SPENT: u64 = u64::MAX;
+
 /// What a device did in one rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRecord {
@@ -125,7 +128,7 @@ pub struct AttemptRecord {
     pub watch: Option<Watch>,
     /// Reports that it reached nobody, by number, while it was we who were away: those starts do not count.
     pub excused: Vec<u64>,
-    /// The last window in which its health was compared.
+    /// The last window in which its health was compared; [`SPENT`]: it has had its event.
     pub health: Option<u64>,
     /// It is held back, and stands beside the others as control.
     pub beside: Option<Beside>,
@@ -136,6 +139,13 @@ pub struct AttemptRecord {
 }
 
 impl AttemptRecord {
+    /// Tells whether a deadline has found it silent; held back, whether it is silent now.
+    pub fn was_silent(&self) -> bool {
+        let watched = |watch: Watch| watch.early == Some(true) || watch.last == Some(true);
+        self.watch.is_some_and(watched)
+            || self.beside.is_some_and(|beside| beside.early.away || beside.last.away)
+    }
+
     /// Tells whether it was silent at the last deadline: that verdict stands, and nothing that it says later counts.
     pub fn is_silent(&self) -> bool {
         self.watch.is_some_and(|watch| watch.last == Some(true))

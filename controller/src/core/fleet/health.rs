@@ -1,7 +1,7 @@
 //! Health: what devices counted about themselves, in both arms of a comparison.
 //!
-//! Each device counts once in a window, however often it crashed: a few devices that crash all day long would drown
-//! everything else. Which drain is large is said in
+//! A device counts once in a window until it has had its first event, and not after that: chance has put it into its arm
+//! once, so that a few devices that crash every day, whatever they run, must not speak against the same arm every day. Which drain is large is said in
 //! [`drain`](crate::core::rollout::drain).
 
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use tern_protocol::id::DeviceId;
 use tern_protocol::state::Outcome;
 
 use super::Fleet;
+use super::device::SPENT;
 use crate::core::fact::Millis;
 use crate::core::rollout::paired::Side;
 use crate::core::rollout::record::Status;
@@ -40,9 +41,10 @@ impl Fleet {
             if !active || attempt.health.is_some_and(|counted| counted >= window) {
                 continue;
             }
-            attempt.health = Some(window);
-            let model = &device.registry.model;
-            rollout.compare_health(model, side, crashed, metrics.get(DRAIN).copied(), observed);
+            // One first day of each: whoever drains much does so every day, and would count against its arm on each.
+            let drain = metrics.get(DRAIN).copied().filter(|_| attempt.health.is_none());
+            attempt.health = Some(if crashed { SPENT } else { window });
+            rollout.compare_health(&device.registry.model, side, crashed, drain, observed);
         }
     }
 }

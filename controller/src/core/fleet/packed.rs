@@ -12,7 +12,7 @@
 //! | 2 + 3 + 1 | how many those are, which of them are the outcome, whether a start stood before them |
 //! | 5 | whether it is watched, was heard, and what both deadlines found |
 //! | 14 | the epoch in which it started |
-//! | 6 | the last window of its health after the common one, and 1; 0: none |
+//! | 6 | the last window of its health after the common one, and 1; 0: none, 63: it is compared no more |
 //!
 //! The rest is common, or follows: a device is watched since it started. Rank, reason and whatever else is unusual make
 //! a record one that is kept whole.
@@ -20,7 +20,7 @@
 use tern_protocol::state::{Outcome, StateName};
 
 use super::common::Common;
-use super::device::AttemptRecord;
+use super::device::{AttemptRecord, SPENT};
 use super::tale::{Event, Tale};
 use crate::core::fact::Millis;
 use crate::core::rollout::silence::Watch;
@@ -31,6 +31,8 @@ const SIZE: usize = 15;
 const EVENTS: usize = 3;
 /// Stands where no report has said the state.
 const UNSAID: u64 = 7;
+/// Stands where its health is compared no more.
+const NO_MORE: u64 = 63;
 const OUTCOMES: [Outcome; 6] = [
     Outcome::Success,
     Outcome::Failed,
@@ -77,7 +79,7 @@ impl Packed {
             }
         }
         out.put(watch.map_or(0, |watch| watch.epoch), 14)?;
-        out.put(health.map_or(Some(0), |window| window.checked_sub(common.window)?.checked_add(1))?, 6)?;
+        out.put(health_code(*health, common)?, 6)?;
         Some(out.packed())
     }
 
@@ -91,7 +93,11 @@ impl Packed {
         let started_at = from.take(24).checked_sub(1).map(|distance| changed_at - distance);
         let (state_n, tale) = take_numbers(&mut from, outcome);
         let (watch, epoch) = (from.take(5), from.take(14));
-        let health = from.take(6).checked_sub(1).map(|window| common.window + window);
+        let health = match from.take(6) {
+            0 => None,
+            NO_MORE => Some(SPENT),
+            code => Some(common.window + code - 1),
+        };
         let watch = watch.checked_sub(1).map(|code| Watch {
             since: started_at.unwrap_or(common.behind) - common.behind,
             gaps: common.gaps,
@@ -112,6 +118,14 @@ impl Packed {
             health,
             ..AttemptRecord::fresh(common.attempt, common.phase, changed_at)
         }
+    }
+}
+
+fn health_code(health: Option<u64>, common: &Common) -> Option<u64> {
+    match health {
+        None => Some(0),
+        Some(SPENT) => Some(NO_MORE),
+        Some(window) => window.checked_sub(common.window)?.checked_add(1).filter(|code| *code < NO_MORE),
     }
 }
 
@@ -292,7 +306,8 @@ mod tests {
             tale: Tale::of(usual().tale.events()[..2].to_vec(), false),
             ..usual()
         };
-        for record in [usual(), fresh, loading, on_trial] {
+        let crashed = AttemptRecord { health: Some(SPENT), ..usual() };
+        for record in [usual(), fresh, loading, on_trial, crashed] {
             let packed = Packed::of(&record, &common());
             assert_eq!(packed.map(|packed| packed.record(&common())), Some(record));
         }
@@ -323,7 +338,7 @@ mod tests {
             // The clock was set back after its start.
             AttemptRecord { changed_at: NOON, ..usual() },
             AttemptRecord { health: Some(379), ..usual() },
-            AttemptRecord { health: Some(u64::MAX), ..usual() },
+            AttemptRecord { health: Some(380 + 62), ..usual() },
             AttemptRecord { outcome: Some(Outcome::Recalled), ..usual() },
             AttemptRecord { started_at: None, ..usual() },
             AttemptRecord { state_n: 70_010, ..usual() },
@@ -365,7 +380,7 @@ mod tests {
             outcome in proptest::option::of(proptest::sample::select(OUTCOMES.to_vec())),
             (started, watched, heard) in (any::<bool>(), any::<bool>(), any::<bool>()),
             (early, last) in (any::<Option<bool>>(), any::<Option<bool>>()),
-            health in proptest::option::of(near(380)),
+            health in proptest::option::of(prop_oneof![4 => near(380), 1 => Just(SPENT)]),
             events in proptest::collection::vec(event(), 0..5),
         ) {
             let mut tale = Tale::default();

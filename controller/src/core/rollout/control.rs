@@ -19,9 +19,9 @@ pub struct Control {
     /// Silent or unreachable at the last deadline.
     pub last: Paired,
     /// Crashed, reset or fell into a boot loop within a day.
-    pub crash: Paired,
+    pub crashed: Paired,
     /// Drained more of its battery than nine in ten did in the same hours.
-    pub battery: Drained,
+    pub drained: Drained,
 }
 
 impl Control {
@@ -37,9 +37,9 @@ impl Control {
     /// A device said how it fared in its window.
     pub fn fared(&mut self, side: Side, crashed: bool, drain: Option<u64>, at: Millis, policy: &Policy) {
         let pace = Pace::of_health(policy);
-        self.crash.add(side, crashed, at, pace);
+        self.crashed.add(side, crashed, at, pace);
         if let Some(drain) = drain {
-            self.battery.add(side, drain, at, pace);
+            self.drained.add(side, drain, at, pace);
         }
     }
 }
@@ -61,7 +61,7 @@ mod tests {
                     control.fared(Side::Treated, device % 50 < treated, None, at, &policy);
                 }
             }
-            control.crash.evidence(200 * hour, Pace::of_health(&policy)).ln_e()
+            control.crashed.evidence(200 * hour, Pace::of_health(&policy)).ln_e()
         };
         assert!(played(1) < 0.0 && played(4) > 10.0, "{} {}", played(1), played(4));
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::{Arm, PairEvidence};
-use super::paired::{Pace, Side};
+use super::paired::{Pace, Side, TickTime};
 use crate::core::fact::Millis;
 
 /// Whatever a device says, there is a last bucket.
@@ -29,8 +29,8 @@ const KNOWN_MIN: u64 = 50;
 pub struct Drained {
     /// Ticks that are over.
     evidence: PairEvidence,
-    /// Beginning of the tick that goes on, on the clock of reception.
-    since: Millis,
+    /// The tick that goes on.
+    span: TickTime,
     treated: Days,
     control: Days,
     /// What held-back devices drained in the ticks that are over.
@@ -51,13 +51,16 @@ impl Drained {
             self.treated.clear();
         }
         if self.is_empty() {
-            self.since = at;
+            self.span = TickTime::begin(at);
         }
         let days = match side {
             Side::Treated => &mut self.treated,
             Side::Control => &mut self.control,
         };
         *days.entry(bucket(drain)).or_default() += 1;
+        if !self.treated.is_empty() && !self.control.is_empty() {
+            self.span.meet(at);
+        }
     }
 
     /// Returns the evidence as it stands at a time on the clock of reception.
@@ -70,8 +73,7 @@ impl Drained {
     }
 
     fn is_over(&self, at: Millis, pace: Pace) -> bool {
-        let has_both = !self.treated.is_empty() && !self.control.is_empty();
-        !self.is_empty() && pace.is_over(at.saturating_sub(self.since), has_both)
+        !self.is_empty() && self.span.is_over(at, pace)
     }
 
     /// Returns the evidence with the tick that goes on.
@@ -139,8 +141,8 @@ mod tests {
                 drained.add(Side::Treated, (100 + (day * 7 + other) % 100) * times, HOUR, pace);
             }
         }
-        assert_eq!(drained.evidence(5 * HOUR, pace).control().exposure, 0, "the tick goes on");
-        drained.evidence(6 * HOUR, pace)
+        assert_eq!(drained.evidence(6 * HOUR, pace).control().exposure, 0, "the tick goes on");
+        drained.evidence(7 * HOUR, pace)
     }
 
     #[test]
@@ -167,7 +169,7 @@ mod tests {
         (0..60).for_each(|day| drained.add(Side::Control, 100 + day, 24 * HOUR, pace));
         (0..10).for_each(|_| drained.add(Side::Treated, 200, 25 * HOUR, pace));
 
-        let evidence = drained.evidence(30 * HOUR, pace);
+        let evidence = drained.evidence(31 * HOUR, pace);
 
         assert_eq!((evidence.treated().events, evidence.treated().exposure), (10, 10));
         assert_eq!(evidence.control().events, 12, "{evidence:?}");

@@ -98,8 +98,8 @@ impl Rollout {
         self.outage = false;
         self.compared.clear();
         for control in self.control.values_mut() {
-            let battery = std::mem::take(&mut control.battery).renewed();
-            *control = Control { held: control.held, battery, ..Control::default() };
+            let drained = std::mem::take(&mut control.drained).renewed();
+            *control = Control { held: control.held, drained, ..Control::default() };
         }
         self.phases.iter_mut().for_each(|phase| phase.judged.clear());
         if let Some(phase) = self.phases.last_mut() {

@@ -194,8 +194,8 @@ impl Rollout {
             pairs: Pairs {
                 silence: pair(&|control| control.last.evidence(observed, silence)),
                 silence_early: pair(&|control| control.early.evidence(observed, silence)),
-                crash: pair(&|control| control.crash.evidence(observed, health)),
-                battery: pair(&|control| control.battery.evidence(observed, health)),
+                crash: pair(&|control| control.crashed.evidence(observed, health)),
+                battery: pair(&|control| control.drained.evidence(observed, health)),
             },
             ..common.clone()
         }

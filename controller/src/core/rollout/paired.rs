@@ -6,7 +6,7 @@ use super::evidence::{Arm, PairEvidence};
 use super::policy::{Policy, SILENCE_RATIO};
 use crate::core::fact::Millis;
 
-/// A tick lasts at least this part of what it may last at most, so that both arms have somebody in it.
+/// Once both arms have spoken a tick goes on for this part, so that more of the later one do.
 const TICK_PART: u64 = 4;
 
 /// Which of the two.
@@ -22,7 +22,7 @@ pub enum Side {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
     /// A tick that saw one arm alone for so long compares nothing: what hit that arm may be over before anybody of the
-    /// other is looked at.
+    /// other is looked at. With both arms it goes on for a quarter of this.
     longest: Millis,
     /// The treated may have events so many times as often.
     ratio: f64,
@@ -40,14 +40,36 @@ impl Pace {
         Self { longest: policy.health_length(), ratio: 1.0 + policy.max_regression }
     }
 
-    /// Tells whether a tick of this age is over.
-    pub(super) fn is_over(&self, age: Millis, has_both: bool) -> bool {
-        age >= self.longest || (has_both && age >= self.longest / TICK_PART)
-    }
-
     /// Adds a tick to the evidence.
     pub(super) fn tick(&self, evidence: &mut PairEvidence, treated: Arm, control: Arm) {
         evidence.tick(treated, control, self.ratio);
+    }
+}
+
+/// When a tick began, and since when both arms are in it, on the clock of reception.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TickTime {
+    since: Millis,
+    both: Option<Millis>,
+}
+
+impl TickTime {
+    /// A tick begins.
+    pub(super) fn begin(at: Millis) -> Self {
+        Self { since: at, both: None }
+    }
+
+    /// Somebody of the later arm spoke.
+    pub(super) fn meet(&mut self, at: Millis) {
+        self.both.get_or_insert(at);
+    }
+
+    /// Tells whether it is over.
+    pub(super) fn is_over(&self, at: Millis, pace: Pace) -> bool {
+        match self.both {
+            Some(both) => at.saturating_sub(both) >= pace.longest / TICK_PART,
+            None => at.saturating_sub(self.since) >= pace.longest,
+        }
     }
 }
 
@@ -64,8 +86,7 @@ pub struct Paired {
 /// Some time in which devices of both arms were looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Tick {
-    /// Its beginning, on the clock of reception.
-    since: Millis,
+    span: TickTime,
     treated: Arm,
     control: Arm,
 }
@@ -75,19 +96,21 @@ impl Paired {
     pub fn add(&mut self, side: Side, event: bool, at: Millis, pace: Pace) {
         *self = self.until(at, pace);
         if self.open.is_empty() {
-            self.open = Tick { since: at, ..Tick::default() };
+            self.open = Tick { span: TickTime::begin(at), ..Tick::default() };
         }
         let one = Arm { events: u64::from(event), exposure: 1 };
         match side {
             Side::Treated => self.open.treated += one,
             Side::Control => self.open.control += one,
         }
+        if self.open.treated.exposure > 0 && self.open.control.exposure > 0 {
+            self.open.span.meet(at);
+        }
     }
 
     /// Ends the tick that goes on if it is over by `at`.
     fn until(mut self, at: Millis, pace: Pace) -> Self {
-        let has_both = self.open.treated.exposure > 0 && self.open.control.exposure > 0;
-        if !self.open.is_empty() && pace.is_over(at.saturating_sub(self.open.since), has_both) {
+        if !self.open.is_empty() && self.open.span.is_over(at, pace) {
             pace.tick(&mut self.evidence, self.open.treated, self.open.control);
             self.open = Tick::default();
         }
@@ -142,7 +165,8 @@ mod tests {
         paired.add(Side::Treated, true, 0, pace());
         assert_eq!(arms(&paired, 59 * MINUTE), (0, 0));
         paired.add(Side::Control, false, 50 * MINUTE, pace());
-        assert_eq!(arms(&paired, 51 * MINUTE), (1, 1));
+        assert_eq!(arms(&paired, 64 * MINUTE), (0, 0), "more of the control may follow");
+        assert_eq!(arms(&paired, 65 * MINUTE), (1, 1));
         let mut alone = Paired::default();
         for minute in 0..30 {
             alone.add(Side::Treated, true, minute * MINUTE, pace());

@@ -95,3 +95,37 @@ fn a_gate_rarely_passes_a_release_at_its_limit_however_often_it_is_looked_at() {
     assert!(passes(0.10, 1000) <= 0.01);
     assert!(passes(0.01, 400) > 0.9, "a gate that lets nobody through would pass the lines above too");
 }
+
+/// Days beside a control: 64 held back beside 400 released, of which a few crash on most days whatever they run. Tells
+/// whether the release, which changes nothing, is ever killed within two weeks.
+fn killed_by_chronic_devices(coins: &mut Coins, spent_after_one: bool) -> bool {
+    let (ratio, threshold) = (1.25, kill_threshold(0.001, 0.1));
+    let mut devices: Vec<(bool, bool, bool)> =
+        (0..464).map(|d| (d < 400, coins.is_bad(0.03), false)).collect();
+    let mut evidence = PairEvidence::default();
+    (0..14).any(|_| {
+        let (mut treated, mut control) = (Arm::default(), Arm::default());
+        for (is_treated, chronic, spent) in &mut devices {
+            if *spent {
+                continue;
+            }
+            let crashed = coins.is_bad(if *chronic { 0.9 } else { 0.002 });
+            *spent = crashed && spent_after_one;
+            let one = Arm { events: u64::from(crashed), exposure: 1 };
+            if *is_treated {
+                treated += one;
+            } else {
+                control += one;
+            }
+        }
+        evidence.tick(treated, control, ratio);
+        evidence.ln_e() >= threshold
+    })
+}
+
+#[test]
+fn devices_that_crash_every_day_whatever_they_run_kill_nothing_if_each_counts_until_its_first_crash() {
+    assert!(at_most(0.001, share(|coins| killed_by_chronic_devices(coins, true))));
+    let daily = share(|coins| killed_by_chronic_devices(coins, false));
+    assert!(daily > 0.05, "counted every day they speak against the arm that chance put them into: {daily}");
+}

@@ -52,6 +52,7 @@ use super::access::TokenName;
 use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
 use super::fleet::device::Standing;
+use super::replay::RULES;
 
 pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, Refusal, RefusalKind, Reply};
@@ -329,7 +330,7 @@ impl Service {
     /// The service came up: whatever was sent since the last frame of the ledger, nobody received it.
     pub fn came_up(&mut self, version: &str, now: Millis) -> Step {
         self.now = self.now.max(now);
-        self.record(Fact::ServiceStarted { version: version.to_owned() });
+        self.record(Fact::ServiceStarted { version: version.to_owned(), rules: RULES });
         Step { at: self.now, ..std::mem::take(&mut self.step) }
     }
 

@@ -22,9 +22,12 @@ use crate::sim::clock::{EPOCH, HOUR, Rng};
 const CAPACITY: u64 = 1 << 20;
 const DAY: u64 = 24 * HOUR;
 /// Crashes a day of a device, and of one that has the defect.
-const CRASHES: (f64, f64) = (0.02, 0.7);
-/// What a device drains in a day, in tenths of a percent: median, spread of the logarithm.
-const DRAIN: (f64, f64) = (100.0, 0.2);
+const CRASHES: (f64, f64) = (0.01, 0.7);
+/// So many devices crash as often whatever they run: chance has put them into one arm or the other.
+const CHRONIC: f64 = 0.01;
+/// What a device drains in a day, in tenths of a percent: median, spread of the logarithm among devices and among a
+/// device's days.
+const DRAIN: (f64, f64, f64) = (100.0, 0.17, 0.1);
 /// So many times as much drains one that has the defect: eight in ten of its days are above nine in ten usual ones.
 const DRAINED: f64 = 1.53;
 
@@ -187,11 +190,14 @@ impl Terminal {
         let affected = self.runs && traits.affected && traits.kind == Kind::Good;
         let crashing = affected && matches!(defect, Some(Defect::Crash(_)));
         let thirsty = affected && matches!(defect, Some(Defect::Battery(_)));
-        let rate = if crashing { CRASHES.1 } else { CRASHES.0 };
+        let mut own = Rng::new(traits.days);
+        let (chronic, usual) =
+            (uniform(&mut own) < CHRONIC, DRAIN.1 * super::super::device::normal(&mut own));
+        let rate = if crashing || chronic { CRASHES.1 } else { CRASHES.0 };
         let days = at.saturating_sub(since) as f64 / DAY as f64;
         let crashes = uniform(&mut rng) < 1.0 - libm::exp(-rate * days);
         let times = if thirsty { DRAINED } else { 1.0 };
-        let drain = DRAIN.0 * times * libm::exp(DRAIN.1 * super::super::device::normal(&mut rng));
+        let drain = DRAIN.0 * times * libm::exp(usual + DRAIN.2 * super::super::device::normal(&mut rng));
         BTreeMap::from([("crashes".to_owned(), u64::from(crashes)), ("drain".to_owned(), whole(drain))])
     }
 }

@@ -7,6 +7,8 @@
 mod scenario;
 mod world;
 
+use std::process::ExitCode;
+
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 
@@ -90,10 +92,15 @@ fn quantile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied()
 }
 
-#[expect(clippy::print_stdout, reason = "this is the result")]
-fn main() {
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the result, or what is wrong")]
+fn main() -> ExitCode {
     let flags = Flags::parse();
     let wanted = |s: &&Scenario| flags.scenario.as_ref().is_none_or(|part| s.name.contains(part.as_str()));
+    if !SCENARIOS.iter().any(|scenario| wanted(&scenario)) {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        eprintln!("no scenario has that in its name; there are {}", names.join(", "));
+        return ExitCode::from(2);
+    }
     if !flags.json {
         println!(
             "| scenario | runs | killed | harmed, median | 95 % | hours, median | reference: median, 95 % |"
@@ -121,4 +128,5 @@ fn main() {
         let (name, median, p95) = (scenario.name, shown(median), shown(p95));
         println!("| {name} | {runs} | {killed} | {median} | {p95} | {hours} | {reference} |");
     }
+    ExitCode::SUCCESS
 }

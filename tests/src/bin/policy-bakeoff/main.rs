@@ -24,7 +24,7 @@ struct Flags {
     /// Draws everything
     #[arg(long, default_value_t = 20_261_126)]
     seed: u64,
-    /// Only scenarios with this in their name
+    /// Only the scenario of this name, or those with this in their name.
     #[arg(long)]
     scenario: Option<String>,
     /// Only these rules, by name
@@ -80,6 +80,18 @@ fn head(json: bool) {
     }
 }
 
+/// Returns the scenario of this name, or else those with this in their name.
+fn named(part: Option<&str>) -> Vec<&'static Scenario> {
+    let whole = SCENARIOS.iter().filter(|scenario| Some(scenario.name) == part);
+    let whole: Vec<&Scenario> = whole.collect();
+    if whole.is_empty() {
+        let has = |scenario: &&Scenario| part.is_none_or(|part| scenario.name.contains(part));
+        SCENARIOS.iter().filter(has).collect()
+    } else {
+        whole
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     if let Some(file) = &flags.from {
@@ -96,8 +108,7 @@ fn main() -> anyhow::Result<()> {
         rows.iter().for_each(|row| print(row, flags.json));
         return flags.plots.map_or(Ok(()), |folder| plot::write(&rows, &folder));
     }
-    let wanted = |s: &&Scenario| flags.scenario.as_ref().is_none_or(|part| s.name.contains(part.as_str()));
-    let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
+    let scenarios = named(flags.scenario.as_deref());
     let names = SCENARIOS.map(|scenario| scenario.name).join(", ");
     anyhow::ensure!(!scenarios.is_empty(), "no scenario has that in its name; there are {names}");
     let contest = Contest {
