@@ -288,6 +288,33 @@ fn story(view: &DeviceView) -> String {
 mod tests {
     use super::*;
 
+    fn view(attempt: serde_json::Value) -> DeviceView {
+        serde_json::from_value(serde_json::json!({
+            "device": "cam-1", "product": "cam", "model": "b3", "carrier": "none", "region": "eu",
+            "standing": "active", "identity": "04", "because": "", "running": 1, "enrolled": true, "seen_at": null,
+            "state": null, "epoch": 1, "floor": 0, "agent": "1.0", "attempts": {"cam-7-1": attempt}, "anomalies": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_device_that_is_held_back_is_in_no_phase_and_one_that_fell_silent_is_said_to_have() {
+        let attempt = |held_back: bool| {
+            serde_json::json!({
+                "attempt": 1, "phase": 1, "started_at": null, "state": "idle", "outcome": null, "reason": null,
+                "halted_at": null, "halted_in": null, "held_back": held_back, "silent": true,
+            })
+        };
+        let cells = |held_back: bool| -> Vec<String> {
+            let text = story(&view(attempt(held_back)));
+            let line = text.lines().find(|line| line.trim_start().starts_with("cam-7-1")).unwrap();
+            line.split("  ").map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+        };
+
+        assert_eq!(cells(true), ["cam-7-1", "1", "-", "-", "held back", "silent", "-"]);
+        assert_eq!(cells(false), ["cam-7-1", "1", "1", "-", "idle", "silent", "-"]);
+    }
+
     #[test]
     fn what_a_device_sent_cannot_write_lines_of_its_own() {
         let view: DeviceView = serde_json::from_value(serde_json::json!({

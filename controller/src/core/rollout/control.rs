@@ -48,6 +48,19 @@ impl Control {
 mod tests {
     use super::*;
 
+    /// Snapshots stand in for frames that were dropped: one that does not read has no substitute.
+    #[test]
+    fn a_snapshot_of_before_still_reads() {
+        let old = r#"{"held":7,"crash":{"evidence":{"sums":[0,0,0,0,0,0],"treated":{"events":0,"exposure":1},
+            "control":{"events":0,"exposure":1}},"tick":3,"treated":{"events":1,"exposure":2},
+            "control":{"events":0,"exposure":2}},"battery":{"tick":3,"treated":{"events":1,"exposure":2}},
+            "drain":{"days":{"40":50},"large":120,"tick":3},"early":{"evidence":{"sums":[0,0,0,0,0,0],
+            "treated":{"events":0,"exposure":1},"control":{"events":0,"exposure":1}},
+            "open":{"since":60000,"treated":{"events":0,"exposure":1},"control":{"events":0,"exposure":1}}}}"#;
+        let read: Control = serde_json::from_str(old).unwrap();
+        assert_eq!((read.held, read.crashed, read.drained), (7, Paired::default(), Drained::default()));
+    }
+
     #[test]
     fn twice_as_many_crashes_beside_the_control_are_evidence_and_as_many_are_none() {
         let policy = Policy::default();

@@ -85,6 +85,7 @@ pub struct Paired {
 
 /// Some time in which devices of both arms were looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Tick {
     span: TickTime,
     treated: Arm,
