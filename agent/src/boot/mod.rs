@@ -11,6 +11,7 @@
 //! to boot, the answer is recovery, never a loop.
 
 pub mod file;
+pub mod uboot;
 
 use std::time::Duration;
 
@@ -85,6 +86,9 @@ pub enum BootError {
     /// The mark of the present boot could not be read or written.
     #[error("could not keep the mark of this boot")]
     Marker(#[source] RecordError),
+    /// U-Boot and its environment.
+    #[error("could not use U-Boot")]
+    Uboot(#[from] uboot::UbootError),
     /// No random numbers for a boot id.
     #[error("the system gives no random numbers")]
     Random(#[source] getrandom::Error),
