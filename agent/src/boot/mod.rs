@@ -105,8 +105,13 @@ pub trait Boot {
     /// Returns the boot that this process lives in.
     fn booted(&self) -> Result<Booted, BootError>;
 
-    /// Ends this boot. Where this returns, the caller ends its process image.
+    /// Ends this boot. Where this returns, the caller ends its process image, or waits if the system goes down.
     fn reboot(&mut self) -> Result<(), BootError>;
+
+    /// Tells whether [`Self::reboot`] takes the whole system down, and does not only stand for it.
+    fn goes_down(&self) -> bool {
+        false
+    }
 }
 
 /// Says that no slot may be booted.

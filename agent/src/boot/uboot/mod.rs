@@ -152,6 +152,10 @@ impl Boot for UbootBoot {
         // Some only come back when the system is down; it may be on its way.
         Ok(())
     }
+
+    fn goes_down(&self) -> bool {
+        true
+    }
 }
 
 fn find(medium: &Medium) -> Result<Option<BootRecord>, BootError> {
