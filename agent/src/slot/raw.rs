@@ -8,6 +8,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{OFlags, SeekFrom, major, minor, seek};
 use tern_protocol::digest::Digest;
@@ -18,6 +19,10 @@ use super::{Image, SlotError, SlotLabel, SlotName, Slots, fill, place};
 
 /// What writes are rounded to: the medium's own block would otherwise be read, changed and written for each piece of it.
 const BLOCK: u64 = 4096;
+
+/// How often, and how far apart, a device that is claimed is asked for.
+const CLAIM_ATTEMPTS: u32 = 10;
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// Says why a device or file may not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,7 +109,7 @@ impl RawSlots {
             // The kernel then refuses whatever it uses itself, also what no list of mounts names.
             options.custom_flags(i32::from_ne_bytes(OFlags::EXCL.bits().to_ne_bytes()));
         }
-        let file = options.open(path).map_err(io)?;
+        let file = open_when_free(&options, path).map_err(io)?;
         // A block device has no length of its own but where it ends.
         let size = seek(&file, SeekFrom::End(0)).map_err(|error| io(error.into()))?;
         if size < self.capacity {
@@ -159,6 +164,18 @@ impl Slots for RawSlots {
     fn path(&self, slot: SlotName) -> PathBuf {
         self.paths[place(slot)].clone()
     }
+}
+
+/// Opens what may be claimed for the moment: a program that we start has our last claim between its fork and its exec,
+/// and a partition scanner looks into everything that changes.
+fn open_when_free(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    for _ in 1..CLAIM_ATTEMPTS {
+        match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(CLAIM_PAUSE),
+            other => return other,
+        }
+    }
+    options.open(path)
 }
 
 /// Writes `bytes`, completed to whole blocks by what stands around them.
