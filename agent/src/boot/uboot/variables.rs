@@ -22,7 +22,7 @@ const TRIAL_RC: &str = "tern_trial_rc";
 /// Says which variable makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the U-Boot variable {name} is {value:?} where {expected} was expected; correct it with `fw_setenv {name}`"
+    "the U-Boot variable {name} is {value:?} where {expected} was expected; correct it with `fw_setenv {name} VALUE`"
 )]
 pub struct VariableError {
     name: &'static str,
