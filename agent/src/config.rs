@@ -2,6 +2,7 @@
 //!
 //! Every key stands with its default and its reason in `deploy/agent.toml`; a test keeps both in step.
 
+mod boot;
 mod file;
 mod table;
 mod timing;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use tern_protocol::claim::{ClaimError, Token};
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
+use crate::boot::uboot::UbootConfig;
 use crate::command::Program;
 use crate::health::Probe;
 use crate::hooks::Hook;
@@ -58,6 +60,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Where releases are kept.
     pub slots: SlotsConfig,
+    /// What boots the device.
+    pub boot: BootConfig,
     /// Health probes, in order.
     pub probes: Vec<Probe>,
     /// Counts what went wrong since it was last asked.
@@ -95,10 +99,21 @@ pub struct TlsFiles {
 /// Where releases are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotsConfig {
-    /// Folder of the slots.
+    /// Folder of the slots, or of their labels alone.
     pub dir: PathBuf,
     /// Bytes that one slot can hold.
     pub capacity: u64,
+    /// Block devices or files of fixed size, where slots are not files of the folder.
+    pub paths: Option<[PathBuf; 2]>,
+}
+
+/// What boots the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BootConfig {
+    /// The agent itself, over files.
+    File,
+    /// U-Boot.
+    Uboot(UbootConfig),
 }
 
 /// Says what is wrong with a configuration.

@@ -7,7 +7,7 @@ use tern_protocol::bundle::File;
 use tern_protocol::offer::Artifact;
 use tern_protocol::tuf::Trusted;
 
-use crate::boot::file::FileBoot;
+use crate::backend;
 use crate::boot::{Boot, BootRecord, Booted, Trial};
 use crate::command::Context;
 use crate::config::Config;
@@ -15,7 +15,6 @@ use crate::core::SlotName;
 use crate::core::agent::{BootFacts, Done};
 use crate::core::durable::Durable;
 use crate::record::{RecordError, RecordFile};
-use crate::slot::file::FileSlots;
 use crate::slot::signed::{self, StoredFile};
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
 
@@ -66,10 +65,12 @@ pub enum DeviceError {
     Slot(#[from] SlotError),
 }
 
+type AnySlots = Box<dyn Slots + Send>;
+
 /// One device.
 pub struct Device {
-    boot: FileBoot,
-    slots: Arc<Mutex<FileSlots>>,
+    boot: Box<dyn Boot + Send>,
+    slots: Arc<Mutex<AnySlots>>,
     slots_dir: PathBuf,
     journal: RecordFile<Durable>,
     trust: RecordFile<Vec<StoredFile>>,
@@ -96,9 +97,9 @@ impl Device {
             }
             Err(std::fs::TryLockError::Error(source)) => return Err(io(&lock_path)(source)),
         }
-        let boot = FileBoot::start(&config.slots.dir, &config.runtime_dir)?;
+        let boot = backend::boot(config)?;
         let booted = boot.booted()?;
-        let slots = FileSlots::open(&config.slots.dir, config.slots.capacity, booted.slot)?;
+        let slots = backend::slots(config, booted.slot)?;
         let open = |what, source| DeviceError::Record { what, source };
         let journal = RecordFile::open(&config.data_dir, "journal")
             .map_err(|e| open("journal", e))?
@@ -232,6 +233,17 @@ impl Device {
     /// Marks a slot bad.
     pub fn mark_bad(&mut self, slot: SlotName) -> Done {
         self.write_failed = None;
+        // The slots refuse the one that runs. That is another than the confirmed one between a rollback's disarming and
+        // its reboot, on trial, and where a person chose at the boot loader; the device has to come back from there.
+        match self.boot.record() {
+            Ok(record) if record.active == slot => {
+                return Done::Failed(format!(
+                    "slot {slot} is the confirmed one, though another runs; reboot"
+                ));
+            }
+            Ok(_) => {}
+            Err(error) => return Done::Failed(chain(&error)),
+        }
         done(self.slots().mark_bad(slot))
     }
 
@@ -298,7 +310,12 @@ impl Device {
         done(self.boot.reboot())
     }
 
-    fn slots(&self) -> MutexGuard<'_, FileSlots> {
+    /// Tells whether the system goes down by [`Self::reboot`], and this process with it.
+    pub fn goes_down(&self) -> bool {
+        self.boot.goes_down()
+    }
+
+    fn slots(&self) -> MutexGuard<'_, AnySlots> {
         lock(&self.slots)
     }
 }
@@ -312,7 +329,7 @@ fn reserved(what: &'static str, result: Result<(), RecordError>) {
 }
 
 /// A panic while slots were held leaves no half-made promise: every call is complete or repeated.
-fn lock(slots: &Mutex<FileSlots>) -> MutexGuard<'_, FileSlots> {
+fn lock(slots: &Mutex<AnySlots>) -> MutexGuard<'_, AnySlots> {
     slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 

@@ -7,6 +7,7 @@
 //! | [`record`] | one checksummed record in two copies: what must survive a power cut |
 //! | [`slot`] | the two places that hold a release, and what vouches for their bytes |
 //! | [`boot`] | which slot comes up next; trial, confirm, rollback |
+//! | [`backend`] | slots and boot loader, as the configuration names them |
 //! | [`config`] | what the agent is told, read once into checked types |
 //! | [`identity`] | the device's two keys |
 //! | [`link`] | one MQTT connection to the first broker that does its duty |
@@ -18,6 +19,7 @@
 //! | [`process`] | the agent as a process, booting |
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod boot;
 pub mod clock;
 pub mod command;

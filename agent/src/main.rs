@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
-use tern_agent::boot::file::FileBoot;
+use tern_agent::backend;
 use tern_agent::config::Config;
 use tern_agent::core::SlotName;
 use tern_agent::core::durable::Durable;
@@ -155,7 +155,7 @@ fn provision(path: &Path, image: &Path, rc: u64, version: String) -> anyhow::Res
     let described = describe(image, rc, version)?;
     std::fs::create_dir_all(&config.slots.dir)
         .with_context(|| format!("could not make {}", config.slots.dir.display()))?;
-    FileBoot::provision(&config.slots.dir, image, described)?;
+    backend::provision(&config, image, described)?;
     print(&format!("slot a holds release {rc}"))
 }
 
@@ -180,12 +180,12 @@ fn describe(path: &Path, rc: u64, version: String) -> anyhow::Result<Image> {
 }
 
 fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
-    use tern_agent::slot::{SlotLabel, Slots as _, file::FileSlots};
+    use tern_agent::slot::SlotLabel;
     let config = Config::load(path)?;
     let durable = RecordFile::<Durable>::open(&config.data_dir, "journal")?.load()?.unwrap_or_default();
-    let record = RecordFile::<tern_agent::boot::BootRecord>::open(&config.slots.dir, "boot")?.load()?;
+    let record = backend::record(&config)?;
     let running = record.as_ref().map_or(SlotName::A, |r| r.active);
-    let slots = FileSlots::open(&config.slots.dir, config.slots.capacity, running)?;
+    let slots = backend::slots(&config, running)?;
     let slot = |name| match slots.label(name) {
         Ok(SlotLabel::Holds(image)) => {
             json!({"holds": image.rc, "version": image.version, "sha256": image.sha256, "bytes": image.length})

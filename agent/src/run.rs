@@ -31,6 +31,8 @@ pub enum Ended {
 
 /// How long the link may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the system may take to stop its services, of which we are one.
+const GOING_DOWN: Duration = Duration::from_secs(300);
 
 /// Runs the agent until it is stopped or the device boots. Call it on a single-threaded runtime.
 pub async fn run(config: Config) -> anyhow::Result<Ended> {
@@ -107,7 +109,11 @@ impl Shell {
             while let Some(input) = self.pending.pop_front() {
                 if self.handle(input).await? {
                     self.say_goodbye().await;
-                    return Ok(Ended::Rebooting);
+                    return if self.device.goes_down() {
+                        going_down(&mut stop).await
+                    } else {
+                        Ok(Ended::Rebooting)
+                    };
                 }
             }
             let wait = self.agent.wake_at().saturating_sub(self.now().uptime);
@@ -316,6 +322,17 @@ impl Shell {
     async fn say_goodbye(&self) {
         let payload = serde_json::to_vec(&Presence { online: false }).unwrap_or_default();
         self.publish(&Topic::Up(self.config.device.clone(), UpKind::Presence), payload).await;
+    }
+}
+
+/// Waits to be stopped with the rest of the system. Coming up again in the same boot would only ask for it once more.
+async fn going_down(stop: &mut Signals) -> anyhow::Result<Ended> {
+    match tokio::time::timeout(GOING_DOWN, stop.recv()).await {
+        Ok(()) => Ok(Ended::Stopped),
+        Err(_) => anyhow::bail!(
+            "the system did not go down within {} s of the reboot command; look at boot.reboot",
+            GOING_DOWN.as_secs()
+        ),
     }
 }
 

@@ -11,6 +11,7 @@
 //! to boot, the answer is recovery, never a loop.
 
 pub mod file;
+pub mod uboot;
 
 use std::time::Duration;
 
@@ -85,6 +86,9 @@ pub enum BootError {
     /// The mark of the present boot could not be read or written.
     #[error("could not keep the mark of this boot")]
     Marker(#[source] RecordError),
+    /// U-Boot and its environment.
+    #[error("could not use U-Boot")]
+    Uboot(#[from] uboot::UbootError),
     /// No random numbers for a boot id.
     #[error("the system gives no random numbers")]
     Random(#[source] getrandom::Error),
@@ -101,8 +105,13 @@ pub trait Boot {
     /// Returns the boot that this process lives in.
     fn booted(&self) -> Result<Booted, BootError>;
 
-    /// Ends this boot. Where this returns, the caller ends its process image.
+    /// Ends this boot. Where this returns, the caller ends its process image, or waits if the system goes down.
     fn reboot(&mut self) -> Result<(), BootError>;
+
+    /// Tells whether [`Self::reboot`] takes the whole system down, and does not only stand for it.
+    fn goes_down(&self) -> bool {
+        false
+    }
 }
 
 /// Says that no slot may be booted.

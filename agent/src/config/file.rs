@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
+use super::boot::BootFile;
 use super::table::Table;
-use super::{BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, timing};
+use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, timing};
 use crate::command::Program;
 use crate::hooks::{Hook, HookStep};
 
@@ -37,6 +38,8 @@ pub(super) struct File {
     root: PathBuf,
     slots: Table<SlotsFile>,
     #[serde(default)]
+    boot: Table<BootFile>,
+    #[serde(default)]
     probes: Vec<Table<ProbeFile>>,
     metrics: Option<Table<ProbeFile>>,
     #[serde(default)]
@@ -50,6 +53,8 @@ pub(super) struct File {
 pub(super) struct SlotsFile {
     dir: Option<PathBuf>,
     capacity: u64,
+    a: Option<PathBuf>,
+    b: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -120,6 +125,16 @@ impl File {
         if slots.capacity == 0 {
             return Err("slots.capacity is 0; say how many bytes one slot can hold".into());
         }
+        let boot = self.boot.0.checked()?;
+        let paths = match (slots.a, slots.b) {
+            (None, None) => None,
+            (Some(a), Some(b)) if a == b => return Err("slots.a and slots.b are the same; name two".into()),
+            (Some(_), Some(_)) if boot == BootConfig::File => {
+                return Err("slots.a and slots.b need a boot loader; write boot.kind = \"uboot\"".into());
+            }
+            (Some(a), Some(b)) => Some([a, b]),
+            _ => return Err("slots.a and slots.b go together; name both or neither".into()),
+        };
         let probes = self.probes.into_iter().map(|Table(p)| program(p.name, p.command, p.deadline));
         let probes = probes.collect::<Result<_, _>>()?;
         let metrics = self.metrics.map(|Table(m)| program(m.name, m.command, m.deadline)).transpose()?;
@@ -144,7 +159,8 @@ impl File {
             data_dir: self.data_dir,
             runtime_dir: self.runtime_dir,
             root: self.root,
-            slots: SlotsConfig { dir: slots_dir, capacity: slots.capacity },
+            slots: SlotsConfig { dir: slots_dir, capacity: slots.capacity, paths },
+            boot,
             probes,
             metrics,
             hooks,

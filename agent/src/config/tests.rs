@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::boot::{BootFile, CopyFile};
 use super::file::{HookFile, ProbeFile, SlotsFile, program_deadline};
 use super::*;
 
@@ -14,6 +15,15 @@ region = "eu"
 brokers = ["mqtt://localhost"]
 slots = { capacity = 1000 }
 "#;
+
+const COPIES: &str = r#"
+{ path = "/dev/disk/by-partlabel/uboot-env", offset = 0, size = 0x4000 },
+{ path = "/dev/disk/by-partlabel/uboot-env", offset = 0x10000, size = 0x4000 }"#;
+
+fn with_uboot(slots: &str, copies: &str) -> String {
+    let smallest = SMALLEST.replace("capacity = 1000", &format!("capacity = 1000{slots}"));
+    format!("{smallest}[boot]\nkind = \"uboot\"\ncopies = [{copies}]\n")
+}
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     let folder = tempfile::tempdir().unwrap();
@@ -69,6 +79,8 @@ fn the_sample_shows_every_key_there_is() {
     assert_eq!(keys(&sample), known_keys::<File>());
     assert_eq!(keys(&section("tls")), known_keys::<TlsFiles>());
     assert_eq!(keys(&section("slots")), known_keys::<SlotsFile>());
+    assert_eq!(keys(&section("boot")), known_keys::<BootFile>());
+    assert_eq!(keys(sample["boot"]["copies"][0].as_table().unwrap()), known_keys::<CopyFile>());
     assert_eq!(keys(&section("timing")), known_keys::<Timing>());
     assert_eq!(keys(&entry("probes")), known_keys::<ProbeFile>());
     assert_eq!(keys(&entry("hooks")), known_keys::<HookFile>());
@@ -87,6 +99,9 @@ fn the_defaults_in_the_sample_are_the_defaults_in_the_code() {
     assert_eq!(sample.runtime_dir, smallest.runtime_dir);
     assert_eq!(sample.root, smallest.root);
     assert_eq!(sample.slots.dir, smallest.slots.dir);
+    assert_eq!(smallest.slots.paths, None);
+    assert_eq!(smallest.boot, BootConfig::File);
+    assert_eq!(sample.boot, load(&with_uboot("", COPIES)).unwrap().boot);
     assert_eq!(sample.probes[0].deadline, program_deadline());
     assert_eq!(sample.hooks[0].program.deadline, program_deadline());
 }
@@ -127,6 +142,23 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
         (format!("{SMALLEST}[tls]\nca = 'x'\ncert = 'y'"), "tls.cert and tls.key"),
         (format!("{SMALLEST}password_file = 'x'"), "password_file without user"),
         (SMALLEST.replace("1000", "0"), "slots.capacity"),
+        (with_uboot(", a = '/dev/a'", COPIES), "go together"),
+        (with_uboot(", a = '/dev/a', b = '/dev/a'", COPIES), "are the same"),
+        (SMALLEST.replace("1000", "1000, a = '/dev/a', b = '/dev/b'"), "need a boot loader"),
+        (with_uboot("", COPIES).replace("uboot\"\n", "file\"\n"), "write boot.kind"),
+        (with_uboot("", ""), "must be two"),
+        (with_uboot("", &COPIES.replace("0x10000", "0x3fff")), "overlap"),
+        (with_uboot("", &COPIES.replacen("0x4000", "0x8000", 1)), "differ in size"),
+        (with_uboot("", &COPIES.replace("0x4000", "511")), "not within 512"),
+        (with_uboot("", &COPIES.replace("0x4000", "0x100001")), "not within 512"),
+        (
+            with_uboot(
+                "",
+                &COPIES.replace("0x10000", "9223372036854775807").replace("offset = 0,", "offset = -1,"),
+            ),
+            "invalid value",
+        ),
+        (format!("{}reboot = []", with_uboot("", COPIES)), "boot.reboot is empty"),
         (format!("{SMALLEST}[[probes]]\nname = 'p'\ncommand = []"), "name an executable"),
         (format!("{SMALLEST}[[probes]]\nname = 'p'\ncommand = ['x']\ndeadline = 0"), "never succeed"),
         (format!("{SMALLEST}[timing]\nscale = 0"), "timing.scale"),

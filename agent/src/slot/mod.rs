@@ -11,13 +11,18 @@
 //! for bytes it never saw.
 
 pub mod file;
+mod label;
+pub mod raw;
+mod reread;
 pub mod signed;
 
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::digest::Digest;
+use tern_protocol::limits::CHUNK;
 
 pub use crate::core::SlotName;
 use crate::record::RecordError;
@@ -90,6 +95,16 @@ pub enum SlotError {
     /// Bytes came before the slot was marked bad.
     #[error("slot {0} must be marked bad before it is written")]
     NotMarkedBad(SlotName),
+    /// What stands at the slot's path may not be written.
+    #[error("slot {slot} at {} is not written: {problem}", path.display())]
+    Unfit {
+        /// The slot.
+        slot: SlotName,
+        /// Its device or file.
+        path: PathBuf,
+        /// Why.
+        problem: raw::Problem,
+    },
     /// The slot ends before the image does.
     #[error("slot {slot} holds {found} bytes where {expected} were expected")]
     Short {
@@ -130,6 +145,34 @@ pub trait Slots {
 
     /// Returns where probes and boot loader find the bytes of `slot`.
     fn path(&self, slot: SlotName) -> PathBuf;
+}
+
+/// Writes `image`, whose bytes are in the file `from`, into `slot` of a device that has never run.
+pub(crate) fn fill(
+    slots: &mut dyn Slots,
+    slot: SlotName,
+    from: &Path,
+    image: Image,
+) -> Result<(), SlotError> {
+    slots.mark_bad(slot)?;
+    let open = File::open(from);
+    let mut source = open.map_err(|source| SlotError::Io { action: "open the image of", slot, source })?;
+    let mut buffer = vec![0; CHUNK];
+    let mut offset = 0;
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                slots.write(slot, offset, &buffer[..count])?;
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(SlotError::Io { action: "read the image for", slot, source }),
+        }
+    }
+    slots.sync(slot)?;
+    slots.hash(slot, offset)?;
+    slots.set_label(slot, image)
 }
 
 /// Returns the place of `slot` in [`SlotName::BOTH`].

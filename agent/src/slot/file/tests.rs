@@ -1,3 +1,6 @@
+use tern_protocol::chunk::{self, RootHasher};
+use tern_protocol::limits::CHUNK;
+
 use super::*;
 
 /// Returns the description of `bytes` as release `rc`.
@@ -152,7 +155,7 @@ fn a_label_damaged_in_both_copies_vouches_for_nothing_and_can_be_renewed() {
 
     slots.mark_bad(SlotName::B).unwrap();
 
-    assert_eq!(labels(folder.path(), SlotName::B).unwrap().load().unwrap(), Some(SlotLabel::Bad));
+    assert_eq!(label::record(folder.path(), SlotName::B).unwrap().load().unwrap(), Some(SlotLabel::Bad));
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! The back ends that a device has, as its configuration names them: its slots and its boot loader.
+
+use std::path::Path;
+
+use crate::boot::file::FileBoot;
+use crate::boot::uboot::UbootBoot;
+use crate::boot::{Boot, BootError, BootRecord};
+use crate::config::{BootConfig, Config};
+use crate::core::SlotName;
+use crate::record::RecordFile;
+use crate::slot::file::FileSlots;
+use crate::slot::raw::RawSlots;
+use crate::slot::{Image, SlotError, Slots};
+
+/// Opens the slots; `running` is the one that may not be changed.
+pub fn slots(config: &Config, running: SlotName) -> Result<Box<dyn Slots + Send>, SlotError> {
+    let slots = &config.slots;
+    Ok(match &slots.paths {
+        None => Box::new(FileSlots::open(&slots.dir, slots.capacity, running)?),
+        Some(paths) => Box::new(RawSlots::open(paths.clone(), &slots.dir, slots.capacity, running)?),
+    })
+}
+
+/// Joins the present boot; the back end of files powers the device on, when there is none.
+pub fn boot(config: &Config) -> Result<Box<dyn Boot + Send>, BootError> {
+    Ok(match &config.boot {
+        BootConfig::File => Box::new(FileBoot::start(&config.slots.dir, &config.runtime_dir)?),
+        BootConfig::Uboot(uboot) => Box::new(UbootBoot::start(uboot)?),
+    })
+}
+
+/// Reads the boot record without taking part in a boot; there is none before the device is provisioned.
+pub fn record(config: &Config) -> Result<Option<BootRecord>, BootError> {
+    match &config.boot {
+        BootConfig::File => {
+            let record = RecordFile::open(&config.slots.dir, "boot").map_err(BootError::Record)?;
+            record.load().map_err(BootError::Record)
+        }
+        BootConfig::Uboot(uboot) => match UbootBoot::read(&uboot.medium) {
+            Err(BootError::NotProvisioned) => Ok(None),
+            other => other.map(Some),
+        },
+    }
+}
+
+/// Puts the image in the file `from`, which must be what `image` says, into slot a of a device that has never run, and
+/// has slot a boot. The boot record comes last, so an interrupted call can be repeated.
+pub fn provision(config: &Config, from: &Path, image: Image) -> Result<(), BootError> {
+    let BootConfig::Uboot(uboot) = &config.boot else {
+        return FileBoot::provision(&config.slots.dir, from, image);
+    };
+    if image.length == 0 {
+        return Err(BootError::EmptyImage);
+    }
+    if UbootBoot::is_provisioned(&uboot.medium)? {
+        return Err(BootError::AlreadyProvisioned);
+    }
+    let (slots, first) = (&config.slots, SlotName::A);
+    match &slots.paths {
+        None => crate::slot::file::provision(&slots.dir, first, from, image),
+        Some(paths) => RawSlots::open(paths.clone(), &slots.dir, slots.capacity, first.other())
+            .and_then(|mut slots| slots.provision(first, from, image)),
+    }
+    .map_err(BootError::Slot)?;
+    UbootBoot::provision(&uboot.medium)
+}
+
+#[cfg(test)]
+mod tests;

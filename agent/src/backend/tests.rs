@@ -1,0 +1,147 @@
+use std::fs;
+use std::path::PathBuf;
+
+use tern_protocol::chunk::{RootHasher, root};
+use tern_protocol::digest::Digest;
+
+use super::*;
+use crate::boot::Trial;
+use crate::boot::uboot::UbootConfig;
+use crate::boot::uboot::environment::Environment;
+use crate::boot::uboot::medium::{Location, Medium};
+use crate::core::agent::Done;
+use crate::device::Device;
+use crate::slot::SlotLabel;
+
+const SIZE: usize = 0x2000;
+
+/// A device with U-Boot, whose environment and slots are files.
+struct Board {
+    folder: tempfile::TempDir,
+    config: Config,
+}
+
+impl Board {
+    fn blank(raw: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut environment = Environment::default();
+        environment.set("bootcmd", Some("run tern"));
+        let copy = environment.encode(1, SIZE).unwrap();
+        fs::write(path("env"), [copy.clone(), copy].concat()).unwrap();
+        fs::create_dir(path("slots")).unwrap();
+        for slot in ["a.part", "b.part"] {
+            fs::write(path(slot), vec![0xee; 200_000]).unwrap();
+        }
+        let text = format!(
+            "fleet = 'acme'\ndevice = 'r-1'\nproduct = 'ap'\nmodel = 'm1'\nregion = 'eu'\n\
+             brokers = ['mqtt://localhost']\nslots = {{ capacity = 150000 }}\ndata_dir = '{0}/data'\nruntime_dir = '{0}/run'",
+            folder.path().display()
+        );
+        fs::write(path("agent.toml"), text).unwrap();
+        let mut config = Config::load(&path("agent.toml")).unwrap();
+        let copies = [0, SIZE as u64].map(|offset| Location { path: path("env"), offset });
+        config.boot = BootConfig::Uboot(UbootConfig {
+            medium: Medium { copies, size: SIZE, lock: path("lock") },
+            cmdline: path("cmdline"),
+            boot_id: path("boot_id"),
+            reboot: vec!["/bin/true".into()],
+        });
+        config.slots.dir = path("slots");
+        config.slots.paths = raw.then(|| [path("a.part"), path("b.part")]);
+        let board = Self { folder, config };
+        board.boots("a");
+        board
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn boots(&self, slot: &str) {
+        fs::write(self.path("cmdline"), format!("tern.slot={slot}")).unwrap();
+        fs::write(self.path("boot_id"), slot).unwrap();
+    }
+
+    fn provision(&self, bytes: &[u8]) -> Result<(), BootError> {
+        fs::write(self.path("first.img"), bytes).unwrap();
+        provision(&self.config, &self.path("first.img"), image(1, bytes))
+    }
+}
+
+fn image(rc: u64, bytes: &[u8]) -> Image {
+    let mut leaves = RootHasher::default();
+    leaves.update(bytes);
+    let (sha256, root) = (Digest::of(bytes), root(&leaves.finish()));
+    Image { rc, version: format!("{rc}.0"), length: bytes.len() as u64, sha256, root }
+}
+
+#[test]
+fn a_device_with_u_boot_is_provisioned_once_into_either_kind_of_slot() {
+    for raw in [false, true] {
+        let board = Board::blank(raw);
+        assert_eq!(record(&board.config).unwrap(), None);
+        assert!(matches!(board.provision(b""), Err(BootError::EmptyImage)));
+
+        board.provision(b"release one").unwrap();
+
+        assert_eq!(record(&board.config).unwrap(), Some(BootRecord { active: SlotName::A, trial: None }));
+        let slots = slots(&board.config, SlotName::A).unwrap();
+        assert_eq!(slots.label(SlotName::A).unwrap(), SlotLabel::Holds(image(1, b"release one")));
+        assert!(fs::read(slots.path(SlotName::A)).unwrap().starts_with(b"release one"));
+        assert!(matches!(board.provision(b"release two"), Err(BootError::AlreadyProvisioned)));
+    }
+}
+
+#[test]
+fn a_slot_that_may_not_be_written_leaves_the_device_without_a_record() {
+    let board = Board::blank(true);
+    fs::write(board.path("a.part"), b"small").unwrap();
+
+    let result = board.provision(b"release one");
+
+    assert!(matches!(result, Err(BootError::Slot(SlotError::Unfit { .. }))), "{result:?}");
+    assert_eq!(record(&board.config).unwrap(), None);
+}
+
+#[test]
+fn a_device_arms_confirms_and_disarms_through_the_environment() {
+    let board = Board::blank(true);
+    board.provision(b"release one").unwrap();
+    let mut device = Device::open(&board.config).unwrap();
+    assert!(device.goes_down());
+    let facts = device.facts().unwrap();
+    assert_eq!((facts.slot, facts.running, facts.armed), (SlotName::A, 1, false));
+
+    assert_eq!(device.mark_bad(SlotName::B), Done::Ok);
+    device.write(SlotName::B, 0, b"release two");
+    assert_eq!(device.sync(SlotName::B), Done::Ok);
+    assert_eq!(device.arm(SlotName::B, 2), Done::Ok);
+
+    let trial = Some(Trial { slot: SlotName::B, rc: 2, tries_left: 2 });
+    assert_eq!(record(&board.config).unwrap(), Some(BootRecord { active: SlotName::A, trial }));
+    assert_eq!(device.reboot(), Done::Ok);
+    drop(device);
+    board.boots("b");
+    let mut device = Device::open(&board.config).unwrap();
+    assert!(device.facts().unwrap().armed);
+    assert_eq!(device.confirm(SlotName::B), Done::Ok);
+    assert_eq!(record(&board.config).unwrap(), Some(BootRecord { active: SlotName::B, trial: None }));
+    assert_eq!(device.disarm(), Done::Ok);
+}
+
+/// On trial, after a rollback's disarming, and where a person chose at the boot loader.
+#[test]
+fn the_confirmed_slot_is_not_written_while_another_runs() {
+    let board = Board::blank(true);
+    board.provision(b"release one").unwrap();
+    board.boots("b");
+    let mut device = Device::open(&board.config).unwrap();
+
+    let refused = device.mark_bad(SlotName::A);
+
+    assert!(matches!(&refused, Done::Failed(why) if why.contains("is the confirmed one")), "{refused:?}");
+    assert!(fs::read(board.path("a.part")).unwrap().starts_with(b"release one"));
+    assert_eq!(device.confirm(SlotName::B), Done::Ok);
+    assert_eq!(device.mark_bad(SlotName::A), Done::Ok, "the control");
+}

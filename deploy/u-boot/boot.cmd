@@ -1,0 +1,70 @@
+# Tern's boot script for U-Boot: takes a try, chooses the slot, boots it.
+#
+#   mkimage -A arm64 -T script -C none -d boot.cmd boot.scr
+#
+# What the agent writes (docs/device-integration.md, "U-Boot"):
+#   tern_active     the confirmed slot, a or b
+#   tern_trial      the slot on trial, if any
+#   tern_tries      boots that the trial has left, hexadecimal
+#   tern_trial_rc   its release; not looked at here
+#
+# What the board supplies, as variables with commands:
+#   tern_boot       boots slot ${tern_slot}, with tern.slot=${tern_slot} on the kernel's command line; comes back if it cannot
+#   tern_recovery   boots the recovery system
+#   tern_save       makes the environment durable in one write; without it: saveenv
+#
+# Tries are taken in a trial only, durably, and before the slot runs: a confirmed slot is never worn down by power
+# cycles. The slot that is neither confirmed nor on trial is never booted: it may hold what nobody has approved. When
+# nothing is left the script stops, and does not reset: a loop would hide the device from whoever comes to repair it.
+
+echo "tern: active ${tern_active}, trial ${tern_trial}, tries ${tern_tries}"
+
+# Without a record, because both copies are damaged or the device is new: the slot that a factory fills.
+if test "${tern_active}" != a; then
+  if test "${tern_active}" != b; then
+    echo "tern: no boot record, taking slot a for the confirmed one"
+    setenv tern_active a
+  fi
+fi
+
+setenv tern_slot
+if test -n "${tern_trial}" -a -n "${tern_tries}"; then
+  if itest 0x${tern_tries} -gt 0; then
+    setexpr tern_tries 0x${tern_tries} - 1
+    setenv tern_slot ${tern_trial}
+  fi
+fi
+
+if test -n "${tern_slot}"; then
+  setenv tern_saved
+  # Not part of what is saved.
+  setenv tern_slot
+  if test -n "${tern_save}"; then
+    if run tern_save; then setenv tern_saved 1; fi
+  else
+    if saveenv; then setenv tern_saved 1; fi
+  fi
+  # A try that was not taken durably would be taken for ever.
+  if test -n "${tern_saved}"; then
+    setenv tern_saved
+    setenv tern_slot ${tern_trial}
+    echo "tern: trial of slot ${tern_slot}, tries left after it: ${tern_tries}"
+    run tern_boot
+    # Come back: it cannot boot. The trial is over, also if the medium is better next time.
+    echo "tern: slot ${tern_slot} does not boot"
+    setenv tern_slot
+    setenv tern_tries 0
+    if test -n "${tern_save}"; then run tern_save; else saveenv; fi
+  else
+    echo "tern: the environment cannot be saved, no trial"
+  fi
+fi
+
+setenv tern_slot ${tern_active}
+echo "tern: confirmed slot ${tern_slot}"
+run tern_boot
+
+echo "tern: nothing is left to boot, recovery"
+setenv tern_slot
+run tern_recovery
+echo "tern: no recovery either; stopped"
