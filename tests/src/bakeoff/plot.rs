@@ -201,8 +201,10 @@ fn time(rows: &[Row]) -> String {
         "Time to reach everybody, and harm",
         "up: geometric mean, over the bad scenarios, of the median harmed; marks that would overlap are moved to the right",
     );
-    let across = |hours: f64| left + hours.min(96.0) / 96.0 * (right - left);
-    for hours in [0.0, 24.0, 48.0, 72.0, 96.0] {
+    let longest = rows.iter().filter_map(|row| row.full_hours_median).fold(72.0, f64::max);
+    let days = libm::ceil(longest / 24.0).min(28.0);
+    let across = |hours: f64| left + (hours / (24.0 * days)).min(1.0) * (right - left);
+    for hours in (0..29).map(|day| 24.0 * f64::from(day)).take_while(|hours| *hours <= 24.0 * days) {
         let x = across(hours);
         picture.line("g", (x, top), (x, bottom));
         picture.label(x, bottom + 18.0, "m", "middle", &format!("{hours:.0}"));

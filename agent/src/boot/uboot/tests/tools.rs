@@ -2,14 +2,18 @@
 
 use std::io::Write as _;
 use std::process::{Child, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::*;
 
 /// The lock that libubootenv takes, whatever its configuration file says.
 const LOCK: &str = "/var/lock/fw_printenv.lock";
 
-/// Tells whether the tools are there. Without them nothing is compared, which only CI takes for a failure.
-fn tools() -> bool {
+/// They share one lock, and a test that holds it for seconds would have another one give up.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Returns leave to use the tools, if they are there. Without them nothing is compared, which only CI takes for a failure.
+fn tools() -> Option<MutexGuard<'static, ()>> {
     let there = Command::new("fw_printenv").arg("-V").output().is_ok();
     if !there {
         assert!(
@@ -19,8 +23,9 @@ fn tools() -> bool {
         // Past the harness, which shows nothing of a test that passes.
         let said = "NOT COMPARED with fw_printenv and fw_setenv: they are not installed (Debian: libubootenv-tool)\n";
         std::io::stderr().write_all(said.as_bytes()).unwrap();
+        return None;
     }
-    there
+    Some(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Board {
@@ -81,9 +86,7 @@ const FOREIGN: [(&str, &str); 4] =
 
 #[test]
 fn what_we_write_fw_setenv_would_have_written_byte_for_byte() {
-    if !tools() {
-        return;
-    }
+    let Some(_alone) = tools() else { return };
     let (ours, theirs) = (Board::shared(&FOREIGN), Board::shared(&FOREIGN));
     // One variable at a time, each text longer than the one before: over clean memory, all bytes are the same.
     let values = ["1", "12", "123", "1234", "12345", "123456", "1234567", "12345678"];
@@ -99,9 +102,7 @@ fn what_we_write_fw_setenv_would_have_written_byte_for_byte() {
 
 #[test]
 fn whole_records_are_the_text_that_fw_setenv_writes_twice_round_the_flag() {
-    if !tools() {
-        return;
-    }
+    let Some(_alone) = tools() else { return };
     let steps = [
         record(SlotName::A, None),
         record(SlotName::A, Some((SlotName::B, 9, 2))),
@@ -124,9 +125,7 @@ fn whole_records_are_the_text_that_fw_setenv_writes_twice_round_the_flag() {
 
 #[test]
 fn they_read_what_we_write_and_we_read_what_they_write() {
-    if !tools() {
-        return;
-    }
+    let Some(_alone) = tools() else { return };
     let board = Board::shared(&FOREIGN);
     for step in every_record() {
         board.config.medium.change(|environment| variables::put(environment, &step)).unwrap();
@@ -149,9 +148,7 @@ fn they_read_what_we_write_and_we_read_what_they_write() {
 
 #[test]
 fn of_two_copies_they_believe_the_same_one() {
-    if !tools() {
-        return;
-    }
+    let Some(_alone) = tools() else { return };
     let board = Board::shared(&[]);
     let copy = |flag: u8, word: &str| {
         let mut environment = Environment::default();
@@ -198,9 +195,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn fw_setenv_waits_for_us() {
-    if !tools() {
-        return;
-    }
+    let Some(_alone) = tools() else { return };
     let board = Board::shared(&FOREIGN);
     let mut child = None;
 
@@ -222,9 +217,7 @@ fn fw_setenv_waits_for_us() {
 
 #[test]
 fn we_wait_for_fw_setenv() {
-    if !tools() {
-        return;
-    }
+    let Some(_alone) = tools() else { return };
     let board = Board::shared(&FOREIGN);
     let mut holder = hold(&board, "theirs=1\n");
     until("fw_setenv holding the lock", || is_listed(holder.id(), false));
@@ -244,9 +237,7 @@ fn we_wait_for_fw_setenv() {
 
 #[test]
 fn nobodys_change_is_lost_when_many_write() {
-    if !tools() {
-        return;
-    }
+    let Some(_alone) = tools() else { return };
     let board = Board::shared(&FOREIGN);
     let medium = board.config.medium.clone();
     let mut children = Vec::new();
