@@ -15,6 +15,8 @@ mod label;
 pub mod raw;
 mod reread;
 pub mod signed;
+#[cfg(test)]
+mod testing;
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -11,7 +11,7 @@ use tern_agent::core::durable::Durable;
 use tern_agent::core::timing::Now;
 use tern_protocol::id::DeviceId;
 use tern_protocol::mac::PairSecret;
-use tern_protocol::message::{Presence, Registry};
+use tern_protocol::message::{Hello, Presence, Registry, ReportKind, Versions};
 use tern_protocol::state::StateName;
 use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::Trusted;
@@ -64,6 +64,24 @@ impl Keys for DeviceKeys {
     fn agree(&self, peer: &p256::PublicKey) -> PairSecret {
         PairSecret::agree(&self.telemetry, peer)
     }
+}
+
+/// What a device says first that runs release `running` and knows nothing else.
+pub fn hello(registry: &Registry, running: u64) -> ReportKind {
+    let Registry { product, model, carrier, region } = registry.clone();
+    ReportKind::Hello(Box::new(Hello {
+        running,
+        agent: "simulated".to_owned(),
+        product,
+        model,
+        carrier,
+        region,
+        floor: 0,
+        versions: Versions::default(),
+        halted: Vec::new(),
+        components: Default::default(),
+        proof: None,
+    }))
 }
 
 /// Crashes that a device's counter holds before anybody reads it: more than it will have in a day.

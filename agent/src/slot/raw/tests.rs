@@ -1,8 +1,6 @@
 mod devices;
 
-use tern_protocol::chunk::{self, RootHasher};
-use tern_protocol::limits::CHUNK;
-
+use super::super::testing::{image, install};
 use super::*;
 
 const CAPACITY: u64 = 300_000;
@@ -48,27 +46,8 @@ impl Scene {
     }
 }
 
-fn image(rc: u64, bytes: &[u8]) -> Image {
-    let mut root = RootHasher::default();
-    root.update(bytes);
-    let (sha256, root) = (Digest::of(bytes), chunk::root(&root.finish()));
-    Image { rc, version: format!("1.{rc}"), length: bytes.len() as u64, sha256, root }
-}
-
 fn pattern(length: u32) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8).collect()
-}
-
-fn install(slots: &mut RawSlots, rc: u64, bytes: &[u8]) -> Image {
-    let image = image(rc, bytes);
-    slots.mark_bad(SlotName::B).unwrap();
-    for (part, offset) in bytes.chunks(CHUNK).zip((0u64..).step_by(CHUNK)) {
-        slots.write(SlotName::B, offset, part).unwrap();
-    }
-    slots.sync(SlotName::B).unwrap();
-    assert_eq!(slots.hash(SlotName::B, image.length).unwrap(), (image.sha256, image.root));
-    slots.set_label(SlotName::B, image.clone()).unwrap();
-    image
 }
 
 #[test]

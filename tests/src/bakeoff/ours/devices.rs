@@ -4,13 +4,14 @@ use p256::elliptic_curve::sec1::ToEncodedPoint as _;
 use tern_controller::core::fact::{DeviceEntry, Entry, Fact};
 use tern_protocol::id::{DeviceId, FleetId, ProductId};
 use tern_protocol::mac::PairSecret;
-use tern_protocol::message::{Hello, Registry, ReportKind, Versions};
+use tern_protocol::message::Registry;
 use tern_protocol::position::Cohort;
 
 use super::super::device::Traits;
 use super::terminal::SharedKeys;
 use crate::sim::clock::EPOCH;
 use crate::sim::controller::secret_key;
+use crate::sim::device::hello;
 
 /// Keys of the service: the same in every run.
 pub(super) const KEYS: u64 = 20_261_126;
@@ -71,29 +72,12 @@ impl Devices {
             e: 1,
             n: 1,
             low: 1,
-            report: self.hello(d),
+            report: hello(&self.registries[d], 0),
         };
         std::iter::once(added)
             .chain(self.ids.iter().map(enrolled))
             .chain((0..self.ids.len()).map(hello))
             .map(entry)
             .collect()
-    }
-
-    fn hello(&self, d: usize) -> ReportKind {
-        let Registry { product, model, carrier, region } = self.registries[d].clone();
-        ReportKind::Hello(Box::new(Hello {
-            running: 0,
-            agent: "bakeoff".to_owned(),
-            product,
-            model,
-            carrier,
-            region,
-            floor: 0,
-            versions: Versions::default(),
-            halted: Vec::new(),
-            components: Default::default(),
-            proof: None,
-        }))
     }
 }

@@ -120,10 +120,15 @@ fn target() -> std::path::PathBuf {
 fn machine_line() -> String {
     let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let commit = commit.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+    // What is printed goes into the documents, which the run itself may have changed.
+    let changed = Command::new("git").args(["diff", "--quiet", "HEAD", "--", ".", ":!docs"]).status();
+    let changed = if changed.is_ok_and(|status| status.code() == Some(1)) { " with changes" } else { "" };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or_default();
-    format!("Commit {commit}, {cores} cores, everything on one machine; load before the run: {load}.\n\n")
+    format!(
+        "Commit {commit}{changed}, {cores} cores, everything on one machine; load before the run: {load}.\n\n"
+    )
 }
 
 /// Size of the agent's own profile, and its memory when idle, where it was built.

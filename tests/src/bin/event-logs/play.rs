@@ -18,12 +18,13 @@ use tern_controller::core::service::{Command, Input, Output, Service};
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, FleetId, ModelId, ProductId, RolloutId};
 use tern_protocol::mac::{Direction, PairSecret};
-use tern_protocol::message::{Attempt, Hello, Nonce, Registry, Report, ReportKind, Versions};
+use tern_protocol::message::{Attempt, Nonce, Registry, Report, ReportKind};
 use tern_protocol::offer::Artifact;
 use tern_protocol::state::StateName;
 use tern_protocol::topic::{Topic, UpKind};
 use tern_tests::sim::clock::{EPOCH, SECOND};
 use tern_tests::sim::controller::{Controller, secret_key};
+use tern_tests::sim::device::hello;
 
 use crate::log::{Line, Log, Said};
 
@@ -243,7 +244,7 @@ impl Player {
     fn message(&self, line: &Line) -> Input {
         let attempt = Attempt { rc: RC, rollout: self.rollout.clone(), attempt: 1 };
         let kind = match line.said {
-            Said::Hello => hello(&registry(&name("cam"), &self.models[&line.device])),
+            Said::Hello => hello(&registry(&name("cam"), &self.models[&line.device]), 1),
             Said::Started => ReportKind::Started { nonce: Nonce([1; 16]), attempt },
             Said::Trial => {
                 let (from, to) = (StateName::Updating, StateName::VerifyPost);
@@ -322,21 +323,4 @@ impl Player {
 
 fn registry(product: &ProductId, model: &ModelId) -> Registry {
     Registry { product: product.clone(), model: model.clone(), carrier: name("none"), region: name("eu") }
-}
-
-fn hello(registry: &Registry) -> ReportKind {
-    let Registry { product, model, carrier, region } = registry.clone();
-    ReportKind::Hello(Box::new(Hello {
-        running: 1,
-        agent: "log".into(),
-        product,
-        model,
-        carrier,
-        region,
-        floor: 0,
-        versions: Versions::default(),
-        halted: Vec::new(),
-        components: BTreeMap::default(),
-        proof: None,
-    }))
 }
