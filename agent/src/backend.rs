@@ -11,21 +11,22 @@ use crate::record::RecordFile;
 use crate::slot::file::FileSlots;
 use crate::slot::raw::RawSlots;
 use crate::slot::{Image, SlotError, Slots};
+use crate::storage::Disk;
 
 /// Opens the slots; `running` is the one that may not be changed.
-pub fn slots(config: &Config, running: SlotName) -> Result<Box<dyn Slots + Send>, SlotError> {
+pub fn slots(config: &Config, disk: &Disk, running: SlotName) -> Result<Box<dyn Slots + Send>, SlotError> {
     let slots = &config.slots;
     Ok(match &slots.paths {
-        None => Box::new(FileSlots::open(&slots.dir, slots.capacity, running)?),
-        Some(paths) => Box::new(RawSlots::open(paths.clone(), &slots.dir, slots.capacity, running)?),
+        None => Box::new(FileSlots::on(disk, &slots.dir, slots.capacity, running)?),
+        Some(paths) => Box::new(RawSlots::on(disk, paths.clone(), &slots.dir, slots.capacity, running)?),
     })
 }
 
 /// Joins the present boot; the back end of files powers the device on, when there is none.
-pub fn boot(config: &Config) -> Result<Box<dyn Boot + Send>, BootError> {
+pub fn boot(config: &Config, disk: &Disk) -> Result<Box<dyn Boot + Send>, BootError> {
     Ok(match &config.boot {
-        BootConfig::File => Box::new(FileBoot::start(&config.slots.dir, &config.runtime_dir)?),
-        BootConfig::Uboot(uboot) => Box::new(UbootBoot::start(uboot)?),
+        BootConfig::File => Box::new(FileBoot::on(disk, &config.slots.dir, &config.runtime_dir)?),
+        BootConfig::Uboot(uboot) => Box::new(UbootBoot::on(disk, uboot)?),
     })
 }
 
@@ -57,7 +58,7 @@ pub fn provision(config: &Config, from: &Path, image: Image) -> Result<(), BootE
     }
     let (slots, first) = (&config.slots, SlotName::A);
     match &slots.paths {
-        None => crate::slot::file::provision(&slots.dir, first, from, image),
+        None => crate::slot::file::provision(&crate::storage::system(), &slots.dir, first, from, image),
         Some(paths) => RawSlots::open(paths.clone(), &slots.dir, slots.capacity, first.other())
             .and_then(|mut slots| slots.provision(first, from, image)),
     }

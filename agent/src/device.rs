@@ -12,11 +12,13 @@ use crate::boot::{Boot, BootRecord, Booted, Trial};
 use crate::command::Context;
 use crate::config::Config;
 use crate::core::SlotName;
-use crate::core::agent::{BootFacts, Done};
+use crate::core::agent::{BootFacts, Content, Done, Held};
 use crate::core::durable::Durable;
 use crate::record::{RecordError, RecordFile};
+use crate::slot::place;
 use crate::slot::signed::{self, StoredFile};
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
+use crate::storage::{self, Disk};
 
 /// Boots that a trial gets: one power cycle inside the soak does not roll back.
 const TRIES: u8 = 2;
@@ -69,6 +71,7 @@ type AnySlots = Box<dyn Slots + Send>;
 
 /// One device.
 pub struct Device {
+    disk: Disk,
     boot: Box<dyn Boot + Send>,
     slots: Arc<Mutex<AnySlots>>,
     slots_dir: PathBuf,
@@ -76,40 +79,57 @@ pub struct Device {
     trust: RecordFile<Vec<StoredFile>>,
     booted: Booted,
     write_failed: Option<String>,
-    _lock: std::fs::File,
+    /// The slot whose writing the boot record does not speak against, looked at once in this process.
+    cleared: Option<SlotName>,
+    _lock: Box<dyn std::any::Any + Send>,
 }
 
 impl Device {
     /// Takes the device in hand: one agent at a time.
     pub fn open(config: &Config) -> Result<Self, DeviceError> {
+        Self::on(&storage::system(), config)
+    }
+
+    /// The same on another disk than the system's.
+    pub fn on(disk: &Disk, config: &Config) -> Result<Self, DeviceError> {
         let io = |path: &Path| {
             let path = path.display().to_string();
             move |source| DeviceError::Io { path, source }
         };
-        std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
-        std::fs::create_dir_all(&config.runtime_dir).map_err(io(&config.runtime_dir))?;
+        disk.create_folder(&config.data_dir).map_err(io(&config.data_dir))?;
+        disk.create_folder(&config.runtime_dir).map_err(io(&config.runtime_dir))?;
         let lock_path = config.data_dir.join("lock");
-        let lock = std::fs::File::create(&lock_path).map_err(io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
+        let lock = match disk.lock(&lock_path, 0o600) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 return Err(DeviceError::InUse(config.data_dir.display().to_string()));
             }
-            Err(std::fs::TryLockError::Error(source)) => return Err(io(&lock_path)(source)),
-        }
-        let boot = backend::boot(config)?;
+            Err(source) => return Err(io(&lock_path)(source)),
+        };
+        let boot = backend::boot(config, disk)?;
         let booted = boot.booted()?;
-        let slots = backend::slots(config, booted.slot)?;
+        let slots = backend::slots(config, disk, booted.slot)?;
         let open = |what, source| DeviceError::Record { what, source };
-        let journal = RecordFile::open(&config.data_dir, "journal")
+        let journal = RecordFile::on(disk, &config.data_dir, "journal")
             .map_err(|e| open("journal", e))?
             .with_room(RECORD_ROOM);
-        let trust = RecordFile::open(&config.data_dir, "trust")
+        let trust = RecordFile::on(disk, &config.data_dir, "trust")
             .map_err(|e| open("trust record", e))?
             .with_room(RECORD_ROOM);
         let slots = Arc::new(Mutex::new(slots));
         let slots_dir = config.slots.dir.clone();
-        Ok(Self { boot, slots, slots_dir, journal, trust, booted, write_failed: None, _lock: lock })
+        Ok(Self {
+            disk: disk.clone(),
+            boot,
+            slots,
+            slots_dir,
+            journal,
+            trust,
+            booted,
+            write_failed: None,
+            cleared: None,
+            _lock: lock,
+        })
     }
 
     /// Reads the journal; a damaged one is said and begun anew, because a device that does nothing helps nobody.
@@ -181,32 +201,29 @@ impl Device {
     pub fn facts(&self) -> Result<BootFacts, DeviceError> {
         let slots = self.slots();
         let slot = self.booted.slot;
-        let (running, running_version) = match slots.label(slot)? {
-            SlotLabel::Holds(image) => (image.rc, image.version),
-            SlotLabel::Empty | SlotLabel::Bad => (0, String::new()),
-        };
-        let inactive = match slots.label(slot.other())? {
+        let labels = [slots.label(SlotName::A)?, slots.label(SlotName::B)?];
+        let image = |slot| match &labels[place(slot)] {
             SlotLabel::Holds(image) => Some(image),
             SlotLabel::Empty | SlotLabel::Bad => None,
         };
         let record = self.boot.record()?;
-        let floor = match slots.label(record.active)? {
-            SlotLabel::Holds(image) => signed::floor(&self.slots_dir, record.active, &image),
-            SlotLabel::Empty | SlotLabel::Bad => 0,
-        };
+        let active = record.active;
+        let floor =
+            image(active).map_or(0, |image| signed::floor(&self.disk, &self.slots_dir, active, image));
+        let running = image(slot);
         Ok(BootFacts {
             slot,
             boot_id: self.booted.boot_id.clone(),
-            armed: record.trial.is_some(),
-            running,
-            running_version,
+            active,
+            trial: record.trial.as_ref().map(|trial| trial.slot),
+            running: running.map_or(0, |image| image.rc),
+            running_version: running.map(|image| image.version.clone()).unwrap_or_default(),
             floor,
             capacity: slots.capacity(slot.other())?,
-            inactive: inactive.map(|image| Artifact {
-                component: String::new(),
-                length: image.length,
-                sha256: image.sha256,
-                root: image.root,
+            contents: labels.each_ref().map(|label| match label {
+                SlotLabel::Empty => Content::Unknown,
+                SlotLabel::Bad => Content::Bad,
+                SlotLabel::Holds(image) => Content::Whole(Held { root: image.root, length: image.length }),
             }),
         })
     }
@@ -224,27 +241,48 @@ impl Device {
 
     /// Writes verified bytes; a failure is told by the next sync.
     pub fn write(&mut self, slot: SlotName, offset: u64, bytes: &[u8]) {
-        let written = self.slots().write(slot, offset, bytes);
-        if let Err(error) = written {
-            self.write_failed = Some(chain(&error));
+        if self.write_failed.is_some() {
+            return;
         }
+        // A process that goes on with a slot that an earlier one marked bad has not looked at the boot record yet.
+        let result =
+            self.clear(slot).and_then(|()| self.slots().write(slot, offset, bytes).map_err(|e| chain(&e)));
+        self.write_failed = result.err();
     }
 
     /// Marks a slot bad.
     pub fn mark_bad(&mut self, slot: SlotName) -> Done {
-        self.write_failed = None;
-        // The slots refuse the one that runs. That is another than the confirmed one between a rollback's disarming and
-        // its reboot, on trial, and where a person chose at the boot loader; the device has to come back from there.
-        match self.boot.record() {
-            Ok(record) if record.active == slot => {
-                return Done::Failed(format!(
-                    "slot {slot} is the confirmed one, though another runs; reboot"
-                ));
-            }
-            Ok(_) => {}
-            Err(error) => return Done::Failed(chain(&error)),
+        (self.write_failed, self.cleared) = (None, None);
+        match self.clear(slot) {
+            Ok(()) => done(self.slots().mark_bad(slot)),
+            Err(reason) => Done::Failed(reason),
         }
-        done(self.slots().mark_bad(slot))
+    }
+
+    /// Makes sure that nothing will boot from a slot while it is written, whichever copy of the boot record is lost.
+    ///
+    /// The slots refuse the one that runs. That is another than the confirmed one between a rollback's disarming and
+    /// its reboot, on trial, and where a person chose at the boot loader; the device has to come back from there.
+    fn clear(&mut self, slot: SlotName) -> Result<(), String> {
+        if self.cleared == Some(slot) {
+            return Ok(());
+        }
+        self.unwanted(slot)?;
+        self.boot.settle().map_err(|error| chain(&error))?;
+        self.cleared = Some(slot);
+        Ok(())
+    }
+
+    /// Refuses a slot that the boot record names.
+    fn unwanted(&self, slot: SlotName) -> Result<BootRecord, String> {
+        let record = self.boot.record().map_err(|error| chain(&error))?;
+        if record.active == slot {
+            return Err(format!("slot {slot} is the confirmed one, though another runs; reboot"));
+        }
+        if record.trial.as_ref().is_some_and(|trial| trial.slot == slot) {
+            return Err(format!("slot {slot} is on trial in the boot record; it has to be disarmed first"));
+        }
+        Ok(record)
     }
 
     /// Syncs a slot.
@@ -264,14 +302,19 @@ impl Device {
         version: String,
         files: Vec<File>,
     ) -> impl FnOnce() -> Done + use<> {
-        let (slots, folder) = (Arc::clone(&self.slots), self.slots_dir.clone());
+        let (slots, folder, disk) = (Arc::clone(&self.slots), self.slots_dir.clone(), self.disk.clone());
+        // To label it is to say that it may boot: not what is confirmed or on trial already.
+        let unwanted = self.unwanted(slot);
         move || {
+            if let Err(reason) = unwanted {
+                return Done::Failed(reason);
+            }
             let mut slots = lock(&slots);
             match slots.hash(slot, artifact.length) {
                 Ok((sha256, root)) if sha256 == artifact.sha256 && root == artifact.root => {
                     let length = artifact.length;
                     // Before the label: a slot that may run has its files.
-                    if let Err(error) = signed::keep(&folder, slot, &files) {
+                    if let Err(error) = signed::keep(&disk, &folder, slot, &files) {
                         return Done::Failed(chain(&error));
                     }
                     done(slots.set_label(slot, Image { rc, version, length, sha256, root }))
@@ -282,10 +325,23 @@ impl Device {
         }
     }
 
-    /// Arms a trial: one write of the boot record.
+    /// Arms a trial: one write of the boot record. Only of a slot whose label says that it holds the release.
     pub fn arm(&mut self, slot: SlotName, rc: u64) -> Done {
-        let active = self.booted.slot;
-        done(self.boot.write(&BootRecord { active, trial: Some(Trial { slot, rc, tries_left: TRIES }) }))
+        let record = match self.boot.record() {
+            Ok(record) if record.active == slot => {
+                return Done::Failed(format!("slot {slot} is the confirmed one, and cannot be on trial"));
+            }
+            Ok(record) => record,
+            Err(error) => return Done::Failed(chain(&error)),
+        };
+        match self.slots().label(slot) {
+            Ok(SlotLabel::Holds(image)) if image.rc == rc => {}
+            Ok(_) => return Done::Failed(format!("slot {slot} does not hold release {rc} any more")),
+            Err(error) => return Done::Failed(chain(&error)),
+        }
+        let trial = Some(Trial { slot, rc, tries_left: TRIES });
+        // The confirmed slot is what the record says, not what runs: somebody may have chosen that at the boot loader.
+        done(self.boot.write(&BootRecord { active: record.active, trial }))
     }
 
     /// Takes a trial out of the boot record; the confirmed slot stays what it was.
@@ -302,7 +358,15 @@ impl Device {
 
     /// Makes a slot the confirmed one.
     pub fn confirm(&mut self, slot: SlotName) -> Done {
-        done(self.boot.write(&BootRecord { active: slot, trial: None }))
+        if let Err(error) = self.boot.write(&BootRecord { active: slot, trial: None }) {
+            return Done::Failed(chain(&error));
+        }
+        // The older copy still has the trial in it, and would bring it back should the newer one be lost.
+        if let Err(error) = self.boot.settle() {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the older copy of the boot record still names the former slot");
+        }
+        Done::Ok
     }
 
     /// Ends this boot.

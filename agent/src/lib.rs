@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`core`] | what to do next, worked out without I/O, clock or randomness |
 //! | [`clock`] | the only place that asks what time it is |
+//! | [`storage`] | files, folders and block devices, behind one port |
 //! | [`record`] | one checksummed record in two copies: what must survive a power cut |
 //! | [`slot`] | the two places that hold a release, and what vouches for their bytes |
 //! | [`boot`] | which slot comes up next; trial, confirm, rollback |
@@ -34,3 +35,4 @@ pub mod process;
 pub mod record;
 pub mod run;
 pub mod slot;
+pub mod storage;

@@ -185,7 +185,7 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
     let durable = RecordFile::<Durable>::open(&config.data_dir, "journal")?.load()?.unwrap_or_default();
     let record = backend::record(&config)?;
     let running = record.as_ref().map_or(SlotName::A, |r| r.active);
-    let slots = backend::slots(&config, running)?;
+    let slots = backend::slots(&config, &tern_agent::storage::system(), running)?;
     let slot = |name| match slots.label(name) {
         Ok(SlotLabel::Holds(image)) => {
             json!({"holds": image.rc, "version": image.version, "sha256": image.sha256, "bytes": image.length})

@@ -10,14 +10,14 @@
 //! temporary file and a rename: a copy that exists under its name was whole once, so one that is not is damage,
 //! never an interrupted first save.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::marker::PhantomData;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::storage::{self, Access, Disk, Storage};
 
 const MAGIC: [u8; 4] = *b"TREC";
 const FORMAT: u32 = 1;
@@ -70,6 +70,7 @@ pub enum RecordError {
 /// A record of type `T` in a folder.
 #[derive(Debug)]
 pub struct RecordFile<T> {
+    disk: Disk,
     folder: PathBuf,
     name: String,
     /// Bytes that each copy keeps on the disk, whatever its value needs now.
@@ -88,8 +89,14 @@ enum Copy {
 impl<T: Serialize + DeserializeOwned> RecordFile<T> {
     /// Names the record `name` in `folder`, which must exist.
     pub fn open(folder: &Path, name: &str) -> Result<Self, RecordError> {
-        fs::metadata(folder).map_err(|source| io_error("open folder", folder, source))?;
-        Ok(Self { folder: folder.to_owned(), name: name.to_owned(), room: 0, value: PhantomData })
+        Self::on(&storage::system(), folder, name)
+    }
+
+    /// The same on another disk than the system's.
+    pub fn on(disk: &Disk, folder: &Path, name: &str) -> Result<Self, RecordError> {
+        disk.look(folder).map_err(|source| io_error("open folder", folder, source))?;
+        let (disk, folder, name) = (disk.clone(), folder.to_owned(), name.to_owned());
+        Ok(Self { disk, folder, name, room: 0, value: PhantomData })
     }
 
     /// Has each copy that is made from here on take at least `room` bytes.
@@ -99,14 +106,30 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
 
     /// Makes both copies, so that their room is taken before the disk is full; saves `first` if nothing is there.
     pub fn reserve(&self, first: impl FnOnce() -> T) -> Result<(), RecordError> {
-        if self.path(0).exists() && self.path(1).exists() {
+        if self.has_both() {
             return Ok(());
         }
         let value = self.load()?.unwrap_or_else(first);
-        while !(self.path(0).exists() && self.path(1).exists()) {
+        while !self.has_both() {
             self.save(&value)?;
         }
         Ok(())
+    }
+
+    /// Has both copies say the same, so that losing either one of them changes nothing: where what the older one says
+    /// would now be wrong, and not only old.
+    pub fn settle(&self) -> Result<(), RecordError> {
+        let Some((newest, generation, json)) = self.newest()? else { return Ok(()) };
+        if matches!(self.read(1 - newest)?, Copy::Whole { json: older, .. } if older == json) {
+            return Ok(());
+        }
+        let value: T = serde_json::from_slice(&json)
+            .map_err(|source| RecordError::Content { path: self.path(newest), source })?;
+        self.write(1 - newest, generation + 1, &value)
+    }
+
+    fn has_both(&self) -> bool {
+        [0, 1].into_iter().all(|index| self.disk.look(&self.path(index)).is_ok())
     }
 
     /// Returns the newest whole copy, or `None` if nothing was ever saved.
@@ -163,14 +186,17 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
 
     fn read(&self, index: usize) -> Result<Copy, RecordError> {
         let path = self.path(index);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::Missing),
-            Err(source) => return Err(io_error("open", &path, source)),
-        };
-        let mut bytes = Vec::new();
-        match file.take((HEADER + JSON_MAX) as u64).read_to_end(&mut bytes) {
-            Ok(_) => Ok(decode(bytes)),
+        if let Err(error) = self.disk.look(&path) {
+            return match error.kind() {
+                io::ErrorKind::NotFound => Ok(Copy::Missing),
+                _ => Err(io_error("open", &path, error)),
+            };
+        }
+        match storage::read(&*self.disk, &path, HEADER + JSON_MAX) {
+            Ok(bytes) => Ok(decode(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(io_error("open", &path, error))
+            }
             // A worn-out block under one copy is what the other copy is for.
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "could not read a copy of a record");
@@ -184,12 +210,12 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
         let json = serde_json::to_vec(value)
             .map_err(|source| RecordError::Content { path: path.clone(), source })?;
         let mut bytes = encode(generation, &json)?;
-        if path.exists() {
-            return overwrite(&path, &bytes, self.room);
+        if self.disk.look(&path).is_ok() {
+            return overwrite(&*self.disk, &path, &bytes, self.room);
         }
         // Written, not left out: a hole takes no room.
         bytes.resize(bytes.len().max(self.room), 0);
-        create(&self.folder, &path, &bytes, 0o644)
+        create_on(&*self.disk, &self.folder, &path, &bytes, 0o644)
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -199,46 +225,54 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
 
 /// Makes `path` appear with all of `bytes`, or not at all. Also right for keys: the mode holds from the start.
 pub(crate) fn create(folder: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> {
+    create_on(&storage::system::System, folder, path, bytes, mode)
+}
+
+/// The same on another disk than the system's.
+pub(crate) fn create_on(
+    disk: &dyn Storage,
+    folder: &Path,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<(), RecordError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = folder.join(name);
     // A leftover of an earlier cut may carry another mode; a fresh file has ours.
-    match fs::remove_file(&temporary) {
+    match disk.remove(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(io_error("remove", &temporary, error));
         }
         _ => {}
     }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+    disk.open(&temporary, Access::CreateNew { mode })
+        .and_then(|file| file.write_at(bytes, 0).and_then(|()| file.sync()))
         .map_err(|source| io_error("write", &temporary, source))?;
-    fs::rename(&temporary, path).map_err(|source| io_error("create", path, source))?;
-    sync_folder(folder)
+    disk.rename(&temporary, path).map_err(|source| io_error("create", path, source))?;
+    sync_folder_on(disk, folder)
 }
 
 /// Makes the entries of `folder` durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), RecordError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|source| io_error("sync folder", folder, source))
+    sync_folder_on(&storage::system::System, folder)
 }
 
-fn overwrite(path: &Path, bytes: &[u8], room: usize) -> Result<(), RecordError> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
+/// The same on another disk than the system's.
+pub(crate) fn sync_folder_on(disk: &dyn Storage, folder: &Path) -> Result<(), RecordError> {
+    disk.sync_folder(folder).map_err(|source| io_error("sync folder", folder, source))
+}
+
+fn overwrite(disk: &dyn Storage, path: &Path, bytes: &[u8], room: usize) -> Result<(), RecordError> {
+    disk.open(path, Access::Write)
         .and_then(|file| {
-            file.write_all_at(bytes, 0)?;
+            file.write_at(bytes, 0)?;
             // A copy of an earlier version may have less room than is wanted now; it gets no hole instead.
             let most = bytes.len().max(room) as u64;
-            if file.metadata()?.len() > most {
-                file.set_len(most)?;
+            if file.size()? > most {
+                file.set_size(most)?;
             }
-            file.sync_all()
+            file.sync()
         })
         .map_err(|source| io_error("write", path, source))
 }

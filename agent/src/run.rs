@@ -194,6 +194,9 @@ impl Shell {
                 Output::ListenAgain => self.command(LinkCommand::Resubscribe).await,
                 Output::Publish { topic, payload } => self.publish(&topic, payload).await,
                 Output::Collect => self.collect(),
+                Output::Failing { work, reason, times } => {
+                    tracing::warn!(?work, reason, times, "this could not be done, and is tried again");
+                }
                 Output::Write { slot, offset, bytes } => self.device.write(slot, offset, &bytes),
                 Output::Start { job, work } => {
                     if self.start(job, work) {

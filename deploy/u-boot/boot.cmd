@@ -9,7 +9,8 @@
 #   tern_trial_rc   its release; not looked at here
 #
 # What the board supplies, as variables with commands:
-#   tern_boot       boots slot ${tern_slot}, with tern.slot=${tern_slot} on the kernel's command line; comes back if it cannot
+#   tern_boot       boots slot ${tern_slot}, with tern.slot=${tern_slot} tern.trial=${tern_on_trial} on the kernel's command
+#                   line; comes back if it cannot
 #   tern_recovery   boots the recovery system
 #   tern_save       makes the environment durable in one write; without it: saveenv
 #
@@ -20,19 +21,23 @@
 echo "tern: active ${tern_active}, trial ${tern_trial}, tries ${tern_tries}"
 
 # Without a record, because both copies are damaged or the device is new: the slot that a factory fills.
-if test "${tern_active}" != a; then
-  if test "${tern_active}" != b; then
-    echo "tern: no boot record, taking slot a for the confirmed one"
-    setenv tern_active a
-  fi
+# Only for this boot: a guess must not become the record.
+if test "${tern_active}" != a -a "${tern_active}" != b; then
+  echo "tern: no boot record, taking slot a for the confirmed one"
 fi
 
+# Anything but a or b is no slot: the board's command would make a device of it.
 setenv tern_slot
-if test -n "${tern_trial}" -a -n "${tern_tries}"; then
+if test "${tern_trial}" = a; then setenv tern_slot a; fi
+if test "${tern_trial}" = b; then setenv tern_slot b; fi
+if test -n "${tern_slot}" -a -n "${tern_tries}"; then
   if itest 0x${tern_tries} -gt 0; then
     setexpr tern_tries 0x${tern_tries} - 1
-    setenv tern_slot ${tern_trial}
+  else
+    setenv tern_slot
   fi
+else
+  setenv tern_slot
 fi
 
 if test -n "${tern_slot}"; then
@@ -48,11 +53,13 @@ if test -n "${tern_slot}"; then
   if test -n "${tern_saved}"; then
     setenv tern_saved
     setenv tern_slot ${tern_trial}
+    setenv tern_on_trial 1
     echo "tern: trial of slot ${tern_slot}, tries left after it: ${tern_tries}"
     run tern_boot
     # Come back: it cannot boot. The trial is over, also if the medium is better next time.
     echo "tern: slot ${tern_slot} does not boot"
     setenv tern_slot
+    setenv tern_on_trial
     setenv tern_tries 0
     if test -n "${tern_save}"; then run tern_save; else saveenv; fi
   else
@@ -60,7 +67,9 @@ if test -n "${tern_slot}"; then
   fi
 fi
 
-setenv tern_slot ${tern_active}
+setenv tern_on_trial 0
+setenv tern_slot a
+if test "${tern_active}" = b; then setenv tern_slot b; fi
 echo "tern: confirmed slot ${tern_slot}"
 run tern_boot
 

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use tern_protocol::chunk::{RootHasher, root};
 use tern_protocol::digest::Digest;
+use tern_protocol::offer::Artifact;
 
 use super::*;
 use crate::boot::Trial;
@@ -86,7 +87,7 @@ fn a_device_with_u_boot_is_provisioned_once_into_either_kind_of_slot() {
         board.provision(b"release one").unwrap();
 
         assert_eq!(record(&board.config).unwrap(), Some(BootRecord { active: SlotName::A, trial: None }));
-        let slots = slots(&board.config, SlotName::A).unwrap();
+        let slots = slots(&board.config, &crate::storage::system(), SlotName::A).unwrap();
         assert_eq!(slots.label(SlotName::A).unwrap(), SlotLabel::Holds(image(1, b"release one")));
         assert!(fs::read(slots.path(SlotName::A)).unwrap().starts_with(b"release one"));
         assert!(matches!(board.provision(b"release two"), Err(BootError::AlreadyProvisioned)));
@@ -111,11 +112,17 @@ fn a_device_arms_confirms_and_disarms_through_the_environment() {
     let mut device = Device::open(&board.config).unwrap();
     assert!(device.goes_down());
     let facts = device.facts().unwrap();
-    assert_eq!((facts.slot, facts.running, facts.armed), (SlotName::A, 1, false));
+    assert_eq!((facts.slot, facts.running, facts.trial), (SlotName::A, 1, None));
 
     assert_eq!(device.mark_bad(SlotName::B), Done::Ok);
     device.write(SlotName::B, 0, b"release two");
     assert_eq!(device.sync(SlotName::B), Done::Ok);
+    let refused = device.arm(SlotName::B, 2);
+    assert!(matches!(&refused, Done::Failed(why) if why.contains("does not hold")), "{refused:?}");
+    let image = crate::slot::testing::image(2, b"release two");
+    let artifact =
+        Artifact { component: "rootfs".into(), length: image.length, sha256: image.sha256, root: image.root };
+    assert_eq!(device.hash(SlotName::B, artifact, 2, "1.2".into(), Vec::new())(), Done::Ok);
     assert_eq!(device.arm(SlotName::B, 2), Done::Ok);
 
     let trial = Some(Trial { slot: SlotName::B, rc: 2, tries_left: 2 });
@@ -124,7 +131,7 @@ fn a_device_arms_confirms_and_disarms_through_the_environment() {
     drop(device);
     board.boots("b");
     let mut device = Device::open(&board.config).unwrap();
-    assert!(device.facts().unwrap().armed);
+    assert_eq!(device.facts().unwrap().trial, Some(SlotName::B));
     assert_eq!(device.confirm(SlotName::B), Done::Ok);
     assert_eq!(record(&board.config).unwrap(), Some(BootRecord { active: SlotName::B, trial: None }));
     assert_eq!(device.disarm(), Done::Ok);

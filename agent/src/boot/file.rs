@@ -15,12 +15,16 @@ use crate::clock;
 use crate::record::{self, RecordError, RecordFile};
 use crate::slot::file as slot_file;
 use crate::slot::{Image, SlotName};
+use crate::storage::{self, Disk};
 
 const MARKER: &str = "booted";
+/// Ceiling on the mark's bytes.
+const MARKER_MAX: usize = 4096;
 
 /// A boot loader made of files.
 #[derive(Debug)]
 pub struct FileBoot {
+    disk: Disk,
     record: RecordFile<BootRecord>,
     marker: PathBuf,
     booted: Booted,
@@ -44,33 +48,40 @@ impl FileBoot {
         if image.length == 0 {
             return Err(BootError::EmptyImage);
         }
-        let record = boot_record(folder)?;
+        let disk = storage::system();
+        let record = boot_record(&disk, folder)?;
         if record.load().map_err(BootError::Record)?.is_some() {
             return Err(BootError::AlreadyProvisioned);
         }
-        slot_file::provision(folder, SlotName::A, image_path, image).map_err(BootError::Slot)?;
+        slot_file::provision(&disk, folder, SlotName::A, image_path, image).map_err(BootError::Slot)?;
         record.save(&BootRecord { active: SlotName::A, trial: None }).map_err(BootError::Record)
     }
 
     /// Joins the present boot, or, when there is none, powers the device on: `folder` holds slots and boot record,
     /// `runtime` the mark of the boot.
     pub fn start(folder: &Path, runtime: &Path) -> Result<Self, BootError> {
-        Self::start_at(folder, runtime, clock::uptime(), kernel_boot_id())
+        Self::on(&storage::system(), folder, runtime)
+    }
+
+    /// The same on another disk than the system's.
+    pub fn on(disk: &Disk, folder: &Path, runtime: &Path) -> Result<Self, BootError> {
+        Self::start_at(disk, folder, runtime, clock::uptime(), kernel_boot_id())
     }
 
     fn start_at(
+        disk: &Disk,
         folder: &Path,
         runtime: &Path,
         now: Duration,
         kernel: Option<String>,
     ) -> Result<Self, BootError> {
-        let record = boot_record(folder).map_err(not_provisioned_without_folder)?;
+        let record = boot_record(disk, folder).map_err(not_provisioned_without_folder)?;
         let marker = runtime.join(MARKER);
-        let booted = match present_boot(&marker, now, kernel.as_deref())? {
+        let booted = match present_boot(disk, &marker, now, kernel.as_deref())? {
             Some(booted) => booted,
-            None => power_on(folder, &record, &marker, now, kernel)?,
+            None => power_on(disk, folder, &record, &marker, now, kernel)?,
         };
-        Ok(Self { record, marker, booted })
+        Ok(Self { disk: disk.clone(), record, marker, booted })
     }
 }
 
@@ -84,20 +95,27 @@ impl Boot for FileBoot {
         if load(&self.record)? == *record { Ok(()) } else { Err(BootError::ReadBack) }
     }
 
+    fn settle(&mut self) -> Result<(), BootError> {
+        self.record.settle().map_err(BootError::Record)
+    }
+
     fn booted(&self) -> Result<Booted, BootError> {
         Ok(self.booted.clone())
     }
 
     fn reboot(&mut self) -> Result<(), BootError> {
-        match fs::remove_file(&self.marker) {
+        match self.disk.remove(&self.marker) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(marker_error(&self.marker, error)),
-            _ => self.marker.parent().map_or(Ok(()), record::sync_folder).map_err(BootError::Marker),
+            _ => {
+                let sync = |folder: &Path| record::sync_folder_on(&*self.disk, folder);
+                self.marker.parent().map_or(Ok(()), sync).map_err(BootError::Marker)
+            }
         }
     }
 }
 
-fn boot_record(folder: &Path) -> Result<RecordFile<BootRecord>, BootError> {
-    RecordFile::open(folder, "boot").map_err(BootError::Record)
+fn boot_record(disk: &Disk, folder: &Path) -> Result<RecordFile<BootRecord>, BootError> {
+    RecordFile::on(disk, folder, "boot").map_err(BootError::Record)
 }
 
 /// The folder of the slots is made by provisioning: where it is missing, that has not happened yet.
@@ -116,6 +134,7 @@ fn load(record: &RecordFile<BootRecord>) -> Result<BootRecord, BootError> {
 
 /// Does what a boot loader does, and marks the boot. The try is used up durably before the slot may run.
 fn power_on(
+    disk: &Disk,
     folder: &Path,
     records: &RecordFile<BootRecord>,
     marker: &Path,
@@ -123,7 +142,7 @@ fn power_on(
     kernel: Option<String>,
 ) -> Result<Booted, BootError> {
     let record = load(records)?;
-    let usable = SlotName::BOTH.map(|slot| slot_file::is_bootable(folder, slot));
+    let usable = SlotName::BOTH.map(|slot| slot_file::is_bootable(disk, folder, slot));
     let (slot, next) = choose(&record, usable)?;
     if next != record {
         records.save(&next).map_err(BootError::Record)?;
@@ -133,14 +152,19 @@ fn power_on(
     let mark = Marker { slot, boot_id: hex::encode(random), powered_on_at: now, kernel };
     let bytes = serde_json::to_vec(&mark).expect("a marker is plain data");
     let runtime = marker.parent().unwrap_or(Path::new("."));
-    record::create(runtime, marker, &bytes, 0o644).map_err(BootError::Marker)?;
+    record::create_on(&**disk, runtime, marker, &bytes, 0o644).map_err(BootError::Marker)?;
     tracing::info!(%slot, boot_id = mark.boot_id, "the device was powered on");
     Ok(Booted { slot, boot_id: mark.boot_id, powered_on_at: now })
 }
 
 /// Returns the marked boot if the machine still is in it.
-fn present_boot(marker: &Path, now: Duration, kernel: Option<&str>) -> Result<Option<Booted>, BootError> {
-    let bytes = match fs::read(marker) {
+fn present_boot(
+    disk: &Disk,
+    marker: &Path,
+    now: Duration,
+    kernel: Option<&str>,
+) -> Result<Option<Booted>, BootError> {
+    let bytes = match storage::read(&**disk, marker, MARKER_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(marker_error(marker, error)),

@@ -102,6 +102,10 @@ pub trait Boot {
     /// Replaces the record: one atomic write, made durable, read back and compared.
     fn write(&mut self, record: &BootRecord) -> Result<(), BootError>;
 
+    /// Has every copy of the record say the same, so that no loss of one brings an older decision back. Due before a
+    /// slot is written that an older copy may still name.
+    fn settle(&mut self) -> Result<(), BootError>;
+
     /// Returns the boot that this process lives in.
     fn booted(&self) -> Result<Booted, BootError>;
 

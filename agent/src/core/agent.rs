@@ -17,8 +17,9 @@ use super::durable::Durable;
 use super::entropy::Entropy;
 use super::exchange::Exchange;
 use super::machine::reports;
-pub use super::port::{BootFacts, Done, Input, Job, Keys, Output, Settings};
+pub use super::port::{BootFacts, Content, Done, Held, Input, Job, Keys, Output, Settings};
 use super::reader::Reader;
+use super::reconcile::{self, Mend};
 use super::state::{Event, State, UpdatingStep};
 use super::time::Clock;
 use super::timing::{Backoff, Now, Stamp};
@@ -47,6 +48,10 @@ pub struct Agent {
     pub(super) jobs: u64,
     pub(super) job_retry: Backoff,
     pub(super) job_not_before: u64,
+    /// How often in a row the present job could not be done.
+    pub(super) job_failures: u32,
+    /// What is wrong with the boot record, and mended first.
+    pub(super) mend: Option<Mend>,
     /// Uptime before which the shell is not asked again how the device fares.
     pub(super) collect_at: u64,
     looked_at: Now,
@@ -86,6 +91,8 @@ impl Agent {
             jobs: 0,
             job_retry,
             job_not_before: 0,
+            job_failures: 0,
+            mend: None,
             collect_at: 0,
             looked_at: Now::default(),
             out: Vec::new(),
@@ -211,9 +218,10 @@ impl Agent {
         }
         self.time_of_trust(now);
         self.listen();
-        let event = Event::Booted { slot: facts.slot, armed: facts.armed, rebooted };
+        let seen = facts.seen();
         self.boot = Some(facts);
-        self.step(&event, now);
+        self.step(&Event::Booted { seen, rebooted }, now);
+        self.mend = reconcile::mend(&self.durable.state, &seen);
         self.evaluate(now);
     }
 

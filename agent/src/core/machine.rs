@@ -25,10 +25,12 @@
 //! | Rollback | goes on |
 
 use tern_protocol::chunk::{ChunkSet, chunks_of};
+use tern_protocol::limits::REASON_MAX;
 use tern_protocol::message::{Attempt, ReportKind};
 use tern_protocol::state::Outcome;
 
 use super::SlotName;
+use super::reconcile::reconcile;
 use super::state::{Effect, Event, RetryTo, RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::{Stamp, Timing};
 
@@ -42,6 +44,12 @@ impl State {
     pub fn after(self, event: &Event, at: Stamp, timing: &Timing) -> Self {
         use Event as E;
         match (self, event) {
+            // A wait may have ended while the device was off; everything else that a boot decides is one table.
+            (Self::Retry { work, to, since, wait }, E::Booted { .. }) if since.passed(wait, at) => {
+                retried(work, to)
+            }
+            (state, E::Booted { seen, rebooted }) => reconcile(state, seen, *rebooted, at),
+
             // A device that is idle, or gave up on something older, looks at what is offered.
             (Self::Idle { not_before }, E::Offered { offer, slot })
                 if not_before.is_none_or(|since| since.passed(timing.deferral, at)) =>
@@ -114,16 +122,6 @@ impl State {
 
             (Self::Updating { work, step }, event) => updating(work, step, event, at, timing),
 
-            (Self::VerifyPost { work, .. }, E::Booted { slot, .. }) if *slot != work.slot => roll_back(
-                work,
-                Outcome::RolledBack,
-                "the boot loader went back to the previous slot during the trial",
-                RollbackStep::Record,
-            ),
-            // A power cycle inside the soak starts the soak again; an agent restart does not.
-            (Self::VerifyPost { work, since, .. }, E::Booted { .. }) if since.epoch != at.epoch => {
-                trial(work, at)
-            }
             (Self::VerifyPost { work, since, heard, .. }, E::ProbesPassed) => {
                 Self::VerifyPost { work, since, probed: true, heard }
             }
@@ -152,19 +150,8 @@ impl State {
             }
 
             (Self::Success { .. }, E::Confirmed) => IDLE,
-            (Self::Success { work }, E::Booted { slot, .. }) if *slot != work.slot => roll_back(
-                work,
-                Outcome::RolledBack,
-                "power was lost before the slot was confirmed",
-                RollbackStep::Record,
-            ),
 
-            (Self::Retry { work, to, since, wait }, E::Time | E::Booted { .. }) if since.passed(wait, at) => {
-                match to {
-                    RetryTo::Downloading => download(work),
-                    RetryTo::PreUpdating => Self::Verifying { work, hashed: false },
-                }
-            }
+            (Self::Retry { work, to, since, wait }, E::Time) if since.passed(wait, at) => retried(work, to),
             (Self::Retry { .. }, E::Halted | E::Withdrawn) => IDLE,
 
             (Self::Rollback { work, outcome, reason, step }, event) => {
@@ -212,19 +199,6 @@ fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &T
     use UpdatingStep as S;
     let unarmed = matches!(step, S::Announce { .. });
     let next = match (step, event) {
-        // Which slot came up decides everything, whatever was owed.
-        (_, E::Booted { slot, .. }) if *slot == work.slot => return trial(work, at),
-        // Only the agent's process is new: the boot is still to come.
-        (S::Arm | S::Reboot, E::Booted { armed: true, rebooted: false, .. }) => S::Reboot,
-        (step @ (S::Arm | S::Reboot), E::Booted { armed, rebooted, .. }) => {
-            // Not armed and not tried: the power went before the record was written. The answer is stale by now.
-            if !armed && (step == S::Arm || !rebooted) {
-                return announce(work, at);
-            }
-            let reason = "the boot loader did not bring up the trial slot";
-            return roll_back(work, Outcome::RolledBack, reason, RollbackStep::Record);
-        }
-        (S::Announce { since }, E::Booted { .. }) if since.epoch != at.epoch => return announce(work, at),
         (S::Announce { .. }, E::Answered) => S::Arm,
         (S::Announce { since }, E::Time) if since.passed(timing.started_timeout, at) => S::Undo(Then::Defer),
         (S::Announce { .. }, E::Withdrawn) => S::Undo(Then::Defer),
@@ -244,7 +218,7 @@ fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &T
 fn rollback(
     mut work: Work,
     outcome: Outcome,
-    reason: String,
+    mut reason: String,
     step: RollbackStep,
     event: &Event,
     at: Stamp,
@@ -252,11 +226,16 @@ fn rollback(
     use RollbackStep as S;
     let running_trial = |slot: SlotName| slot == work.slot;
     let next = match (step, event) {
-        (_, Event::Booted { slot, .. }) if running_trial(*slot) => S::Record,
-        (S::Record, Event::Booted { .. }) => S::Record,
+        // The trial has few boots left: when they are used up the boot loader goes back by itself, whatever the record says.
+        (S::Record, Event::DisarmFailed { running, reason: why }) => {
+            if !reason.ends_with(why.as_str()) {
+                reason = format!("{reason}; then {why}");
+                reason.truncate(reason.floor_char_boundary(REASON_MAX));
+            }
+            if running_trial(*running) { S::Reboot } else { S::Undo }
+        }
         (S::Record, Event::Disarmed { running }) if running_trial(*running) => S::Reboot,
         (S::Record, Event::Disarmed { .. }) => S::Undo,
-        (S::Reboot, Event::Booted { .. }) => S::Undo,
         (S::Undo, Event::Undone) if outcome == Outcome::Unreachable => {
             work.tries.unreachable += 1;
             let again = (work.tries.unreachable < UNREACHABLE_TRIES).then_some(at);
@@ -284,8 +263,11 @@ fn announce(work: Work, at: Stamp) -> State {
     State::Updating { work, step: UpdatingStep::Announce { since: at } }
 }
 
-fn trial(work: Work, at: Stamp) -> State {
-    State::VerifyPost { work, since: at, probed: false, heard: false }
+fn retried(work: Work, to: RetryTo) -> State {
+    match to {
+        RetryTo::Downloading => download(work),
+        RetryTo::PreUpdating => State::Verifying { work, hashed: false },
+    }
 }
 
 fn roll_back(work: Work, outcome: Outcome, reason: &str, step: RollbackStep) -> State {
@@ -342,7 +324,7 @@ pub fn reports(before: &State, after: &State, event: &Event) -> Vec<ReportKind> 
             reason,
         });
     }
-    if let Some((outcome, reason)) = outcome(before, after) {
+    if let Some((outcome, reason)) = outcome(before, after, event) {
         reports.push(ReportKind::Outcome { attempt, outcome, reason });
     }
     reports
@@ -359,8 +341,12 @@ fn transition_reason(after: &State, event: &Event) -> Option<String> {
     }
 }
 
-fn outcome(before: &State, after: &State) -> Option<(Outcome, Option<String>)> {
+fn outcome(before: &State, after: &State, event: &Event) -> Option<(Outcome, Option<String>)> {
     match (before, after) {
+        // A boot has shown that there is nothing to go back to: it did not go back.
+        (State::Rollback { .. }, State::Failed { reason, .. }) if matches!(event, Event::Booted { .. }) => {
+            Some((Outcome::Failed, Some(reason.clone())))
+        }
         (State::Success { .. }, State::Idle { .. }) => Some((Outcome::Success, None)),
         (State::Rollback { outcome, reason, .. }, State::Failed { .. }) => {
             Some((*outcome, Some(reason.clone())))

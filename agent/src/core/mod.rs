@@ -6,6 +6,7 @@
 //! | [`state`] | the machine's states, events and effects as plain values |
 //! | [`time`] | what time it is, on a device that may have no clock |
 //! | [`timing`] | every wait, and how points in time survive a restart |
+//! | [`reconcile`] | what a boot has brought up, held against what the journal remembers |
 //! | [`eligibility`] | may this device run that release, now? |
 //! | [`download`] | which packs to ask for next, and which to believe |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
@@ -33,6 +34,7 @@ pub mod machine;
 pub mod outbox;
 pub mod port;
 mod reader;
+pub mod reconcile;
 mod stale;
 pub mod state;
 pub mod time;

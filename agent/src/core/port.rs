@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tern_protocol::bundle::File;
 use tern_protocol::claim::Token;
+use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::PairSecret;
 use tern_protocol::message::Registry;
@@ -12,6 +13,7 @@ use tern_protocol::topic::Topic;
 use tern_protocol::tuf::{Role, TufError};
 
 use super::SlotName;
+pub use super::reconcile::{Content, Seen};
 use super::timing::Timing;
 
 /// What never changes while the agent runs.
@@ -60,8 +62,10 @@ pub struct BootFacts {
     pub slot: SlotName,
     /// Changes with every boot of the operating system.
     pub boot_id: String,
-    /// The boot record holds a trial.
-    pub armed: bool,
+    /// The confirmed slot, by the boot record.
+    pub active: SlotName,
+    /// The slot on trial, by the boot record.
+    pub trial: Option<SlotName>,
     /// The release that runs, from its slot's label; 0 for a factory image without one.
     pub running: u64,
     /// Its version.
@@ -70,8 +74,31 @@ pub struct BootFacts {
     pub floor: u64,
     /// Bytes that the inactive slot can hold.
     pub capacity: u64,
-    /// The image that the inactive slot holds whole, if any.
-    pub inactive: Option<Artifact>,
+    /// What the slots hold, by their labels, in the order of [`SlotName::BOTH`].
+    pub contents: [Content; 2],
+}
+
+impl BootFacts {
+    /// Returns what the journal is held against.
+    pub fn seen(&self) -> Seen {
+        Seen { slot: self.slot, active: self.active, trial: self.trial, contents: self.contents }
+    }
+}
+
+/// The image that a slot holds whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Its Merkle root.
+    pub root: Digest,
+    /// Its bytes.
+    pub length: u64,
+}
+
+impl Held {
+    /// Returns what a slot holds once `artifact` is in it.
+    pub fn of(artifact: &Artifact) -> Self {
+        Self { root: artifact.root, length: artifact.length }
+    }
 }
 
 /// Something that happened.
@@ -141,6 +168,15 @@ pub enum Output {
     },
     /// Say how the device fared, with [`Input::Collected`].
     Collect,
+    /// Something that is owed cannot be done at present. It is tried again; for the log.
+    Failing {
+        /// What.
+        work: Job,
+        /// Why.
+        reason: String,
+        /// How often in a row.
+        times: u32,
+    },
     /// Do this and say how it ended; it replaces the job before it.
     Start {
         /// Number to answer with.

@@ -6,6 +6,7 @@ use tern_protocol::offer::Offer;
 use tern_protocol::state::{Outcome, StateName};
 
 use super::SlotName;
+use super::reconcile::Seen;
 use super::timing::Stamp;
 
 /// One attempt: what is installed, where, and how often something went wrong.
@@ -234,12 +235,17 @@ pub enum Event {
         /// The slot that runs.
         running: SlotName,
     },
+    /// The boot record with the trial in it cannot be replaced at present.
+    DisarmFailed {
+        /// The slot that runs.
+        running: SlotName,
+        /// Why.
+        reason: String,
+    },
     /// The agent came up; every start says so, with what the boot record and the slots tell.
     Booted {
-        /// The slot that runs.
-        slot: SlotName,
-        /// Whether the boot record still holds a trial.
-        armed: bool,
+        /// What boot record and slots say.
+        seen: Seen,
         /// The operating system booted; otherwise only the agent's process is new.
         rebooted: bool,
     },

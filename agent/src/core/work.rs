@@ -1,24 +1,33 @@
 //! Local work: what the state owes, started one job at a time, and what its end means.
 
-use tern_protocol::offer::{Artifact, Offer};
+use tern_protocol::offer::Offer;
 use tern_protocol::topic::{Topic, UpKind};
 
-use super::agent::{Agent, Done, Job, Output};
+use super::SlotName;
+use super::agent::{Agent, Content, Done, Held, Job, Output};
 use super::download::Download;
 use super::eligibility::{self, Facts};
+use super::reconcile::Mend;
 use super::state::{Effect, Event, State};
 use super::timing::Now;
+
+/// How often a boot record that cannot be written is tried before a trial is left all the same.
+const MENDING_TRIES: u32 = 3;
 
 impl Agent {
     pub(super) fn done(&mut self, job: u64, result: Done, now: Now) {
         let Some((_, work)) = self.job.take_if(|(number, _)| *number == job) else { return };
+        let (work, result) = match self.mended(work, result, now) {
+            Some(open) => open,
+            None => return,
+        };
         let failed = |result: Done| match result {
             Done::Failed(reason) | Done::NotNow(reason) => reason,
             Done::Ok | Done::Mismatch => "it did not say why".to_owned(),
         };
         let event = match (work, result) {
-            (Job::MarkBad(_), Done::Ok) => {
-                self.set_inactive(None);
+            (Job::MarkBad(slot), Done::Ok) => {
+                self.set_content(slot, Content::Bad);
                 Event::SlotMarked
             }
             (Job::Sync(_, chunks), Done::Ok) => Event::Written(chunks),
@@ -26,8 +35,8 @@ impl Agent {
                 self.download = None;
                 Event::WriteFailed(failed(result))
             }
-            (Job::Hash { artifact, .. }, Done::Ok) => {
-                self.set_inactive(Some(artifact));
+            (Job::Hash { slot, artifact, .. }, Done::Ok) => {
+                self.set_content(slot, Content::Whole(Held::of(&artifact)));
                 Event::Hashed { matches: true }
             }
             (Job::Hash { .. }, Done::Mismatch) => Event::Hashed { matches: false },
@@ -38,20 +47,32 @@ impl Agent {
             (Job::UndoHooks, _) => Event::Undone,
             (Job::Arm { .. }, Done::Ok) => Event::Armed,
             (Job::Arm { .. }, result) => Event::ArmFailed(failed(result)),
-            (Job::Disarm, Done::Ok) => match &self.boot {
-                Some(boot) => Event::Disarmed { running: boot.slot },
+            (Job::Disarm, Done::Ok) => match &mut self.boot {
+                Some(boot) => {
+                    boot.trial = None;
+                    Event::Disarmed { running: boot.slot }
+                }
                 None => return,
             },
             (Job::Probe, Done::Ok) => Event::ProbesPassed,
             (Job::Probe, result) => Event::ProbeFailed(failed(result)),
             (Job::Confirm(_), Done::Ok) => Event::Confirmed,
-            (Job::Hash { .. } | Job::Disarm | Job::Confirm(_) | Job::Reboot, _) => {
+            (work @ (Job::Hash { .. } | Job::Disarm | Job::Confirm(_) | Job::Reboot), result) => {
                 // The medium would not do it now; nothing is decided, so try again later.
-                self.job_not_before = now.uptime + self.job_retry.step();
-                return;
+                let reason = failed(result);
+                self.put_off(&work, reason.clone(), now);
+                match &self.boot {
+                    Some(boot) if work == Job::Disarm && self.job_failures >= MENDING_TRIES => {
+                        Event::DisarmFailed { running: boot.slot, reason }
+                    }
+                    _ => return,
+                }
             }
         };
-        self.job_retry.reset();
+        if !matches!(event, Event::DisarmFailed { .. }) {
+            self.job_retry.reset();
+            self.job_failures = 0;
+        }
         self.step(&event, now);
         if event == Event::Confirmed {
             self.confirmed();
@@ -59,14 +80,78 @@ impl Agent {
         self.evaluate(now);
     }
 
-    fn set_inactive(&mut self, artifact: Option<Artifact>) {
+    fn set_content(&mut self, slot: SlotName, content: Content) {
         if let Some(boot) = &mut self.boot {
-            boot.inactive = artifact;
+            boot.contents[slot as usize] = content;
+        }
+    }
+
+    /// Notes that something could not be done; it is tried again after a pause that grows.
+    fn put_off(&mut self, work: &Job, reason: String, now: Now) {
+        self.job_not_before = now.uptime + self.job_retry.step();
+        self.job_failures += 1;
+        self.out.push(Output::Failing { work: work.clone(), reason, times: self.job_failures });
+    }
+
+    /// Takes the end of a job that mends the boot record; hands back any other.
+    fn mended(&mut self, work: Job, result: Done, now: Now) -> Option<(Job, Done)> {
+        let Some(mend) = self.mend else { return Some((work, result)) };
+        if self.mending(mend) != work {
+            return Some((work, result));
+        }
+        if let Done::Failed(reason) | Done::NotNow(reason) = result {
+            self.put_off(&work, reason, now);
+            if self.job_failures >= MENDING_TRIES {
+                // No slot that the record names is ever written, so nothing is lost by going on; but a trial that runs
+                // is left also so: its boots are used up, and then the boot loader goes back.
+                self.mend = (mend == Mend::Leave && work == Job::Disarm).then(|| {
+                    self.forget_trial();
+                    Mend::Leave
+                });
+            }
+            return None;
+        }
+        self.job_retry.reset();
+        self.job_failures = 0;
+        match (mend, work) {
+            (Mend::Leave, Job::Disarm) => self.forget_trial(),
+            (Mend::Adopt, Job::Confirm(slot)) => {
+                if let Some(boot) = &mut self.boot {
+                    boot.active = slot;
+                }
+                self.forget_trial();
+                self.mend = None;
+            }
+            _ => {
+                self.forget_trial();
+                self.mend = None;
+            }
+        }
+        self.evaluate(now);
+        None
+    }
+
+    fn forget_trial(&mut self) {
+        if let Some(boot) = &mut self.boot {
+            boot.trial = None;
+        }
+    }
+
+    /// Returns the job that mends the boot record.
+    fn mending(&self, mend: Mend) -> Job {
+        match (mend, &self.boot) {
+            (Mend::Adopt, Some(boot)) => Job::Confirm(boot.slot),
+            (Mend::Leave, Some(boot)) if boot.trial.is_none() => Job::Reboot,
+            _ => Job::Disarm,
         }
     }
 
     /// Judges the open check and starts what the state owes.
     pub(super) fn attend_work(&mut self, now: Now) {
+        if let Some(mend) = self.mend {
+            self.download = None;
+            return self.start(self.mending(mend), now);
+        }
         loop {
             let owed = self.durable.state.owes(self.stamp(now), &self.settings.timing);
             if owed != Some(Effect::Check) {
@@ -91,7 +176,10 @@ impl Agent {
             model: &self.settings.registry.model,
             component: &self.settings.component,
             capacity: boot.capacity,
-            inactive: boot.inactive.as_ref().map(|artifact| (artifact.root, artifact.length)),
+            inactive: match boot.contents[boot.slot.other() as usize] {
+                Content::Whole(held) => Some((held.root, held.length)),
+                Content::Bad | Content::Unknown => None,
+            },
         };
         Some(eligibility::judge(offer, &facts))
     }
@@ -173,7 +261,8 @@ impl Agent {
     fn confirmed(&mut self) {
         // What was on trial is now what runs; the boot record says so, and so will the next start.
         if let Some(boot) = &mut self.boot {
-            boot.armed = false;
+            boot.trial = None;
+            boot.active = boot.slot;
         }
     }
 }

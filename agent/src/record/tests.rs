@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 type Folder = tempfile::TempDir;

@@ -3,9 +3,7 @@
 //! The files are executable, because a payload that is a program is really run by the health probes. No
 //! descriptor stays open between calls: Linux refuses to execute a file that somebody has open for writing.
 
-use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tern_protocol::digest::Digest;
@@ -13,10 +11,12 @@ use tern_protocol::digest::Digest;
 use super::label::{self, Labels};
 use super::reread::hash;
 use super::{Image, SlotError, SlotLabel, SlotName, Slots, fill};
+use crate::storage::{self, Access, Disk, Opened};
 
 /// Slots in a folder.
 #[derive(Debug)]
 pub struct FileSlots {
+    disk: Disk,
     folder: PathBuf,
     capacity: u64,
     labels: Labels,
@@ -25,18 +25,25 @@ pub struct FileSlots {
 impl FileSlots {
     /// Opens the slots in `folder`, each of `capacity` bytes; `running` is the slot that may not be changed.
     pub fn open(folder: &Path, capacity: u64, running: SlotName) -> Result<Self, SlotError> {
-        Ok(Self { folder: folder.to_owned(), capacity, labels: Labels::open(folder, running)? })
+        Self::on(&storage::system(), folder, capacity, running)
     }
 
-    fn image_for_writing(&self, slot: SlotName) -> io::Result<File> {
+    /// The same on another disk than the system's.
+    pub fn on(disk: &Disk, folder: &Path, capacity: u64, running: SlotName) -> Result<Self, SlotError> {
+        let labels = Labels::open(disk, folder, running)?;
+        Ok(Self { disk: disk.clone(), folder: folder.to_owned(), capacity, labels })
+    }
+
+    fn image_for_writing(&self, slot: SlotName) -> io::Result<Box<dyn Opened>> {
         let path = self.path(slot);
-        if let Ok(file) = OpenOptions::new().write(true).open(&path) {
-            return Ok(file);
+        match self.disk.open(&path, Access::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o755).open(&path)?;
+        let file = self.disk.open(&path, Access::CreateNew { mode: 0o755 })?;
         // The umask may have taken the executable bit.
-        file.set_permissions(Permissions::from_mode(0o755))?;
-        File::open(&self.folder)?.sync_all()?;
+        file.set_mode(0o755)?;
+        self.disk.sync_folder(&self.folder)?;
         Ok(file)
     }
 }
@@ -57,13 +64,13 @@ impl Slots for FileSlots {
     fn write(&mut self, slot: SlotName, offset: u64, bytes: &[u8]) -> Result<(), SlotError> {
         self.labels.writable(slot, offset, bytes.len() as u64, self.capacity)?;
         self.image_for_writing(slot)
-            .and_then(|file| file.write_all_at(bytes, offset))
+            .and_then(|file| file.write_at(bytes, offset))
             .map_err(|source| SlotError::Io { action: "write to", slot, source })
     }
 
     fn sync(&mut self, slot: SlotName) -> Result<(), SlotError> {
         self.labels.changeable(slot)?;
-        self.image_for_writing(slot).and_then(|file| file.sync_all()).map_err(|source| SlotError::Io {
+        self.image_for_writing(slot).and_then(|file| file.sync()).map_err(|source| SlotError::Io {
             action: "sync",
             slot,
             source,
@@ -71,7 +78,7 @@ impl Slots for FileSlots {
     }
 
     fn hash(&mut self, slot: SlotName, length: u64) -> Result<(Digest, Digest), SlotError> {
-        let (sha256, root) = hash(&self.path(slot), slot, length)?;
+        let (sha256, root) = hash(&*self.disk, &self.path(slot), slot, length)?;
         self.labels.hashed(slot, length, sha256, root);
         Ok((sha256, root))
     }
@@ -80,7 +87,7 @@ impl Slots for FileSlots {
         self.labels.borne_out(slot, &image)?;
         // A longer predecessor's tail would be part of what is executed, and nobody has signed it.
         self.image_for_writing(slot)
-            .and_then(|file| file.set_len(image.length).and_then(|()| file.sync_all()))
+            .and_then(|file| file.set_size(image.length).and_then(|()| file.sync()))
             .map_err(|source| SlotError::Io { action: "shorten", slot, source })?;
         self.labels.vouch(slot, image)
     }
@@ -91,19 +98,25 @@ impl Slots for FileSlots {
 }
 
 /// Writes `image`, whose bytes are in the file `from`, into `slot` of a device that has never run.
-pub(crate) fn provision(folder: &Path, slot: SlotName, from: &Path, image: Image) -> Result<(), SlotError> {
-    fill(&mut FileSlots::open(folder, u64::MAX, slot.other())?, slot, from, image)
+pub(crate) fn provision(
+    disk: &Disk,
+    folder: &Path,
+    slot: SlotName,
+    from: &Path,
+    image: Image,
+) -> Result<(), SlotError> {
+    fill(&mut FileSlots::on(disk, folder, u64::MAX, slot.other())?, slot, from, image)
 }
 
 /// Tells whether the bytes of `slot` are the ones its label vouches for: what a verifying boot loader asks.
-pub(crate) fn is_bootable(folder: &Path, slot: SlotName) -> bool {
+pub fn is_bootable(disk: &Disk, folder: &Path, slot: SlotName) -> bool {
     let matches = || -> Result<bool, SlotError> {
-        let SlotLabel::Holds(image) = label::label(folder, slot)? else { return Ok(false) };
+        let SlotLabel::Holds(image) = label::label(disk, folder, slot)? else { return Ok(false) };
         let path = image_path(folder, slot);
-        let found =
-            fs::metadata(&path).map_err(|source| SlotError::Io { action: "look at", slot, source })?;
+        let found = disk.look(&path).map_err(|source| SlotError::Io { action: "look at", slot, source })?;
         // Longer is as wrong as shorter: the surplus would be executed too.
-        Ok(found.len() == image.length && hash(&path, slot, image.length)? == (image.sha256, image.root))
+        Ok(found.size == image.length
+            && hash(&**disk, &path, slot, image.length)? == (image.sha256, image.root))
     };
     matches().unwrap_or_else(|error| {
         tracing::warn!(%slot, error = &error as &dyn std::error::Error, "a slot cannot be judged");

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use tern_protocol::digest::Digest;
 
 use super::{Image, SlotError, SlotLabel, SlotName, place};
-use crate::record::{RecordError, RecordFile, sync_folder};
+use crate::record::{RecordError, RecordFile, sync_folder_on};
+use crate::storage::Disk;
 
 /// The labels of both slots, and what may be done to which.
 #[derive(Debug)]
 pub(super) struct Labels {
+    disk: Disk,
     folder: PathBuf,
     running: SlotName,
     /// Per slot, what the last hash found; forgotten when a byte changes.
@@ -27,11 +29,11 @@ struct Hashed {
 
 impl Labels {
     /// Opens the labels in `folder`; `running` is the slot that may not be changed.
-    pub(super) fn open(folder: &Path, running: SlotName) -> Result<Self, SlotError> {
+    pub(super) fn open(disk: &Disk, folder: &Path, running: SlotName) -> Result<Self, SlotError> {
         for slot in SlotName::BOTH {
-            record(folder, slot)?;
+            record(disk, folder, slot)?;
         }
-        Ok(Self { folder: folder.to_owned(), running, hashed: [None, None] })
+        Ok(Self { disk: disk.clone(), folder: folder.to_owned(), running, hashed: [None, None] })
     }
 
     /// Refuses the running slot.
@@ -41,7 +43,7 @@ impl Labels {
 
     /// Returns what vouches for the bytes of `slot`.
     pub(super) fn of(&self, slot: SlotName) -> Result<SlotLabel, SlotError> {
-        label(&self.folder, slot)
+        label(&self.disk, &self.folder, slot)
     }
 
     /// Withdraws a label; durable when it returns.
@@ -49,10 +51,12 @@ impl Labels {
         self.changeable(slot)?;
         self.hashed[place(slot)] = None;
         // Spare the medium when it says so already; a damaged label only looks bad and is renewed.
-        if matches!(record(&self.folder, slot)?.load(), Ok(Some(SlotLabel::Bad))) {
-            return Ok(());
+        let record = record(&self.disk, &self.folder, slot)?;
+        if !matches!(record.load(), Ok(Some(SlotLabel::Bad))) {
+            put(&self.disk, &self.folder, slot, &SlotLabel::Bad)?;
         }
-        put(&self.folder, slot, &SlotLabel::Bad)
+        // The older copy still vouches for bytes that are about to go: it must not come back should the newer be lost.
+        record.settle().map_err(|source| SlotError::Label { slot, source })
     }
 
     /// Refuses bytes that do not fit, or that a label still vouches for.
@@ -93,18 +97,18 @@ impl Labels {
     /// Vouches for the bytes of `slot`.
     pub(super) fn vouch(&self, slot: SlotName, image: Image) -> Result<(), SlotError> {
         self.borne_out(slot, &image)?;
-        put(&self.folder, slot, &SlotLabel::Holds(image))
+        put(&self.disk, &self.folder, slot, &SlotLabel::Holds(image))
     }
 }
 
 /// Returns the record of a label.
-pub(super) fn record(folder: &Path, slot: SlotName) -> Result<RecordFile<SlotLabel>, SlotError> {
-    RecordFile::open(folder, &format!("{slot}.label")).map_err(|source| SlotError::Label { slot, source })
+pub(super) fn record(disk: &Disk, folder: &Path, slot: SlotName) -> Result<RecordFile<SlotLabel>, SlotError> {
+    RecordFile::on(disk, folder, &format!("{slot}.label")).map_err(|source| SlotError::Label { slot, source })
 }
 
 /// Reads a label.
-pub(super) fn label(folder: &Path, slot: SlotName) -> Result<SlotLabel, SlotError> {
-    match record(folder, slot)?.load() {
+pub(super) fn label(disk: &Disk, folder: &Path, slot: SlotName) -> Result<SlotLabel, SlotError> {
+    match record(disk, folder, slot)?.load() {
         Ok(label) => Ok(label.unwrap_or(SlotLabel::Empty)),
         // A label that cannot be read vouches for nothing; writing the slot anew heals it.
         Err(error @ RecordError::Corrupt(_)) => {
@@ -115,7 +119,7 @@ pub(super) fn label(folder: &Path, slot: SlotName) -> Result<SlotLabel, SlotErro
     }
 }
 
-fn put(folder: &Path, slot: SlotName, label: &SlotLabel) -> Result<(), SlotError> {
-    record(folder, slot)?.renew(label).map_err(|source| SlotError::Label { slot, source })?;
-    sync_folder(folder).map_err(|source| SlotError::Label { slot, source })
+fn put(disk: &Disk, folder: &Path, slot: SlotName, label: &SlotLabel) -> Result<(), SlotError> {
+    record(disk, folder, slot)?.renew(label).map_err(|source| SlotError::Label { slot, source })?;
+    sync_folder_on(&**disk, folder).map_err(|source| SlotError::Label { slot, source })
 }

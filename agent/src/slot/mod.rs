@@ -16,7 +16,7 @@ pub mod raw;
 mod reread;
 pub mod signed;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::fs::File;
 use std::io::{self, Read as _};

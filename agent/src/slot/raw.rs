@@ -4,25 +4,18 @@
 //! one, because what stands at a path can change: missing, neither block device nor file, too small, in use, or the
 //! other slot under another name.
 
-use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rustix::fs::{OFlags, SeekFrom, major, minor, seek};
 use tern_protocol::digest::Digest;
 
 use super::label::Labels;
 use super::reread::hash_directly;
 use super::{Image, SlotError, SlotLabel, SlotName, Slots, fill, place};
+use crate::storage::{self, Access, Disk, Identity, Kind, Opened, Use};
 
 /// What writes are rounded to: the medium's own block would otherwise be read, changed and written for each piece of it.
 const BLOCK: u64 = 4096;
-
-/// How often, and how far apart, a device that is claimed is asked for.
-const CLAIM_ATTEMPTS: u32 = 10;
-const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// Says why a device or file may not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,17 +40,38 @@ pub enum Problem {
     /// Something else has it: device mapper, swap, a loop device.
     #[error("the system is using it")]
     InUse,
+    /// The medium, or who may write it, does not let us.
+    #[error("it cannot be written")]
+    ReadOnly,
+    /// Another place has taken the name since the slot was marked bad.
+    #[error("another device or file stands there than when the slot was marked bad")]
+    Exchanged,
     /// Both names lead to the same bytes.
     #[error("it is the same device or file as the other slot")]
     SameAsOther,
 }
 
 /// Slots at two declared paths.
-#[derive(Debug)]
 pub struct RawSlots {
+    disk: Disk,
     paths: [PathBuf; 2],
     capacity: u64,
     labels: Labels,
+    /// The place that is being written, from the first byte to the label: a name may come to mean another one, and
+    /// each end of writing would have the system look through the device anew.
+    held: Option<Held>,
+}
+
+struct Held {
+    slot: SlotName,
+    identity: Identity,
+    file: Box<dyn Opened>,
+}
+
+impl std::fmt::Debug for RawSlots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawSlots").field("paths", &self.paths).finish_non_exhaustive()
+    }
 }
 
 impl RawSlots {
@@ -70,7 +84,19 @@ impl RawSlots {
         capacity: u64,
         running: SlotName,
     ) -> Result<Self, SlotError> {
-        Ok(Self { paths, capacity, labels: Labels::open(folder, running)? })
+        Self::on(&storage::system(), paths, folder, capacity, running)
+    }
+
+    /// The same on another disk than the system's.
+    pub fn on(
+        disk: &Disk,
+        paths: [PathBuf; 2],
+        folder: &Path,
+        capacity: u64,
+        running: SlotName,
+    ) -> Result<Self, SlotError> {
+        let labels = Labels::open(disk, folder, running)?;
+        Ok(Self { disk: disk.clone(), paths, capacity, labels, held: None })
     }
 
     /// Puts the image in the file `from` into `slot` of a device that has never run. Where a factory has written the
@@ -82,40 +108,59 @@ impl RawSlots {
         fill(self, slot, from, image)
     }
 
-    /// Opens a slot for writing, if all is well with it.
-    fn open_for_writing(&self, slot: SlotName) -> Result<File, SlotError> {
+    /// Returns a slot that is open for writing, if all is well with it.
+    fn for_writing(&mut self, slot: SlotName) -> Result<&dyn Opened, SlotError> {
         self.labels.changeable(slot)?;
-        let path = &self.paths[place(slot)];
+        let path = self.paths[place(slot)].clone();
         let unfit = |problem| SlotError::Unfit { slot, path: path.clone(), problem };
-        let io = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => unfit(Problem::Missing),
-            io::ErrorKind::ResourceBusy => unfit(Problem::InUse),
-            _ => SlotError::Io { action: "open", slot, source },
-        };
-        let found = fs::metadata(path).map_err(io)?;
-        if !found.file_type().is_block_device() && !found.is_file() {
+        let found = self.disk.look(&path).map_err(|error| refusal(slot, &path, error))?;
+        if found.kind == Kind::Other {
             return Err(unfit(Problem::Kind));
         }
-        let other = fs::metadata(&self.paths[place(slot.other())]);
-        if other.is_ok_and(|other| identity(&other) == identity(&found)) {
+        let other = self.disk.look(&self.paths[place(slot.other())]);
+        if other.is_ok_and(|other| other.identity == found.identity) {
             return Err(unfit(Problem::SameAsOther));
         }
-        if let Some(problem) = use_of(&found).map_err(io)? {
-            return Err(unfit(problem));
+        match self.held.take_if(|held| held.slot != slot || held.identity != found.identity) {
+            Some(held) if held.slot == slot => return Err(unfit(Problem::Exchanged)),
+            _ => {}
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        if found.file_type().is_block_device() {
-            // The kernel then refuses whatever it uses itself, also what no list of mounts names.
-            options.custom_flags(i32::from_ne_bytes(OFlags::EXCL.bits().to_ne_bytes()));
+        if self.held.is_none() {
+            self.held = Some(self.claim(slot, &path, &found.identity)?);
         }
-        let file = open_when_free(&options, path).map_err(io)?;
-        // A block device has no length of its own but where it ends.
-        let size = seek(&file, SeekFrom::End(0)).map_err(|error| io(error.into()))?;
+        let held = self.held.as_ref().map(|held| &*held.file);
+        held.ok_or_else(|| unfit(Problem::Missing))
+    }
+
+    /// Opens what stands at `path` as the only one.
+    fn claim(&self, slot: SlotName, path: &Path, identity: &Identity) -> Result<Held, SlotError> {
+        let unfit = |problem| SlotError::Unfit { slot, path: path.to_owned(), problem };
+        let found = self.disk.look(path).map_err(|error| refusal(slot, path, error))?;
+        match self.disk.use_of(path, &found).map_err(|error| refusal(slot, path, error))? {
+            Some(Use::Mounted) => return Err(unfit(Problem::Mounted)),
+            Some(Use::Looped) => return Err(unfit(Problem::InUse)),
+            None => {}
+        }
+        let file = self.disk.open(path, Access::Claim).map_err(|error| refusal(slot, path, error))?;
+        let opened = file.found().map_err(|error| refusal(slot, path, error))?;
+        if opened.identity != *identity {
+            return Err(unfit(Problem::Exchanged));
+        }
+        let size = file.size().map_err(|error| refusal(slot, path, error))?;
         if size < self.capacity {
             return Err(unfit(Problem::TooSmall { size, capacity: self.capacity }));
         }
-        Ok(file)
+        Ok(Held { slot, identity: opened.identity, file })
+    }
+}
+
+fn refusal(slot: SlotName, path: &Path, source: io::Error) -> SlotError {
+    let unfit = |problem| SlotError::Unfit { slot, path: path.to_owned(), problem };
+    match source.kind() {
+        io::ErrorKind::NotFound => unfit(Problem::Missing),
+        io::ErrorKind::ResourceBusy => unfit(Problem::InUse),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => unfit(Problem::ReadOnly),
+        _ => SlotError::Io { action: "open", slot, source },
     }
 }
 
@@ -129,15 +174,16 @@ impl Slots for RawSlots {
     }
 
     fn mark_bad(&mut self, slot: SlotName) -> Result<(), SlotError> {
-        // Before the label goes: a slot that cannot be written keeps what it holds.
-        self.open_for_writing(slot)?;
+        // Looked at anew, also what is held: and before the label goes, for a slot that cannot be written keeps what it
+        // holds.
+        self.held = None;
+        self.for_writing(slot)?;
         self.labels.withdraw(slot)
     }
 
     fn write(&mut self, slot: SlotName, offset: u64, bytes: &[u8]) -> Result<(), SlotError> {
         self.labels.writable(slot, offset, bytes.len() as u64, self.capacity)?;
-        let file = self.open_for_writing(slot)?;
-        write_whole_blocks(&file, offset, bytes).map_err(|source| SlotError::Io {
+        write_whole_blocks(self.for_writing(slot)?, offset, bytes).map_err(|source| SlotError::Io {
             action: "write to",
             slot,
             source,
@@ -145,12 +191,19 @@ impl Slots for RawSlots {
     }
 
     fn sync(&mut self, slot: SlotName) -> Result<(), SlotError> {
-        let file = self.open_for_writing(slot)?;
-        file.sync_all().map_err(|source| SlotError::Io { action: "sync", slot, source })
+        self.for_writing(slot)?.sync().map_err(|source| SlotError::Io { action: "sync", slot, source })
     }
 
     fn hash(&mut self, slot: SlotName, length: u64) -> Result<(Digest, Digest), SlotError> {
-        let (sha256, root) = hash_directly(&self.paths[place(slot)], slot, length)?;
+        let path = &self.paths[place(slot)];
+        if let Some(held) = self.held.as_ref().filter(|held| held.slot == slot) {
+            let found = self.disk.look(path).map_err(|error| refusal(slot, path, error))?;
+            if found.identity != held.identity {
+                let (path, problem) = (path.clone(), Problem::Exchanged);
+                return Err(SlotError::Unfit { slot, path, problem });
+            }
+        }
+        let (sha256, root) = hash_directly(&*self.disk, path, slot, length)?;
         self.labels.hashed(slot, length, sha256, root);
         Ok((sha256, root))
     }
@@ -158,7 +211,9 @@ impl Slots for RawSlots {
     fn set_label(&mut self, slot: SlotName, image: Image) -> Result<(), SlotError> {
         // What a longer predecessor left behind the image stays there: a device cannot be shortened, and no file system
         // or kernel reads past its own end.
-        self.labels.vouch(slot, image)
+        self.labels.vouch(slot, image)?;
+        self.held = None;
+        Ok(())
     }
 
     fn path(&self, slot: SlotName) -> PathBuf {
@@ -166,63 +221,21 @@ impl Slots for RawSlots {
     }
 }
 
-/// Opens what may be claimed for the moment: a program that we start has our last claim between its fork and its exec,
-/// and a partition scanner looks into everything that changes.
-fn open_when_free(options: &OpenOptions, path: &Path) -> io::Result<File> {
-    for _ in 1..CLAIM_ATTEMPTS {
-        match options.open(path) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(CLAIM_PAUSE),
-            other => return other,
-        }
-    }
-    options.open(path)
-}
-
 /// Writes `bytes`, completed to whole blocks by what stands around them.
-fn write_whole_blocks(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+fn write_whole_blocks(file: &dyn Opened, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let end = offset + bytes.len() as u64;
     let (from, to) = (offset - offset % BLOCK, end.next_multiple_of(BLOCK));
     if (from, to) == (offset, end) {
-        return file.write_all_at(bytes, offset);
+        return file.write_at(bytes, offset);
     }
     // The last block of a file need not be whole.
-    let to = to.min(seek(file, SeekFrom::End(0))?).max(end);
+    let to = to.min(file.size()?).max(end);
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut blocks = vec![0; usize::try_from(to - from).map_err(too_large)?];
-    file.read_exact_at(&mut blocks, from)?;
+    storage::read_exact_at(file, &mut blocks, from)?;
     let start = usize::try_from(offset - from).map_err(too_large)?;
     blocks[start..start + bytes.len()].copy_from_slice(bytes);
-    file.write_all_at(&blocks, from)
-}
-
-/// What tells two places apart, whatever names lead there.
-fn identity(found: &Metadata) -> (bool, u64, u64) {
-    if found.file_type().is_block_device() {
-        (true, found.rdev(), 0)
-    } else {
-        (false, found.dev(), found.ino())
-    }
-}
-
-/// Tells what the system does with a block device or a file, as far as it says so.
-fn use_of(found: &Metadata) -> io::Result<Option<Problem>> {
-    if !found.file_type().is_block_device() {
-        return Ok(is_looped(found).then_some(Problem::InUse));
-    }
-    let device = format!("{}:{}", major(found.rdev()), minor(found.rdev()));
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let is_mounted = mounts.lines().any(|mount| mount.split_whitespace().nth(2) == Some(&device));
-    Ok(is_mounted.then_some(Problem::Mounted))
-}
-
-/// Tells whether a loop device stands on the file, so that it may be mounted under that name.
-fn is_looped(found: &Metadata) -> bool {
-    let Ok(devices) = fs::read_dir("/sys/block") else { return false };
-    devices.flatten().any(|device| {
-        let backing = fs::read_to_string(device.path().join("loop/backing_file"));
-        let file = backing.and_then(|path| fs::metadata(path.trim_end_matches('\n')));
-        file.is_ok_and(|file| identity(&file) == identity(found))
-    })
+    file.write_at(&blocks, from)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tern_protocol::tuf::{Role, Trusted};
 
 use super::{Image, SlotName};
 use crate::record::{RecordError, RecordFile};
+use crate::storage::Disk;
 
 /// A signed file as a record keeps it: metadata is JSON text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,20 +37,20 @@ impl StoredFile {
     }
 }
 
-fn record(folder: &Path, slot: SlotName) -> Result<RecordFile<Vec<StoredFile>>, RecordError> {
-    RecordFile::open(folder, &format!("{slot}.signed"))
+fn record(disk: &Disk, folder: &Path, slot: SlotName) -> Result<RecordFile<Vec<StoredFile>>, RecordError> {
+    RecordFile::on(disk, folder, &format!("{slot}.signed"))
 }
 
 /// Keeps what vouches for the image that is about to be labelled; durable when it returns.
-pub fn keep(folder: &Path, slot: SlotName, files: &[File]) -> Result<(), RecordError> {
+pub fn keep(disk: &Disk, folder: &Path, slot: SlotName, files: &[File]) -> Result<(), RecordError> {
     let wanted = |file: &&File| matches!(file.role, Role::Root | Role::Targets | Role::Release);
     let files: Vec<File> = files.iter().filter(wanted).cloned().collect();
-    record(folder, slot)?.renew(&StoredFile::of(&files))
+    record(disk, folder, slot)?.renew(&StoredFile::of(&files))
 }
 
 /// Returns the floor that was signed with `image`; 0 if no file beside the slot names it.
-pub fn floor(folder: &Path, slot: SlotName, image: &Image) -> u64 {
-    let loaded = record(folder, slot).and_then(|record| record.load());
+pub fn floor(disk: &Disk, folder: &Path, slot: SlotName, image: &Image) -> u64 {
+    let loaded = record(disk, folder, slot).and_then(|record| record.load());
     let stored = loaded.unwrap_or_else(|error| {
         tracing::warn!(%slot, error = &error as &dyn std::error::Error, "the signed files of a slot are lost");
         None
@@ -124,10 +125,11 @@ mod tests {
     fn the_floor_that_was_signed_with_an_image_is_found_beside_its_slot() {
         let folder = tempfile::tempdir().unwrap();
 
-        keep(folder.path(), SlotName::A, &files(5)).unwrap();
+        let disk = crate::storage::system();
+        keep(&disk, folder.path(), SlotName::A, &files(5)).unwrap();
 
-        assert_eq!(floor(folder.path(), SlotName::A, &image()), 7);
-        assert_eq!(floor(folder.path(), SlotName::B, &image()), 0);
+        assert_eq!(floor(&disk, folder.path(), SlotName::A, &image()), 7);
+        assert_eq!(floor(&disk, folder.path(), SlotName::B, &image()), 0);
     }
 
     #[test]

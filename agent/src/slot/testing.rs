@@ -7,7 +7,7 @@ use tern_protocol::limits::CHUNK;
 use super::{Image, SlotName, Slots};
 
 /// Returns the description of `bytes` as release `rc`.
-pub(super) fn image(rc: u64, bytes: &[u8]) -> Image {
+pub(crate) fn image(rc: u64, bytes: &[u8]) -> Image {
     let mut root = RootHasher::default();
     root.update(bytes);
     let (sha256, root) = (Digest::of(bytes), chunk::root(&root.finish()));
@@ -15,7 +15,7 @@ pub(super) fn image(rc: u64, bytes: &[u8]) -> Image {
 }
 
 /// Puts `bytes` into slot b as release `rc`, as an update does.
-pub(super) fn install(slots: &mut impl Slots, rc: u64, bytes: &[u8]) -> Image {
+pub(crate) fn install(slots: &mut impl Slots, rc: u64, bytes: &[u8]) -> Image {
     let image = image(rc, bytes);
     slots.mark_bad(SlotName::B).unwrap();
     for (part, offset) in bytes.chunks(CHUNK).zip((0u64..).step_by(CHUNK)) {

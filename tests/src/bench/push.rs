@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tern_agent::core::SlotName;
-use tern_agent::core::agent::{Agent, BootFacts, Input, Output, Settings};
+use tern_agent::core::agent::{Agent, BootFacts, Content, Input, Output, Settings};
 use tern_agent::core::durable::Durable;
 use tern_agent::core::timing::{Now, Timing};
 use tern_controller::core::rollout::plan::Reach;
@@ -104,12 +104,13 @@ fn agent(trust: Trusted) -> Agent {
     let facts = BootFacts {
         slot: SlotName::A,
         boot_id: "bench".to_owned(),
-        armed: false,
+        active: SlotName::A,
+        trial: None,
         running: 0,
         floor: 0,
         running_version: "0".to_owned(),
         capacity: 64 << 20,
-        inactive: None,
+        contents: [Content::Unknown, Content::Bad],
     };
     agent.handle(Input::Up(facts), now());
     agent.handle(Input::LinkUp, now());

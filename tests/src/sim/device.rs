@@ -6,7 +6,7 @@ use p256::ecdsa::SigningKey;
 use p256::ecdsa::signature::Signer as _;
 use p256::elliptic_curve::sec1::ToEncodedPoint as _;
 use tern_agent::core::SlotName;
-use tern_agent::core::agent::{Agent, BootFacts, Input, Job, Keys, Settings};
+use tern_agent::core::agent::{Agent, BootFacts, Content, Held, Input, Job, Keys, Settings};
 use tern_agent::core::durable::Durable;
 use tern_agent::core::timing::Now;
 use tern_protocol::id::DeviceId;
@@ -298,17 +298,25 @@ impl Sim {
             timing: self.config.timing.clone(),
         };
         let running = device.disk.slot(device.running).label.clone();
-        let spare = device.disk.slot(device.running.other());
-        let inactive = (!spare.bad).then(|| spare.label.as_ref().and_then(|l| l.artifact.clone())).flatten();
+        let content = |name| {
+            let slot = device.disk.slot(name);
+            let artifact = slot.label.as_ref().and_then(|label| label.artifact.as_ref());
+            match artifact {
+                _ if slot.bad => Content::Bad,
+                Some(artifact) => Content::Whole(Held::of(artifact)),
+                None => Content::Unknown,
+            }
+        };
         let facts = BootFacts {
             slot: device.running,
             boot_id: format!("{}-{}", device.id, device.boots),
-            armed: device.disk.record.trial.is_some(),
+            active: device.disk.record.active,
+            trial: device.disk.record.trial.map(|(slot, _)| slot),
             running: running.as_ref().map_or(0, |label| label.rc),
             running_version: running.map(|label| label.version).unwrap_or_default(),
             floor: device.disk.slot(device.disk.record.active).label.as_ref().map_or(0, |label| label.floor),
             capacity: CAPACITY,
-            inactive,
+            contents: SlotName::BOTH.map(content),
         };
         device.agent = Some(Agent::new(settings, Box::new(device.keys.clone()), durable, trust, seed));
         device.watched.came_up();

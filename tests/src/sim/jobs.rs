@@ -31,7 +31,7 @@ impl Sim {
                 self.devices[d].disk.trust = files;
             }
             // Only for a person who reads the log.
-            Output::Refused { .. } => {}
+            Output::Refused { .. } | Output::Failing { .. } => {}
             // Simulated devices keep their keys.
             Output::SettleKeys => {}
             Output::SaveJournal => self.save_journal(d),

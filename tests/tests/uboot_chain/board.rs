@@ -118,7 +118,7 @@ impl Board {
     }
 
     pub(crate) fn arm(&self, record: &BootRecord) {
-        self.medium.change(|environment| variables::put(environment, record)).unwrap();
+        self.medium.change(&System, |environment| variables::put(environment, record)).unwrap();
     }
 
     pub(crate) fn record(&self) -> BootRecord {

@@ -38,7 +38,7 @@ fn a_trial_counts_down_and_the_confirmed_slot_comes_back_and_is_never_counted() 
     let before = board.copies();
     assert_eq!(board.booted(), "b");
     assert!(board.copies() == before);
-    assert_eq!(board.medium.read().unwrap().value("serial"), Some(&b"7"[..]));
+    assert_eq!(board.medium.read(&System).unwrap().value("serial"), Some(&b"7"[..]));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn the_script_does_what_the_reference_does() {
 fn after_a_power_cut_u_boot_and_the_agent_go_by_the_same_record() {
     let Some(board) = Board::new() else { return };
     let filler = "f".repeat(9000);
-    board.medium.change(|environment| environment.set("after", Some(&filler))).unwrap();
+    board.medium.change(&System, |environment| environment.set("after", Some(&filler))).unwrap();
     board.arm(&record(A, None));
     let before = board.copies();
     board.arm(&record(A, Some((B, 2))));

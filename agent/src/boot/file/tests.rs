@@ -38,7 +38,13 @@ impl Device {
 
     fn start_at(&self, seconds: u64, kernel: &str) -> Result<FileBoot, BootError> {
         let now = Duration::from_secs(seconds);
-        FileBoot::start_at(self.folder.path(), self.runtime.path(), now, Some(kernel.into()))
+        FileBoot::start_at(
+            &storage::system(),
+            self.folder.path(),
+            self.runtime.path(),
+            now,
+            Some(kernel.into()),
+        )
     }
 
     /// Installs release 2 into slot b and has it boot on trial.

@@ -1,19 +1,19 @@
 //! The two copies of the environment where they lie: read, and changed, under the lock of U-Boot's own tools.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::any::Any;
 use std::io;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::{Advice, fadvise};
-
-use super::environment::{Environment, Newest, TooLarge, newest, rewrite};
+use super::environment::{Environment, Newest, TooLarge, newest, rewrite, settled};
+use crate::storage::{self, Access, Kind, Storage};
 
 /// How often, and how far apart, a lock that somebody holds is asked for: five seconds in all. `fw_setenv` holds it for
 /// milliseconds; one that hangs must not hang the agent.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// How often a copy that cannot be read is tried.
+const READ_ATTEMPTS: u32 = 3;
 
 /// Where one copy lies: a line of `fw_env.config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub enum MediumError {
          then make one with `saveenv` in U-Boot or with mkenvimage", .0[0].display(), .0[1].display()
     )]
     NeitherWhole([PathBuf; 2]),
+    /// One copy cannot be read, so nobody knows which one the boot loader will believe.
+    #[error("{} cannot be read; no slot is written while a copy of the U-Boot environment is in doubt", .0.display())]
+    Unreadable(PathBuf),
     /// No room.
     #[error("could not change the U-Boot environment")]
     TooLarge(#[from] TooLarge),
@@ -71,69 +74,105 @@ pub enum MediumError {
 
 impl Medium {
     /// Returns the variables that count.
-    pub fn read(&self) -> Result<Environment, MediumError> {
-        let _lock = self.lock()?;
-        Ok(self.newest()?.environment)
+    ///
+    /// Without the lock: a copy that somebody is writing is not whole yet, and the other one counts as it did before. So
+    /// nobody who holds the lock can keep a device from knowing what it boots.
+    pub fn read(&self, disk: &dyn Storage) -> Result<Environment, MediumError> {
+        Ok(self.newest(&self.both(disk)?)?.environment)
     }
 
     /// Changes variables: one write of the copy that does not count, made durable, read back and compared.
-    pub fn change(&self, change: impl FnOnce(&mut Environment)) -> Result<(), MediumError> {
+    pub fn change(
+        &self,
+        disk: &dyn Storage,
+        change: impl FnOnce(&mut Environment),
+    ) -> Result<(), MediumError> {
         // Held from the reading on: what somebody else writes in between would be lost.
-        let _lock = self.lock()?;
-        let Some((index, bytes)) = rewrite(self.newest()?, self.size, change)? else { return Ok(()) };
+        let _lock = self.lock(disk)?;
+        let found = self.newest(&self.both(disk)?)?;
+        match rewrite(found, self.size, change)? {
+            Some((index, bytes)) => self.write(disk, index, &bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Has both copies say the same, so that losing either one of them changes nothing.
+    ///
+    /// Both have to be readable: as long as one is not, nobody can tell which of them the boot loader will believe.
+    pub fn settle(&self, disk: &dyn Storage) -> Result<(), MediumError> {
+        let _lock = self.lock(disk)?;
+        let copies = self.both(disk)?;
+        if let Some(index) = copies.iter().position(Option::is_none) {
+            return Err(MediumError::Unreadable(self.copies[index].path.clone()));
+        }
+        let found = self.newest(&copies)?;
+        let other = copies[1 - found.index].as_deref().unwrap_or_default();
+        match settled(&found, other, self.size)? {
+            Some((index, bytes)) => self.write(disk, index, &bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&self, disk: &dyn Storage, index: usize, bytes: &[u8]) -> Result<(), MediumError> {
         let Location { path, offset } = &self.copies[index];
         let io = |action| move |source| MediumError::Io { action, path: path.clone(), source };
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(io("open"))?;
-        file.write_all_at(&bytes, *offset).map_err(io("write the U-Boot environment to"))?;
-        file.sync_all().map_err(io("sync"))?;
+        let file = disk.open(path, Access::Write).map_err(io("open"))?;
+        file.write_at(bytes, *offset).map_err(io("write the U-Boot environment to"))?;
+        file.sync().map_err(io("sync"))?;
         // Have the medium answer, not the page cache. A file system that knows no such advice only loses us that.
-        if let Err(error) = fadvise(&file, 0, None, Advice::DontNeed) {
+        if let Err(error) = file.drop_cache() {
             tracing::debug!(%error, "reading the U-Boot environment back from the cache");
         }
         let mut found = vec![0; self.size];
-        file.read_exact_at(&mut found, *offset).map_err(io("read back"))?;
+        storage::read_exact_at(&*file, &mut found, *offset).map_err(io("read back"))?;
         if found == bytes { Ok(()) } else { Err(MediumError::ReadBack(path.clone())) }
     }
 
-    fn newest(&self) -> Result<Newest, MediumError> {
-        let copies = [self.copy(0)?, self.copy(1)?];
-        newest([&copies[0], &copies[1]])
+    fn newest(&self, copies: &[Option<Vec<u8>>; 2]) -> Result<Newest, MediumError> {
+        newest(copies.each_ref().map(|copy| copy.as_deref().unwrap_or_default()))
             .ok_or_else(|| MediumError::NeitherWhole(self.copies.each_ref().map(|copy| copy.path.clone())))
     }
 
-    fn copy(&self, index: usize) -> Result<Vec<u8>, MediumError> {
+    /// Reads both copies; nothing of one that the medium does not give.
+    fn both(&self, disk: &dyn Storage) -> Result<[Option<Vec<u8>>; 2], MediumError> {
+        Ok([self.copy(disk, 0)?, self.copy(disk, 1)?])
+    }
+
+    fn copy(&self, disk: &dyn Storage, index: usize) -> Result<Option<Vec<u8>>, MediumError> {
         let Location { path, offset } = &self.copies[index];
         let io = |action| move |source| MediumError::Io { action, path: path.clone(), source };
-        let kind = fs::metadata(path).map_err(io("look at"))?.file_type();
-        if !kind.is_block_device() && !kind.is_file() {
+        if disk.look(path).map_err(io("look at"))?.kind == Kind::Other {
             return Err(MediumError::Kind(path.clone()));
         }
-        let file = File::open(path).map_err(io("open"))?;
+        let file = disk.open(path, Access::Read).map_err(io("open"))?;
         let mut bytes = vec![0; self.size];
-        match file.read_exact_at(&mut bytes, *offset) {
-            Ok(()) => Ok(bytes),
-            // Too small is a slip in the configuration, and must not pass for damage.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(io("find the copy in")(error)),
-            // A worn-out block under one copy is what the other is for; U-Boot goes on as well.
-            Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "could not read a copy of the U-Boot environment");
-                Ok(Vec::new())
+        for attempt in 1..=READ_ATTEMPTS {
+            match storage::read_exact_at(&*file, &mut bytes, *offset) {
+                Ok(()) => return Ok(Some(bytes)),
+                // Too small is a slip in the configuration, and must not pass for damage.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(io("find the copy in")(error));
+                }
+                // A worn-out block under one copy is what the other is for; U-Boot goes on as well.
+                Err(error) => {
+                    let file = path.display();
+                    tracing::warn!(%file, attempt, %error, "could not read a copy of the U-Boot environment");
+                }
             }
         }
+        Ok(None)
     }
 
     /// Takes the lock as libubootenv does: flock on a file that it shares with all of U-Boot's tools.
-    fn lock(&self) -> Result<File, MediumError> {
-        let io = |action| move |source| MediumError::Io { action, path: self.lock.clone(), source };
-        // Whoever comes first makes it, and everybody may use it.
-        let options =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o666).open(&self.lock);
-        let file = options.map_err(io("open the lock"))?;
+    fn lock(&self, disk: &dyn Storage) -> Result<Box<dyn Any + Send>, MediumError> {
         for _ in 0..LOCK_ATTEMPTS {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
+            // Whoever comes first makes it, and everybody may use it.
+            match disk.lock(&self.lock, 0o666) {
+                Ok(lock) => return Ok(lock),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(LOCK_PAUSE),
+                Err(source) => {
+                    return Err(MediumError::Io { action: "lock", path: self.lock.clone(), source });
+                }
             }
         }
         Err(MediumError::Locked(self.lock.clone()))

@@ -12,7 +12,6 @@ pub mod environment;
 pub mod medium;
 pub mod variables;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,7 +21,10 @@ use self::medium::{Medium, MediumError};
 use self::variables::VariableError;
 use super::{Boot, BootError, BootRecord, Booted};
 use crate::slot::SlotName;
+use crate::storage::{self, Disk, Storage};
 
+/// Ceiling on what is read of a file of the kernel's.
+const KERNEL_FILE_MAX: usize = 64 * 1024;
 /// The boot script's word on the kernel's command line.
 const SLOT: &str = "tern.slot=";
 /// How long a command may take to say that the device goes down.
@@ -78,6 +80,7 @@ pub enum UbootError {
 /// U-Boot as the boot loader.
 #[derive(Debug)]
 pub struct UbootBoot {
+    disk: Disk,
     medium: Medium,
     reboot: Vec<String>,
     booted: Booted,
@@ -89,41 +92,51 @@ impl UbootBoot {
         if Self::is_provisioned(medium)? {
             return Err(BootError::AlreadyProvisioned);
         }
-        write(medium, &BootRecord { active: SlotName::A, trial: None })
+        write(&storage::system::System, medium, &BootRecord { active: SlotName::A, trial: None })
     }
 
     /// Tells whether there is a boot record.
     pub fn is_provisioned(medium: &Medium) -> Result<bool, BootError> {
-        Ok(find(medium)?.is_some())
+        Ok(find(&storage::system::System, medium)?.is_some())
     }
 
     /// Reads the boot record, also where this device was not booted by it.
     pub fn read(medium: &Medium) -> Result<BootRecord, BootError> {
-        find(medium)?.ok_or(BootError::NotProvisioned)
+        read(&storage::system::System, medium)
     }
 
     /// Joins the present boot.
     pub fn start(config: &UbootConfig) -> Result<Self, BootError> {
-        let record = Self::read(&config.medium)?;
-        let slot = booted_slot(&config.cmdline)?;
-        let boot_id = kernel_file(&config.boot_id)?;
+        Self::on(&storage::system(), config)
+    }
+
+    /// The same on another disk than the system's.
+    pub fn on(disk: &Disk, config: &UbootConfig) -> Result<Self, BootError> {
+        let record = read(&**disk, &config.medium)?;
+        let slot = booted_slot(&**disk, &config.cmdline)?;
+        let boot_id = kernel_file(&**disk, &config.boot_id)?;
         if slot != record.active && record.trial.as_ref().is_none_or(|trial| trial.slot != slot) {
             // So it is between a rollback's disarming and its reboot, so it goes on. Otherwise a person chose it.
             tracing::warn!(%slot, active = %record.active, "the slot that runs is neither confirmed nor on trial");
         }
         // The kernel's clock began with this boot.
         let booted = Booted { slot, boot_id, powered_on_at: Duration::ZERO };
-        Ok(Self { medium: config.medium.clone(), reboot: config.reboot.clone(), booted })
+        let disk = disk.clone();
+        Ok(Self { disk, medium: config.medium.clone(), reboot: config.reboot.clone(), booted })
     }
 }
 
 impl Boot for UbootBoot {
     fn record(&self) -> Result<BootRecord, BootError> {
-        Self::read(&self.medium)
+        read(&*self.disk, &self.medium)
     }
 
     fn write(&mut self, record: &BootRecord) -> Result<(), BootError> {
-        write(&self.medium, record)
+        write(&*self.disk, &self.medium, record)
+    }
+
+    fn settle(&mut self) -> Result<(), BootError> {
+        Ok(self.medium.settle(&*self.disk).map_err(UbootError::from)?)
     }
 
     fn booted(&self) -> Result<Booted, BootError> {
@@ -158,27 +171,31 @@ impl Boot for UbootBoot {
     }
 }
 
-fn find(medium: &Medium) -> Result<Option<BootRecord>, BootError> {
-    let environment = medium.read().map_err(UbootError::from)?;
+fn find(disk: &dyn Storage, medium: &Medium) -> Result<Option<BootRecord>, BootError> {
+    let environment = medium.read(disk).map_err(UbootError::from)?;
     Ok(variables::record(&environment).map_err(UbootError::from)?)
 }
 
-fn write(medium: &Medium, record: &BootRecord) -> Result<(), BootError> {
-    let put = |environment: &mut environment::Environment| variables::put(environment, record);
-    Ok(medium.change(put).map_err(UbootError::from)?)
+fn read(disk: &dyn Storage, medium: &Medium) -> Result<BootRecord, BootError> {
+    find(disk, medium)?.ok_or(BootError::NotProvisioned)
 }
 
-fn booted_slot(cmdline: &Path) -> Result<SlotName, BootError> {
-    let words = kernel_file(cmdline)?;
+fn write(disk: &dyn Storage, medium: &Medium, record: &BootRecord) -> Result<(), BootError> {
+    let put = |environment: &mut environment::Environment| variables::put(environment, record);
+    Ok(medium.change(disk, put).map_err(UbootError::from)?)
+}
+
+fn booted_slot(disk: &dyn Storage, cmdline: &Path) -> Result<SlotName, BootError> {
+    let words = kernel_file(disk, cmdline)?;
     // Of several the last counts, as for the kernel's own parameters.
     let named = words.split_whitespace().rev().find_map(|word| word.strip_prefix(SLOT));
     named.and_then(variables::slot).ok_or_else(|| UbootError::NoSlot(cmdline.to_owned()).into())
 }
 
-fn kernel_file(path: &Path) -> Result<String, BootError> {
-    let read = fs::read_to_string(path);
-    let text = read.map_err(|source| UbootError::Kernel { path: path.to_owned(), source })?;
-    Ok(text.trim().to_owned())
+fn kernel_file(disk: &dyn Storage, path: &Path) -> Result<String, BootError> {
+    let bytes = storage::read(disk, path, KERNEL_FILE_MAX)
+        .map_err(|source| UbootError::Kernel { path: path.to_owned(), source })?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::super::SlotName;
 use super::super::machine::reports;
 use super::super::state::{Effect, Event, RollbackStep, State, Then, UpdatingStep};
 use super::super::timing::Timing;
-use super::{NOW, after, rollback, show, states, trial, updating, work};
+use super::{NOW, after, booted, rollback, show, states, trial, updating, work};
 
 /// Kills in `state`, then lets everything that is owed succeed; returns the states passed and the outcomes said.
 fn killed_in(state: State, running: SlotName) -> (Vec<State>, Vec<Outcome>) {
@@ -26,7 +26,7 @@ fn killed_in(state: State, running: SlotName) -> (Vec<State>, Vec<Outcome>) {
             Some(Effect::Disarm) => Event::Disarmed { running },
             Some(Effect::Reboot) => {
                 running = SlotName::A;
-                Event::Booted { slot: running, armed: false, rebooted: true }
+                booted(running, false, true)
             }
             None => break,
             Some(owed) => panic!("{} owes {owed:?} after a kill", show(&next)),
@@ -95,7 +95,7 @@ fn updating_armed_disarms_before_it_undoes_its_hooks_and_is_recalled() {
 #[test]
 fn updating_power_cycled_while_armed_boots_the_trial_and_goes_back_as_recalled() {
     let armed = updating(UpdatingStep::Reboot);
-    let booted = after(armed, &Event::Booted { slot: SlotName::B, armed: true, rebooted: true });
+    let booted = after(armed, &booted(SlotName::B, true, true));
     assert_eq!(booted.name(), StateName::VerifyPost);
 
     let (passed, outcomes) = killed_in(booted, SlotName::B);

@@ -7,7 +7,7 @@ use super::super::SlotName;
 use super::super::machine::reports;
 use super::super::state::{Event, RetryTo, State, Then, UpdatingStep};
 use super::super::timing::{Stamp, Timing};
-use super::{LONG, NOW, after, events, later, offer, show, states, trial, updating, work};
+use super::{LONG, NOW, after, booted, events, later, offer, show, states, trial, updating, work};
 
 /// Runs events through the machine; returns the last state and every outcome that was reported.
 fn story(mut state: State, events: &[Event]) -> (State, Vec<Outcome>) {
@@ -24,8 +24,13 @@ fn story(mut state: State, events: &[Event]) -> (State, Vec<Outcome>) {
     (state, outcomes)
 }
 
-const BOOTED_B: Event = Event::Booted { slot: SlotName::B, armed: true, rebooted: true };
-const BOOTED_A: Event = Event::Booted { slot: SlotName::A, armed: true, rebooted: true };
+fn booted_b() -> Event {
+    booted(SlotName::B, true, true)
+}
+
+fn booted_a() -> Event {
+    booted(SlotName::A, true, true)
+}
 
 #[test]
 fn a_good_update_is_reported_once_as_a_success() {
@@ -41,7 +46,7 @@ fn a_good_update_is_reported_once_as_a_success() {
             Event::HooksDone,
             Event::Answered,
             Event::Armed,
-            BOOTED_B,
+            booted_b(),
             Event::ProbesPassed,
         ],
     );
@@ -73,7 +78,7 @@ fn nothing_arms_before_its_own_start_was_answered() {
 
 #[test]
 fn an_answer_that_was_heard_before_a_boot_does_not_arm_after_it() {
-    let lost = Event::Booted { slot: SlotName::A, armed: false, rebooted: true };
+    let lost = booted(SlotName::A, false, true);
     let state = after(updating(UpdatingStep::Arm), &lost);
     assert!(matches!(state, State::Updating { step: UpdatingStep::Announce { .. }, .. }), "{}", show(&state));
 }
@@ -81,7 +86,7 @@ fn an_answer_that_was_heard_before_a_boot_does_not_arm_after_it() {
 #[test]
 fn an_agent_that_restarts_between_arming_and_booting_only_boots() {
     for step in [UpdatingStep::Arm, UpdatingStep::Reboot] {
-        let restarted = Event::Booted { slot: SlotName::A, armed: true, rebooted: false };
+        let restarted = booted(SlotName::A, true, false);
         assert_eq!(after(updating(step), &restarted), updating(UpdatingStep::Reboot));
     }
 }
@@ -90,7 +95,7 @@ fn an_agent_that_restarts_between_arming_and_booting_only_boots() {
 fn a_boot_loader_that_refused_the_trial_is_a_rollback() {
     let (state, outcomes) = story(
         updating(UpdatingStep::Reboot),
-        &[BOOTED_A, Event::Disarmed { running: SlotName::A }, Event::Undone],
+        &[booted_a(), Event::Disarmed { running: SlotName::A }, Event::Undone],
     );
     assert_eq!((state.name(), outcomes), (StateName::Failed, vec![Outcome::RolledBack]));
 }
@@ -108,9 +113,9 @@ fn a_start_that_nobody_answers_is_taken_back_and_asked_for_again() {
 
 #[test]
 fn one_power_cycle_in_the_soak_starts_the_soak_again_and_an_agent_restart_does_not() {
-    let restarted = Event::Booted { slot: SlotName::B, armed: true, rebooted: false };
+    let restarted = booted(SlotName::B, true, false);
     assert_eq!(after(trial(true, true), &restarted), trial(true, true));
-    let State::VerifyPost { since, probed, heard, .. } = after(trial(true, true), &BOOTED_B) else {
+    let State::VerifyPost { since, probed, heard, .. } = after(trial(true, true), &booted_b()) else {
         panic!("the trial ended")
     };
     assert_eq!((since.epoch, probed, heard), (NOW.epoch + 1, false, false));

@@ -5,6 +5,7 @@ mod eligibility;
 mod kill;
 mod machine;
 mod reader;
+mod reconcile;
 mod table;
 mod thief;
 
@@ -16,6 +17,8 @@ use tern_protocol::state::Outcome;
 use tern_protocol::tuf::content::{Arm, EntryKind};
 
 use super::SlotName;
+use super::port::Held;
+use super::reconcile::{Content, Seen};
 use super::state::{Event, RetryTo, RollbackStep, State, Then, Tries, UpdatingStep, Work};
 use super::timing::{Stamp, Timing};
 
@@ -114,11 +117,26 @@ fn states() -> Vec<State> {
     ]
 }
 
+/// A boot of a device whose confirmed slot is a, and whose slot b holds what the attempt wrote.
+fn booted(slot: SlotName, armed: bool, rebooted: bool) -> Event {
+    let seen = Seen {
+        slot,
+        active: SlotName::A,
+        trial: armed.then_some(SlotName::B),
+        contents: [Content::Unknown, whole(2)],
+    };
+    Event::Booted { seen, rebooted }
+}
+
+/// What a slot with a release holds.
+fn whole(rc: u64) -> Content {
+    Content::Whole(Held::of(&offer(rc, 1).artifacts[0]))
+}
+
 /// Every event, with every fact in it that changes what follows. `Time` is tried twice: now, and long after.
 fn events() -> Vec<(&'static str, Event)> {
     use Event as E;
     let offered = |rc, attempt| E::Offered { offer: offer(rc, attempt), slot: SlotName::B };
-    let booted = |slot, armed, rebooted| E::Booted { slot, armed, rebooted };
     let because = || "because".to_owned();
     vec![
         ("offered the same", offered(2, 1)),
@@ -143,6 +161,8 @@ fn events() -> Vec<(&'static str, Event)> {
         ("hooks undone", E::Undone),
         ("armed", E::Armed),
         ("arm failed", E::ArmFailed(because())),
+        ("disarm failed in a", E::DisarmFailed { running: SlotName::A, reason: because() }),
+        ("disarm failed in b", E::DisarmFailed { running: SlotName::B, reason: because() }),
         ("disarmed in a", E::Disarmed { running: SlotName::A }),
         ("disarmed in b", E::Disarmed { running: SlotName::B }),
         ("agent up in a", booted(SlotName::A, false, false)),

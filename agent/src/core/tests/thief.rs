@@ -22,7 +22,7 @@ use tern_protocol::tuf::key::{P256Signer, Signer as _};
 use tern_protocol::tuf::{Role, Trusted, sign};
 
 use super::super::SlotName;
-use super::super::agent::{Agent, BootFacts, Done, Input, Job, Keys, Output, Settings};
+use super::super::agent::{Agent, BootFacts, Content, Done, Held, Input, Job, Keys, Output, Settings};
 use super::super::durable::Durable;
 use super::super::state::State;
 use super::super::timing::{Now, Timing};
@@ -176,13 +176,14 @@ impl World {
         world.handle(Input::Up(BootFacts {
             slot: SlotName::A,
             boot_id: "first".into(),
-            armed: false,
+            active: SlotName::A,
+            trial: None,
             running: 4,
             running_version: "1.4".into(),
             floor: 0,
             capacity: 1 << 20,
             // Spares the stories a download.
-            inactive: Some(inactive),
+            contents: [Content::Unknown, Content::Whole(Held::of(&inactive))],
         }));
         world.handle(Input::LinkUp);
         world.publish(&Published { halted: vec![5], ..Published::default() });

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::super::testing::{image, install};
 use super::*;
 
@@ -17,8 +19,8 @@ fn an_installed_image_is_vouched_for_also_after_a_restart() {
 
     let slots = FileSlots::open(folder.path(), 300_000, SlotName::A).unwrap();
     assert_eq!(slots.label(SlotName::B).unwrap(), SlotLabel::Holds(image));
-    assert!(is_bootable(folder.path(), SlotName::B));
-    assert!(!is_bootable(folder.path(), SlotName::A));
+    assert!(is_bootable(&storage::system(), folder.path(), SlotName::B));
+    assert!(!is_bootable(&storage::system(), folder.path(), SlotName::A));
 }
 
 #[test]
@@ -94,7 +96,7 @@ fn a_shorter_image_leaves_nothing_of_the_longer_one_behind_it() {
     install(&mut slots, 8, b"short");
 
     assert_eq!(fs::read(slots.path(SlotName::B)).unwrap(), b"short");
-    assert!(is_bootable(folder.path(), SlotName::B));
+    assert!(is_bootable(&storage::system(), folder.path(), SlotName::B));
 }
 
 #[test]
@@ -105,10 +107,10 @@ fn any_changed_added_or_lost_byte_makes_a_slot_unbootable() {
 
     for broken in [&b"release Seven"[..], b"release seven!", b"release seve", b""] {
         fs::write(&path, broken).unwrap();
-        assert!(!is_bootable(folder.path(), SlotName::B), "{broken:?}");
+        assert!(!is_bootable(&storage::system(), folder.path(), SlotName::B), "{broken:?}");
     }
     fs::write(&path, b"release seven").unwrap();
-    assert!(is_bootable(folder.path(), SlotName::B));
+    assert!(is_bootable(&storage::system(), folder.path(), SlotName::B));
 }
 
 #[test]
@@ -133,7 +135,10 @@ fn a_label_damaged_in_both_copies_vouches_for_nothing_and_can_be_renewed() {
 
     slots.mark_bad(SlotName::B).unwrap();
 
-    assert_eq!(label::record(folder.path(), SlotName::B).unwrap().load().unwrap(), Some(SlotLabel::Bad));
+    assert_eq!(
+        label::record(&storage::system(), folder.path(), SlotName::B).unwrap().load().unwrap(),
+        Some(SlotLabel::Bad)
+    );
 }
 
 #[test]

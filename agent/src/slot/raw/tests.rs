@@ -1,5 +1,7 @@
 mod devices;
 
+use std::fs::{self, OpenOptions};
+
 use super::super::testing::{image, install};
 use super::*;
 
@@ -204,4 +206,21 @@ fn a_slot_that_a_factory_has_written_is_compared_and_only_labelled() {
     fs::write(&from, b"another image").unwrap();
     scene.slots().provision(SlotName::B, &from, image(2, b"another image")).unwrap();
     assert_eq!(scene.slots().label(SlotName::B).unwrap(), SlotLabel::Holds(image(2, b"another image")));
+}
+
+#[test]
+fn another_place_that_takes_the_name_of_a_slot_under_way_is_not_written() {
+    let scene = Scene::files();
+    let mut slots = scene.slots();
+    slots.mark_bad(SlotName::B).unwrap();
+    slots.write(SlotName::B, 0, b"x").unwrap();
+    fs::rename(&scene.paths[1], scene.folder.path().join("unplugged")).unwrap();
+    let gone = slots.write(SlotName::B, 1, b"x");
+    assert!(matches!(gone, Err(SlotError::Unfit { problem: Problem::Missing, .. })), "{gone:?}");
+    fs::write(&scene.paths[1], vec![0xee; usize::try_from(SIZE).unwrap()]).unwrap();
+
+    let result = slots.write(SlotName::B, 1, b"x");
+
+    assert!(matches!(result, Err(SlotError::Unfit { problem: Problem::Exchanged, .. })), "{result:?}");
+    assert!(fs::read(&scene.paths[1]).unwrap().iter().all(|byte| *byte == 0xee));
 }

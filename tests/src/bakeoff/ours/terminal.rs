@@ -6,7 +6,7 @@ use p256::ecdsa::SigningKey;
 use p256::ecdsa::signature::Signer as _;
 use p256::elliptic_curve::sec1::ToEncodedPoint as _;
 use tern_agent::core::SlotName;
-use tern_agent::core::agent::{Agent, BootFacts, Job, Keys, Settings};
+use tern_agent::core::agent::{Agent, BootFacts, Content, Held, Job, Keys, Settings};
 use tern_agent::core::durable::Durable;
 use tern_agent::core::timing::Now;
 use tern_protocol::mac::PairSecret;
@@ -136,12 +136,16 @@ impl Terminal {
         let facts = BootFacts {
             slot: if self.runs { SlotName::B } else { SlotName::A },
             boot_id: self.boots.to_string(),
-            armed: self.armed,
+            active: if self.confirmed { SlotName::B } else { SlotName::A },
+            trial: self.armed.then_some(SlotName::B),
             running: if self.runs { RC } else { 0 },
             running_version: if self.runs { format!("{RC}.0.0") } else { String::new() },
             floor: 0,
             capacity: CAPACITY,
-            inactive: self.image.clone().filter(|_| !self.runs),
+            contents: [
+                Content::Unknown,
+                self.image.as_ref().map_or(Content::Bad, |image| Content::Whole(Held::of(image))),
+            ],
         };
         self.agent = Some(Agent::new(settings, Box::new(keys.clone()), durable, trust, seed));
         Some(facts)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tern_agent::core::SlotName;
-use tern_agent::core::agent::{Agent, BootFacts, Done, Input, Job, Output, Settings};
+use tern_agent::core::agent::{Agent, BootFacts, Content, Done, Input, Job, Output, Settings};
 use tern_agent::core::durable::Durable;
 use tern_agent::core::timing::{Now, Timing};
 use tern_bridge::front::frame::Publish;
@@ -55,12 +55,13 @@ impl BenchAgent {
         let facts = BootFacts {
             slot: SlotName::A,
             boot_id: "bench".to_owned(),
-            armed: false,
+            active: SlotName::A,
+            trial: None,
             running: 1,
             floor: 0,
             running_version: "1.0.0".to_owned(),
             capacity: 64 << 20,
-            inactive: None,
+            contents: [Content::Unknown, Content::Bad],
         };
         let mut new = Self {
             agent: Agent::new(settings, keys, Durable::default(), factory, seed),

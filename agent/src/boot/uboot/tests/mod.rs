@@ -7,6 +7,7 @@ use super::environment::{Environment, newest};
 use super::medium::Location;
 use super::*;
 use crate::boot::{Trial, choose};
+use crate::storage::system::System;
 
 /// Bytes of a copy, and of the distance between both.
 const SIZE: usize = 0x4000;
@@ -310,9 +311,11 @@ fn a_lock_that_is_never_let_go_is_named() {
     let lock = fs::File::create(&board.config.medium.lock).unwrap();
     lock.lock().unwrap();
 
-    let refusal = chain(UbootBoot::read(&board.config.medium).unwrap_err());
+    let refusal = chain(board.start().unwrap().write(&record(SlotName::B, None)).unwrap_err());
 
     assert!(refusal.contains("is held by another program"), "{refusal}");
+    let found = UbootBoot::read(&board.config.medium).unwrap();
+    assert_eq!(found, record(SlotName::A, None), "reading needs no lock");
 }
 
 /// The record's rules and the variables' are the same story: what the boot script writes is read as `choose` has it.
@@ -325,7 +328,11 @@ fn a_try_that_the_boot_script_took_is_read_as_the_reference_has_it() {
 
         // setexpr tern_tries 0x${tern_tries} - 1
         let less = format!("{:x}", tries - 1);
-        board.config.medium.change(|environment| environment.set("tern_tries", Some(&less))).unwrap();
+        board
+            .config
+            .medium
+            .change(&System, |environment| environment.set("tern_tries", Some(&less)))
+            .unwrap();
 
         let (slot, expected) = choose(&before, [true, true]).unwrap();
         assert_eq!((slot, UbootBoot::read(&board.config.medium).unwrap()), (SlotName::B, expected));

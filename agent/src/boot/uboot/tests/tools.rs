@@ -93,7 +93,7 @@ fn what_we_write_fw_setenv_would_have_written_byte_for_byte() {
     let steps = variables::NAMES.iter().flat_map(|name| values.map(|value| (*name, value)));
 
     for (name, value) in steps {
-        ours.config.medium.change(|environment| environment.set(name, Some(value))).unwrap();
+        ours.config.medium.change(&System, |environment| environment.set(name, Some(value))).unwrap();
         assert!(theirs.tool("fw_setenv").args([name, value]).status().unwrap().success());
 
         assert!(ours.bytes() == theirs.bytes(), "{name}={value}");
@@ -113,7 +113,7 @@ fn whole_records_are_the_text_that_fw_setenv_writes_twice_round_the_flag() {
     let (ours, theirs) = (Board::shared(&FOREIGN), Board::shared(&FOREIGN));
 
     for step in steps.iter().cycle().take(2 * 256) {
-        ours.config.medium.change(|environment| variables::put(environment, step)).unwrap();
+        ours.config.medium.change(&System, |environment| variables::put(environment, step)).unwrap();
         theirs.fw_setenv(&script(step));
 
         let (ours, theirs) = (ours.copies(), theirs.copies());
@@ -128,7 +128,7 @@ fn they_read_what_we_write_and_we_read_what_they_write() {
     let Some(_alone) = tools() else { return };
     let board = Board::shared(&FOREIGN);
     for step in every_record() {
-        board.config.medium.change(|environment| variables::put(environment, &step)).unwrap();
+        board.config.medium.change(&System, |environment| variables::put(environment, &step)).unwrap();
         for line in script(&step).lines() {
             let (name, value) = line.split_once('=').unwrap();
             if !value.is_empty() {
@@ -160,7 +160,7 @@ fn of_two_copies_they_believe_the_same_one() {
         let (mut a, mut b) = (copy(first, "a"), copy(second, "b"));
         for damage in ["none", "a", "b"] {
             board.put([&a, &b]);
-            let read = board.config.medium.read().unwrap();
+            let read = board.config.medium.read(&System).unwrap();
             let ours = String::from_utf8(read.value("word").unwrap().to_vec()).unwrap();
             assert_eq!(board.fw_printenv(&["-n", "word"]).trim_end(), ours, "{first} {second} {damage}");
             (a, b) = (copy(first, "a"), copy(second, "b"));
@@ -202,7 +202,7 @@ fn fw_setenv_waits_for_us() {
     board
         .config
         .medium
-        .change(|environment| {
+        .change(&System, |environment| {
             // In the middle of our change: read, not yet written.
             let started = board.tool("fw_setenv").args(["theirs", "1"]).spawn().unwrap();
             until("fw_setenv waiting for the lock", || is_listed(started.id(), true));
@@ -224,7 +224,7 @@ fn we_wait_for_fw_setenv() {
     let medium = board.config.medium.clone();
 
     let ours = std::thread::spawn(move || {
-        medium.change(|environment| variables::put(environment, &record(SlotName::A, None)))
+        medium.change(&System, |environment| variables::put(environment, &record(SlotName::A, None)))
     });
     std::thread::sleep(Duration::from_millis(200));
     assert!(!ours.is_finished(), "we did not wait");
@@ -244,7 +244,7 @@ fn nobodys_change_is_lost_when_many_write() {
     let ours = std::thread::spawn(move || {
         for number in 0..40u64 {
             let step = record(SlotName::A, Some((SlotName::B, number, 2)));
-            medium.change(|environment| variables::put(environment, &step)).unwrap();
+            medium.change(&System, |environment| variables::put(environment, &step)).unwrap();
         }
     });
     for number in 0..20 {

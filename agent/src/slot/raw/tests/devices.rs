@@ -1,8 +1,12 @@
 //! The same on block devices, where this machine lets us make them: loop devices, as root.
 
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 use super::*;
 
@@ -58,7 +62,7 @@ fn run(program: &str, arguments: &[&Path]) {
             return;
         }
         assert!(attempt < 20, "{program}: {output:?}");
-        std::thread::sleep(CLAIM_PAUSE);
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -109,16 +113,29 @@ fn a_mounted_device_is_refused_and_taken_once_it_is_free() {
 }
 
 #[test]
-fn a_device_that_is_mounted_under_way_is_not_written_any_further() {
+fn a_device_that_is_mounted_between_two_runs_of_the_agent_is_not_written_any_further() {
     let Some((scene, loops, _guard)) = devices() else { return };
     let mut slots = scene.slots();
     slots.mark_bad(SlotName::B).unwrap();
     slots.write(SlotName::B, 0, b"x").unwrap();
+    drop(slots);
     let _mounted = Mounted::on(&loops[1].path);
 
-    let result = slots.write(SlotName::B, 1, b"x");
+    let result = scene.slots().write(SlotName::B, 1, b"x");
 
     assert!(matches!(result, Err(SlotError::Unfit { problem: Problem::Mounted, .. })), "{result:?}");
+}
+
+#[test]
+fn a_device_that_is_being_written_cannot_be_mounted() {
+    let Some((scene, loops, _guard)) = devices() else { return };
+    let mut slots = scene.slots();
+    slots.mark_bad(SlotName::B).unwrap();
+    slots.write(SlotName::B, 0, b"x").unwrap();
+
+    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&loops[1].path).output().unwrap();
+
+    assert!(!made.status.success(), "{made:?}");
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! What a boot has brought up, held against what the journal remembers: one table for every combination.
+//!
+//! After a power cut, or on a medium that has lost a copy of something, journal, boot record, running slot and the bytes
+//! in the slots need not agree. What is so decides, not what was intended:
+//!
+//! * a slot that runs and is confirmed is the outcome, whatever the journal thought of it before;
+//! * a slot that runs on trial is believed only if the journal knows that trial, and the label its bytes;
+//! * a trial that nobody remembers is taken out of the boot record, and left if it runs, unless there is nothing else to
+//!   boot.
+//!
+//! `docs/reconciliation.md` prints the table; the tests run every row of it to its end, with power cuts in between.
+
+use tern_protocol::chunk::ChunkSet;
+use tern_protocol::state::Outcome;
+
+use super::SlotName;
+use super::port::Held;
+use super::state::{RollbackStep, State, Then, UpdatingStep, Work};
+use super::timing::Stamp;
+
+/// What boot loader and slots tell about a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The slot that runs.
+    pub slot: SlotName,
+    /// The confirmed slot, by the boot record.
+    pub active: SlotName,
+    /// The slot on trial, by the boot record.
+    pub trial: Option<SlotName>,
+    /// What the slots hold, in the order of [`SlotName::BOTH`].
+    pub contents: [Content; 2],
+}
+
+/// What a slot holds, by its label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing was ever written there by us; a factory may have.
+    Unknown,
+    /// It was being written, or given up.
+    Bad,
+    /// This image, read back and hashed.
+    Whole(Held),
+}
+
+/// What is wrong with the boot record as it was found, and mended before anything else is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mend {
+    /// It holds a trial that nobody remembers: take it out.
+    Disarm,
+    /// The same, and it runs: take it out and go back to the confirmed slot.
+    Leave,
+    /// The same, and there is nothing to go back to: confirm what runs.
+    Adopt,
+}
+
+impl Seen {
+    /// Returns what a slot holds.
+    pub fn content(&self, slot: SlotName) -> Content {
+        self.contents[slot as usize]
+    }
+
+    /// Tells whether the slot of an attempt holds the image of the attempt.
+    fn holds(&self, work: &Work) -> bool {
+        let wanted = work.offer.artifacts.first().map(|artifact| Content::Whole(Held::of(artifact)));
+        wanted == Some(self.content(work.slot))
+    }
+}
+
+/// Returns the state after a boot, or after a new start of the agent in the same boot.
+pub fn reconcile(state: State, seen: &Seen, rebooted: bool, at: Stamp) -> State {
+    let Some(work) = state.work().cloned() else { return state };
+    let runs = seen.slot == work.slot;
+    match (runs, seen.active == work.slot) {
+        (true, true) => runs_confirmed(state, work, seen),
+        (true, false) if seen.trial == Some(work.slot) => runs_on_trial(state, work, seen, at),
+        (true, false) => runs_unasked(state, work, seen),
+        (false, _) => does_not_run(state, work, seen, rebooted, at),
+    }
+}
+
+/// The attempt's slot is confirmed and runs: the attempt has succeeded, or was never made.
+fn runs_confirmed(state: State, work: Work, seen: &Seen) -> State {
+    match state {
+        State::Failed { .. } | State::Success { .. } => state,
+        State::VerifyPost { .. } | State::Updating { .. } | State::Rollback { .. } => State::Success { work },
+        _ if seen.holds(&work) => State::Success { work },
+        // An old journal, about a slot that has become the confirmed one since: nothing of it can be done any more.
+        _ => State::Idle { not_before: None },
+    }
+}
+
+fn runs_on_trial(state: State, work: Work, seen: &Seen, at: Stamp) -> State {
+    let is_past_arming = !matches!(
+        state,
+        State::Checking { .. }
+            | State::Downloading { .. }
+            | State::Verifying { .. }
+            | State::PreUpdating { .. }
+            | State::Retry { .. }
+            | State::Failed { .. }
+            | State::Idle { .. }
+    );
+    if is_past_arming && seen.content(seen.active) == Content::Bad {
+        // The slot to go back to was being written when a copy of the boot record was lost. What runs is all there is.
+        return match seen.holds(&work) {
+            true => State::Success { work },
+            false => {
+                let reason =
+                    "what runs is not what was verified, and there is nothing to go back to".to_owned();
+                State::Failed { work, reason, again: None }
+            }
+        };
+    }
+    if is_past_arming && !seen.holds(&work) && !matches!(state, State::Rollback { .. }) {
+        let reason = "the trial slot does not hold what was verified";
+        return roll_back(work, Outcome::RolledBack, reason);
+    }
+    match state {
+        State::Updating {
+            step: UpdatingStep::Disarm(Then::Recall) | UpdatingStep::Undo(Then::Recall),
+            ..
+        } => roll_back(work, Outcome::Recalled, "halted before the trial came up"),
+        State::Updating { .. } => trial(work, at),
+        // A power cycle inside the soak starts the soak again; an agent restart does not.
+        State::VerifyPost { since, .. } if since.epoch != at.epoch => trial(work, at),
+        State::Rollback { outcome, reason, .. } => {
+            State::Rollback { work, outcome, reason, step: RollbackStep::Record }
+        }
+        // Earlier states know of no trial: it is mended away, and they go on.
+        other => other,
+    }
+}
+
+/// The attempt's slot runs, neither confirmed nor on trial: between a rollback's record and its reboot, or by hand.
+fn runs_unasked(state: State, work: Work, seen: &Seen) -> State {
+    match state {
+        State::Updating {
+            step: UpdatingStep::Disarm(Then::Recall) | UpdatingStep::Undo(Then::Recall),
+            ..
+        } => roll_back(work, Outcome::Recalled, "halted before the trial came up"),
+        State::Updating { .. } | State::VerifyPost { .. } => {
+            roll_back(work, Outcome::RolledBack, "the slot runs without being on trial")
+        }
+        State::Rollback { outcome, reason, .. } => {
+            State::Rollback { work, outcome, reason, step: RollbackStep::Record }
+        }
+        State::Success { .. } if !seen.holds(&work) => {
+            roll_back(work, Outcome::RolledBack, "the slot does not hold what was verified")
+        }
+        // The decision was saved, and its write is still owed.
+        other => other,
+    }
+}
+
+fn does_not_run(state: State, work: Work, seen: &Seen, rebooted: bool, at: Stamp) -> State {
+    use UpdatingStep as S;
+    let armed = seen.trial == Some(work.slot);
+    let holds = seen.holds(&work);
+    match state {
+        State::Updating { step: S::Arm | S::Reboot, .. } if armed && !rebooted => {
+            // Only the agent's process is new: the boot is still to come.
+            State::Updating { work, step: S::Reboot }
+        }
+        // Not armed and not tried: the power went before the record was written. The answer is stale by now.
+        State::Updating { step: step @ (S::Arm | S::Reboot), .. } => {
+            if !armed && (step == S::Arm || !rebooted) {
+                announce_again(work, holds, at)
+            } else {
+                roll_back(work, Outcome::RolledBack, "the boot loader did not bring up the trial slot")
+            }
+        }
+        State::Updating { step: S::Announce { since }, .. } if since.epoch != at.epoch || !holds => {
+            announce_again(work, holds, at)
+        }
+        State::VerifyPost { .. } => {
+            let reason = "the boot loader went back to the previous slot during the trial";
+            roll_back(work, Outcome::RolledBack, reason)
+        }
+        State::Success { .. } => {
+            roll_back(work, Outcome::RolledBack, "power was lost before the slot was confirmed")
+        }
+        State::Rollback { outcome, reason, step: RollbackStep::Reboot, .. } => {
+            State::Rollback { work, outcome, reason, step: RollbackStep::Undo }
+        }
+        State::Downloading { marked: true, .. } if holds => State::Verifying { work, hashed: false },
+        // What was written before the slot was marked is not in it any more.
+        State::Downloading { marked: true, .. } if seen.content(work.slot) != Content::Bad => {
+            State::Downloading { work, marked: false, have: ChunkSet::default() }
+        }
+        State::Verifying { hashed: true, .. } if !holds => State::Verifying { work, hashed: false },
+        State::PreUpdating { undo: None, .. } if !holds => {
+            State::PreUpdating { work, undo: Some(Then::Defer) }
+        }
+        other => other,
+    }
+}
+
+fn announce_again(work: Work, holds: bool, at: Stamp) -> State {
+    let step = match holds {
+        true => UpdatingStep::Announce { since: at },
+        false => UpdatingStep::Undo(Then::Defer),
+    };
+    State::Updating { work, step }
+}
+
+fn trial(work: Work, at: Stamp) -> State {
+    State::VerifyPost { work, since: at, probed: false, heard: false }
+}
+
+fn roll_back(work: Work, outcome: Outcome, reason: &str) -> State {
+    State::Rollback { work, outcome, reason: reason.to_owned(), step: RollbackStep::Record }
+}
+
+/// Returns what has to be mended, now that the machine is in `state`.
+pub fn mend(state: &State, seen: &Seen) -> Option<Mend> {
+    let trial = seen.trial?;
+    if trial_of(state) == Some(trial) {
+        return None;
+    }
+    // A slot cannot be both, and what is confirmed stays so.
+    if trial != seen.slot || trial == seen.active {
+        return Some(Mend::Disarm);
+    }
+    match seen.content(seen.active) {
+        // Whatever runs is more than a slot that was being written.
+        Content::Bad => Some(Mend::Adopt),
+        _ => Some(Mend::Leave),
+    }
+}
+
+/// Returns the slot whose trial the state is about, and takes care of.
+fn trial_of(state: &State) -> Option<SlotName> {
+    use UpdatingStep as S;
+    match state {
+        State::Updating { work, step: S::Arm | S::Reboot | S::Disarm(_) }
+        | State::VerifyPost { work, .. }
+        | State::Success { work }
+        | State::Rollback { work, step: RollbackStep::Record | RollbackStep::Reboot, .. } => Some(work.slot),
+        _ => None,
+    }
+}

@@ -1,0 +1,172 @@
+//! The port to files, folders and block devices: all that must survive a power cut goes through it.
+//!
+//! Everything else of the agent says *what* must be durable and in which order; here is only how the system does it.
+//! The power-cut campaign puts a disk behind this port that forgets, tears and reorders whatever was not synced.
+
+pub mod system;
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A disk behind the port.
+pub type Disk = Arc<dyn Storage>;
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of a file; nothing is said of a block device.
+    pub size: u64,
+    /// Tells two places apart, whatever names lead there.
+    pub identity: Identity,
+}
+
+/// What something at a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A file.
+    File,
+    /// A block device.
+    Block,
+    /// A folder, a character device, a socket.
+    Other,
+}
+
+/// Tells two files or devices apart: a device by its number, a file by its file system and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// A block device's own number is meant, not that of a file system.
+    pub is_device: bool,
+    /// Device number.
+    pub device: u64,
+    /// Inode; 0 for a device.
+    pub inode: u64,
+}
+
+/// How the system itself uses a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// A file system is mounted from it.
+    Mounted,
+    /// A loop device stands on it.
+    Looped,
+}
+
+/// What a file or device is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading.
+    Read,
+    /// Reading past the page cache, with place, length and buffer aligned to [`DIRECT_ALIGNMENT`].
+    ReadDirect,
+    /// Reading and writing.
+    Write,
+    /// The same, as the only one: the system refuses a block device that it uses itself.
+    Claim,
+    /// Writing a file that must not be there yet, with this mode.
+    CreateNew {
+        /// Permissions.
+        mode: u32,
+    },
+}
+
+/// What direct reads ask of place, length and buffer: no medium that we know wants more.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// An open file or device.
+pub trait Opened: Send {
+    /// Reads at `offset` into `buffer`; returns how many bytes there were, 0 at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `offset`; durable only after [`Self::sync`].
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes everything that was written durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Returns where it ends.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Has a file end at `size`; durable only after [`Self::sync`].
+    fn set_size(&self, size: u64) -> io::Result<()>;
+
+    /// Gives a file these permissions.
+    fn set_mode(&self, mode: u32) -> io::Result<()>;
+
+    /// Has the next read come from the medium, as far as the system takes such advice.
+    fn drop_cache(&self) -> io::Result<()>;
+
+    /// Returns what was opened.
+    fn found(&self) -> io::Result<Found>;
+}
+
+/// Files, folders and block devices.
+pub trait Storage: fmt::Debug + Send + Sync {
+    /// Looks at what stands at `path`, behind all links.
+    fn look(&self, path: &Path) -> io::Result<Found>;
+
+    /// Tells how the system uses what stands at `path`, if it does.
+    fn use_of(&self, path: &Path, found: &Found) -> io::Result<Option<Use>>;
+
+    /// Opens a file or device.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn Opened>>;
+
+    /// Makes a folder, with those above it.
+    fn create_folder(&self, folder: &Path) -> io::Result<()>;
+
+    /// Gives a file another name in one step, over whatever has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Takes a file's name away.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a folder durable.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+
+    /// Takes a lock that lasts until the value is dropped; `WouldBlock` while somebody else has it.
+    fn lock(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Any + Send>>;
+}
+
+/// Returns the system's own disk.
+pub fn system() -> Disk {
+    Arc::new(system::System)
+}
+
+/// Reads a small file whole; one of more than `most` bytes is refused.
+pub fn read(disk: &dyn Storage, path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, Access::Read)?;
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match file.read_at(&mut buffer, bytes.len() as u64) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if bytes.len() > most {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it has more than {most} bytes"),
+            ));
+        }
+    }
+}
+
+/// Reads exactly `buffer.len()` bytes at `offset`.
+pub fn read_exact_at(file: &dyn Opened, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
