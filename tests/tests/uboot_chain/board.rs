@@ -10,6 +10,7 @@ use tern_agent::boot::uboot::UbootBoot;
 use tern_agent::boot::uboot::environment::Environment;
 use tern_agent::boot::uboot::medium::{Location, Medium};
 use tern_agent::boot::uboot::variables;
+use tern_agent::storage::system::System;
 use tern_tests::lab::in_ci;
 
 const UBOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";

@@ -11,6 +11,7 @@ use tern_agent::boot::uboot::environment::Environment;
 use tern_agent::boot::uboot::variables;
 use tern_agent::boot::{BootRecord, Trial, choose};
 use tern_agent::core::SlotName;
+use tern_agent::storage::system::System;
 
 fn record(active: SlotName, trial: Option<(SlotName, u8)>) -> BootRecord {
     BootRecord { active, trial: trial.map(|(slot, tries_left)| Trial { slot, rc: 9, tries_left }) }
