@@ -11,7 +11,7 @@ use crate::record::RecordFile;
 use crate::slot::file::FileSlots;
 use crate::slot::raw::RawSlots;
 use crate::slot::{Image, SlotError, Slots};
-use crate::storage::Disk;
+use crate::storage::{self, Disk};
 
 /// Opens the slots; `running` is the one that may not be changed.
 pub fn slots(config: &Config, disk: &Disk, running: SlotName) -> Result<Box<dyn Slots + Send>, SlotError> {
@@ -47,23 +47,28 @@ pub fn record(config: &Config) -> Result<Option<BootRecord>, BootError> {
 /// Puts the image in the file `from`, which must be what `image` says, into slot a of a device that has never run, and
 /// has slot a boot. The boot record comes last, so an interrupted call can be repeated.
 pub fn provision(config: &Config, from: &Path, image: Image) -> Result<(), BootError> {
+    provision_on(&storage::system(), config, from, image)
+}
+
+/// The same on another disk than the system's, where the image is not.
+pub fn provision_on(disk: &Disk, config: &Config, from: &Path, image: Image) -> Result<(), BootError> {
     let BootConfig::Uboot(uboot) = &config.boot else {
-        return FileBoot::provision(&config.slots.dir, from, image);
+        return FileBoot::provision_on(disk, &config.slots.dir, from, image);
     };
     if image.length == 0 {
         return Err(BootError::EmptyImage);
     }
-    if UbootBoot::is_provisioned(&uboot.medium)? {
+    if UbootBoot::is_provisioned_on(&**disk, &uboot.medium)? {
         return Err(BootError::AlreadyProvisioned);
     }
     let (slots, first) = (&config.slots, SlotName::A);
     match &slots.paths {
-        None => crate::slot::file::provision(&crate::storage::system(), &slots.dir, first, from, image),
-        Some(paths) => RawSlots::open(paths.clone(), &slots.dir, slots.capacity, first.other())
+        None => crate::slot::file::provision(disk, &slots.dir, first, from, image),
+        Some(paths) => RawSlots::on(disk, paths.clone(), &slots.dir, slots.capacity, first.other())
             .and_then(|mut slots| slots.provision(first, from, image)),
     }
     .map_err(BootError::Slot)?;
-    UbootBoot::provision(&uboot.medium)
+    UbootBoot::provision_on(&**disk, &uboot.medium)
 }
 
 #[cfg(test)]

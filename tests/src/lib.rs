@@ -6,6 +6,7 @@
 //! | [`bakeoff`] | what decides about rollouts, compared over the same fleets |
 //! | [`mod@bench`] | benchmarks of whole processes |
 //! | [`lab`] | real processes on loopback |
+//! | [`powercut`] | the agent on a disk that forgets, with the power cut everywhere |
 //! | [`sim`] | virtual clock, simulated network and disks around the real cores; seed in, event log out |
 #![forbid(unsafe_code)]
 
@@ -13,4 +14,5 @@ pub mod apart;
 pub mod bakeoff;
 pub mod bench;
 pub mod lab;
+pub mod powercut;
 pub mod sim;

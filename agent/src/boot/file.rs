@@ -44,16 +44,25 @@ impl FileBoot {
     /// Puts the image in the file `image_path`, which must be what `image` says, into slot a of a device that has
     /// never run, and has slot a boot. The boot record comes last, so an interrupted call can be repeated.
     pub fn provision(folder: &Path, image_path: &Path, image: Image) -> Result<(), BootError> {
+        Self::provision_on(&storage::system(), folder, image_path, image)
+    }
+
+    /// The same on another disk than the system's, where the image is not.
+    pub fn provision_on(
+        disk: &Disk,
+        folder: &Path,
+        image_path: &Path,
+        image: Image,
+    ) -> Result<(), BootError> {
         // A device is provisioned once: a slip here could not be mended by calling again.
         if image.length == 0 {
             return Err(BootError::EmptyImage);
         }
-        let disk = storage::system();
-        let record = boot_record(&disk, folder)?;
+        let record = boot_record(disk, folder)?;
         if record.load().map_err(BootError::Record)?.is_some() {
             return Err(BootError::AlreadyProvisioned);
         }
-        slot_file::provision(&disk, folder, SlotName::A, image_path, image).map_err(BootError::Slot)?;
+        slot_file::provision(disk, folder, SlotName::A, image_path, image).map_err(BootError::Slot)?;
         record.save(&BootRecord { active: SlotName::A, trial: None }).map_err(BootError::Record)
     }
 

@@ -89,15 +89,25 @@ pub struct UbootBoot {
 impl UbootBoot {
     /// Has slot a boot on a device that has never run.
     pub fn provision(medium: &Medium) -> Result<(), BootError> {
-        if Self::is_provisioned(medium)? {
+        Self::provision_on(&storage::system::System, medium)
+    }
+
+    /// The same on another disk than the system's.
+    pub fn provision_on(disk: &dyn Storage, medium: &Medium) -> Result<(), BootError> {
+        if Self::is_provisioned_on(disk, medium)? {
             return Err(BootError::AlreadyProvisioned);
         }
-        write(&storage::system::System, medium, &BootRecord { active: SlotName::A, trial: None })
+        write(disk, medium, &BootRecord { active: SlotName::A, trial: None })
     }
 
     /// Tells whether there is a boot record.
     pub fn is_provisioned(medium: &Medium) -> Result<bool, BootError> {
-        Ok(find(&storage::system::System, medium)?.is_some())
+        Self::is_provisioned_on(&storage::system::System, medium)
+    }
+
+    /// The same on another disk than the system's.
+    pub fn is_provisioned_on(disk: &dyn Storage, medium: &Medium) -> Result<bool, BootError> {
+        Ok(find(disk, medium)?.is_some())
     }
 
     /// Reads the boot record, also where this device was not booted by it.

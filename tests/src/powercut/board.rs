@@ -1,0 +1,138 @@
+//! Kinds of devices: one whose boot loader is made of files, and one with U-Boot and partitions.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tern_agent::backend;
+use tern_agent::boot::choose;
+use tern_agent::boot::uboot::UbootConfig;
+use tern_agent::boot::uboot::environment::Environment;
+use tern_agent::boot::uboot::variables;
+use tern_agent::config::{BootConfig, Config};
+use tern_agent::core::SlotName;
+use tern_agent::storage::Disk;
+
+use super::disk::FakeDisk;
+use super::service::{Release, Service};
+
+/// Bytes of a slot.
+pub const CAPACITY: usize = 4 * 65_536;
+const PARTITIONS: [&str; 2] = ["/dev/slot-a", "/dev/slot-b"];
+const ENVIRONMENT: &str = "/dev/environment";
+const COPY: usize = 8192;
+const SECOND: u64 = 65_536;
+
+/// A kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Slots and boot record are files, and the agent boots.
+    Files,
+    /// Slots are partitions, and the boot record is in U-Boot's environment.
+    Uboot,
+}
+
+/// A device's configuration.
+#[derive(Debug)]
+pub struct Board {
+    /// Which kind.
+    pub kind: Kind,
+    /// As the agent reads it.
+    pub config: Config,
+    folder: tempfile::TempDir,
+}
+
+/// Why a device does not come up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoBoot {
+    /// The power failed while it did.
+    Cut,
+    /// Nothing boots any more.
+    Stranded(String),
+}
+
+impl Board {
+    /// Describes a device.
+    pub fn new(kind: Kind, service: &Service) -> Arc<Self> {
+        let folder = tempfile::tempdir().expect("a folder for a configuration");
+        let root = folder.path().join("root.json");
+        let trust = service.trust();
+        let bytes = trust.file(tern_protocol::tuf::Role::Root).expect("a root").to_vec();
+        std::fs::write(&root, bytes).expect("a root file");
+        let boot = match kind {
+            Kind::Files => String::new(),
+            Kind::Uboot => format!(
+                "a = {:?}\nb = {:?}\n[boot]\nkind = \"uboot\"\nlock = \"/run/lock\"\nreboot = [\"/bin/true\"]\ncopies = [\n\
+                 {{ path = {ENVIRONMENT:?}, offset = 0, size = {COPY} }},\n\
+                 {{ path = {ENVIRONMENT:?}, offset = {SECOND}, size = {COPY} }},\n]\n",
+                PARTITIONS[0], PARTITIONS[1]
+            ),
+        };
+        let text = format!(
+            "fleet = \"acme\"\ndevice = \"dev-1\"\nproduct = \"cam\"\nmodel = \"b3\"\nregion = \"eu\"\n\
+             brokers = [\"mqtt://127.0.0.1\"]\ndata_dir = \"/data\"\nruntime_dir = \"/run/tern\"\nroot = {root:?}\n\
+             [timing]\nwindow = 1\n[slots]\ncapacity = {CAPACITY}\n{boot}"
+        );
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, text).expect("a configuration");
+        let config = Config::load(&path).expect("our own configuration is valid");
+        Arc::new(Self { kind, config, folder })
+    }
+
+    /// Makes the disk as it leaves the factory, with `release` in slot a.
+    pub fn factory(&self, release: &Release) -> FakeDisk {
+        let fake = FakeDisk::default();
+        let disk: Disk = Arc::new(fake.clone());
+        disk.create_folder(&self.config.slots.dir).expect("a folder");
+        if self.kind == Kind::Uboot {
+            for path in PARTITIONS {
+                fake.device(Path::new(path), vec![0xee; CAPACITY]);
+            }
+            let mut environment = Environment::default();
+            environment.set("bootcmd", Some("run tern"));
+            let copy = environment.encode(1, COPY).expect("one variable fits");
+            let mut bytes = vec![0xff; 2 * usize::try_from(SECOND).expect("a small number")];
+            for offset in [0, usize::try_from(SECOND).expect("a small number")] {
+                bytes[offset..offset + COPY].copy_from_slice(&copy);
+            }
+            fake.device(Path::new(ENVIRONMENT), bytes);
+        }
+        let image = self.folder.path().join("factory.img");
+        std::fs::write(&image, &release.image).expect("an image");
+        backend::provision_on(&disk, &self.config, &image, release.label()).expect("a device is provisioned");
+        FakeDisk::of(fake.shut_down())
+    }
+
+    /// Returns where the bytes of a slot are.
+    pub fn slot(&self, slot: SlotName) -> PathBuf {
+        match self.kind {
+            Kind::Files => self.config.slots.dir.join(format!("{slot}.img")),
+            Kind::Uboot => PARTITIONS[slot as usize].into(),
+        }
+    }
+
+    /// Does what happens before the agent: U-Boot and its script, or nothing.
+    pub fn power_on(&self, disk: &FakeDisk, service: &Service, boot: u64) -> Result<(), NoBoot> {
+        let BootConfig::Uboot(uboot) = &self.config.boot else { return Ok(()) };
+        let stranded = |why: String| {
+            if disk.is_dead() { NoBoot::Cut } else { NoBoot::Stranded(why) }
+        };
+        let environment = uboot.medium.read(disk).map_err(|error| stranded(error.to_string()))?;
+        let record = variables::record(&environment).map_err(|error| stranded(error.to_string()))?;
+        let record = record.ok_or_else(|| stranded("no boot record".into()))?;
+        // U-Boot looks at no label: what boots is what is whole, wherever it came from.
+        let is_whole = |slot| disk.bytes(&self.slot(slot)).is_some_and(|bytes| service.release_in(&bytes).is_some());
+        let usable = SlotName::BOTH.map(is_whole);
+        let (slot, next) = choose(&record, usable).map_err(|error| stranded(format!("{error}; {record:?} {usable:?}")))?;
+        if next != record {
+            let change = |environment: &mut Environment| variables::put(environment, &next);
+            uboot.medium.change(disk, change).map_err(|error| stranded(error.to_string()))?;
+        }
+        self.kernel(uboot, disk, slot, boot);
+        Ok(())
+    }
+
+    fn kernel(&self, uboot: &UbootConfig, disk: &FakeDisk, slot: SlotName, boot: u64) {
+        disk.put(&uboot.cmdline, format!("quiet tern.slot={slot}\n").as_bytes());
+        disk.put(&uboot.boot_id, format!("boot-{boot}\n").as_bytes());
+    }
+}

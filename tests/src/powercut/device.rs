@@ -1,0 +1,301 @@
+//! One device: the agent's core and its hold on the device, on a disk with a power switch.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tern_agent::core::SlotName;
+use tern_agent::core::agent::{Agent, BootFacts, Done, Input, Job, Output, Settings};
+use tern_agent::core::state::State;
+use tern_agent::core::timing::Now;
+use tern_agent::device::Device;
+use tern_agent::storage::Disk;
+use tern_protocol::message::ReportKind;
+use tern_protocol::topic::{Topic, UpKind};
+
+use super::board::{Board, NoBoot};
+use super::disk::{FakeDisk, Medium};
+use super::service::{ChipKeys, Service, WALL, registry};
+
+/// Inputs that a device may take until a story is over: more is a device that comes to no end.
+const INPUTS: u32 = 4000;
+/// Boots of one story: more is a loop.
+const BOOTS: u64 = 24;
+/// Starts of the agent in one boot, which a supervisor makes when it ends by itself.
+const STARTS: u32 = 5;
+
+/// What befalls the device from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fate {
+    /// Probes on trial fail.
+    pub sick: bool,
+    /// The release is killed once the trial runs.
+    pub killed: bool,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// What was waited for is so.
+    Done,
+    /// The power failed.
+    Cut,
+    /// Something must never happen, and did.
+    Broken(String),
+}
+
+/// A device that is off, with its service: everything that a power cut leaves.
+#[derive(Debug, Clone)]
+pub struct Terminal {
+    /// What it is.
+    pub board: Arc<Board>,
+    /// Its disk.
+    pub disk: FakeDisk,
+    /// The other end.
+    pub service: Service,
+    /// What befalls it.
+    pub fate: Fate,
+    /// How often it was powered on.
+    pub boots: u64,
+    /// The highest floor that it ever had.
+    pub floor: u64,
+    /// Release that it has reported as taken for good.
+    pub taken: Option<u64>,
+    /// The release that ran last.
+    pub runs: Option<u64>,
+    inputs: u32,
+}
+
+/// A device that is on.
+struct Running {
+    device: Device,
+    agent: Agent,
+    uptime: u64,
+    queue: VecDeque<Input>,
+}
+
+/// What one step of a running device came to.
+enum Step {
+    On,
+    Reboots,
+    Ends(String),
+}
+
+impl Terminal {
+    /// Takes a device from its factory.
+    pub fn new(board: Arc<Board>, disk: FakeDisk, service: Service) -> Self {
+        let (fate, floor, taken) = (Fate::default(), 0, None);
+        Self { board, disk, service, fate, boots: 0, floor, taken, runs: None, inputs: 0 }
+    }
+
+    /// Returns the same device on another disk.
+    pub fn with_disk(&self, medium: Medium) -> Self {
+        let disk = FakeDisk::of(medium);
+        disk.lie(self.disk.lie_told());
+        Self { disk, ..self.clone() }
+    }
+
+    /// Begins a story: counts anew.
+    pub fn begin(&mut self, fate: Fate) {
+        (self.fate, self.boots, self.inputs) = (fate, 0, 0);
+    }
+
+    /// Powers the device on and lets it do what it does until `done`.
+    pub fn run(&mut self, done: &dyn Fn(&Self, &Agent) -> bool) -> Ended {
+        loop {
+            self.boots += 1;
+            if self.boots > BOOTS {
+                return Ended::Broken("it boots for ever".into());
+            }
+            match self.board.power_on(&self.disk, &self.service, self.boots) {
+                Ok(()) => {}
+                Err(NoBoot::Cut) => return Ended::Cut,
+                Err(NoBoot::Stranded(why)) => return Ended::Broken(format!("nothing boots: {why}")),
+            }
+            match self.lives(done) {
+                Some(ended) => return ended,
+                None => self.disk.restart(),
+            }
+        }
+    }
+
+    /// One boot; nothing if it ends by a reboot.
+    fn lives(&mut self, done: &dyn Fn(&Self, &Agent) -> bool) -> Option<Ended> {
+        let mut reason = String::new();
+        for start in 0..STARTS {
+            let mut running = match self.start(start) {
+                Ok(running) => running,
+                Err(_) if self.disk.is_dead() => return Some(Ended::Cut),
+                Err(error) => return Some(Ended::Broken(format!("the agent does not start: {error}"))),
+            };
+            if let Some(broken) = self.came_up(&running) {
+                return Some(Ended::Broken(broken));
+            }
+            match self.goes_on(&mut running, done) {
+                Ok(()) => return Some(Ended::Done),
+                Err(_) if self.disk.is_dead() => return Some(Ended::Cut),
+                Err(Step::Reboots) => return None,
+                Err(Step::Ends(why)) => reason = why,
+                Err(Step::On) => return Some(Ended::Broken("it comes to no end".into())),
+            }
+        }
+        Some(Ended::Broken(format!("the agent ends again and again: {reason}")))
+    }
+
+    fn start(&self, start: u32) -> Result<Running, String> {
+        let disk: Disk = Arc::new(self.disk.clone());
+        let config = &self.board.config;
+        let device = Device::on(&disk, config).map_err(|error| chain(&error))?;
+        let durable = device.load_journal().map_err(|error| chain(&error))?;
+        let trust = device.load_trust(&config.root).map_err(|error| chain(&error))?;
+        let settings = Settings {
+            fleet: config.fleet.clone(),
+            device: config.device.clone(),
+            registry: registry(),
+            component: config.component.clone(),
+            claim: None,
+            version: "test".into(),
+            timing: config.timing.core(0.0),
+        };
+        let mut seed = [u8::try_from(start).unwrap_or(0); 32];
+        seed[..8].copy_from_slice(&self.boots.to_be_bytes());
+        let agent = Agent::new(settings, Box::new(ChipKeys), durable, trust, seed);
+        let facts = device.facts().map_err(|error| chain(&error))?;
+        let head = self.service.head();
+        let topic = Topic::Head(registry().product);
+        let queue = [Input::Up(facts), Input::LinkUp, Input::Message { topic, payload: head }];
+        Ok(Running { device, agent, uptime: 5000, queue: queue.into() })
+    }
+
+    /// What must be true whenever a device comes up.
+    fn came_up(&mut self, running: &Running) -> Option<String> {
+        let facts = match running.queue.front() {
+            Some(Input::Up(facts)) => facts.clone(),
+            _ => return None,
+        };
+        let bytes = self.disk.bytes(&self.board.slot(facts.slot)).unwrap_or_default();
+        let Some(rc) = self.service.release_in(&bytes) else {
+            return Some(format!("slot {} runs, and nobody has approved its bytes", facts.slot));
+        };
+        self.runs = Some(rc);
+        if facts.running != rc {
+            return Some(format!("it says that it runs release {}, and it runs {rc}", facts.running));
+        }
+        if self.taken.is_some_and(|taken| taken != rc) {
+            return Some(format!("it took release {:?} for good, and runs {rc}", self.taken));
+        }
+        let floor = running.agent.durable().floor.max(facts.floor);
+        if floor < self.floor {
+            return Some(format!("its floor fell from {} to {floor}", self.floor));
+        }
+        self.confirmed_is_whole(&facts)
+    }
+
+    /// The confirmed slot holds something that was approved, at every boot: a trial alone is not enough.
+    fn confirmed_is_whole(&self, facts: &BootFacts) -> Option<String> {
+        let bytes = self.disk.bytes(&self.board.slot(facts.active)).unwrap_or_default();
+        let is_whole = self.service.release_in(&bytes).is_some();
+        (!is_whole).then(|| format!("the confirmed slot {} holds nothing that boots", facts.active))
+    }
+
+    fn goes_on(&mut self, running: &mut Running, done: &dyn Fn(&Self, &Agent) -> bool) -> Result<(), Step> {
+        loop {
+            let Some(input) = running.queue.pop_front() else {
+                if done(self, &running.agent) {
+                    return Ok(());
+                }
+                running.uptime = running.agent.wake_at().min(running.uptime + 600_000);
+                running.queue.push_back(Input::Time);
+                continue;
+            };
+            self.inputs += 1;
+            if self.inputs > INPUTS {
+                return Err(Step::On);
+            }
+            let now = Now { uptime: running.uptime, wall: WALL };
+            let outputs = running.agent.handle(input, now);
+            self.floor = self.floor.max(running.agent.durable().floor);
+            for output in outputs {
+                self.carry_out(running, output)?;
+            }
+            if self.fate.killed && matches!(running.agent.durable().state, State::VerifyPost { .. }) {
+                self.fate.killed = false;
+                self.service.halt();
+                let topic = Topic::Head(registry().product);
+                running.queue.push_back(Input::Message { topic, payload: self.service.head() });
+            }
+        }
+    }
+
+    fn carry_out(&mut self, running: &mut Running, output: Output) -> Result<(), Step> {
+        let ends = |error: &dyn std::error::Error| Step::Ends(chain(error));
+        let id = self.board.config.device.clone();
+        match output {
+            Output::SaveTrust(files) => running.device.save_trust(&files).map_err(|error| ends(&error))?,
+            Output::SaveJournal => {
+                running.device.save_journal(running.agent.durable()).map_err(|error| ends(&error))?;
+            }
+            Output::Publish { topic: Topic::Up(_, UpKind::Report), payload } => {
+                self.heard(&payload);
+                for payload in self.service.report(&payload) {
+                    running.queue.push_back(Input::Message { topic: Topic::DeviceIn(id.clone()), payload });
+                }
+            }
+            Output::Publish { topic: Topic::Up(_, UpKind::Get), payload } => {
+                for payload in self.service.packs(&payload) {
+                    running.queue.push_back(Input::Message { topic: Topic::DevicePack(id.clone()), payload });
+                }
+            }
+            Output::Write { slot, offset, bytes } => running.device.write(slot, offset, &bytes),
+            Output::Start { job, work } => {
+                let Some(result) = self.job(running, work) else { return Err(Step::Reboots) };
+                running.queue.push_back(Input::Done { job, result });
+            }
+            _ => {}
+        }
+        if self.disk.is_dead() { Err(Step::On) } else { Ok(()) }
+    }
+
+    fn job(&self, running: &mut Running, work: Job) -> Option<Done> {
+        let device = &mut running.device;
+        Some(match work {
+            Job::MarkBad(slot) => device.mark_bad(slot),
+            Job::Sync(slot, _) => device.sync(slot),
+            Job::Hash { slot, artifact, rc, version } => {
+                device.hash(slot, artifact, rc, version, running.agent.trust().files())()
+            }
+            Job::Arm { slot, rc } => device.arm(slot, rc),
+            Job::Disarm => device.disarm(),
+            Job::Confirm(slot) => device.confirm(slot),
+            Job::Probe if self.fate.sick => Done::Failed("the modem does not register".into()),
+            Job::Reboot => match device.reboot() {
+                Done::Ok => return None,
+                failed => failed,
+            },
+            Job::RunHooks | Job::UndoHooks | Job::Probe => Done::Ok,
+        })
+    }
+
+    /// Notes what the device claims.
+    fn heard(&mut self, payload: &[u8]) {
+        if let Some(ReportKind::Outcome { attempt, outcome, .. }) = self.service.peek(payload)
+            && outcome == tern_protocol::state::Outcome::Success
+        {
+            self.taken = Some(attempt.rc);
+        }
+    }
+
+    /// Returns the bytes of a slot.
+    pub fn slot(&self, slot: SlotName) -> Vec<u8> {
+        self.disk.bytes(&self.board.slot(slot)).unwrap_or_default()
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

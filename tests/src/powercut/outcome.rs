@@ -1,0 +1,107 @@
+//! What a power cut may leave of what was not synced.
+//!
+//! Writes since the last sync of a place may reach the medium in any order, or not at all; the one that was under way may
+//! be torn at any sector, and the sector that was being programmed may hold neither the old bytes nor the new ones. Names
+//! are apart from bytes: a file system may have made one durable and not the other. A sector that is not being written
+//! keeps what it holds.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::disk::{Medium, Naming, Node, Pending, apply, replayed};
+
+/// Bytes that a medium writes whole, or not, or spoils.
+const SECTOR: usize = 512;
+
+/// What becomes of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bytes {
+    /// Nothing that was not synced has arrived.
+    None,
+    /// Everything has.
+    All,
+    /// Only what was written last.
+    OnlyLast,
+    /// All but what was written last.
+    ButLast,
+    /// All but what was written first.
+    ButFirst,
+    /// What was written last is torn at this share of its sectors, in quarters, and the sector there is spoiled.
+    TornAt(u8),
+    /// The same, and nothing else has arrived.
+    TornAlone(u8),
+}
+
+/// What becomes of bytes and names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    bytes: Bytes,
+    names: bool,
+}
+
+impl Outcome {
+    /// Everything has arrived: an orderly end.
+    pub const EVERYTHING: Self = Self { bytes: Bytes::All, names: true };
+
+    /// Returns all of them.
+    pub fn all() -> Vec<Self> {
+        let mut kinds =
+            vec![Bytes::None, Bytes::All, Bytes::OnlyLast, Bytes::ButLast, Bytes::ButFirst];
+        kinds.extend((0..=4).map(Bytes::TornAt));
+        kinds.extend((0..=4).map(Bytes::TornAlone));
+        kinds.into_iter().flat_map(|bytes| [false, true].map(|names| Self { bytes, names })).collect()
+    }
+
+    /// The worst few, for campaigns that multiply.
+    pub fn few() -> Vec<Self> {
+        let pairs = [
+            (Bytes::None, false),
+            (Bytes::None, true),
+            (Bytes::All, false),
+            (Bytes::All, true),
+            (Bytes::OnlyLast, true),
+            (Bytes::TornAt(2), true),
+        ];
+        pairs.map(|(bytes, names)| Self { bytes, names }).to_vec()
+    }
+
+    /// Returns the disk as it comes up again.
+    pub(super) fn of(self, medium: &Medium) -> Medium {
+        let contents = medium.nodes.iter().map(|node| self.contents(node)).collect();
+        let mut names: BTreeMap<PathBuf, usize> = medium.durable_names.clone();
+        if self.names {
+            medium.naming.iter().for_each(|naming: &Naming| apply(&mut names, naming));
+        }
+        medium.clone().reborn(contents, names)
+    }
+
+    fn contents(self, node: &Node) -> Vec<u8> {
+        let pending = &node.pending;
+        let Some((last, before)) = pending.split_last() else { return node.durable.clone() };
+        match self.bytes {
+            Bytes::None => node.durable.clone(),
+            Bytes::All => replayed(&node.durable, pending),
+            Bytes::OnlyLast => replayed(&node.durable, std::slice::from_ref(last)),
+            Bytes::ButLast => replayed(&node.durable, before),
+            Bytes::ButFirst => replayed(&node.durable, &pending[1..]),
+            Bytes::TornAt(quarter) => torn(&replayed(&node.durable, before), last, quarter),
+            Bytes::TornAlone(quarter) => torn(&node.durable, last, quarter),
+        }
+    }
+}
+
+/// Tears a write: whole sectors before the place, a spoiled one there, and what was there before behind it.
+fn torn(old: &[u8], last: &Pending, quarter: u8) -> Vec<u8> {
+    let Pending::Write(offset, bytes) = last else { return old.to_vec() };
+    let new = replayed(old, std::slice::from_ref(last));
+    let (first, end) = (offset / SECTOR, (offset + bytes.len()).div_ceil(SECTOR));
+    let at = (first + (end - first) * usize::from(quarter) / 4).min(end - 1) * SECTOR;
+    let mut torn = new;
+    let rest = at.min(torn.len());
+    for (index, byte) in torn.iter_mut().enumerate().skip(rest) {
+        let was = old.get(index).copied().unwrap_or(0);
+        *byte = if index < at + SECTOR { was ^ 0x5a ^ (index as u8) } else { was };
+    }
+    // A sector of which the write holds only a part is programmed whole all the same; nothing beyond it is touched.
+    torn
+}

@@ -1,0 +1,307 @@
+//! Releases, their packs, and a service that answers: what a device on a good link has at the other end.
+
+use std::collections::BTreeMap;
+
+use p256::SecretKey;
+use p256::ecdsa::SigningKey;
+use tern_agent::core::agent::Keys;
+use tern_protocol::bundle::{Bundle, File};
+use tern_protocol::chunk::{RootHasher, TreeShape, chunk_length, chunks_of, root};
+use tern_protocol::digest::Digest;
+use tern_protocol::limits::CHUNK;
+use tern_protocol::mac::{Direction, PairSecret, epoch_of};
+use tern_protocol::message::{
+    Answer, AnswerKind, Get, Pack, Registry, Report, ReportKind, Versions, Want,
+};
+use tern_protocol::position::{Cut, Salt};
+use tern_protocol::tuf::build::{self, DelegatedKeys, Named, RootKeys};
+use tern_protocol::tuf::content::{
+    Arm, ArtifactContent, Entry, EntryKind, HaltContent, RolloutContent, TargetsContent, point_hex,
+};
+use tern_protocol::tuf::key::{P256Signer, Signer as _};
+use tern_protocol::tuf::{Role, Trusted, sign};
+
+/// The time at which everything happens.
+pub const WALL: u64 = 1_800_000_000;
+const EXPIRES: u64 = WALL + 30 * 86_400;
+const KID: u32 = 1;
+const PEOPLE: u8 = 1;
+const SERVICE: u8 = 2;
+const DEVICE: u8 = 9;
+
+fn key(holder: u8) -> P256Signer {
+    P256Signer::new(SigningKey::from_slice(&[holder; 32]).expect("a small number is a key"))
+}
+
+fn telemetry(holder: u8) -> SecretKey {
+    SecretKey::from_slice(&[holder + 100; 32]).expect("a small number is a key")
+}
+
+/// The device's keys: in a chip, so that no power cut loses them.
+pub struct ChipKeys;
+
+impl Keys for ChipKeys {
+    fn identity(&self) -> Vec<u8> {
+        vec![4; 65]
+    }
+    fn telemetry(&self) -> Vec<u8> {
+        vec![4; 65]
+    }
+    fn sign(&self, _: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
+    fn agree(&self, peer: &p256::PublicKey) -> PairSecret {
+        PairSecret::agree(&telemetry(DEVICE), peer)
+    }
+}
+
+/// Returns what the registry says of the device.
+pub fn registry() -> Registry {
+    Registry {
+        product: "cam".parse().expect("an id"),
+        model: "b3".parse().expect("an id"),
+        carrier: "none".parse().expect("an id"),
+        region: "eu".parse().expect("an id"),
+    }
+}
+
+/// A release: its bytes, and what names them.
+#[derive(Debug, Clone)]
+pub struct Release {
+    /// Release counter.
+    pub rc: u64,
+    /// Its image.
+    pub image: Vec<u8>,
+    leaves: Vec<Digest>,
+}
+
+impl Release {
+    /// Makes one whose bytes are its own from the first sector to the last.
+    pub fn new(rc: u64, length: usize) -> Self {
+        let mut image = Vec::with_capacity(length + 32);
+        let mut block = Digest::of(&rc.to_be_bytes());
+        while image.len() < length {
+            image.extend_from_slice(&block.0);
+            block = Digest::of(&block.0);
+        }
+        image.truncate(length);
+        let mut hasher = RootHasher::default();
+        hasher.update(&image);
+        Self { rc, image, leaves: hasher.finish() }
+    }
+
+    fn root(&self) -> Digest {
+        root(&self.leaves)
+    }
+
+    /// Returns what a label says of it.
+    pub fn label(&self) -> tern_agent::slot::Image {
+        tern_agent::slot::Image {
+            rc: self.rc,
+            version: format!("1.{}", self.rc),
+            length: self.image.len() as u64,
+            sha256: Digest::of(&self.image),
+            root: self.root(),
+        }
+    }
+}
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    releases: BTreeMap<u64, Release>,
+    offered: Option<u64>,
+    halted: Vec<u64>,
+    version: u32,
+    root: Vec<u8>,
+    /// Every report, by its number; a number that comes twice must say the same.
+    pub heard: BTreeMap<u64, ReportKind>,
+    /// A number that was used for two reports.
+    pub reused: Option<u64>,
+}
+
+impl Service {
+    /// Starts with these releases, none of which is offered.
+    pub fn new(releases: &[Release]) -> Self {
+        let one = |holder: u8| build::Keys::one(key(holder).public());
+        let keys =
+            RootKeys { root: one(PEOPLE), timestamp: one(SERVICE), snapshot: one(SERVICE), targets: one(PEOPLE) };
+        let root = sign::sign(build::root(1, EXPIRES, &keys), &[&key(PEOPLE)]).expect("a root signs");
+        Self {
+            releases: releases.iter().map(|release| (release.rc, release.clone())).collect(),
+            offered: None,
+            halted: Vec::new(),
+            version: 1,
+            root,
+            heard: BTreeMap::new(),
+            reused: None,
+        }
+    }
+
+    /// Returns the root that a factory puts on the device.
+    pub fn trust(&self) -> Trusted {
+        Trusted::new(&self.root).expect("our own root is one")
+    }
+
+    /// Returns the release in `rc`.
+    pub fn release(&self, rc: u64) -> &Release {
+        &self.releases[&rc]
+    }
+
+    /// Returns the release whose image these bytes begin with.
+    pub fn release_in(&self, bytes: &[u8]) -> Option<u64> {
+        self.releases.values().find(|release| bytes.starts_with(&release.image)).map(|release| release.rc)
+    }
+
+    /// Offers a release.
+    pub fn offer(&mut self, rc: u64) {
+        self.offered = Some(rc);
+        self.version += 1;
+    }
+
+    /// Kills what is offered.
+    pub fn halt(&mut self) {
+        self.halted.extend(self.offered.take());
+        self.version += 1;
+    }
+
+    /// Tells whether the release is dead.
+    pub fn is_halted(&self, rc: u64) -> bool {
+        self.halted.contains(&rc)
+    }
+
+    fn versions(&self) -> Versions {
+        let v = self.version;
+        Versions { root: 1, timestamp: v, snapshot: v, targets: v, release: v, rollout: v, halt: v }
+    }
+
+    /// Returns the bundle on `head`.
+    pub fn head(&self) -> Vec<u8> {
+        let v = self.versions();
+        let one = |holder: u8| build::Keys::one(key(holder).public());
+        let delegated = DelegatedKeys { release: one(PEOPLE), rollout: one(SERVICE), halt: one(SERVICE) };
+        let content = TargetsContent {
+            telemetry: BTreeMap::from([(KID, point_hex(&telemetry(SERVICE).public_key()))]),
+            ..TargetsContent::default()
+        };
+        let artifacts: Vec<_> = self.releases.values().map(|release| (named(release), approved(release))).collect();
+        let offered: Vec<&Release> = self.offered.iter().map(|rc| &self.releases[rc]).collect();
+        let entries = offered.iter().map(|release| entry(release.rc)).collect();
+        let names: Vec<Named> = offered.iter().map(|release| named(release)).collect();
+        let (rollout, halt) = (RolloutContent { entries }, HaltContent { halted: self.halted.clone() });
+        let product = registry().product;
+        let signed = [
+            (Role::Timestamp, SERVICE, build::timestamp(v.timestamp, EXPIRES, v.snapshot, None, WALL)),
+            (Role::Snapshot, SERVICE, build::snapshot(v.snapshot, EXPIRES, &v)),
+            (Role::Targets, PEOPLE, build::targets(v.targets, EXPIRES, &product, &delegated, &content)),
+            (Role::Release, PEOPLE, build::release(v.release, EXPIRES, &artifacts)),
+            (Role::Rollout, SERVICE, build::rollout(v.rollout, EXPIRES, &names, &rollout)),
+            (Role::Halt, SERVICE, build::halt(v.halt, EXPIRES, &halt)),
+        ];
+        let file = |(role, by, value)| File { role, bytes: sign::sign(value, &[&key(by)]).expect("it signs") };
+        Bundle { root: 1, files: signed.map(file).into() }.pack()
+    }
+
+    /// Answers a request for packs.
+    pub fn packs(&self, payload: &[u8]) -> Vec<Vec<u8>> {
+        let Ok(get) = Get::read(payload) else { return Vec::new() };
+        let mut packs = Vec::new();
+        for want in get.want {
+            match want {
+                Want::Packs { of, ranges } => {
+                    let Some(release) = self.releases.values().find(|release| release.root() == of) else {
+                        continue;
+                    };
+                    for index in ranges.into_iter().flat_map(|(from, to)| from..to) {
+                        let from = index as usize * CHUNK;
+                        let length = chunk_length(release.image.len() as u64, index);
+                        packs.push(Pack::chunk(&of, index, release.image[from..from + length].to_vec()).write());
+                    }
+                }
+                Want::Piece { of, level, index } => {
+                    let Some(release) = self.releases.values().find(|release| release.root() == of) else {
+                        continue;
+                    };
+                    let piece = tern_protocol::chunk::PieceId { level, index };
+                    let chunks = chunks_of(release.image.len() as u64).unwrap_or(0);
+                    let digests = TreeShape::new(chunks).cut(&release.leaves, piece);
+                    packs.extend(digests.map(|digests| Pack::piece(&of, piece, &digests).write()));
+                }
+                Want::File { .. } => {}
+            }
+        }
+        packs
+    }
+
+    /// Reads a report without taking it.
+    pub fn peek(&self, payload: &[u8]) -> Option<ReportKind> {
+        let body = sealed(Direction::Up, epoch_of(payload)?).open(payload).ok()?;
+        serde_json::from_slice::<Report>(&body).ok().map(|report| report.kind)
+    }
+
+    /// Takes a report and returns what it says to it.
+    pub fn report(&mut self, payload: &[u8]) -> Vec<Vec<u8>> {
+        let Some(e) = epoch_of(payload) else { return Vec::new() };
+        let Ok(body) = sealed(Direction::Up, e).open(payload) else { return Vec::new() };
+        let Ok(report) = serde_json::from_slice::<Report>(&body) else { return Vec::new() };
+        // An ask is not kept by the device, and a hello is made anew.
+        if !matches!(report.kind, ReportKind::Ask { .. } | ReportKind::Hello(_) | ReportKind::Started { .. }) {
+            match self.heard.get(&report.n) {
+                Some(before) if *before != report.kind => self.reused = Some(report.n),
+                _ => {}
+            }
+            self.heard.insert(report.n, report.kind.clone());
+        }
+        let ranges = vec![(report.n, report.n)];
+        let mut says = vec![AnswerKind::Ack { ranges, registry: Some(registry()) }];
+        if let ReportKind::Ask { nonce, .. } | ReportKind::Started { nonce, .. } = report.kind {
+            let Versions { rollout, halt, .. } = self.versions();
+            says.push(AnswerKind::Answer { nonce, time: WALL, rollout, halt });
+        }
+        let seal = |kind| sealed(Direction::Down, e).seal(&Answer { e, k: KID, kind });
+        says.into_iter().map(seal).collect()
+    }
+}
+
+fn sealed(direction: Direction, epoch: u64) -> tern_protocol::mac::MacKey {
+    let secret = PairSecret::agree(&telemetry(SERVICE), &telemetry(DEVICE).public_key());
+    let (fleet, device) = ("acme".parse().expect("an id"), "dev-1".parse().expect("an id"));
+    secret.key(direction, &fleet, &device, KID, epoch)
+}
+
+fn named(release: &Release) -> Named {
+    let path = format!("cam/{}/rootfs", release.rc);
+    Named { path, length: release.image.len() as u64, sha256: Digest::of(&release.image) }
+}
+
+fn approved(release: &Release) -> ArtifactContent {
+    ArtifactContent {
+        rc: release.rc,
+        version: format!("1.{}", release.rc),
+        component: "rootfs".into(),
+        models: vec![registry().model],
+        min_from: 0,
+        floor: release.rc.saturating_sub(1),
+        root: release.root(),
+    }
+}
+
+fn entry(rc: u64) -> Entry {
+    Entry {
+        rollout: format!("r{rc}").parse().expect("an id"),
+        rc,
+        kind: EntryKind::Update,
+        attempt: 1,
+        regions: vec![],
+        models: vec![],
+        carriers: vec![],
+        salt: Salt([5; 16]),
+        cuts: [(registry().model, Cut::ALL)].into(),
+        hold_back: None,
+        schedule: None,
+        from: vec![],
+        list: vec![],
+        spread: 0,
+        arm: Arm::Acked,
+    }
+}

@@ -1,0 +1,137 @@
+//! What happens to a device, and what must be true whenever it boots and when it is over.
+
+use std::sync::Arc;
+
+use tern_agent::core::SlotName;
+use tern_agent::core::agent::Agent;
+use tern_agent::core::state::State;
+use tern_protocol::message::ReportKind;
+use tern_protocol::state::Outcome;
+
+use super::board::{Board, Kind};
+use super::device::{Ended, Fate, Terminal};
+use super::service::{Release, Service};
+
+/// Bytes of an image: two chunks and a part of one that ends in no block.
+const IMAGE: usize = 2 * 65_536 + 1234;
+
+/// A story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Story {
+    /// A good release comes and stays.
+    Update,
+    /// A second one comes after it, into the slot that a factory filled.
+    Second,
+    /// A release that is not well on trial.
+    Rollback,
+    /// A release that is killed on trial.
+    Recall,
+}
+
+impl Story {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Update, Self::Second, Self::Rollback, Self::Recall];
+
+    fn fate(self) -> Fate {
+        Fate { sick: self == Self::Rollback, killed: self == Self::Recall }
+    }
+
+    /// The release that is offered.
+    fn rc(self) -> u64 {
+        if self == Self::Second { 3 } else { 2 }
+    }
+
+    /// The outcome that it has when the power stays.
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Update | Self::Second => Outcome::Success,
+            Self::Rollback => Outcome::RolledBack,
+            Self::Recall => Outcome::Recalled,
+        }
+    }
+
+    /// Returns the device as the story finds it.
+    pub fn begins(self, kind: Kind) -> Terminal {
+        let releases = [1, 2, 3].map(|rc| Release::new(rc, IMAGE - 500 * usize::try_from(rc).unwrap_or(0)));
+        let service = Service::new(&releases);
+        let board = Board::new(kind, &service);
+        let disk = board.factory(&releases[0]);
+        let mut terminal = Terminal::new(Arc::clone(&board), disk, service);
+        if self == Self::Second {
+            terminal = Self::Update.begins(kind);
+            let ended = terminal.run(&|terminal, agent| Self::Update.is_over(terminal, agent));
+            assert_eq!(ended, Ended::Done, "the story before");
+            let medium = terminal.disk.shut_down();
+            terminal = terminal.with_disk(medium);
+            terminal.taken = None;
+        }
+        terminal.service.offer(self.rc());
+        terminal.begin(self.fate());
+        terminal
+    }
+
+    /// Tells whether the device is at rest, and the service knows how it ended.
+    pub fn is_over(self, terminal: &Terminal, agent: &Agent) -> bool {
+        let durable = agent.durable();
+        let at_rest = matches!(durable.state, State::Idle { not_before: None } | State::Failed { .. });
+        at_rest && durable.outbox.pending().next().is_none() && !outcomes(terminal, self.rc()).is_empty()
+    }
+
+    /// Plays it on from wherever the power failed.
+    pub fn goes_on(self, terminal: &mut Terminal) -> Ended {
+        terminal.run(&|terminal, agent| self.is_over(terminal, agent))
+    }
+
+    /// Returns what is wrong with the end; `cuts` is how often the power failed.
+    pub fn judge(self, terminal: &mut Terminal, cuts: u32) -> Option<String> {
+        if let Some(number) = terminal.service.reused {
+            return Some(format!("number {number} was used for two reports"));
+        }
+        let found = outcomes(terminal, self.rc());
+        // Two cuts in one soak use up both boots of a trial; then it goes back, and says so.
+        let allowed = match self {
+            _ if found == [self.outcome()] => true,
+            Self::Update | Self::Second => cuts > 1 && found == [Outcome::RolledBack],
+            Self::Rollback | Self::Recall => cuts > 1 && found == [Outcome::RolledBack],
+        };
+        if !allowed {
+            return Some(format!("outcomes {found:?}"));
+        }
+        let expected = match found.as_slice() {
+            [Outcome::Success] => self.rc(),
+            _ => self.rc() - 1,
+        };
+        self.stays(terminal, expected)
+    }
+
+    /// One more night without power, and one more day: what was reported is what boots.
+    fn stays(self, terminal: &mut Terminal, expected: u64) -> Option<String> {
+        let medium = terminal.disk.shut_down();
+        let mut terminal = terminal.with_disk(medium);
+        let ended = terminal.run(&|_, _| true);
+        if ended != Ended::Done {
+            return Some(format!("afterwards: {ended:?}"));
+        }
+        if terminal.runs != Some(expected) {
+            return Some(format!("afterwards it runs {:?}, not {expected}", terminal.runs));
+        }
+        let armed = trial_of(&terminal);
+        armed.map(|slot| format!("afterwards slot {slot} is still on trial"))
+    }
+}
+
+/// Every outcome that the service heard of a release.
+fn outcomes(terminal: &Terminal, rc: u64) -> Vec<Outcome> {
+    let of = |kind: &ReportKind| match kind {
+        ReportKind::Outcome { attempt, outcome, .. } if attempt.rc == rc => Some(*outcome),
+        _ => None,
+    };
+    // A deferred start was taken back: it is no end.
+    terminal.service.heard.values().filter_map(of).filter(|outcome| *outcome != Outcome::Deferred).collect()
+}
+
+fn trial_of(terminal: &Terminal) -> Option<SlotName> {
+    let disk: tern_agent::storage::Disk = Arc::new(terminal.disk.clone());
+    let device = tern_agent::device::Device::on(&disk, &terminal.board.config).ok()?;
+    device.facts().ok()?.trial
+}
