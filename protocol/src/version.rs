@@ -9,7 +9,8 @@
 //! ```
 //! Letters compare byte by byte, upper case first; digits as numbers of any length. So `1.9 < 1.10 < 1.10a`, and
 //! `2.0~rc1 < 2.0 < 2.0^git3 < 2.0.1`. **What comes before a version is written with `~`**: `2.0-rc1` is *after* 2.0, for
-//! a hyphen only separates; and `1` is before `1.0`. Versions that differ in separators and leading zeros alone are the same one: `1.0`, `1_00`.
+//! a hyphen only separates; and `1` is before `1.0`. Versions that differ in separators and leading zeros alone are the
+//! same one: `1.0`, `1_00`.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -172,6 +173,11 @@ impl Range {
     pub fn contains(&self, version: Version<'_>) -> bool {
         // What was read as a version once reads as one again.
         self.parts.iter().all(|(bound, of)| bound.admits(version.cmp(&Version(of))))
+    }
+
+    /// Tells whether every version is in it.
+    pub fn is_any(&self) -> bool {
+        self.parts.is_empty()
     }
 
     /// Tells whether two of its parts exclude each other, so that no version is in it.
