@@ -202,12 +202,7 @@ impl Device {
             running_version,
             floor,
             capacity: slots.capacity(slot.other())?,
-            inactive: inactive.map(|image| Artifact {
-                component: String::new(),
-                length: image.length,
-                sha256: image.sha256,
-                root: image.root,
-            }),
+            inactive: inactive.map(|image| Artifact::new("", image.length, image.sha256, image.root)),
         })
     }
 

@@ -90,6 +90,7 @@ impl Agent {
             floor: self.durable.floor,
             model: &self.settings.registry.model,
             component: &self.settings.component,
+            components: &self.durable.components,
             capacity: boot.capacity,
             inactive: boot.inactive.as_ref().map(|artifact| (artifact.root, artifact.length)),
         };
