@@ -28,6 +28,11 @@ impl Variant {
         }
     }
 
+    /// Reads it off a target's path, `<product>/<rc>/` and the last part.
+    pub fn of_path(path: &str, component: &str) -> Option<Self> {
+        Self::read(path.splitn(3, '/').nth(2)?, component)
+    }
+
     /// Returns its name, if it has one.
     pub fn name(&self) -> Option<&VariantId> {
         match self {
