@@ -23,6 +23,8 @@ const DAY: u64 = 24 * 3600 * 1000;
 mod cap;
 #[path = "tests_control.rs"]
 mod control;
+#[path = "tests_parts.rs"]
+mod parts;
 #[path = "tests_revert.rs"]
 mod revert;
 #[path = "tests_steer.rs"]
