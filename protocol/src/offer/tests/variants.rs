@@ -247,3 +247,45 @@ proptest! {
         prop_assert_eq!(candidates(&turned), picked, "whatever the order in which they are named");
     }
 }
+
+proptest! {
+    // Each case signs a repository.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_one_of_the_two_roles_leaves_out_nothing_of_the_release_is_offered(
+        release in releases(), approved in 0..=255u8, repeated in 0..=255u8, both in proptest::bool::ANY,
+        carrier in 0..3u8, region in 0..3u8,
+    ) {
+        let repeated = if both { approved } else { repeated };
+        let mut story = Story::new();
+        story.device[3] = format!("c{carrier}");
+        story.device[4] = format!("r{region}");
+        let part = |(at, (variant, content)): (usize, &(Variant, ArtifactContent))| {
+            let suffix = variant.name().map_or_else(String::new, |name| format!("@{name}"));
+            let path = format!("cam/7/{}{suffix}", content.component);
+            (1 << at, Named { path, length: 1000, sha256: Digest([1; 32]) }, content.clone())
+        };
+        let parts: Vec<(u8, Named, ArtifactContent)> = release.iter().enumerate().map(part).collect();
+        let of = |mask: u8| parts.iter().filter(move |(bit, _, _)| mask & bit != 0);
+        story.repository.artifacts = of(approved).map(|(_, named, content)| (named.clone(), content.clone())).collect();
+        story.repository.repeated = of(repeated).map(|(_, named, _)| named.clone()).collect();
+        let names = |mask: u8| of(mask).map(|(bit, _, _)| *bit).collect::<Vec<_>>();
+
+        let selection = story.select();
+
+        if names(approved) != names(repeated) || names(approved).is_empty() {
+            prop_assert_eq!(selection, nothing(NothingBecause::NotApproved { rc: 7 }));
+        } else if let Selection::Offer(offer) = selection {
+            let mut offered: Vec<String> = offer.artifacts.iter().map(|a| a.component.clone()).collect();
+            offered.sort();
+            let mut all: Vec<String> = of(approved).map(|(_, _, content)| content.component.clone()).collect();
+            all.sort();
+            all.dedup();
+            prop_assert_eq!(offered, all, "each component once, none left out");
+        } else {
+            let closer = NothingBecause::NotApproved { rc: 7 };
+            prop_assert!(matches!(selection, Selection::Nothing(because) if because > closer));
+        }
+    }
+}
