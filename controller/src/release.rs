@@ -2,6 +2,7 @@
 //!
 //! A draft is a release file without signatures, so that several people can add theirs one after the other.
 
+mod check;
 mod draft;
 mod measure;
 mod signing;
@@ -17,9 +18,9 @@ use tern_protocol::tuf::content::{ReleaseContent, Targets};
 use tern_protocol::tuf::metadata::Metadata;
 use tern_protocol::tuf::{Role, TufError, canonical};
 
-pub use draft::{NewRelease, draft};
+pub use draft::{NewArtifact, NewRelease, draft};
 pub use measure::{IMAGE_MAX, Measured, measure};
-pub use signing::{Change, Summary, check_authority, check_paths, sign, summarise};
+pub use signing::{Change, Line, Summary, check_authority, check_paths, sign, summarise};
 
 /// Says why a release file could not be made, signed or read.
 #[derive(Debug, thiserror::Error)]

@@ -154,6 +154,10 @@ id!(
     ClaimId, "claim id", [""; 0]
 );
 id!(
+    /// Names one of several artifacts that a release has for one component.
+    VariantId, "variant id", [""; 0]
+);
+id!(
     /// Names a factory whose key vouches for lists of devices.
     FactoryId, "factory id", [""; 0]
 );

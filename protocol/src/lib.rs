@@ -17,6 +17,7 @@
 //! | [`state`] | the names of the update machine's states and of outcomes |
 //! | [`tuf`] | signed metadata: types, signing, and the client workflow |
 //! | [`offer`] | which release a device should run, read from verified metadata |
+//! | [`version`] | the order of components' versions, and ranges of them |
 #![forbid(unsafe_code)]
 
 pub mod bundle;
@@ -32,3 +33,4 @@ pub mod position;
 pub mod state;
 pub mod topic;
 pub mod tuf;
+pub mod version;

@@ -52,6 +52,20 @@ pub const JSON_DEPTH_MAX: usize = 16;
 pub const RELEASES_MAX: usize = 5;
 /// Artifacts of one release.
 pub const ARTIFACTS_MAX: usize = 8;
+/// Other components that one artifact requires.
+pub const REQUIRES_MAX: usize = 8;
+/// Carriers, and regions, that one artifact is for.
+pub const CONDITIONS_MAX: usize = 32;
+/// Bytes of a component's name.
+pub const COMPONENT_MAX: usize = 64;
+/// Components of one device.
+pub const COMPONENTS_MAX: usize = 16;
+/// Bytes of a component's version.
+pub const VERSION_MAX: usize = 64;
+/// Bytes of a range of versions.
+pub const RANGE_MAX: usize = 128;
+/// Parts of a range of versions.
+pub const RANGE_PARTS_MAX: usize = 4;
 /// Entries of the rollout role.
 pub const ENTRIES_MAX: usize = 8;
 /// Devices in an entry's list.

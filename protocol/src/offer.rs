@@ -1,22 +1,30 @@
 //! Which release a device should run, read from verified metadata.
 //!
 //! The first entry of the rollout role that includes the device, is not halted, and names artifacts that the
-//! release role approves. Whether the step is possible now (running rc, floor, power, space) is the agent's.
+//! release role approves: all of both roles are compared, and of each component the device takes one ([`pick`]).
+//! Whether the step is possible now (running rc, floor, power, space, other components: [`satisfied`]) is the agent's.
 
+mod approved;
+mod pick;
+mod requirement;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::chunk::chunks_of;
+use self::approved::{approved, own};
+pub use self::pick::{Candidate, NoneFits, Variant, pick};
+pub use self::requirement::{Found, Unmet, contradiction, satisfied};
+
 use crate::digest::Digest;
 use crate::id::{CarrierId, DeviceId, ModelId, ProductId, RegionId, RolloutId};
 use crate::message::Attempt;
 use crate::position::{Cut, Position, Salt, position};
-use crate::tuf::Role;
 use crate::tuf::client::Current;
 use crate::tuf::content::{Arm, ArtifactContent, Entry, EntryKind, Schedule, listed};
-use crate::tuf::metadata::Target;
+use crate::version::Range;
 
 /// What decides about a device's offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +52,7 @@ pub struct Offer {
     pub kind: EntryKind,
     /// Version for people.
     pub version: String,
-    /// All of them are installed, or none; in order of component.
+    /// All of them are installed, or none, in this order; one for each component.
     pub artifacts: Vec<Artifact>,
     /// Models that every artifact may run on.
     pub models: Vec<ModelId>,
@@ -75,6 +83,37 @@ pub struct Artifact {
     pub sha256: Digest,
     /// Merkle root over its chunks.
     pub root: Digest,
+    /// Its version; empty where a record of before this field has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// What has to run, or to come with it, of other components.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, Range>,
+    /// When it is installed: lower first, equal ones by component.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub order: u8,
+}
+
+fn is_zero(order: &u8) -> bool {
+    *order == 0
+}
+
+impl Artifact {
+    /// Describes an image and nothing more: no version, no requirement.
+    pub fn new(component: impl Into<String>, length: u64, sha256: Digest, root: Digest) -> Self {
+        let (version, requires) = (String::new(), BTreeMap::new());
+        Self { component: component.into(), length, sha256, root, version, requires, order: 0 }
+    }
+
+    /// Describes what a release approves.
+    pub fn approved(content: &ArtifactContent, length: u64, sha256: Digest) -> Self {
+        Self {
+            version: content.version.clone(),
+            requires: content.requires.clone(),
+            order: content.order,
+            ..Self::new(content.component.clone(), length, sha256, content.root)
+        }
+    }
 }
 
 /// What the metadata says to one device.
@@ -112,6 +151,13 @@ pub enum NothingBecause {
     NotForModel {
         /// The release.
         rc: u64,
+    },
+    /// No artifact of a component is for the device's carrier and region.
+    NoVariant {
+        /// The release.
+        rc: u64,
+        /// The component.
+        component: String,
     },
     /// The rollout has not widened to the device yet.
     NotIncluded {
@@ -159,48 +205,16 @@ fn judge(
         return Err(NothingBecause::Halted { rc });
     }
     let approved = approved(current, device.product, rc).ok_or(NothingBecause::NotApproved { rc })?;
-    if approved.iter().any(|(_, content)| !content.models.contains(device.model)) {
-        return Err(NothingBecause::NotForModel { rc });
-    }
+    let own = own(approved, device).map_err(|because| because.of(rc))?;
     match place(entry, device, position) {
-        Place::Included => Ok(Selection::Offer(offer(entry, approved))),
-        Place::HeldBack => Ok(Selection::Control(offer(entry, approved))),
+        Place::Included => Ok(Selection::Offer(offer(entry, own))),
+        Place::HeldBack => Ok(Selection::Control(offer(entry, own))),
         Place::Beyond => Err(NothingBecause::NotIncluded { rollout: entry.rollout.clone() }),
     }
 }
 
 fn covers<T: PartialEq>(filter: &[T], own: &T) -> bool {
     filter.is_empty() || filter.contains(own)
-}
-
-/// Returns the artifacts of a release, if both roles name exactly the same ones: neither the key that approves
-/// nor the key that rolls out can install anything alone, or a part of a release without the rest.
-fn approved<'a>(
-    current: &Current<'a>,
-    product: &ProductId,
-    rc: u64,
-) -> Option<Vec<(Artifact, &'a ArtifactContent)>> {
-    let prefix = format!("{product}/{rc}/");
-    let named = |target: &Target| target.sha256().map(|sha256| (target.length, sha256));
-    let rolled_out = |path: &str| {
-        let target = current.rollout.meta.targets.get(path)?;
-        named(target).filter(|_| current.covers(Role::Rollout, path))
-    };
-    let count = current.rollout.meta.targets.keys().filter(|path| path.starts_with(&prefix)).count();
-    let mut artifacts = Vec::new();
-    for (path, target) in current.release.meta.targets.iter().filter(|(path, _)| path.starts_with(&prefix)) {
-        let content = current.release.content.get(path)?;
-        let (length, sha256) = named(target)?;
-        let same = rolled_out(path) == Some((length, sha256));
-        let fits = chunks_of(length).is_some_and(|chunks| chunks > 0);
-        let own = content.rc == rc && path[prefix.len()..] == content.component;
-        if !same || !fits || !own || !current.covers(Role::Release, path) {
-            return None;
-        }
-        let component = content.component.clone();
-        artifacts.push((Artifact { component, length, sha256, root: content.root }, content));
-    }
-    (!artifacts.is_empty() && artifacts.len() == count).then_some(artifacts)
 }
 
 enum Place {
@@ -229,19 +243,19 @@ fn place(entry: &Entry, device: &Device<'_>, position: &mut impl FnMut(Salt) -> 
     if cut.includes(position) { Place::Included } else { Place::Beyond }
 }
 
-fn offer(entry: &Entry, approved: Vec<(Artifact, &ArtifactContent)>) -> Offer {
-    let contents = || approved.iter().map(|(_, content)| *content);
+fn offer(entry: &Entry, own: Vec<(Artifact, &ArtifactContent)>) -> Offer {
+    let contents = || own.iter().map(|(_, content)| *content);
     let first = contents().next();
     let models = first.map_or(&[][..], |content| &content.models);
     let in_all = |model: &&ModelId| contents().all(|content| content.models.contains(model));
     Offer {
         attempt: Attempt { rc: entry.rc, rollout: entry.rollout.clone(), attempt: entry.attempt },
         kind: entry.kind,
-        version: first.map(|content| content.version.clone()).unwrap_or_default(),
+        version: first.map(|content| content.release_version().to_owned()).unwrap_or_default(),
         models: models.iter().filter(in_all).cloned().collect(),
         min_from: contents().map(|content| content.min_from).max().unwrap_or(0),
         floor: contents().map(|content| content.floor).max().unwrap_or(0),
-        artifacts: approved.iter().map(|(artifact, _)| artifact.clone()).collect(),
+        artifacts: own.iter().map(|(artifact, _)| artifact.clone()).collect(),
         arm: entry.arm,
         spread: entry.spread,
         schedule: entry.schedule,

@@ -1,6 +1,7 @@
 """Which entry of the rollout file is this device's: docs/protocol.md, «Offer». No I/O."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from wire import position
@@ -20,6 +21,7 @@ class Offer:
     min_from: int
     floor: int
     spread: int
+    requires: list
 
 
 def offer(trust, device, registry, running, halted):
@@ -43,20 +45,49 @@ def fits(entry, release, rollout, device, registry, halted):
             return None
     prefix = f"{registry['product']}/{entry['rc']}/"
     approved, offered = (of_release(file, prefix) for file in (release, rollout))
-    # A device with one slot pair installs a release of exactly one artifact.
-    if entry["rc"] in halted or len(approved) != 1 or approved.keys() != offered.keys():
+    if entry["rc"] in halted or not approved or approved.keys() != offered.keys():
         return None
-    ((path, target),) = approved.items()
+    same = all(named(offered[path]) == named(target) for path, target in approved.items())
+    own = all(
+        target["custom"]["rc"] == entry["rc"] and variant(path[len(prefix) :], target["custom"]["component"]) is not None
+        for path, target in approved.items()
+    )
+    if not same or not own or not included(entry, device, registry["model"]):
+        return None
+    targets = taken(approved, prefix, registry)
+    # A device with one slot pair installs a release of exactly one component.
+    if len(targets) != 1 or targets[0] is None:
+        return None
+    (target,) = targets
     custom = target["custom"]
-    same = all(named(offered[path]) == named(target) for path in approved)
-    own = custom["rc"] == entry["rc"] and path == prefix + custom["component"]
-    if not same or not own or registry["model"] not in custom["models"] or not included(entry, device, registry["model"]):
-        return None
     return Offer(
         entry["rollout"], entry["rc"], entry["attempt"], entry["kind"], target["length"], target["hashes"]["sha256"],
-        custom["root"], custom["version"], custom["component"], custom["min_from"], custom["floor"],
-        entry.get("spread", 0),
+        custom["root"], custom.get("release", custom["version"]), custom["component"], custom["min_from"], custom["floor"],
+        entry.get("spread", 0), sorted(custom.get("requires", {})),
     )  # fmt: skip
+
+
+def variant(part, component):
+    """Where an artifact stands among those of its component: those with a name by name, the one without last."""
+    if part == component:
+        return (1, "")
+    name = part[len(component) + 1 :] if part.startswith(component + "@") else ""
+    return (0, name) if re.fullmatch("[A-Za-z0-9_-]{1,64}", name) else None
+
+
+def taken(approved, prefix, registry):
+    """For each component the first artifact that is for this device, or None."""
+    first = {}
+    for path, target in sorted(
+        approved.items(), key=lambda item: variant(item[0][len(prefix) :], item[1]["custom"]["component"])
+    ):
+        custom = target["custom"]
+        found = first.setdefault(custom["component"], None)
+        conditions = (("carriers", "carrier"), ("regions", "region"))
+        fits = all(not custom.get(field) or registry[own] in custom[field] for field, own in conditions)
+        if found is None and fits and registry["model"] in custom["models"]:
+            first[custom["component"]] = target
+    return list(first.values())
 
 
 def of_release(file, prefix):

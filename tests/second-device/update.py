@@ -105,6 +105,8 @@ class Update:
             (a["component"] != self.m.config.component, f"component {a['component']}"),
             (self.m.rc < a["min_from"], f"needs {a['min_from']} first"),
             (a["rc"] < j["floor"], f"below the floor {j['floor']}"),
+            # It knows of no other component, so whatever is required of one is not met.
+            (bool(a.get("requires")), f"requires {a.get('requires')}, which this device does not know"),
         ]
         reasons = [text for is_wrong, text in wrong if is_wrong]
         if reasons:

@@ -7,10 +7,16 @@ use tern_tests::powercut::story::Story;
 
 fn every_cut(kind: Kind) {
     for story in Story::ALL {
-        let operations = trace(story, kind, None).unwrap_or_else(|violation| panic!("{story:?}: {violation}"));
+        let operations =
+            trace(story, kind, None).unwrap_or_else(|violation| panic!("{story:?}: {violation}"));
         let tally = single(story, kind, None, &Outcome::all(), (0, 1))
             .unwrap_or_else(|violation| panic!("{story:?}: {violation}"));
-        println!("{kind:?} {story:?}: {} operations, {} runs ({})", tally.operations, tally.runs, operations.len());
+        println!(
+            "{kind:?} {story:?}: {} operations, {} runs ({})",
+            tally.operations,
+            tally.runs,
+            operations.len()
+        );
         assert!(tally.operations > 50 && tally.runs > tally.operations);
     }
 }

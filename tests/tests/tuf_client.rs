@@ -31,15 +31,8 @@ fn repository(v: u32) -> BTreeMap<String, Vec<u8>> {
     let top = RootKeys { root: keys(1), timestamp: keys(2), snapshot: keys(3), targets: keys(4) };
     let delegated = DelegatedKeys { release: keys(5), rollout: keys(6), halt: keys(7) };
     let named = Named { path: PATH.into(), length: IMAGE.len() as u64, sha256: Digest::of(IMAGE) };
-    let content = ArtifactContent {
-        rc: 7,
-        version: "1.7".into(),
-        component: "rootfs".into(),
-        models: vec!["m1".parse().unwrap()],
-        min_from: 0,
-        floor: 0,
-        root: Digest::of(b""),
-    };
+    let models = vec!["m1".parse().unwrap()];
+    let content = ArtifactContent::new(7, "1.7", "rootfs", models, Digest::of(b""));
     let versions =
         Versions { root: 1, timestamp: v, snapshot: v, targets: v, release: v, rollout: v, halt: v };
     let product = "cam".parse().unwrap();

@@ -120,8 +120,7 @@ fn a_device_arms_confirms_and_disarms_through_the_environment() {
     let refused = device.arm(SlotName::B, 2);
     assert!(matches!(&refused, Done::Failed(why) if why.contains("does not hold")), "{refused:?}");
     let image = crate::slot::testing::image(2, b"release two");
-    let artifact =
-        Artifact { component: "rootfs".into(), length: image.length, sha256: image.sha256, root: image.root };
+    let artifact = Artifact::new("rootfs", image.length, image.sha256, image.root);
     assert_eq!(device.hash(SlotName::B, artifact, 2, "1.2".into(), Vec::new())(), Done::Ok);
     assert_eq!(device.arm(SlotName::B, 2), Done::Ok);
 

@@ -1,9 +1,11 @@
 //! May this device run that release, now?
 
+use std::collections::BTreeMap;
+
 use tern_protocol::chunk::chunks_of;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::ModelId;
-use tern_protocol::offer::Offer;
+use tern_protocol::offer::{Offer, satisfied};
 use tern_protocol::tuf::content::EntryKind;
 
 use super::state::Event;
@@ -20,6 +22,8 @@ pub struct Facts<'a> {
     pub model: &'a ModelId,
     /// The component that the slots hold.
     pub component: &'a str,
+    /// Versions of the components that it runs.
+    pub components: &'a BTreeMap<String, String>,
     /// Bytes that the inactive slot can hold.
     pub capacity: u64,
     /// Root and length of the image in the inactive slot, if it holds one whole.
@@ -42,6 +46,10 @@ pub fn judge(offer: &Offer, facts: &Facts<'_>) -> Event {
     if facts.running < offer.min_from && !matches!(offer.kind, EntryKind::Revert) {
         let (from, running) = (offer.min_from, facts.running);
         return no(format!("release {rc} can be installed from release {from} on, running is {running}"));
+    }
+    // Of a revert as well: a baseband does not go back with the release that needs it.
+    if let Err(unmet) = satisfied(&offer.artifacts, facts.components) {
+        return no(format!("release {rc}: {unmet}"));
     }
     let [artifact] = offer.artifacts.as_slice() else {
         let found = offer.artifacts.len();

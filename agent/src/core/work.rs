@@ -175,6 +175,7 @@ impl Agent {
             floor: self.durable.floor,
             model: &self.settings.registry.model,
             component: &self.settings.component,
+            components: &self.durable.components,
             capacity: boot.capacity,
             inactive: match boot.contents[boot.slot.other() as usize] {
                 Content::Whole(held) => Some((held.root, held.length)),

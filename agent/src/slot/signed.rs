@@ -98,15 +98,9 @@ mod tests {
         let root = RootKeys { root: one(1), timestamp: one(2), snapshot: one(3), targets: one(4) };
         let delegated = DelegatedKeys { release: one(5), rollout: one(6), halt: one(7) };
         let product = "cam".parse().unwrap();
-        let content = ArtifactContent {
-            rc: 9,
-            version: "9.0".into(),
-            component: "rootfs".into(),
-            models: vec!["b3".parse().unwrap()],
-            min_from: 0,
-            floor: 7,
-            root: image().root,
-        };
+        let models = vec!["b3".parse().unwrap()];
+        let content =
+            ArtifactContent { floor: 7, ..ArtifactContent::new(9, "9.0", "rootfs", models, image().root) };
         let named = Named { path: "cam/9/rootfs".into(), length: 1000, sha256: image().sha256 };
         let signed = |role: Role, value: Value, byte: u8| File {
             role,

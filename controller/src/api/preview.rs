@@ -1,11 +1,13 @@
 //! What an operator should know before starting: numbers first, then warnings.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tern_protocol::id::ModelId;
 
 use super::types::{PhasePreview, Preview, StartRollout};
 use crate::clock;
+use crate::core::fleet::misfits::Misfits;
 use crate::core::rollout::evidence::fewest_to_pass;
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Plan, Reach};
@@ -29,15 +31,17 @@ pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Pr
             && d.registry.product == wanted.product
             && phase::covers(&wanted.plan, &models, &d.registry)
     });
-    let (mut devices, mut ahead) = (0, 0);
+    let (mut devices, mut behind) = (0, Vec::new());
     for device in covered {
         devices += 1;
-        ahead += u64::from(device.running >= wanted.rc);
+        behind.extend(Some(device).filter(|device| device.running < wanted.rc));
     }
+    let ahead = devices - behind.len() as u64;
     let release = product.and_then(|p| p.releases().remove(&wanted.rc));
-    let bytes_each =
-        release.map_or(0, |release| release.artifacts.iter().map(|(named, _)| named.length).sum());
+    let misfits = release.map(|release| Misfits::of(&release, behind.into_iter())).unwrap_or_default();
     let mut warnings = warnings(&wanted.plan, &phases, devices, usual);
+    warnings.extend(left_out(&misfits.no_variant, "are offered nothing"));
+    warnings.extend(left_out(&misfits.unmet, "refuse the release"));
     if ahead > 0 {
         warnings.push(format!("{ahead} of them run release {} or a later one already", wanted.rc));
     }
@@ -47,7 +51,24 @@ pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Pr
     let now = clock::now();
     let rollouts = fleet.rollouts.values().filter(|r| r.product == wanted.product);
     warnings.extend(rollouts.filter_map(|other| in_the_way(other, &wanted.plan, now)));
-    Ok(Preview { devices, bytes_each, usual, phases, warnings })
+    let sum = |by: &BTreeMap<String, u64>| by.values().sum();
+    let (no_variant, unmet, bytes_each) = (sum(&misfits.no_variant), sum(&misfits.unmet), misfits.bytes);
+    Ok(Preview { devices, no_variant, unmet, bytes_each, usual, phases, warnings })
+}
+
+/// Reasons that are told for devices that a release leaves out, the most frequent first.
+const REASONS: usize = 4;
+
+/// Says which devices a release leaves out, and why.
+fn left_out(by: &BTreeMap<String, u64>, what: &str) -> Option<String> {
+    let mut reasons: Vec<(&String, u64)> = by.iter().map(|(why, devices)| (why, *devices)).collect();
+    reasons.sort_by_key(|(_, devices)| std::cmp::Reverse(*devices));
+    let all: u64 = reasons.iter().map(|(_, devices)| devices).sum();
+    let told = reasons.iter().take(REASONS).map(|(why, devices)| format!("{why} ({devices})"));
+    let told: Vec<String> = told.collect();
+    let rest = reasons.len().saturating_sub(REASONS);
+    let rest = if rest == 0 { String::new() } else { format!(", and {rest} more reasons") };
+    (all > 0).then(|| format!("{all} of them {what}: {}{rest}", told.join("; ")))
 }
 
 /// Says what the start would meet: nothing, a rollout that it ends, or one that forbids it.

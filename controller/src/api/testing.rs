@@ -30,7 +30,7 @@ use crate::core::rollout::wave::Waves;
 use crate::core::service::{Command, Lives, MintToken, Service};
 use crate::engine::{self, Engine, Pace, Works};
 use crate::keys::{self, InitOptions};
-use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
+use crate::release::{NewArtifact, NewRelease, ReleaseDocument, draft, measure, sign};
 use crate::state;
 
 /// Keeps what was uploaded in a folder, by root.
@@ -170,11 +170,13 @@ impl World {
             product: self.product().clone(),
             rc,
             version: format!("1.{rc}"),
-            component: "rootfs".into(),
-            models: vec!["b3".parse().unwrap()],
             min_from: 0,
             floor: 0,
-            image: measure(&self.image(rc), |_| {}).unwrap(),
+            artifacts: vec![NewArtifact::new(
+                "rootfs",
+                vec!["b3".parse().unwrap()],
+                measure(&self.image(rc), |_| {}).unwrap(),
+            )],
             expires: clock::now() / 1000 + 86_400,
         };
         let (bytes, _) = draft(&previous, &new).unwrap();

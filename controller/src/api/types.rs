@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::digest::Digest;
-use tern_protocol::id::{DeviceId, IdError, ModelId, ProductId, RolloutId, TagId};
+use tern_protocol::id::{
+    CarrierId, DeviceId, IdError, ModelId, ProductId, RegionId, RolloutId, TagId, VariantId,
+};
 use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
 use tern_protocol::tuf::Role;
+use tern_protocol::version::Range;
 
 pub use self::access::{CreatedToken, NewToken, TokenLine};
 pub use self::enrolment::{
@@ -72,6 +75,9 @@ pub struct DeviceView {
     pub floor: u64,
     /// Version of its agent.
     pub agent: String,
+    /// Versions of the components that it runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub components: BTreeMap<String, String>,
     /// What it did in each rollout.
     pub attempts: BTreeMap<RolloutId, AttemptView>,
     /// Reports that did not fit.
@@ -123,8 +129,26 @@ pub struct ReleaseView {
 pub struct ArtifactView {
     /// Component.
     pub component: String,
+    /// Its name among several for the component, of which a device takes the first that is for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<VariantId>,
+    /// Its version.
+    #[serde(default)]
+    pub version: String,
+    /// When it is installed: lower first, equal ones by component.
+    #[serde(default)]
+    pub order: u8,
     /// Models that may run it.
     pub models: Vec<ModelId>,
+    /// Carriers that it is for; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carriers: Vec<CarrierId>,
+    /// Regions that it is for; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<RegionId>,
+    /// What has to run, or to come with it, of other components.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, Range>,
     /// Bytes.
     pub length: u64,
     /// SHA-256 of the image.
@@ -223,7 +247,13 @@ fn one() -> u32 {
 pub struct Preview {
     /// Devices that the plan covers.
     pub devices: u64,
-    /// Bytes of the image.
+    /// Of them, those for which the release has nothing of some component: they are offered nothing.
+    #[serde(default)]
+    pub no_variant: u64,
+    /// Of them, those that would refuse the release, for they run something else of a component than it requires.
+    #[serde(default)]
+    pub unmet: u64,
+    /// Bytes of the images that a device takes, at most.
     pub bytes_each: u64,
     /// The failure rate of the last good release, which this one is measured by; absent: none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

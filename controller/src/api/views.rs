@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, RolloutId};
+use tern_protocol::offer::Variant;
 use tern_protocol::state::{Outcome, StateName};
+use tern_protocol::tuf::build::Named;
+use tern_protocol::tuf::content::ArtifactContent;
 
 use super::types::{
     ArtifactView, AttemptView, DeviceLine, DeviceView, EdgeView, LedgerView, PhaseView, ReleaseView,
@@ -85,21 +88,30 @@ pub(super) fn device(id: &DeviceId, device: &Device) -> DeviceView {
         identity: device.identity.clone(),
         floor: device.floor,
         agent: device.agent.clone(),
+        components: device.components.versions().clone(),
         attempts: device.attempts.iter().map(|(rollout, a)| (rollout.clone(), attempt(&a))).collect(),
         anomalies: device.anomalies.clone(),
     }
 }
 
 pub(super) fn release(release: &Release, halted: bool, stored: impl Fn(&Digest) -> bool) -> ReleaseView {
-    let artifacts = release.artifacts.iter().map(|(named, content)| ArtifactView {
+    let view = |(named, content): &(Named, ArtifactContent)| ArtifactView {
         component: content.component.clone(),
+        variant: Variant::of_path(&named.path, &content.component).and_then(|of| of.name().cloned()),
+        version: content.version.clone(),
+        order: content.order,
         models: content.models.clone(),
+        carriers: content.carriers.clone(),
+        regions: content.regions.clone(),
+        requires: content.requires.clone(),
         length: named.length,
         sha256: named.sha256,
         root: content.root,
         stored: stored(&content.root),
-    });
-    ReleaseView { rc: release.rc, version: release.version.clone(), halted, artifacts: artifacts.collect() }
+    };
+    let mut artifacts: Vec<ArtifactView> = release.artifacts.iter().map(view).collect();
+    artifacts.sort_by(|a, b| (a.order, &a.component).cmp(&(b.order, &b.component)));
+    ReleaseView { rc: release.rc, version: release.version.clone(), halted, artifacts }
 }
 
 /// Lists rollouts, the newest first.

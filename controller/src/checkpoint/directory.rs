@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The form of pages. It changes with the shape of a device, which `page`'s tests watch over; a checkpoint of another
 /// form is built again from the ledger.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// The directory of pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

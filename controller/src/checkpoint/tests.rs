@@ -13,6 +13,7 @@ use super::*;
 use crate::core::fact::DeviceEntry;
 use crate::core::fleet::attempts::Attempts;
 use crate::core::fleet::common::Common;
+use crate::core::fleet::components::Inventory;
 use crate::core::fleet::device::{AttemptRecord, Device, Standing};
 use crate::core::rollout::plan::Plan;
 use crate::core::rollout::silence::{Deadline, Watch};
@@ -46,7 +47,18 @@ pub(super) fn reported(n: u32) -> (DeviceId, Device) {
     };
     let mut attempts = Attempts::default();
     attempts.insert(std::sync::Arc::new(Common::unknown(name("r2"))), record);
-    (id, Device { telemetry: Some(format!("04{n:0128x}")), epoch: 3, running: 1, attempts, ..fresh })
+    let components = Inventory::default().share(&[("modem".to_owned(), "4.2".to_owned())].into());
+    (
+        id,
+        Device {
+            telemetry: Some(format!("04{n:0128x}")),
+            epoch: 3,
+            running: 1,
+            components,
+            attempts,
+            ..fresh
+        },
+    )
 }
 
 fn entry(n: u32) -> DeviceEntry {

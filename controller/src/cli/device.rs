@@ -238,6 +238,10 @@ fn story(view: &DeviceView) -> String {
         words::maybe(line.seen_at),
         if line.enrolled { "" } else { "; not enrolled yet" },
     );
+    if !view.components.is_empty() {
+        let components = view.components.iter().map(|(name, version)| format!("{name} {version}"));
+        text.push_str(&format!("components: {}\n", plain::line(&components.collect::<Vec<_>>().join(", "))));
+    }
     let standing = match line.standing {
         Standing::Active => None,
         Standing::Quarantined => Some("it is heard and not counted, and starts nothing new"),
@@ -320,7 +324,7 @@ mod tests {
         let view: DeviceView = serde_json::from_value(serde_json::json!({
             "device": "cam-1", "product": "cam", "model": "b3", "carrier": "none", "region": "eu",
             "standing": "active", "identity": "04", "because": "listed\nby nobody", "running": 1, "enrolled": true, "seen_at": null, "state": null, "epoch": 1, "floor": 0,
-            "agent": "1.0\nruns release 9",
+            "agent": "1.0\nruns release 9", "components": {"modem": "4.2\nnothing is wrong"},
             "attempts": {"cam-7-1": {
                 "attempt": 1, "phase": 1, "started_at": 1, "state": "failed", "outcome": "failed",
                 "reason": "probe: \u{1b}[2J\ncam-8-1", "halted_at": null, "halted_in": null,
@@ -338,5 +342,6 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(r"probe: \u{1b}[2J\ncam-8-1"), "{text}");
+        assert!(text.contains(r"components: modem 4.2\nnothing"), "{text}");
     }
 }

@@ -364,7 +364,8 @@ mod tests {
                 detects: Detectable { failing: Some(0.23), silent: None },
             })
             .collect();
-        let preview = Preview { devices: 3, bytes_each: 1, usual: Some(0.01), phases, warnings: Vec::new() };
+        let (no_variant, unmet, usual, warnings) = (0, 0, Some(0.01), Vec::new());
+        let preview = Preview { devices: 3, no_variant, unmet, bytes_each: 1, usual, phases, warnings };
 
         let said = text(&request, &preview);
 

@@ -1,7 +1,9 @@
 //! `tern release`.
 
 mod create;
+mod manifest;
 mod publish;
+mod terms;
 
 use clap::Subcommand;
 use tern_protocol::id::ProductId;
@@ -16,8 +18,7 @@ use crate::release::{Change, Summary};
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Draft a release file: what was approved so far, and one release more
-    #[command(after_help = "Without --previous the service is asked for the present release file.\n\n\
-                      Example:\n  tern release create --product cam --rc 7 --version 2.4.1 --model b3 --image fw.img --out draft.json")]
+    #[command(after_help = create::help())]
     Create(create::Flags),
     /// Show what a draft approves, then sign it; needs no network
     #[command(
@@ -27,7 +28,8 @@ pub(super) enum Verb {
     )]
     Sign(sign::Flags),
     /// Hand a signed release file and its images to the service
-    #[command(after_help = "Example:\n  tern release publish signed.json --image fw.img")]
+    #[command(after_help = "Examples:\n  tern release publish signed.json --image fw.img\n  \
+                      tern release publish signed.json --manifest release.toml")]
     Publish(publish::Flags),
     /// List the releases of a product, or of all
     #[command(after_help = "Example:\n  tern release list --product cam")]
@@ -86,7 +88,8 @@ fn list(found: &std::collections::BTreeMap<ProductId, Vec<ReleaseView>>) -> Stri
     let rows = found.iter().flat_map(|(product, releases)| {
         releases.iter().rev().map(move |release| {
             let bytes: u64 = release.artifacts.iter().map(|artifact| artifact.length).sum();
-            let components: Vec<&str> = release.artifacts.iter().map(|a| a.component.as_str()).collect();
+            let mut components: Vec<&str> = release.artifacts.iter().map(|a| a.component.as_str()).collect();
+            components.dedup();
             [
                 product.to_string(),
                 release.rc.to_string(),
@@ -104,12 +107,15 @@ fn show(release: &ReleaseView) -> String {
     let halted = if release.halted { ", halted for ever" } else { "" };
     let mut text = format!("release {} ({}){halted}\n", release.rc, release.version);
     for artifact in &release.artifacts {
-        let models: Vec<&str> = artifact.models.iter().map(|model| model.as_str()).collect();
+        let version = Some(&artifact.version).filter(|version| **version != release.version);
+        let conditions = terms::Conditions::from(artifact).words();
         text.push_str(&format!(
-            "  {}: {} for {}{}\n    sha256 {}\n    root   {}\n",
-            artifact.component,
+            "  {}{}: {} for {}{}{}\n    sha256 {}\n    root   {}\n",
+            terms::part(&artifact.component, artifact.variant.as_ref()),
+            version.map_or_else(String::new, |version| format!(" {version}")),
             words::bytes(artifact.length),
-            models.join(", "),
+            terms::list(&artifact.models),
+            if conditions.is_empty() { conditions } else { format!("; {conditions}") },
             if artifact.stored { "" } else { "; its image is not stored" },
             artifact.sha256,
             artifact.root,
@@ -121,7 +127,6 @@ fn show(release: &ReleaseView) -> String {
 /// Writes what a signature would approve.
 pub(super) fn summary(summary: &Summary) -> String {
     let rows = summary.artifacts.iter().map(|line| {
-        let models: Vec<&str> = line.models.iter().map(|model| model.as_str()).collect();
         [
             match line.change {
                 Change::New => "NEW",
@@ -129,10 +134,14 @@ pub(super) fn summary(summary: &Summary) -> String {
                 Change::Unknown => "?",
             }
             .to_owned(),
-            line.rc.to_string(),
+            if line.release == line.version {
+                line.rc.to_string()
+            } else {
+                format!("{} ({})", line.rc, line.release)
+            },
             line.version.clone(),
-            line.component.clone(),
-            models.join(","),
+            terms::part(&line.component, line.variant.as_ref()),
+            line.models.iter().map(|model| model.as_str()).collect::<Vec<_>>().join(","),
             words::bytes(line.length),
             line.floor.to_string(),
             line.min_from.to_string(),
@@ -147,6 +156,13 @@ pub(super) fn summary(summary: &Summary) -> String {
         summary.expires,
         table(heading, rows)
     );
+    for line in &summary.artifacts {
+        let conditions = terms::Conditions::from(line).words();
+        if !conditions.is_empty() {
+            let part = terms::part(&line.component, line.variant.as_ref());
+            text.push_str(&format!("release {}, {part}: {conditions}\n", line.rc));
+        }
+    }
     if !summary.dropped.is_empty() {
         text.push_str(&format!("no longer named: releases {:?}\n", summary.dropped));
     }

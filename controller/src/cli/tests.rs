@@ -1,5 +1,7 @@
 //! The command line as it is typed.
 
+mod parts;
+
 use std::cell::RefCell;
 use std::io::Write;
 use std::path::Path;

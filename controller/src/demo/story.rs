@@ -214,11 +214,13 @@ fn publish(
         product: PRODUCT.parse()?,
         rc,
         version: version.to_owned(),
-        component: "rootfs".to_owned(),
-        models: vec![MODEL.parse()?],
         min_from: 0,
         floor: 0,
-        image: release::measure(image, |_| {})?,
+        artifacts: vec![release::NewArtifact::new(
+            "rootfs",
+            vec![MODEL.parse()?],
+            release::measure(image, |_| {})?,
+        )],
         expires: clock::now() / 1000 + RELEASE_LIFE,
     };
     let (draft, _) = release::draft(&previous, &new)?;

@@ -1,15 +1,16 @@
 //! Drafting a release file: what was approved so far, and one release more.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
-use tern_protocol::id::{ModelId, ProductId};
+use tern_protocol::id::{CarrierId, ModelId, ProductId, RegionId, VariantId};
 use tern_protocol::limits::RELEASES_MAX;
 use tern_protocol::tuf::build::{self, Named};
 use tern_protocol::tuf::content::ArtifactContent;
+use tern_protocol::version::Range;
 
+use super::check::check;
 use super::{Measured, ReleaseDocument, ReleaseError};
-
-/// Characters of a version or a component.
-const WORD_MAX: usize = 64;
 
 /// A release to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,18 +21,86 @@ pub struct NewRelease {
     pub rc: u64,
     /// Its version, for people.
     pub version: String,
-    /// Which part of the device it is for.
-    pub component: String,
-    /// Models that may run it.
-    pub models: Vec<ModelId>,
     /// Lowest running counter from which the step is supported; 0 for any.
     pub min_from: u64,
     /// Floor that a device raises itself to after confirming.
     pub floor: u64,
-    /// The image.
-    pub image: Measured,
+    /// What it is made of: at least one artifact, at most 8.
+    pub artifacts: Vec<NewArtifact>,
     /// When the file expires, unix seconds.
     pub expires: u64,
+}
+
+/// An artifact of a release to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewArtifact {
+    /// Which part of the device it is for.
+    pub component: String,
+    /// Its name among several for that component.
+    pub variant: Option<VariantId>,
+    /// Its own version; none: the release's.
+    pub version: Option<String>,
+    /// When it is installed: lower first, equal ones by component.
+    pub order: u8,
+    /// Models that may run it.
+    pub models: Vec<ModelId>,
+    /// Carriers that it is for; empty for all.
+    pub carriers: Vec<CarrierId>,
+    /// Regions that it is for; empty for all.
+    pub regions: Vec<RegionId>,
+    /// What has to run, or to come with it, of other components.
+    pub requires: BTreeMap<String, Range>,
+    /// The image.
+    pub image: Measured,
+}
+
+impl NewArtifact {
+    /// Describes the only artifact of a component, for every device of some models.
+    pub fn new(component: impl Into<String>, models: Vec<ModelId>, image: Measured) -> Self {
+        Self {
+            component: component.into(),
+            variant: None,
+            version: None,
+            order: 0,
+            models,
+            carriers: Vec::new(),
+            regions: Vec::new(),
+            requires: BTreeMap::new(),
+            image,
+        }
+    }
+
+    /// Returns its component and its name among the variants, as the path has them.
+    pub fn part(&self) -> String {
+        match &self.variant {
+            Some(variant) => format!("{}@{variant}", self.component),
+            None => self.component.clone(),
+        }
+    }
+}
+
+impl NewRelease {
+    /// Returns what the file says about one of its artifacts.
+    pub(super) fn named(&self, artifact: &NewArtifact) -> (Named, ArtifactContent) {
+        let NewArtifact { component, models, image, .. } = artifact;
+        let path = match &artifact.variant {
+            Some(variant) => build::variant_path(&self.product, self.rc, component, variant),
+            None => build::path(&self.product, self.rc, component),
+        };
+        let own = artifact.version.clone().unwrap_or_else(|| self.version.clone());
+        let content = ArtifactContent {
+            // A release of one version says it once, as it always did.
+            release: if own == self.version { String::new() } else { self.version.clone() },
+            carriers: artifact.carriers.clone(),
+            regions: artifact.regions.clone(),
+            requires: artifact.requires.clone(),
+            order: artifact.order,
+            min_from: self.min_from,
+            floor: self.floor,
+            ..ArtifactContent::new(self.rc, own, component.clone(), models.clone(), image.root)
+        };
+        (Named { path, length: image.length, sha256: image.sha256 }, content)
+    }
 }
 
 /// Drafts the file that follows `previous`: its newest releases, and the new one. Returns the draft and the
@@ -50,22 +119,9 @@ pub fn draft(previous: &ReleaseDocument, new: &NewRelease) -> Result<(Vec<u8>, V
         let rc = previous.release.content.get(path).map(|artifact| artifact.rc);
         rc.is_some_and(|rc| counters.contains(&rc))
     });
-    let named = Named {
-        path: build::path(&new.product, new.rc, &new.component),
-        length: new.image.length,
-        sha256: new.image.sha256,
-    };
-    let content = ArtifactContent {
-        rc: new.rc,
-        version: new.version.clone(),
-        component: new.component.clone(),
-        models: new.models.clone(),
-        min_from: new.min_from,
-        floor: new.floor,
-        root: new.image.root,
-    };
+    let artifacts: Vec<_> = new.artifacts.iter().map(|artifact| new.named(artifact)).collect();
     let version = previous.release.meta.version.saturating_add(1);
-    let mut signed = build::release(version, new.expires, &[(named, content)]);
+    let mut signed = build::release(version, new.expires, &artifacts);
     if let Some(fresh) = signed.get_mut("targets").and_then(Value::as_object_mut) {
         fresh.append(&mut targets);
     }
@@ -74,33 +130,4 @@ pub fn draft(previous: &ReleaseDocument, new: &NewRelease) -> Result<(Vec<u8>, V
     // What a device would refuse is refused here already: sizes, counts, floors.
     ReleaseDocument::read("the draft", &bytes)?;
     Ok((bytes, dropped))
-}
-
-fn check(previous: &ReleaseDocument, new: &NewRelease) -> Result<(), ReleaseError> {
-    let value = |why: String| Err(ReleaseError::Value(why));
-    let newest = previous.newest();
-    if new.rc <= newest {
-        return Err(ReleaseError::Counter { rc: new.rc, newest });
-    }
-    if let Some(other) = previous.product()?.filter(|other| *other != new.product) {
-        return value(format!("the previous file is of product {other}, not of {}", new.product));
-    }
-    if new.models.is_empty() {
-        return value("a release names at least one model that may run it".into());
-    }
-    if new.floor > new.rc || new.min_from >= new.rc {
-        return value(format!("--floor is at most {0} and --min-from below {0}", new.rc));
-    }
-    let word = |text: &str| {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
-        (1..=WORD_MAX).contains(&text.len()) && text.bytes().all(plain)
-    };
-    if !word(&new.version) {
-        return value(format!("a version has 1 to {WORD_MAX} letters, digits and . _ + -"));
-    }
-    // It stands in a path, and on a device in a file's name.
-    if !word(&new.component) || new.component.starts_with('.') {
-        return value(format!("a component has 1 to {WORD_MAX} letters, digits and . _ + -"));
-    }
-    Ok(())
 }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 use tern_protocol::digest::Digest;
-use tern_protocol::id::{ModelId, ProductId};
+use tern_protocol::id::{CarrierId, ModelId, ProductId, RegionId, VariantId};
+use tern_protocol::offer::Variant;
 use tern_protocol::tuf::content::{ReleaseContent, Targets, TargetsContent};
 use tern_protocol::tuf::metadata::Metadata;
 use tern_protocol::tuf::verify::{Authority, open};
 use tern_protocol::tuf::{Role, Signer, canonical};
+use tern_protocol::version::Range;
 
 use super::{ReleaseDocument, ReleaseError};
 
@@ -37,12 +39,28 @@ pub struct Summary {
 pub struct Line {
     /// Release.
     pub rc: u64,
-    /// Version.
+    /// Version of the release.
+    pub release: String,
+    /// Version of the artifact.
     pub version: String,
     /// Component.
     pub component: String,
+    /// Its name among several for the component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<VariantId>,
     /// Models that may run it.
     pub models: Vec<ModelId>,
+    /// Carriers that it is for; empty for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub carriers: Vec<CarrierId>,
+    /// Regions that it is for; empty for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<RegionId>,
+    /// What has to run, or to come with it, of other components.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, Range>,
+    /// When it is installed: lower first.
+    pub order: u8,
     /// Bytes.
     pub length: u64,
     /// SHA-256 of the image.
@@ -94,9 +112,15 @@ pub fn summarise(draft: &ReleaseDocument, last: Option<&ReleaseDocument>) -> Res
         };
         artifacts.push(Line {
             rc: artifact.rc,
+            release: artifact.release_version().to_owned(),
             version: artifact.version.clone(),
             component: artifact.component.clone(),
+            variant: Variant::of_path(path, &artifact.component).and_then(|of| of.name().cloned()),
             models: artifact.models.clone(),
+            carriers: artifact.carriers.clone(),
+            regions: artifact.regions.clone(),
+            requires: artifact.requires.clone(),
+            order: artifact.order,
             length: target.length,
             sha256: target.sha256(),
             root: artifact.root,
@@ -105,7 +129,7 @@ pub fn summarise(draft: &ReleaseDocument, last: Option<&ReleaseDocument>) -> Res
             change,
         });
     }
-    artifacts.sort_by(|a, b| (b.rc, &a.component).cmp(&(a.rc, &b.component)));
+    artifacts.sort_by(|a, b| (b.rc, a.order, &a.component).cmp(&(a.rc, b.order, &b.component)));
     let kept = counters(draft);
     if let Some(last) = last {
         // The same file once more is how a second person adds a signature.

@@ -8,6 +8,8 @@ use tern_protocol::tuf::content::{HaltContent, RolloutContent};
 use tern_protocol::tuf::key::P256Signer;
 use tern_protocol::tuf::{Pool, Signer, Trusted, build, sign as tuf_sign};
 
+mod parts;
+
 use super::*;
 use crate::keys::{self, InitOptions};
 
@@ -43,11 +45,13 @@ impl Home {
             product: self.options.product.clone(),
             rc,
             version: format!("1.{rc}.0"),
-            component: "rootfs".into(),
-            models: vec!["b3".parse().unwrap()],
             min_from: 0,
             floor: 0,
-            image: measure(&image, |_| {}).unwrap(),
+            artifacts: vec![NewArtifact::new(
+                "rootfs",
+                vec!["b3".parse().unwrap()],
+                measure(&image, |_| {}).unwrap(),
+            )],
             expires: NOW + 1000,
         }
     }
@@ -170,8 +174,8 @@ fn a_release_that_makes_no_sense_is_refused_before_anybody_signs_it() {
     assert!(with(|_| {}).is_ok());
     assert!(matches!(with(|new| new.rc = 3), Err(ReleaseError::Counter { newest: 3, .. })));
     assert!(matches!(with(|new| new.floor = 5), Err(ReleaseError::Value(_))));
-    assert!(matches!(with(|new| new.models.clear()), Err(ReleaseError::Value(_))));
-    assert!(matches!(with(|new| new.component = "../x".into()), Err(ReleaseError::Value(_))));
+    assert!(matches!(with(|new| new.artifacts[0].models.clear()), Err(ReleaseError::Value(_))));
+    assert!(matches!(with(|new| new.artifacts[0].component = "../x".into()), Err(ReleaseError::Value(_))));
     assert!(matches!(with(|new| new.product = "router".parse().unwrap()), Err(ReleaseError::Value(_))));
     let empty = home.dir.path().join("empty");
     std::fs::write(&empty, b"").unwrap();

@@ -59,14 +59,11 @@ impl Product {
         let of = |text: &str| Digest::of(format!("{text} {n}").as_bytes());
         let path = build::path(&product, 47, "rootfs");
         let named = Named { path, length: 48_234_496, sha256: of("image") };
+        let models = vec!["ax3000".parse().unwrap()];
         let artifact = ArtifactContent {
-            rc: 47,
-            version: "2.14.3".into(),
-            component: "rootfs".into(),
-            models: vec!["ax3000".parse().unwrap()],
             min_from: 40,
             floor: 41,
-            root: of("tree"),
+            ..ArtifactContent::new(47, "2.14.3", "rootfs", models, of("tree"))
         };
         let release = build::release(v.release, now + 180 * DAY, &[(named.clone(), artifact)]);
         let entry = Entry {

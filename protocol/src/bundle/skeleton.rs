@@ -46,15 +46,7 @@ fn signed_part(role: Role, product: &str) -> Value {
         }
         Role::Snapshot => build::snapshot(1, TIME, &one()),
         Role::Release => {
-            let content = ArtifactContent {
-                rc: 1,
-                version: "1.0.0".into(),
-                component: "rootfs".into(),
-                models: vec![id("a")],
-                min_from: 0,
-                floor: 0,
-                root: zeros,
-            };
+            let content = ArtifactContent::new(1, "1.0.0", "rootfs", vec![id("a")], zeros);
             build::release(1, TIME, &[(named, content)])
         }
         Role::Root => {

@@ -1,5 +1,8 @@
 //! Stories about one device and what the metadata offers it.
 
+mod requirements;
+mod variants;
+
 use super::*;
 use crate::position::{Position, Salt};
 use crate::tuf::client::Trusted;
@@ -98,10 +101,8 @@ fn an_included_device_is_offered_exactly_what_was_signed() {
             kind: EntryKind::Update,
             version: "1.7".into(),
             artifacts: vec![Artifact {
-                component: "rootfs".into(),
-                length: 100_000,
-                sha256: Digest([1; 32]),
-                root: Digest([2; 32]),
+                version: "1.7".into(),
+                ..Artifact::new("rootfs", 100_000, Digest([1; 32]), Digest([2; 32]))
             }],
             models: vec!["m1".parse().unwrap()],
             min_from: 3,

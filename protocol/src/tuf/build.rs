@@ -6,7 +6,7 @@ use super::content::{ArtifactContent, HaltContent, RolloutContent, TargetsConten
 use super::key::PublicKey;
 use super::{Role, time};
 use crate::digest::Digest;
-use crate::id::ProductId;
+use crate::id::{ProductId, VariantId};
 use crate::message::Versions;
 
 /// The version of the specification that these files follow.
@@ -70,6 +70,11 @@ pub struct Named {
 /// Returns the path of a release's artifact for one component.
 pub fn path(product: &ProductId, rc: u64, component: &str) -> String {
     format!("{product}/{rc}/{component}")
+}
+
+/// Returns the path of one of several artifacts for one component.
+pub fn variant_path(product: &ProductId, rc: u64, component: &str, variant: &VariantId) -> String {
+    format!("{product}/{rc}/{component}@{variant}")
 }
 
 /// Builds root.

@@ -3,11 +3,14 @@
 //! Release: `custom` of each target. Rollout, halt and targets: the field `x-tern` of the signed part (TUF 1.0
 //! section 4.5 lets a client ignore fields that it does not know).
 
+mod artifact;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::artifact::ArtifactContent;
 use super::metadata::{Metadata, TargetsMeta};
 use super::{RoleName, TufError};
 use crate::digest::Digest;
@@ -17,28 +20,6 @@ use crate::limits::{
     TELEMETRY_KEYS_MAX,
 };
 use crate::position::{Cut, Position, Salt};
-
-/// One artifact of a release: the `custom` of a target in the release role. The target's path is
-/// `<product>/<rc>/<component>`; its length and SHA-256 are TUF's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArtifactContent {
-    /// Release counter: grows with every release of the product, never reused.
-    pub rc: u64,
-    /// Version for people.
-    pub version: String,
-    /// Which part of the device it is for.
-    pub component: String,
-    /// Models that may run it.
-    pub models: Vec<ModelId>,
-    /// Lowest running release counter from which the step is supported; 0 for any.
-    #[serde(default)]
-    pub min_from: u64,
-    /// Floor that a device raises itself to after confirming; never above `rc`.
-    #[serde(default)]
-    pub floor: u64,
-    /// Merkle root over the image's chunks.
-    pub root: Digest,
-}
 
 /// Extension of the rollout role.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -243,6 +224,9 @@ impl Content for ReleaseContent {
             let content = ArtifactContent::deserialize(custom).map_err(|e| e.to_string())?;
             if content.floor > content.rc {
                 return Err(format!("{path:.80} has a floor above its rc"));
+            }
+            if let Some(why) = content.too_much() {
+                return Err(format!("{path:.80} {why}"));
             }
             *releases.entry(content.rc).or_default() += 1;
             artifacts.insert(path.clone(), content);

@@ -125,8 +125,7 @@ impl Scene {
     /// Signs and publishes release `rc`, and starts its rollout with these phases; returns what was published.
     pub(super) fn release(&mut self, rc: u64, reaches: &[Reach]) -> Vec<(Topic, Vec<u8>)> {
         let digest = Digest::of(&rc.to_be_bytes());
-        let artifact =
-            Artifact { component: "rootfs".to_owned(), length: 21 << 20, sha256: digest, root: digest };
+        let artifact = Artifact::new("rootfs", 21 << 20, digest, digest);
         let file = self.controller.sign_release(rc, 0, &[name(MODEL)], &artifact);
         let product = name(PRODUCT);
         self.command(Command::PublishRelease { product, file });

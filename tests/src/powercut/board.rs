@@ -120,9 +120,11 @@ impl Board {
         let record = variables::record(&environment).map_err(|error| stranded(error.to_string()))?;
         let record = record.ok_or_else(|| stranded("no boot record".into()))?;
         // U-Boot looks at no label: what boots is what is whole, wherever it came from.
-        let is_whole = |slot| disk.bytes(&self.slot(slot)).is_some_and(|bytes| service.release_in(&bytes).is_some());
+        let is_whole =
+            |slot| disk.bytes(&self.slot(slot)).is_some_and(|bytes| service.release_in(&bytes).is_some());
         let usable = SlotName::BOTH.map(is_whole);
-        let (slot, next) = choose(&record, usable).map_err(|error| stranded(format!("{error}; {record:?} {usable:?}")))?;
+        let (slot, next) =
+            choose(&record, usable).map_err(|error| stranded(format!("{error}; {record:?} {usable:?}")))?;
         if next != record {
             let change = |environment: &mut Environment| variables::put(environment, &next);
             uboot.medium.change(disk, change).map_err(|error| stranded(error.to_string()))?;

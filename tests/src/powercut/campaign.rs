@@ -161,7 +161,8 @@ fn second(
 
 fn place(number: u64, terminal: &Terminal) -> String {
     let trace = terminal.disk.trace();
-    let last = trace.last().map_or("the first".to_owned(), |(operation, class)| format!("{operation:?} {class}"));
+    let last =
+        trace.last().map_or("the first".to_owned(), |(operation, class)| format!("{operation:?} {class}"));
     format!("before operation {number}, after {last}")
 }
 
@@ -174,9 +175,8 @@ pub fn syncs(trace: &[(Operation, String)]) -> Vec<(Operation, String)> {
 
 /// Every pair of syncs of different places that follow one another: the order of two writes.
 pub fn orders(trace: &[(Operation, String)]) -> Vec<Lie> {
-    let is_sync = |(operation, _): &&(Operation, String)| {
-        matches!(operation, Operation::Sync | Operation::SyncFolder)
-    };
+    let is_sync =
+        |(operation, _): &&(Operation, String)| matches!(operation, Operation::Sync | Operation::SyncFolder);
     let syncs: Vec<_> = trace.iter().filter(is_sync).collect();
     let mut orders = Vec::new();
     for pair in syncs.windows(2) {

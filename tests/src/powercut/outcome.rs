@@ -45,8 +45,7 @@ impl Outcome {
 
     /// Returns all of them.
     pub fn all() -> Vec<Self> {
-        let mut kinds =
-            vec![Bytes::None, Bytes::All, Bytes::OnlyLast, Bytes::ButLast, Bytes::ButFirst];
+        let mut kinds = vec![Bytes::None, Bytes::All, Bytes::OnlyLast, Bytes::ButLast, Bytes::ButFirst];
         kinds.extend((0..=4).map(Bytes::TornAt));
         kinds.extend((0..=4).map(Bytes::TornAlone));
         kinds.into_iter().flat_map(|bytes| [false, true].map(|names| Self { bytes, names })).collect()

@@ -10,9 +10,7 @@ use tern_protocol::chunk::{RootHasher, TreeShape, chunk_length, chunks_of, root}
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 use tern_protocol::mac::{Direction, PairSecret, epoch_of};
-use tern_protocol::message::{
-    Answer, AnswerKind, Get, Pack, Registry, Report, ReportKind, Versions, Want,
-};
+use tern_protocol::message::{Answer, AnswerKind, Get, Pack, Registry, Report, ReportKind, Versions, Want};
 use tern_protocol::position::{Cut, Salt};
 use tern_protocol::tuf::build::{self, DelegatedKeys, Named, RootKeys};
 use tern_protocol::tuf::content::{
@@ -114,6 +112,8 @@ pub struct Service {
     halted: Vec<u64>,
     version: u32,
     root: Vec<u8>,
+    /// The bundle on `head`, made anew with each version.
+    head: Vec<u8>,
     /// Every report, by its number; a number that comes twice must say the same.
     pub heard: BTreeMap<u64, ReportKind>,
     /// A number that was used for two reports.
@@ -124,8 +124,12 @@ impl Service {
     /// Starts with these releases, none of which is offered.
     pub fn new(releases: &[Release]) -> Self {
         let one = |holder: u8| build::Keys::one(key(holder).public());
-        let keys =
-            RootKeys { root: one(PEOPLE), timestamp: one(SERVICE), snapshot: one(SERVICE), targets: one(PEOPLE) };
+        let keys = RootKeys {
+            root: one(PEOPLE),
+            timestamp: one(SERVICE),
+            snapshot: one(SERVICE),
+            targets: one(PEOPLE),
+        };
         let root = sign::sign(build::root(1, EXPIRES, &keys), &[&key(PEOPLE)]).expect("a root signs");
         Self {
             releases: releases.iter().map(|release| (release.rc, release.clone())).collect(),
@@ -133,6 +137,7 @@ impl Service {
             halted: Vec::new(),
             version: 1,
             root,
+            head: Vec::new(),
             heard: BTreeMap::new(),
             reused: None,
         }
@@ -156,13 +161,13 @@ impl Service {
     /// Offers a release.
     pub fn offer(&mut self, rc: u64) {
         self.offered = Some(rc);
-        self.version += 1;
+        self.publish();
     }
 
     /// Kills what is offered.
     pub fn halt(&mut self) {
         self.halted.extend(self.offered.take());
-        self.version += 1;
+        self.publish();
     }
 
     /// Tells whether the release is dead.
@@ -177,6 +182,15 @@ impl Service {
 
     /// Returns the bundle on `head`.
     pub fn head(&self) -> Vec<u8> {
+        self.head.clone()
+    }
+
+    fn publish(&mut self) {
+        self.version += 1;
+        self.head = self.bundle();
+    }
+
+    fn bundle(&self) -> Vec<u8> {
         let v = self.versions();
         let one = |holder: u8| build::Keys::one(key(holder).public());
         let delegated = DelegatedKeys { release: one(PEOPLE), rollout: one(SERVICE), halt: one(SERVICE) };
@@ -184,7 +198,8 @@ impl Service {
             telemetry: BTreeMap::from([(KID, point_hex(&telemetry(SERVICE).public_key()))]),
             ..TargetsContent::default()
         };
-        let artifacts: Vec<_> = self.releases.values().map(|release| (named(release), approved(release))).collect();
+        let artifacts: Vec<_> =
+            self.releases.values().map(|release| (named(release), approved(release))).collect();
         let offered: Vec<&Release> = self.offered.iter().map(|rc| &self.releases[rc]).collect();
         let entries = offered.iter().map(|release| entry(release.rc)).collect();
         let names: Vec<Named> = offered.iter().map(|release| named(release)).collect();
@@ -198,8 +213,9 @@ impl Service {
             (Role::Rollout, SERVICE, build::rollout(v.rollout, EXPIRES, &names, &rollout)),
             (Role::Halt, SERVICE, build::halt(v.halt, EXPIRES, &halt)),
         ];
-        let file = |(role, by, value)| File { role, bytes: sign::sign(value, &[&key(by)]).expect("it signs") };
-        Bundle { root: 1, files: signed.map(file).into() }.pack()
+        let file =
+            |(role, by, value)| File { role, bytes: sign::sign(value, &[&key(by)]).expect("it signs") };
+        Bundle { root: 1, files: signed.map(file).into() }.pack_stored()
     }
 
     /// Answers a request for packs.
@@ -215,7 +231,9 @@ impl Service {
                     for index in ranges.into_iter().flat_map(|(from, to)| from..to) {
                         let from = index as usize * CHUNK;
                         let length = chunk_length(release.image.len() as u64, index);
-                        packs.push(Pack::chunk(&of, index, release.image[from..from + length].to_vec()).write());
+                        packs.push(
+                            Pack::chunk(&of, index, release.image[from..from + length].to_vec()).write(),
+                        );
                     }
                 }
                 Want::Piece { of, level, index } => {
@@ -245,7 +263,8 @@ impl Service {
         let Ok(body) = sealed(Direction::Up, e).open(payload) else { return Vec::new() };
         let Ok(report) = serde_json::from_slice::<Report>(&body) else { return Vec::new() };
         // An ask is not kept by the device, and a hello is made anew.
-        if !matches!(report.kind, ReportKind::Ask { .. } | ReportKind::Hello(_) | ReportKind::Started { .. }) {
+        if !matches!(report.kind, ReportKind::Ask { .. } | ReportKind::Hello(_) | ReportKind::Started { .. })
+        {
             match self.heard.get(&report.n) {
                 Some(before) if *before != report.kind => self.reused = Some(report.n),
                 _ => {}
@@ -275,15 +294,10 @@ fn named(release: &Release) -> Named {
 }
 
 fn approved(release: &Release) -> ArtifactContent {
-    ArtifactContent {
-        rc: release.rc,
-        version: format!("1.{}", release.rc),
-        component: "rootfs".into(),
-        models: vec![registry().model],
-        min_from: 0,
-        floor: release.rc.saturating_sub(1),
-        root: release.root(),
-    }
+    let (component, models) = ("rootfs".to_owned(), vec![registry().model]);
+    let content =
+        ArtifactContent::new(release.rc, format!("1.{}", release.rc), component, models, release.root());
+    ArtifactContent { floor: release.rc.saturating_sub(1), ..content }
 }
 
 fn entry(rc: u64) -> Entry {

@@ -266,14 +266,10 @@ impl Controller {
 
     /// Signs a release file that names one artifact more.
     pub fn sign_release(&mut self, rc: u64, floor: u64, models: &[ModelId], artifact: &Artifact) -> String {
+        let (version, component) = (format!("{rc}.0.0"), artifact.component.clone());
         let content = ArtifactContent {
-            rc,
-            version: format!("{rc}.0.0"),
-            component: artifact.component.clone(),
-            models: models.to_vec(),
-            min_from: 0,
             floor,
-            root: artifact.root,
+            ..ArtifactContent::new(rc, version, component, models.to_vec(), artifact.root)
         };
         let path = build::path(&self.product, rc, &artifact.component);
         self.releases.push((Named { path, length: artifact.length, sha256: artifact.sha256 }, content));

@@ -199,12 +199,8 @@ impl Sim {
         let bytes = Rng::of(self.seed, &format!("release {rc}")).bytes(length);
         let mut hasher = RootHasher::default();
         hasher.update(&bytes);
-        let artifact = Artifact {
-            component: "rootfs".to_owned(),
-            length: bytes.len() as u64,
-            sha256: Digest::of(&bytes),
-            root: root(&hasher.finish()),
-        };
+        let artifact =
+            Artifact::new("rootfs", bytes.len() as u64, Digest::of(&bytes), root(&hasher.finish()));
         let models: Vec<ModelId> = self.config.models.iter().map(|m| name(m)).collect();
         let file = self.controller.sign_release(rc, floor, &models, &artifact);
         self.broker.serve(artifact.root, bytes.clone());

@@ -16,8 +16,7 @@ fn a_poisoned_piece_or_chunk_changes_nothing_and_the_right_one_is_taken_after_it
     let chunks: Vec<&[u8]> = image.chunks(65_536).collect();
     let leaves: Vec<Digest> = chunks.iter().map(|chunk| leaf(chunk)).collect();
     let of = root(&leaves);
-    let artifact =
-        Artifact { component: "rootfs".into(), length: LENGTH as u64, sha256: Digest::of(&image), root: of };
+    let artifact = Artifact::new("rootfs", LENGTH as u64, Digest::of(&image), of);
     let mut download = Download::new(&artifact, &ChunkSet::default(), &Timing::default());
     let piece: PieceId = TreeShape::new(3).piece_of(0);
     let mut poisoned = leaves.clone();

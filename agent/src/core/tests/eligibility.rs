@@ -8,10 +8,17 @@ use super::super::state::Event;
 use super::offer;
 
 fn judged(offer: &Offer, running: u64, floor: u64) -> Event {
+    judged_with(offer, running, floor, &[("rootfs", "1.0")])
+}
+
+fn judged_with(offer: &Offer, running: u64, floor: u64, components: &[(&str, &str)]) -> Event {
     let model = "B3".parse().unwrap();
+    let components =
+        &components.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
+    let (capacity, inactive) = (1 << 20, None);
     judge(
         offer,
-        &Facts { running, floor, model: &model, component: "rootfs", capacity: 1 << 20, inactive: None },
+        &Facts { running, floor, model: &model, component: "rootfs", components, capacity, inactive },
     )
 }
 
@@ -33,4 +40,21 @@ fn an_update_that_goes_back_is_none() {
     let judged = judged(&offer(3, 1), 4, 0);
 
     assert!(matches!(judged, Event::Ineligible(_)), "{judged:?}");
+}
+
+#[test]
+fn a_release_waits_for_the_baseband_that_it_requires_and_a_revert_does_so_too() {
+    let mut needs = offer(5, 1);
+    needs.artifacts[0].version = "2.0".into();
+    needs.artifacts[0].requires = [("baseband".to_owned(), ">=3, <4".parse().unwrap())].into();
+    let revert = Offer { kind: EntryKind::Revert, ..needs.clone() };
+
+    for (offer, running) in [(&needs, 4), (&revert, 6)] {
+        let runs = |baseband| judged_with(offer, running, 0, &[("rootfs", "1.0"), ("baseband", baseband)]);
+        assert_eq!(runs("3.2"), Event::Eligible { present: false });
+        let why = "release 5: rootfs 2.0 requires baseband >=3, <4, running is \"4.0\"";
+        assert_eq!(runs("4.0"), Event::Ineligible(why.into()));
+        let Event::Ineligible(why) = judged(offer, running, 0) else { panic!("no baseband is known") };
+        assert!(why.contains("no version of baseband is known"), "{why}");
+    }
 }

@@ -33,12 +33,7 @@ fn offer(rc: u64, attempt: u32) -> Offer {
         attempt: Attempt { rc, rollout: format!("r{rc}").parse().unwrap(), attempt },
         kind: EntryKind::Update,
         version: format!("{rc}.0"),
-        artifacts: vec![Artifact {
-            component: "rootfs".into(),
-            length: 3 * 65_536,
-            sha256: digest,
-            root: digest,
-        }],
+        artifacts: vec![Artifact::new("rootfs", 3 * 65_536, digest, digest)],
         models: vec!["B3".parse().unwrap()],
         min_from: 0,
         floor: 0,

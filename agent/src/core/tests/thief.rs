@@ -74,15 +74,8 @@ fn named(rc: u64) -> Named {
 }
 
 fn approved(rc: u64, model: &str) -> (Named, ArtifactContent) {
-    let content = ArtifactContent {
-        rc,
-        version: format!("1.{rc}"),
-        component: "rootfs".into(),
-        models: vec![model.parse().unwrap()],
-        min_from: 0,
-        floor: 0,
-        root: Digest::of(&rc.to_be_bytes()),
-    };
+    let (models, root) = (vec![model.parse().unwrap()], Digest::of(&rc.to_be_bytes()));
+    let content = ArtifactContent::new(rc, format!("1.{rc}"), "rootfs", models, root);
     (named(rc), content)
 }
 
@@ -167,12 +160,7 @@ impl World {
             nonces: Vec::new(),
         };
         let (good, content) = approved(6, "m1");
-        let inactive = Artifact {
-            component: content.component,
-            length: good.length,
-            sha256: good.sha256,
-            root: content.root,
-        };
+        let inactive = Artifact::approved(&content, good.length, good.sha256);
         world.handle(Input::Up(BootFacts {
             slot: SlotName::A,
             boot_id: "first".into(),

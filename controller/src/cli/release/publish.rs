@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::manifest::Manifest;
 use crate::api::types::{PublishRelease, Published};
 use crate::ceremony::Document;
 use crate::cli::Context;
@@ -19,6 +20,9 @@ pub(in crate::cli) struct Flags {
     /// Upload this image of the release; may be given several times
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
+    /// Upload the images of the manifest from which the release was created
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
 }
 
 pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
@@ -34,7 +38,9 @@ pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
     // An upload takes long; who still has to sign is known before.
     let present = view(&product, context)?;
     check(&[Document::read("the release file", &bytes)?], &present.files)?;
-    for image in &flags.image {
+    let manifest = flags.manifest.as_deref().map(Manifest::read).transpose()?;
+    let described = manifest.map(Manifest::images).unwrap_or_default();
+    for image in flags.image.iter().chain(&described) {
         upload(image, &document, context)?;
     }
     let file = String::from_utf8(bytes)

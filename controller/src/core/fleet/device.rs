@@ -8,6 +8,7 @@ use tern_protocol::message::{Registry, Versions};
 use tern_protocol::state::{Outcome, StateName};
 
 use super::attempts::Attempts;
+use super::components::Components;
 use super::received::Received;
 use super::tale::Tale;
 use crate::core::enrolment::claim::short;
@@ -73,6 +74,8 @@ pub struct Device {
     pub versions: Versions,
     /// Version of its agent.
     pub agent: String,
+    /// Versions of the components that it runs.
+    pub components: Components,
     /// Last report.
     pub seen_at: Option<Millis>,
     /// What it did in each rollout.
@@ -199,6 +202,7 @@ impl Device {
             floor: 0,
             versions: Versions::default(),
             agent: String::new(),
+            components: Components::default(),
             seen_at: None,
             attempts: Attempts::default(),
             anomalies: Vec::new(),

@@ -4,8 +4,10 @@ mod admission;
 pub mod attempts;
 pub(crate) mod common;
 pub mod comparison;
+pub mod components;
 pub mod device;
 mod health;
+pub mod misfits;
 mod packed;
 pub mod product;
 pub mod received;
@@ -24,6 +26,7 @@ use tern_protocol::tuf::content::EntryKind;
 
 use self::common::{Common, Commons};
 use self::comparison::Comparison;
+use self::components::Inventory;
 use self::device::Device;
 use self::product::Product;
 use self::reception::Reception;
@@ -66,6 +69,9 @@ pub struct Fleet {
     /// What the devices' attempts share.
     #[serde(skip)]
     pub(crate) commons: Commons,
+    /// Components that devices report, each list of them once.
+    #[serde(skip)]
+    pub(crate) inventory: Inventory,
     /// Orders of the cohorts, worked out once per rollout.
     #[serde(skip)]
     pub(crate) shuffles: Shuffles,
@@ -104,14 +110,16 @@ impl Fleet {
             reception: Reception::default(),
             reports: 0,
             commons: Commons::default(),
+            inventory: Inventory::default(),
             shuffles: Shuffles::default(),
         }
     }
 
-    /// Has devices share what their attempts have in common: after they were read from somewhere, when the rollouts and
+    /// Has devices share what they and their attempts have in common: after they were read from somewhere, when the rollouts and
     /// the clock of reception were already.
     pub(crate) fn share<'a>(&mut self, devices: impl Iterator<Item = &'a mut Device>) {
         for device in devices {
+            device.components = self.inventory.share(device.components.versions());
             device.attempts.share(|id, record| {
                 let common = match self.rollouts.get(id) {
                     Some(rollout) => {

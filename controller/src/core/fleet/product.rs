@@ -8,7 +8,8 @@ use serde_json::Value;
 use tern_protocol::bundle::File;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::ModelId;
-use tern_protocol::message::Versions;
+use tern_protocol::message::{Registry, Versions};
+use tern_protocol::offer::{Artifact, Candidate, NoneFits, Variant, pick};
 use tern_protocol::tuf::Role;
 use tern_protocol::tuf::build::Named;
 use tern_protocol::tuf::content::{ArtifactContent, HaltContent, RolloutContent};
@@ -54,6 +55,38 @@ pub struct Release {
 }
 
 impl Release {
+    /// Returns the models for which it has something of every component.
+    pub fn models(&self) -> BTreeSet<ModelId> {
+        let mut components: BTreeMap<&str, BTreeSet<ModelId>> = BTreeMap::new();
+        for (_, content) in &self.artifacts {
+            components.entry(&content.component).or_default().extend(content.models.iter().cloned());
+        }
+        let all = components.into_values().reduce(|all, some| all.intersection(&some).cloned().collect());
+        all.unwrap_or_default()
+    }
+
+    /// Returns what a device takes of it, in the order of installation; nothing: one of its components has nothing that
+    /// is for the device.
+    pub fn for_device(&self, registry: &Registry) -> Result<Vec<Artifact>, NoneFits<'_>> {
+        let of = |(named, content): &'_ (Named, ArtifactContent)| {
+            Variant::of_path(&named.path, &content.component)
+        };
+        // What stands under no path of its component is approved for nobody.
+        let (candidates, places): (Vec<Candidate<'_>>, Vec<usize>) = (self.artifacts.iter().enumerate())
+            .filter_map(|(at, artifact)| {
+                Some((Candidate { variant: of(artifact)?, content: &artifact.1 }, at))
+            })
+            .unzip();
+        let fits =
+            |at: usize| candidates[at].content.is_for(&registry.model, &registry.carrier, &registry.region);
+        let picked = pick(&candidates, &registry.model, fits)?;
+        let artifact = |at: usize| {
+            let (named, content) = &self.artifacts[places[at]];
+            Artifact::approved(content, named.length, named.sha256)
+        };
+        Ok(picked.into_iter().map(artifact).collect())
+    }
+
     /// Returns a digest of everything that the release is: paths, lengths, hashes, conditions.
     pub fn fingerprint(&self) -> Digest {
         let mut artifacts: Vec<String> = self
@@ -177,16 +210,9 @@ impl Product {
         self.files.get(&Role::Release).map(|text| releases_in(text)).unwrap_or_default()
     }
 
-    /// Returns the models that a release is for: those that every artifact names.
+    /// Returns the models that a release is for: those for which it has something of every component.
     pub fn models_of(&self, rc: u64) -> BTreeSet<ModelId> {
-        let releases = self.releases();
-        let Some(release) = releases.get(&rc) else { return BTreeSet::new() };
-        let mut models = release
-            .artifacts
-            .iter()
-            .map(|(_, content)| content.models.iter().cloned().collect::<BTreeSet<ModelId>>());
-        let first = models.next().unwrap_or_default();
-        models.fold(first, |all, some| all.intersection(&some).cloned().collect())
+        self.releases().get(&rc).map(Release::models).unwrap_or_default()
     }
 
     /// Returns what the newest rollout file says.
@@ -226,7 +252,7 @@ pub fn releases_in(text: &str) -> BTreeMap<u64, Release> {
         let Some((named, content)) = artifact(path, target) else { continue };
         let release = releases.entry(content.rc).or_insert_with(|| Release {
             rc: content.rc,
-            version: content.version.clone(),
+            version: content.release_version().to_owned(),
             artifacts: Vec::new(),
         });
         release.artifacts.push((named, content));

@@ -57,6 +57,7 @@ impl Fleet {
             device.floor = hello.floor;
             device.versions = hello.versions;
             device.agent.clone_from(&hello.agent);
+            device.components = self.inventory.share(&hello.components);
             self.heard(id, hello);
         }
         // Only a whole window's figures tell of boots; others say that the device is there, or that files are over.

@@ -23,8 +23,14 @@ fn health() -> ReportKind {
 }
 
 fn hello() -> ReportKind {
+    hello_with(&[])
+}
+
+fn hello_with(components: &[(&str, &str)]) -> ReportKind {
+    let components =
+        components.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
     let Registry { product, model, carrier, region } = registry();
-    let (versions, halted, components) = (Versions::default(), Vec::new(), BTreeMap::new());
+    let (versions, halted) = (Versions::default(), Vec::new());
     let agent = "test".to_owned();
     let hello = Hello {
         running: 1,
@@ -123,4 +129,24 @@ fn what_is_no_report_of_a_known_device_takes_no_key() {
     ] {
         assert_eq!(sends(&mut world, &cam, junk), (0, false));
     }
+}
+
+#[test]
+fn the_registry_has_the_components_of_the_last_hello() {
+    let mut world = World::new();
+    let cam = world.enrolled(1);
+    let mut say = |n: u64, components: &[(&str, &str)]| {
+        let kind = hello_with(components);
+        let payload = key(&world, &cam, PRESENT).seal(&Report { e: PRESENT, k: 1, n, low: n, kind });
+        assert_eq!(sends(&mut world, &cam, payload), (0, true));
+        world.service.fleet().devices[&cam.id].components.versions().clone()
+    };
+
+    assert_eq!(say(11, &[("rootfs", "1.0"), ("baseband", "4.2")]).len(), 2);
+    let now =
+        say(12, &[("rootfs", "1.1"), ("baseband", "4.3"), ("a component without end", &"9".repeat(65))]);
+    assert_eq!(
+        now,
+        [("rootfs", "1.1"), ("baseband", "4.3")].map(|(a, b)| (a.to_owned(), b.to_owned())).into()
+    );
 }

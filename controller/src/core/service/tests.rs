@@ -14,7 +14,7 @@ use crate::core::rollout::hold_back::HoldBack;
 use crate::core::rollout::plan::{Phase, Plan, Reach};
 use crate::core::rollout::wave::Waves;
 use crate::keys::{self, InitOptions};
-use crate::release::{NewRelease, ReleaseDocument, draft, measure, sign};
+use crate::release::{NewArtifact, NewRelease, ReleaseDocument, draft, measure, sign};
 
 const NOW: u64 = 1_795_000_000_000;
 const DAY: u64 = 24 * 3600 * 1000;
@@ -23,6 +23,8 @@ const DAY: u64 = 24 * 3600 * 1000;
 mod cap;
 #[path = "tests_control.rs"]
 mod control;
+#[path = "tests_parts.rs"]
+mod parts;
 #[path = "tests_revert.rs"]
 mod revert;
 #[path = "tests_steer.rs"]
@@ -106,11 +108,13 @@ impl Scene {
             product: self.product.clone(),
             rc,
             version: format!("1.{rc}"),
-            component: "rootfs".into(),
-            models: vec!["b3".parse().unwrap()],
             min_from: 0,
             floor: 0,
-            image: measure(&image, |_| {}).unwrap(),
+            artifacts: vec![NewArtifact::new(
+                "rootfs",
+                vec!["b3".parse().unwrap()],
+                measure(&image, |_| {}).unwrap(),
+            )],
             expires: (NOW + 100 * DAY) / 1000,
         };
         let previous = ReleaseDocument::read("previous", previous.as_bytes()).unwrap();

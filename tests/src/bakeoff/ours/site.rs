@@ -60,12 +60,7 @@ impl<'a> Site<'a> {
         let files = controller.offline_files();
         let add = Command::AddProduct { product: devices.product.clone(), files };
         controller.handle(Input::Command { id: 0, by: None, command: Box::new(add) }, 0);
-        let artifact = Artifact {
-            component: "rootfs".to_owned(),
-            length: IMAGE.len() as u64,
-            sha256: Digest::of(IMAGE),
-            root: image_root(),
-        };
+        let artifact = Artifact::new("rootfs", IMAGE.len() as u64, Digest::of(IMAGE), image_root());
         let models: Vec<ModelId> = (0..MODELS).map(|model| name(&format!("m{model:02}"))).collect();
         let file = controller.sign_release(RC, 0, &models, &artifact);
         let product = devices.product.clone();

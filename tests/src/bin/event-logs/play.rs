@@ -164,8 +164,7 @@ impl Player {
         kinds.sort();
         kinds.dedup();
         let digest = Digest::of(b"release");
-        let artifact =
-            Artifact { component: "rootfs".to_owned(), length: 1 << 20, sha256: digest, root: digest };
+        let artifact = Artifact::new("rootfs", 1 << 20, digest, digest);
         let file = controller.sign_release(RC, 0, &kinds, &artifact);
         let rollout: RolloutId = name("r2");
         // The log alone decides: no phase opens, and the rollout does not end.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::repository::*;
 use crate::bundle::File;
 use crate::limits::{
-    ARTIFACTS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX, RELEASES_MAX, TELEMETRY_KEYS_MAX,
+    ARTIFACTS_MAX, COMPONENT_MAX, CONDITIONS_MAX, DELEGATIONS_MAX, ENTRIES_MAX, HALTED_MAX, LIST_MAX,
+    RELEASES_MAX, REQUIRES_MAX, TELEMETRY_KEYS_MAX,
 };
 use crate::tuf::client::Trusted;
 use crate::tuf::content::{
@@ -180,6 +181,24 @@ fn an_artifact_says_what_it_is_and_no_floor_above_itself() {
     assert!(!accepted(Role::Release, |r| r["targets"][path]["custom"]["floor"] = json!(8)));
     assert!(!accepted(Role::Release, |r| r["targets"][path]["custom"] = Value::Null));
     assert!(!accepted(Role::Rollout, |r| r["x-tern"]["entries"] = json!([{"rollout": "r7"}])));
+}
+
+#[test]
+fn what_an_artifact_requires_and_whom_it_is_for_has_its_ceilings() {
+    let with = |field: &str, value: &Value| {
+        accepted(Role::Release, |r| r["targets"]["cam/7/rootfs"]["custom"][field] = value.clone())
+    };
+    let names = |count: usize| -> Value { (0..count).map(|n| format!("c{n}")).collect::<Vec<_>>().into() };
+    for field in ["carriers", "regions"] {
+        assert!(with(field, &names(CONDITIONS_MAX)) && !with(field, &names(CONDITIONS_MAX + 1)), "{field}");
+        assert!(!with(field, &json!(["a/b"])), "{field}");
+    }
+    let requires = |count: usize| -> Value { (0..count).map(|n| (format!("c{n}"), json!(">=1"))).collect() };
+    assert!(with("requires", &requires(REQUIRES_MAX)) && !with("requires", &requires(REQUIRES_MAX + 1)));
+    assert!(with("requires", &json!({"c".repeat(COMPONENT_MAX): "*"})));
+    assert!(!with("requires", &json!({"c".repeat(COMPONENT_MAX + 1): "*"})));
+    assert!(!with("requires", &json!({"": "*"})) && !with("requires", &json!({"modem": "3.1"})));
+    assert!(with("order", &json!(255)) && !with("order", &json!(256)) && !with("order", &json!(-1)));
 }
 
 /// A token that was swapped for another one.

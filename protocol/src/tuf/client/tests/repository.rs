@@ -187,14 +187,11 @@ impl Repository {
 
 pub(crate) fn artifact() -> (Named, ArtifactContent) {
     let named = Named { path: "cam/7/rootfs".into(), length: 100_000, sha256: Digest([1; 32]) };
+    let models = vec!["m1".parse().unwrap()];
     let content = ArtifactContent {
-        rc: 7,
-        version: "1.7".into(),
-        component: "rootfs".into(),
-        models: vec!["m1".parse().unwrap()],
         min_from: 3,
         floor: 2,
-        root: Digest([2; 32]),
+        ..ArtifactContent::new(7, "1.7", "rootfs", models, Digest([2; 32]))
     };
     (named, content)
 }
