@@ -7,6 +7,8 @@ use serde::Deserialize;
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
 use super::boot::BootFile;
+use super::guard::{CollectFile, WatchdogFile};
+use super::probe::ProbeFile;
 use super::table::Table;
 use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, timing};
 use crate::command::Program;
@@ -41,7 +43,9 @@ pub(super) struct File {
     boot: Table<BootFile>,
     #[serde(default)]
     probes: Vec<Table<ProbeFile>>,
-    metrics: Option<Table<ProbeFile>>,
+    metrics: Option<Table<ProgramFile>>,
+    collect: Option<Table<CollectFile>>,
+    watchdog: Option<Table<WatchdogFile>>,
     #[serde(default)]
     hooks: Vec<Table<HookFile>>,
     #[serde(default)]
@@ -59,7 +63,7 @@ pub(super) struct SlotsFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ProbeFile {
+pub(super) struct ProgramFile {
     name: String,
     command: Vec<String>,
     #[serde(default = "program_deadline", with = "timing::seconds")]
@@ -135,9 +139,10 @@ impl File {
             (Some(a), Some(b)) => Some([a, b]),
             _ => return Err("slots.a and slots.b go together; name both or neither".into()),
         };
-        let probes = self.probes.into_iter().map(|Table(p)| program(p.name, p.command, p.deadline));
-        let probes = probes.collect::<Result<_, _>>()?;
+        let probes = self.probes.into_iter().map(|Table(probe)| probe.checked()).collect::<Result<_, _>>()?;
         let metrics = self.metrics.map(|Table(m)| program(m.name, m.command, m.deadline)).transpose()?;
+        let collect = self.collect.map(|Table(collect)| collect.checked()).transpose()?;
+        let watchdog = self.watchdog.map(|Table(watchdog)| watchdog.checked()).transpose()?;
         let hook = |Table(h): Table<HookFile>| {
             Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? })
         };
@@ -163,6 +168,8 @@ impl File {
             boot,
             probes,
             metrics,
+            collect,
+            watchdog,
             hooks,
             timing: self.timing.0.checked()?,
         })
@@ -170,11 +177,17 @@ impl File {
 }
 
 fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {
+    runnable(&name, &command, deadline)?;
+    Ok(Program { name, command, deadline })
+}
+
+/// Checks what every program needs.
+pub(super) fn runnable(name: &str, command: &[String], deadline: Duration) -> Result<(), String> {
     if command.first().is_none_or(String::is_empty) {
         return Err(format!("the command of {name:?} is empty; name an executable"));
     }
     if deadline.is_zero() {
         return Err(format!("the deadline of {name:?} is 0; it could never succeed"));
     }
-    Ok(Program { name, command, deadline })
+    Ok(())
 }
