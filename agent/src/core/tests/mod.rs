@@ -5,6 +5,7 @@ mod eligibility;
 mod kill;
 mod machine;
 mod reader;
+mod soak;
 mod table;
 mod thief;
 
