@@ -7,13 +7,16 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+/// How long a start may take, as the unit of `deploy/` has it too.
+const START: Duration = Duration::from_secs(15 * 60);
+
 /// The service manager's ear.
 #[derive(Debug)]
 pub struct Notify {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// How often it wants to hear that the loop turns.
-    every: Option<Duration>,
+    /// The longest silence of the loop that it suffers.
+    silence: Option<Duration>,
 }
 
 impl Notify {
@@ -44,13 +47,32 @@ impl Notify {
         let socket = UnixDatagram::unbound()?;
         // A manager that does not listen must not hold up the loop.
         socket.set_nonblocking(true)?;
-        let every = silence.map(|silence| silence / 2).filter(|every| !every.is_zero());
-        Ok(Self { socket, address, every })
+        let silence = silence.filter(|silence| silence.as_micros() > 1);
+        Ok(Self { socket, address, silence })
     }
 
     /// Returns how often `WATCHDOG=1` is to be said: twice in the silence that the manager suffers.
     pub fn every(&self) -> Option<Duration> {
-        self.every
+        self.silence.map(|silence| silence / 2)
+    }
+
+    /// Says that the agent is up, and has the manager be as patient as it is set to.
+    pub fn ready(&self) {
+        self.say("READY=1");
+        if let Some(silence) = self.silence {
+            self.suffer(silence);
+        }
+    }
+
+    /// Has the manager suffer a longer silence: a new process image checks slots before its loop turns.
+    pub fn replaced(&self) {
+        if let Some(silence) = self.silence {
+            self.suffer(silence.max(START));
+        }
+    }
+
+    fn suffer(&self, silence: Duration) {
+        self.say(&format!("WATCHDOG_USEC={}", silence.as_micros()));
     }
 
     /// Says something such as `READY=1`; tells whether it was heard.

@@ -59,7 +59,7 @@ impl Pulse {
     /// The agent is up.
     pub fn ready(&self) {
         if let Some(notify) = &self.notify {
-            notify.say("READY=1");
+            notify.ready();
         }
     }
 
@@ -100,8 +100,13 @@ impl Pulse {
     /// Ends. An agent that is stopped in a trial, or waits for a boot, leaves the watchdog running: a trial that nobody
     /// looks after, and a shutdown that hangs, are resets.
     pub fn end(&mut self, end: End) {
-        if let (Some(notify), End::Stopped) = (&self.notify, end) {
-            notify.say("STOPPING=1");
+        match (&self.notify, end) {
+            (Some(notify), End::Stopped) => {
+                notify.say("STOPPING=1");
+            }
+            (Some(notify), End::Replaced) => notify.replaced(),
+            // Told that it stops, the manager would kill it before the system is down.
+            (Some(_), End::Rebooting) | (None, _) => {}
         }
         if let Some(mut watchdog) = self.watchdog.take() {
             if end == End::Replaced || (end == End::Stopped && !self.on_trial) {

@@ -126,6 +126,27 @@ mod tests {
     }
 
     #[test]
+    fn the_agent_has_asked_for_the_boots_into_a_trial_and_out_of_it() {
+        use crate::testing::{trial, work};
+        let since = crate::core::timing::Stamp { epoch: 1, uptime: 0 };
+        let rollback = |step| {
+            let outcome = tern_protocol::state::Outcome::RolledBack;
+            State::Rollback { work: work(), outcome, reason: "unwell".into(), step }
+        };
+
+        assert!(asked_for(&State::Updating { work: work(), step: UpdatingStep::Reboot }));
+        assert!(asked_for(&rollback(RollbackStep::Reboot)));
+        for other in [
+            State::Updating { work: work(), step: UpdatingStep::Arm },
+            rollback(RollbackStep::Record),
+            trial(since, true),
+            State::Idle { not_before: None },
+        ] {
+            assert!(!asked_for(&other), "{}", other.name());
+        }
+    }
+
+    #[test]
     fn only_the_flag_of_the_watchdogs_own_reset_counts_once_a_boot() {
         let mut scene = scene();
         scene.boots("one", "0", false);

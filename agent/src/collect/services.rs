@@ -49,15 +49,16 @@ impl Services {
         boot.clone_into(&mut self.boot);
         let mut new = 0_u64;
         for (unit, count) in now {
-            // A count that fell was set back: what it shows came after that.
-            let since = self.restarts.get(unit).copied().unwrap_or(*count);
-            let since =
-                if self.restarts.contains_key(unit) && (rebooted || since > *count) { 0 } else { since };
+            let since = match self.restarts.get(unit) {
+                None => *count,
+                // A count that fell was set back: what it shows came after that.
+                Some(known) if rebooted || known > count => 0,
+                Some(known) => *known,
+            };
             new = new.saturating_add(count - since);
         }
-        // One that did not answer this time keeps its count; one that is not configured any more is forgotten with the
-        // next boot, whose counts are others.
         if rebooted {
+            // Also of units that did not answer this time.
             self.restarts.values_mut().for_each(|count| *count = 0);
         }
         self.restarts.extend(now.iter().map(|(unit, count)| (unit.clone(), *count)));

@@ -50,7 +50,8 @@ pub enum Kind {
     Process {
         /// Its name.
         name: String,
-        /// It must have lived this long without a restart.
+        /// It must have lived this long without a restart; in the soak since the first probes passed. Zero: it may be
+        /// started again.
         lived: Duration,
     },
     /// An address must answer.
@@ -67,6 +68,18 @@ pub struct ProbeFailure {
     pub name: String,
     /// What it found.
     pub reason: String,
+}
+
+impl Kind {
+    /// Has a process that must live without a restart have lived for `lasts` at least: one that was started again a
+    /// minute ago is old enough otherwise.
+    fn unbroken_for(&mut self, lasts: Duration) {
+        if let Self::Process { lived, .. } = self
+            && !lived.is_zero()
+        {
+            *lived = lasts.max(*lived);
+        }
+    }
 }
 
 impl ProbeFailure {

@@ -39,6 +39,9 @@ pub struct Soak {
     deadline: Duration,
     /// Uptime of the next run, ms; `None` while no release soaks.
     next: Option<u64>,
+    /// Uptime at which the first probes had passed, ms, and how long ago that is.
+    began: u64,
+    lasts: Duration,
     run: Option<(bool, JoinHandle<Result<(), String>>)>,
 }
 
@@ -46,7 +49,7 @@ impl Soak {
     /// Takes those of `probes` that are for the soak, which lasts `length` ms.
     pub fn new(probes: &[Probe], length: u64, deadline: Duration) -> Self {
         let probes = probes.iter().filter(|probe| probe.soak).cloned().collect();
-        Self { probes, length, deadline, next: None, run: None }
+        Self { probes, length, deadline, next: None, began: 0, lasts: Duration::ZERO, run: None }
     }
 
     /// Tells whether there is anything to run.
@@ -72,17 +75,22 @@ impl Soak {
                 return None;
             }
         };
+        if self.next.is_none() {
+            self.began = at.uptime;
+        }
         let next = *self.next.get_or_insert_with(|| following(at.uptime, end, self.length));
         if self.run.is_some() || at.uptime < next {
             return None;
         }
         self.next = Some(following(at.uptime, end, self.length));
+        self.lasts = Duration::from_millis(at.uptime.saturating_sub(self.began));
         Some(at.uptime >= end)
     }
 
     /// Begins a run.
     pub fn begin(&mut self, last: bool, context: Context) {
-        let (probes, deadline) = (self.probes.clone(), self.deadline);
+        let (mut probes, deadline) = (self.probes.clone(), self.deadline);
+        probes.iter_mut().for_each(|probe| probe.kind.unbroken_for(self.lasts));
         let run = tokio::spawn(async move {
             match tokio::time::timeout(deadline, run_probes(&probes, &context)).await {
                 Ok(result) => result.map_err(|failure| failure.summary()),

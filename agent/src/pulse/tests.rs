@@ -75,7 +75,7 @@ fn the_manager_hears_the_state_when_it_changes_and_the_loop_at_half_its_patience
     let idle = durable(State::Idle { not_before: None });
 
     scene.pulse.beat(&idle, second(0));
-    assert_eq!(scene.heard(), ["READY=1", "STATUS=idle", "WATCHDOG=1"]);
+    assert_eq!(scene.heard(), ["READY=1", "WATCHDOG_USEC=60000000", "STATUS=idle", "WATCHDOG=1"]);
     assert_eq!(scene.pulse.wait(second(10)), second(20));
     scene.pulse.beat(&idle, second(29));
     assert_eq!(scene.heard(), [""; 0]);
@@ -141,7 +141,11 @@ fn an_agent_that_is_stopped_stops_the_watchdog_only_outside_a_trial() {
         scene.pulse.end(end);
 
         assert_eq!(scene.fed(), expected, "{during:?} {end:?} {}", state.state.name());
-        let stopping = scene.heard().contains(&"STOPPING=1".to_owned());
-        assert_eq!(stopping, end == End::Stopped, "a manager that is told so would kill the rest");
+        let expected: &[&str] = match end {
+            End::Stopped => &["STOPPING=1"],
+            End::Rebooting => &[],
+            End::Replaced => &["WATCHDOG_USEC=900000000"],
+        };
+        assert_eq!(scene.heard(), expected, "{end:?}");
     }
 }

@@ -79,6 +79,30 @@ async fn probes_that_are_not_for_the_soak_are_not_run_in_it() {
 }
 
 #[tokio::test]
+async fn a_process_that_was_started_again_in_the_soak_is_not_well_unless_it_may_be() {
+    let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+    let process = |lived| {
+        let kind = Kind::Process { name: "sleep".into(), lived: Duration::from_millis(lived) };
+        Probe { kind, ..probe(&[], true) }
+    };
+    // This machine has been up for less than the soak lasts: no process is that old.
+    let lasts = u64::try_from(crate::clock::uptime().as_millis()).unwrap() + 60_000;
+    let mut told = Vec::new();
+    for lived in [0, 1] {
+        let mut soak = soak(&[process(lived)]);
+        soak.attend(&trial(true), at(100_000));
+        assert!(soak.attend(&trial(true), at(100_000 + lasts)).is_some());
+        soak.begin(false, context());
+        told.push(soak.ended().await.result);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    assert_eq!(told[0], Ok(()), "alive is enough");
+    assert!(told[1].as_ref().unwrap_err().contains("process \"sleep\" has lived for"), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_trial_that_is_over_ends_the_run() {
     let mut soak = soak(&[probe(&["/bin/sleep", "1000"], true)]);
     soak.attend(&trial(true), at(180_000));
