@@ -6,6 +6,7 @@ mod boot;
 mod file;
 mod guard;
 mod probe;
+mod section;
 mod table;
 mod timing;
 

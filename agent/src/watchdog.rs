@@ -14,16 +14,13 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 /// Where drivers say how they are set.
 const CLASS: &str = "/sys/class/watchdog";
 /// A device that cannot be opened is tried again after this long: its driver may be loaded late.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// When the watchdog runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum During {
     /// While a release is on trial.
     Trial,
@@ -79,14 +76,13 @@ impl Watchdog {
                 self.next = now + RETRY;
                 match OpenOptions::new().write(true).open(&self.config.device) {
                     Ok(file) => {
-                        tracing::info!(device = %self.config.device.display(), "the watchdog runs");
                         self.open = Some(file);
+                        self.log("the watchdog runs", None);
                         self.feed(now);
                     }
                     Err(error) if !self.missing => {
                         self.missing = true;
-                        let device = self.config.device.display();
-                        tracing::warn!(%device, %error, "no watchdog: a hang will not be noticed by it");
+                        self.log("no watchdog: a hang will not be noticed by it", Some(&error));
                     }
                     Err(_) => {}
                 }
@@ -117,13 +113,21 @@ impl Watchdog {
         on_trial || self.config.during == During::Always
     }
 
+    fn log(&self, what: &str, error: Option<&io::Error>) {
+        let device = self.config.device.display();
+        match error {
+            None => tracing::info!(%device, "{what}"),
+            Some(error) => tracing::warn!(%device, %error, "{what}"),
+        }
+    }
+
     fn feed(&mut self, now: Duration) {
         let Some(file) = &mut self.open else { return };
         self.next = now + self.every;
         // Any byte but a V. A device that is gone is opened anew.
         if let Err(error) = file.write_all(b".") {
-            tracing::warn!(%error, "the watchdog could not be fed");
             self.open = None;
+            self.log("the watchdog could not be fed", Some(&error));
         }
     }
 }

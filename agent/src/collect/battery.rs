@@ -65,17 +65,17 @@ impl Battery {
 
 /// Looks at the first battery, by its name, that is the device's own.
 fn look(folder: &Path, at: Duration) -> Option<Look> {
-    let mut supplies: Vec<_> = fs::read_dir(folder).ok()?.take(SUPPLIES_MAX).flatten().collect();
-    supplies.sort_by_key(fs::DirEntry::file_name);
-    supplies.into_iter().find_map(|supply| {
+    let supplies = fs::read_dir(folder).ok()?.take(SUPPLIES_MAX).flatten();
+    let named = supplies.filter_map(|supply| {
         let says = |name: &str| read(&supply.path().join(name)).unwrap_or_default();
         // A scope of "Device" is a keyboard's or a mouse's.
         if says("type") != "Battery" || says("scope") == "Device" {
             return None;
         }
         let percent = says("capacity").parse().ok().filter(|percent| *percent <= 100)?;
-        Some(Look { at, percent, discharging: says("status") == "Discharging" })
-    })
+        Some((supply.file_name(), Look { at, percent, discharging: says("status") == "Discharging" }))
+    });
+    named.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, look)| look)
 }
 
 fn read(path: &Path) -> Option<String> {

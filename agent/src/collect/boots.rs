@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use tern_protocol::digest::Digest;
 
-use super::CollectConfig;
+use super::{CollectConfig, Counted};
 use crate::core::state::{RollbackStep, State, UpdatingStep};
 
 /// Flag of the kernel's `linux/watchdog.h`: the card reset the device.
@@ -14,14 +14,10 @@ const WDIOF_CARDRESET: u64 = 0x20;
 /// Bytes that are read of a file.
 const READ_MAX: u64 = 256;
 
-/// Boots since the last time.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Boots {
-    /// The last boot that was looked at; empty at first.
-    last: String,
-    unexpected: u64,
-    watchdog: u64,
-}
+/// The last boot that was looked at, in the record.
+const LAST: &str = "boot";
+const UNEXPECTED: &str = "unexpected-reboots";
+const WATCHDOG: &str = "watchdog-resets";
 
 /// Tells whether the agent had asked for a boot when it saved its state last.
 pub(super) fn asked_for(state: &State) -> bool {
@@ -32,36 +28,31 @@ pub(super) fn asked_for(state: &State) -> bool {
     )
 }
 
-/// Returns the kernel's name of this boot; empty where it has none.
-pub(super) fn id(config: &CollectConfig) -> String {
-    read(&config.boot_id).unwrap_or_default()
+/// Returns a number for this boot of the kernel; `None` where it has no name for it.
+pub(super) fn id(config: &CollectConfig) -> Option<u64> {
+    let id = read(&config.boot_id).filter(|id| !id.is_empty())?;
+    Some(Digest::of(id.as_bytes()).short())
 }
 
-impl Boots {
-    /// Looks what boot this is; tells whether that has changed anything. The first ever was before counting began.
-    pub(super) fn came_up(&mut self, config: &CollectConfig, asked: bool) -> bool {
-        let id = id(config);
-        if id.is_empty() || id == self.last {
-            return false;
-        }
-        let first = std::mem::replace(&mut self.last, id).is_empty();
-        let reset =
-            config.watchdog.as_deref().and_then(status).is_some_and(|flags| flags & WDIOF_CARDRESET != 0);
-        self.unexpected += u64::from(!first && !asked);
-        self.watchdog += u64::from(!first && reset);
-        true
+/// Looks what boot this is; tells whether that has changed anything. The first ever was before counting began.
+pub(super) fn came_up(counted: &mut Counted, config: &CollectConfig, asked: bool) -> bool {
+    let Some(id) = id(config) else { return false };
+    let before = counted.insert(LAST.to_owned(), id);
+    if before.is_some_and(|before| before != id) {
+        let status = config.watchdog.as_deref().and_then(status);
+        let reset = status.is_some_and(|flags| flags & WDIOF_CARDRESET != 0);
+        *counted.entry(UNEXPECTED.to_owned()).or_default() += u64::from(!asked);
+        *counted.entry(WATCHDOG.to_owned()).or_default() += u64::from(reset);
     }
+    before != Some(id)
+}
 
-    /// Returns the counts, and begins anew.
-    pub(super) fn take(&mut self, config: &CollectConfig) -> [(&'static str, Option<u64>); 2] {
-        let (unexpected, watchdog) =
-            (std::mem::take(&mut self.unexpected), std::mem::take(&mut self.watchdog));
-        let tells = config.watchdog.as_deref().and_then(status).is_some();
-        [
-            ("unexpected-reboots", (!self.last.is_empty()).then_some(unexpected)),
-            ("watchdog-resets", (tells && !self.last.is_empty()).then_some(watchdog)),
-        ]
-    }
+/// Returns the counts, and begins anew.
+pub(super) fn take(counted: &mut Counted, config: &CollectConfig) -> [(&'static str, Option<u64>); 2] {
+    let [unexpected, resets] = [UNEXPECTED, WATCHDOG].map(|name| counted.remove(name).unwrap_or_default());
+    let known = counted.contains_key(LAST);
+    let tells = config.watchdog.as_deref().and_then(status).is_some();
+    [(UNEXPECTED, known.then_some(unexpected)), (WATCHDOG, (known && tells).then_some(resets))]
 }
 
 /// Returns the flags in a driver's boot status.
@@ -82,7 +73,7 @@ mod tests {
     struct Scene {
         folder: tempfile::TempDir,
         config: CollectConfig,
-        boots: Boots,
+        counted: Counted,
     }
 
     fn scene() -> Scene {
@@ -92,7 +83,7 @@ mod tests {
             boot_id: folder.path().join("boot_id"),
             ..super::super::tests::nothing()
         };
-        Scene { folder, config, boots: Boots::default() }
+        Scene { folder, config, counted: Counted::new() }
     }
 
     impl Scene {
@@ -100,12 +91,12 @@ mod tests {
         fn boots(&mut self, id: &str, status: &str, asked: bool) -> bool {
             std::fs::write(self.folder.path().join("boot_id"), format!("{id}\n")).unwrap();
             std::fs::write(self.folder.path().join("bootstatus"), format!("{status}\n")).unwrap();
-            self.boots.came_up(&self.config, asked)
+            came_up(&mut self.counted, &self.config, asked)
         }
 
         /// Unexpected boots, resets.
         fn taken(&mut self) -> [Option<u64>; 2] {
-            self.boots.take(&self.config).map(|(_, count)| count)
+            take(&mut self.counted, &self.config).map(|(_, count)| count)
         }
     }
 
@@ -157,7 +148,7 @@ mod tests {
         scene.boots("four", "16", true);
         scene.boots("five", "?", true);
 
-        assert_eq!(scene.boots.watchdog, 2);
+        assert_eq!(scene.counted[WATCHDOG], 2);
         assert_eq!(scene.taken(), [Some(0), None], "this driver says nothing");
     }
 
@@ -165,7 +156,7 @@ mod tests {
     fn a_kernel_without_a_boot_id_and_a_device_without_a_watchdog_have_no_such_figures() {
         let mut scene = scene();
 
-        assert!(!scene.boots.came_up(&scene.config.clone(), false));
+        assert!(!came_up(&mut scene.counted, &scene.config, false));
 
         assert_eq!(scene.taken(), [None, None]);
     }

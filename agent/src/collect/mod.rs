@@ -25,17 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::clock;
 use crate::command::{Context, Program};
 use crate::core::state::State;
-use crate::health::aside;
+use crate::health::{aside, begin};
 use crate::record::{RecordError, RecordFile};
 use battery::Battery;
-use boots::Boots;
-use panics::Panics;
-use services::Services;
 
 /// How long files and services together may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -57,16 +52,9 @@ pub struct CollectConfig {
     pub battery: Option<PathBuf>,
 }
 
-/// What was counted already: the record.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Counted {
-    #[serde(default)]
-    panics: Panics,
-    #[serde(default)]
-    boots: Boots,
-    #[serde(default)]
-    services: Services,
-}
+/// What was counted already: the record. Flat, because a structure's reader of its own would weigh more than all that
+/// reads it; each collector has keys of its own.
+type Counted = BTreeMap<String, u64>;
 
 /// The collectors of one device.
 #[derive(Clone)]
@@ -91,10 +79,10 @@ impl Collectors {
         data_dir: &Path,
         state: &State,
     ) -> Self {
-        let mut inner = Inner { record: None, counted: Counted::default(), battery: Battery::default() };
+        let mut inner = Inner { record: None, counted: Counted::new(), battery: Battery::default() };
         if let Some(config) = &config {
             let begun = inner.load(data_dir, config);
-            if inner.counted.boots.came_up(config, boots::asked_for(state)) || begun {
+            if boots::came_up(&mut inner.counted, config, boots::asked_for(state)) || begun {
                 inner.save();
             }
         }
@@ -108,7 +96,7 @@ impl Collectors {
         if inner.battery.is_due(now) {
             drop(inner);
             let this = self.clone();
-            tokio::spawn(aside(move || {
+            begin(Box::new(move || {
                 if let Some(mut inner) = this.try_inner() {
                     inner.battery.sample(&folder, now);
                 }
@@ -146,10 +134,10 @@ impl Collectors {
             counts.extend(found.map(|found| (name.to_owned(), found)));
         };
         if let Some(folder) = &config.panics {
-            count("panics", inner.counted.panics.count(folder));
+            count("panics", panics::count(&mut inner.counted, folder));
         }
-        count("crashes", inner.counted.services.count(restarts, &boots::id(config)));
-        for (name, found) in inner.counted.boots.take(config) {
+        count("crashes", services::count(&mut inner.counted, restarts, boots::id(config)));
+        for (name, found) in boots::take(&mut inner.counted, config) {
             count(name, found);
         }
         if let Some(folder) = &config.battery {
@@ -173,7 +161,7 @@ impl Inner {
     /// Tells whether the record has to be saved: counting begins with what is there.
     fn load(&mut self, data_dir: &Path, config: &CollectConfig) -> bool {
         let load = || {
-            let record = RecordFile::<Counted>::open(data_dir, "collect")?;
+            let record = RecordFile::open(data_dir, "collect")?;
             let counted = match record.load() {
                 Err(RecordError::Corrupt(_) | RecordError::Content { .. }) => None,
                 other => other?,
@@ -186,23 +174,25 @@ impl Inner {
                 self.counted = counted.unwrap_or_default();
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "what was counted before is not known; counting begins anew");
+                trouble("what was counted before is not known; counting begins anew", &error);
             }
         }
         // What is there when counting begins happened before.
-        self.counted.services.keep(&config.services);
-        config.panics.as_deref().is_some_and(|folder| self.counted.panics.begin(folder))
+        services::keep(&mut self.counted, &config.services);
+        config.panics.as_deref().is_some_and(|folder| panics::begin(&mut self.counted, folder))
     }
 
     fn save(&self) {
         if let Some(record) = &self.record
             && let Err(error) = record.renew(&self.counted)
         {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "could not save what was counted; some may be counted again");
+            trouble("could not save what was counted; some may be counted again", &error);
         }
     }
+}
+
+fn trouble(what: &str, error: &RecordError) {
+    tracing::warn!(error = error as &dyn std::error::Error, "{what}");
 }
 
 #[cfg(test)]

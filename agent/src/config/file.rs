@@ -7,10 +7,9 @@ use serde::Deserialize;
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
 use super::boot::BootFile;
-use super::guard::{CollectFile, WatchdogFile};
-use super::probe::ProbeFile;
+use super::section::Section;
 use super::table::Table;
-use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, timing};
+use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, guard, probe, timing};
 use crate::command::Program;
 use crate::hooks::{Hook, HookStep};
 
@@ -42,10 +41,10 @@ pub(super) struct File {
     #[serde(default)]
     boot: Table<BootFile>,
     #[serde(default)]
-    probes: Vec<Table<ProbeFile>>,
-    metrics: Option<Table<ProgramFile>>,
-    collect: Option<Table<CollectFile>>,
-    watchdog: Option<Table<WatchdogFile>>,
+    probes: Vec<Section>,
+    metrics: Option<Section>,
+    collect: Option<Section>,
+    watchdog: Option<Section>,
     #[serde(default)]
     hooks: Vec<Table<HookFile>>,
     #[serde(default)]
@@ -59,15 +58,6 @@ pub(super) struct SlotsFile {
     capacity: u64,
     a: Option<PathBuf>,
     b: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ProgramFile {
-    name: String,
-    command: Vec<String>,
-    #[serde(default = "program_deadline", with = "timing::seconds")]
-    deadline: Duration,
 }
 
 #[derive(Deserialize)]
@@ -139,10 +129,10 @@ impl File {
             (Some(a), Some(b)) => Some([a, b]),
             _ => return Err("slots.a and slots.b go together; name both or neither".into()),
         };
-        let probes = self.probes.into_iter().map(|Table(probe)| probe.checked()).collect::<Result<_, _>>()?;
-        let metrics = self.metrics.map(|Table(m)| program(m.name, m.command, m.deadline)).transpose()?;
-        let collect = self.collect.map(|Table(collect)| collect.checked()).transpose()?;
-        let watchdog = self.watchdog.map(|Table(watchdog)| watchdog.checked()).transpose()?;
+        let probes = self.probes.into_iter().map(probe::probe).collect::<Result<_, _>>()?;
+        let metrics = self.metrics.map(probe::metrics).transpose()?;
+        let collect = self.collect.map(guard::collect).transpose()?;
+        let watchdog = self.watchdog.map(guard::watchdog).transpose()?;
         let hook = |Table(h): Table<HookFile>| {
             Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? })
         };
@@ -176,7 +166,7 @@ impl File {
     }
 }
 
-fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {
+pub(super) fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {
     runnable(&name, &command, deadline)?;
     Ok(Program { name, command, deadline })
 }

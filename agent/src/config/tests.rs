@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::boot::{BootFile, CopyFile};
-use super::file::{HookFile, ProgramFile, SlotsFile, program_deadline};
-use super::guard::{CollectFile, WatchdogFile};
-use super::probe::ProbeFile;
+use super::file::{HookFile, SlotsFile, program_deadline};
+use super::guard::{COLLECT_KEYS, WATCHDOG_KEYS};
+use super::probe::{METRICS_KEYS, PROBE_KEYS};
 use super::*;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent.toml");
@@ -67,6 +67,10 @@ fn known_keys<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
     listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
+fn listed(keys: &[&str]) -> BTreeSet<String> {
+    keys.iter().map(|key| (*key).to_owned()).collect()
+}
+
 fn keys(table: &toml::Table) -> BTreeSet<String> {
     table.keys().cloned().collect()
 }
@@ -90,10 +94,10 @@ fn the_sample_shows_every_key_there_is() {
     assert_eq!(keys(sample["boot"]["copies"][0].as_table().unwrap()), known_keys::<CopyFile>());
     assert_eq!(keys(&section("timing")), known_keys::<Timing>());
     let probes = sample["probes"].as_array().unwrap().iter().map(|probe| keys(probe.as_table().unwrap()));
-    assert_eq!(probes.flatten().collect::<BTreeSet<_>>(), known_keys::<ProbeFile>());
-    assert_eq!(keys(&section("metrics")), known_keys::<ProgramFile>());
-    assert_eq!(keys(&section("collect")), known_keys::<CollectFile>());
-    assert_eq!(keys(&section("watchdog")), known_keys::<WatchdogFile>());
+    assert_eq!(probes.flatten().collect::<BTreeSet<_>>(), listed(&PROBE_KEYS));
+    assert_eq!(keys(&section("metrics")), listed(&METRICS_KEYS));
+    assert_eq!(keys(&section("collect")), listed(&COLLECT_KEYS));
+    assert_eq!(keys(&section("watchdog")), listed(&WATCHDOG_KEYS));
     assert_eq!(keys(&entry("hooks")), known_keys::<HookFile>());
 }
 
@@ -125,9 +129,14 @@ fn the_defaults_in_the_sample_are_the_defaults_in_the_code() {
 
 #[test]
 fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
-    for text in
-        ["pasword_file = 'x'", "[timing]\npasword_file = 1", "[[probes]]\nname = 'x'\npasword_file = 1"]
-    {
+    for text in [
+        "pasword_file = 'x'",
+        "[timing]\npasword_file = 1",
+        "[[probes]]\nname = 'x'\npasword_file = 1",
+        "[metrics]\npasword_file = 1",
+        "[collect]\npasword_file = 1",
+        "[watchdog]\npasword_file = 1",
+    ] {
         let refusal = refusal(&format!("{SMALLEST}{text}"));
         assert!(refusal.contains("unknown field `pasword_file`"), "{refusal}");
     }
@@ -135,7 +144,9 @@ fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
 
 #[test]
 fn a_table_is_read_by_its_keys_and_never_by_position() {
-    for text in ["timing = [1, 30]", "tls = ['ca.pem']", "probes = [['p', ['/bin/true'], 1]]"] {
+    for text in
+        ["timing = [1, 30]", "tls = ['ca.pem']", "probes = [['p', ['/bin/true'], 1]]", "watchdog = ['x']"]
+    {
         let refusal = refusal(&format!("{text}\n{SMALLEST}"));
         assert!(refusal.contains("invalid type: sequence, expected a table"), "{refusal}");
         assert!(refusal.contains("line 1"), "{refusal}");
@@ -189,12 +200,22 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
         (with_probe("http = 'https://x'"), "is not plain HTTP"),
         (with_probe("process = 'x'\ndeadline = 0"), "never succeed"),
         (with_probe("process = 'x'\ntimes = 0\ninterval = 1"), "1 to 1000"),
+        (with_probe("process = 'x'\ntimes = 1.5\ninterval = 1"), "1 to 1000"),
         (with_probe("process = 'x'\ntimes = 2"), "write an interval"),
         (with_probe("process = 'x'\ntimes = 7\ninterval = 10"), "within its deadline"),
+        (with_probe("process = ['x']"), "probes.process must be a text"),
+        (with_probe("process = 'x'\ndeadline = '1 s'"), "probes.deadline must be a number"),
+        (with_probe("process = 'x'\nsoak = 1"), "probes.soak must be true or false"),
+        (with_probe("command = 'x'"), "probes.command must be a list"),
+        (with_probe("command = [1]"), "expected a string"),
+        (with_probe("process = 1979-05-27"), "expected a text, a number"),
+        (with_probe("process = 'x'\ndeadline = -1"), "no duration"),
+        (format!("{SMALLEST}[[probes]]\nprocess = 'x'"), "missing field `name`"),
+        (format!("{SMALLEST}[metrics]\nname = 'm'"), "name an executable"),
         (format!("{SMALLEST}[collect]\nservices = ['']"), "without a name"),
         (format!("{SMALLEST}[collect]\nservices = {:?}", ["x"; 17]), "more than 16"),
         (format!("{SMALLEST}[watchdog]\ntimeout = 2"), "watchdog.timeout"),
-        (format!("{SMALLEST}[watchdog]\nduring = 'never'"), "unknown variant"),
+        (format!("{SMALLEST}[watchdog]\nduring = 'never'"), "write trial or always"),
         (format!("{SMALLEST}[timing]\nscale = 0"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nscale = nan"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nwindow = 97"), "1 to 96"),

@@ -5,7 +5,6 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -13,8 +12,7 @@ use tokio::net::TcpStream;
 const LINE_MAX: usize = 512;
 
 /// What is asked: `http://host[:port][/path]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpAddress {
     /// Host name or address, as it is written in front of the port.
     host: String,
@@ -22,13 +20,6 @@ pub struct HttpAddress {
     port: u16,
     /// Path with its first `/`.
     path: String,
-}
-
-impl TryFrom<String> for HttpAddress {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
 }
 
 impl FromStr for HttpAddress {

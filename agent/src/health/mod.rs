@@ -117,7 +117,6 @@ impl Probe {
                     Ok(()) => passed += 1,
                     Err(reason) => {
                         passed = 0;
-                        tracing::debug!(probe = self.name, reason, "not yet");
                         found = Some(reason);
                     }
                 }
@@ -177,13 +176,17 @@ impl Probe {
 pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = tokio::sync::oneshot::channel();
     // Nobody may be waiting any more.
-    let thread = std::thread::Builder::new().name("aside".into()).spawn(move || done.send(work()).is_ok());
-    if let Err(error) = &thread {
-        tracing::warn!(%error, "could not start a thread");
-    }
+    begin(Box::new(move || drop(done.send(work()))));
     match result.await {
         Ok(result) => result,
         Err(_) => std::future::pending().await,
+    }
+}
+
+/// The same without a result. One for all kinds of work: each of its own would add a kilobyte to the executable.
+pub(crate) fn begin(work: Box<dyn FnOnce() + Send>) {
+    if let Err(error) = std::thread::Builder::new().name("aside".into()).spawn(work) {
+        tracing::warn!(%error, "could not start a thread");
     }
 }
 
