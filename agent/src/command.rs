@@ -109,7 +109,7 @@ impl ProgramFailure {
     }
 }
 
-struct Said<'a>(&'a str);
+pub(crate) struct Said<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,9 @@
 
 mod boot;
 mod file;
+mod guard;
+mod probe;
+mod section;
 mod table;
 mod timing;
 
@@ -18,9 +21,11 @@ use tern_protocol::claim::{ClaimError, Token};
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
 use crate::boot::uboot::UbootConfig;
+use crate::collect::CollectConfig;
 use crate::command::Program;
 use crate::health::Probe;
 use crate::hooks::Hook;
+use crate::watchdog::WatchdogConfig;
 use file::File;
 use table::Table;
 pub use timing::Timing;
@@ -66,6 +71,10 @@ pub struct Config {
     pub probes: Vec<Probe>,
     /// Counts what went wrong since it was last asked.
     pub metrics: Option<Program>,
+    /// What the agent counts by itself; nothing without it.
+    pub collect: Option<CollectConfig>,
+    /// The hardware watchdog, if the agent is to feed it.
+    pub watchdog: Option<WatchdogConfig>,
     /// Hooks, in order.
     pub hooks: Vec<Hook>,
     /// Every wait, already scaled.

@@ -14,8 +14,12 @@
 //! | [`link`] | one MQTT connection to the first broker that does its duty |
 //! | [`command`] | running an integrator's program, bounded in time and output |
 //! | [`health`] | probes that decide whether a release on trial is well |
+//! | [`collect`] | what went wrong since it was asked last, as counts |
 //! | [`hooks`] | programs around the update itself |
 //! | [`device`] | records, slots and boot record of one device, in one hand |
+//! | [`notify`] | telling the service manager how the agent fares |
+//! | [`watchdog`] | the hardware watchdog, which resets a device that hangs |
+//! | [`pulse`] | what the loop says to both on every turn |
 //! | [`run`] | the loop around the core |
 //! | [`process`] | the agent as a process, booting |
 #![forbid(unsafe_code)]
@@ -23,6 +27,7 @@
 pub mod backend;
 pub mod boot;
 pub mod clock;
+pub mod collect;
 pub mod command;
 pub mod config;
 pub mod core;
@@ -31,8 +36,13 @@ pub mod health;
 pub mod hooks;
 pub mod identity;
 pub mod link;
+pub mod notify;
 pub mod process;
+pub mod pulse;
 pub mod record;
 pub mod run;
 pub mod slot;
 pub mod storage;
+#[cfg(test)]
+mod testing;
+pub mod watchdog;

@@ -1,6 +1,7 @@
 //! The loop around the core: messages, jobs and time in, saves, publishes and jobs out.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tern_protocol::claim::Token;
@@ -11,14 +12,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::clock;
+use crate::collect::Collectors;
+use crate::command::Context;
 use crate::config::Config;
+use crate::core::SlotName;
 use crate::core::agent::{Agent, Done, Input, Job, Output, Settings};
-use crate::core::timing::Now;
+use crate::core::timing::{Now, Stamp};
 use crate::device::Device;
-use crate::health::{collect, run_probes};
+use crate::health::run_probes;
+use crate::health::soak::{Soak, Soaked};
 use crate::hooks::{HookRefusal, HookStep, run_hooks};
 use crate::identity::{self, FileIdentity};
 use crate::link::{self, LinkCommand, LinkConfig, LinkEvent};
+use crate::pulse::{End, Pulse};
 
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,18 +45,41 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let device = Device::open(&config)?;
     let identity = FileIdentity::open(&config.data_dir)?;
     let durable = device.load_journal()?;
+    let pulse = Pulse::start(&config, device.booted().slot, &durable, clock::uptime());
+    let (collect, program) = (config.collect.clone(), config.metrics.clone());
+    let collectors = Collectors::open(collect, program, &config.data_dir, &durable.state);
     let claim = config.claim(durable.enrolled)?;
     let trust = device.load_trust(&config.root)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
     let link_config = LinkConfig::load(&config, durable.time_floor.latest())?;
     let (commands, events, link) = link::start(link_config);
-    let agent = Agent::new(settings(&config, claim), Box::new(identity), durable, trust, seed);
+    let settings = settings(&config, claim);
+    let soak = Soak::new(&config.probes, settings.timing.soak, config.timing.probe_deadline);
+    let mut agent = Agent::new(settings, Box::new(identity), durable, trust, seed);
+    if soak.is_wanted() {
+        agent.expect_soak_probes();
+    }
     let (results, finished) = mpsc::channel(16);
     let (figures, collected) = mpsc::channel(1);
     let pending = VecDeque::new();
-    let shell =
-        Shell { config, device, agent, commands, results, figures, collector: None, job: None, pending };
+    let slot_paths = SlotName::BOTH.map(|slot| device.context(&config, slot, 0, String::new()).slot_path);
+    let (collector, job) = (None, None);
+    let shell = Shell {
+        config,
+        device,
+        agent,
+        commands,
+        results,
+        figures,
+        collectors,
+        collector,
+        job,
+        pending,
+        soak,
+        pulse,
+        slot_paths,
+    };
     let ended = shell.run(events, finished, collected).await?;
     // Dropping the commands has told the link to say goodbye; it must not hold up a boot for long.
     if tokio::time::timeout(GOODBYE, link).await.is_err() {
@@ -86,12 +115,17 @@ struct Shell {
     commands: mpsc::Sender<LinkCommand>,
     results: mpsc::Sender<(u64, Done)>,
     figures: mpsc::Sender<BTreeMap<String, u64>>,
+    collectors: Collectors,
     /// What counts how the device fares, while it does.
     collector: Option<JoinHandle<()>>,
     /// The job that runs beside the loop; a new one takes its place.
     job: Option<JoinHandle<()>>,
     /// Inputs that came out of outputs.
     pending: VecDeque<Input>,
+    soak: Soak,
+    pulse: Pulse,
+    /// Where the slots' bytes are; a then b.
+    slot_paths: [PathBuf; 2],
 }
 
 impl Shell {
@@ -105,20 +139,24 @@ impl Shell {
         let facts = self.device.facts()?;
         tracing::info!(slot = %facts.slot, rc = facts.running, boot = facts.boot_id, "agent is up");
         self.pending.push_back(Input::Up(facts));
+        self.pulse.ready();
         loop {
             while let Some(input) = self.pending.pop_front() {
                 if self.handle(input).await? {
                     self.say_goodbye().await;
                     return if self.device.goes_down() {
-                        going_down(&mut stop).await
+                        going_down(&mut stop, &mut self.pulse).await
                     } else {
+                        self.pulse.end(End::Replaced);
                         Ok(Ended::Rebooting)
                     };
                 }
             }
-            let wait = self.agent.wake_at().saturating_sub(self.now().uptime);
+            self.attend_health();
+            let wait = self.agent.wake_at().min(self.soak.due()).saturating_sub(self.now().uptime);
             // Uptime may stand still while a device sleeps, so look at it now and then.
             let wait = Duration::from_millis(wait).min(Duration::from_secs(60));
+            let wait = wait.min(self.pulse.wait(clock::uptime()));
             let input = tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.link_event(event),
@@ -126,13 +164,27 @@ impl Shell {
                 },
                 done = finished.recv() => done.map(|(job, result)| Input::Done { job, result }),
                 figures = collected.recv() => figures.map(Input::Collected),
+                soaked = self.soak.ended() => soaked_input(soaked),
                 () = tokio::time::sleep(wait) => Some(Input::Time),
                 () = stop.recv() => {
+                    self.pulse.end(End::Stopped);
                     self.say_goodbye().await;
                     return Ok(Ended::Stopped);
                 }
             };
             self.pending.extend(input);
+        }
+    }
+
+    /// What every turn of the loop owes: a beat, a look at the battery, and probes of the soak that are due.
+    fn attend_health(&mut self) {
+        let now = clock::uptime();
+        self.pulse.beat(self.agent.durable(), now);
+        self.collectors.sample(now);
+        let at = Stamp { epoch: self.agent.durable().epoch, uptime: self.now().uptime };
+        if let Some(last) = self.soak.attend(&self.agent.durable().state, at) {
+            let context = self.context(false);
+            self.soak.begin(last, context);
         }
     }
 
@@ -279,13 +331,10 @@ impl Shell {
         if self.collector.as_ref().is_some_and(|running| !running.is_finished()) {
             return;
         }
-        let (program, context, figures) =
-            (self.config.metrics.clone(), self.context(false), self.figures.clone());
+        let (collectors, context, figures) =
+            (self.collectors.clone(), self.context(false), self.figures.clone());
         self.collector = Some(tokio::spawn(async move {
-            let counted = match program {
-                Some(program) => collect(&program, &context).await,
-                None => BTreeMap::new(),
-            };
+            let counted = collectors.collect(&context).await;
             // The loop has ended: nobody needs them.
             let _ended = figures.send(counted).await;
         }));
@@ -303,13 +352,16 @@ impl Shell {
     }
 
     /// Returns what programs are told: about the slot of the open attempt, or about the running one.
-    fn context(&self, installing: bool) -> crate::command::Context {
+    fn context(&self, installing: bool) -> Context {
         let work = self.agent.durable().state.work();
         let running = self.device.booted().slot;
         let slot = if installing { running.other() } else { running };
         let (rc, version) =
             work.map_or((0, String::new()), |w| (w.offer.attempt.rc, w.offer.version.clone()));
-        self.device.context(&self.config, slot, rc, version)
+        // Not asked of the slots: a hash that takes minutes holds them, and the loop must turn.
+        let [a, b] = &self.slot_paths;
+        let slot_path = if slot == SlotName::A { a } else { b }.clone();
+        Context { slot, slot_path, rc, version, device: self.config.device.clone() }
     }
 
     /// Runs a job beside the loop. When it is replaced it is dropped, and with it what it started.
@@ -328,9 +380,28 @@ impl Shell {
     }
 }
 
+/// Only a failure, and a run at the soak's end, are news.
+fn soaked_input(soaked: Soaked) -> Option<Input> {
+    (soaked.last || soaked.result.is_err()).then_some(Input::Soaked(soaked.result))
+}
+
 /// Waits to be stopped with the rest of the system. Coming up again in the same boot would only ask for it once more.
-async fn going_down(stop: &mut Signals) -> anyhow::Result<Ended> {
-    match tokio::time::timeout(GOING_DOWN, stop.recv()).await {
+/// Nobody feeds the hardware watchdog meanwhile, so a shutdown that hangs is a reset.
+async fn going_down(stop: &mut Signals, pulse: &mut Pulse) -> anyhow::Result<Ended> {
+    pulse.end(End::Rebooting);
+    let beat = async {
+        loop {
+            pulse.tell_manager(clock::uptime());
+            tokio::time::sleep(pulse.wait(clock::uptime()).min(GOING_DOWN)).await;
+        }
+    };
+    let stopped = async {
+        tokio::select! {
+            () = stop.recv() => {}
+            () = beat => {}
+        }
+    };
+    match tokio::time::timeout(GOING_DOWN, stopped).await {
         Ok(()) => Ok(Ended::Stopped),
         Err(_) => anyhow::bail!(
             "the system did not go down within {} s of the reboot command; look at boot.reboot",

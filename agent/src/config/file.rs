@@ -7,8 +7,9 @@ use serde::Deserialize;
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
 use super::boot::BootFile;
+use super::section::Section;
 use super::table::Table;
-use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, timing};
+use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, guard, probe, timing};
 use crate::command::Program;
 use crate::hooks::{Hook, HookStep};
 
@@ -40,8 +41,10 @@ pub(super) struct File {
     #[serde(default)]
     boot: Table<BootFile>,
     #[serde(default)]
-    probes: Vec<Table<ProbeFile>>,
-    metrics: Option<Table<ProbeFile>>,
+    probes: Vec<Section>,
+    metrics: Option<Section>,
+    collect: Option<Section>,
+    watchdog: Option<Section>,
     #[serde(default)]
     hooks: Vec<Table<HookFile>>,
     #[serde(default)]
@@ -55,15 +58,6 @@ pub(super) struct SlotsFile {
     capacity: u64,
     a: Option<PathBuf>,
     b: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ProbeFile {
-    name: String,
-    command: Vec<String>,
-    #[serde(default = "program_deadline", with = "timing::seconds")]
-    deadline: Duration,
 }
 
 #[derive(Deserialize)]
@@ -135,9 +129,10 @@ impl File {
             (Some(a), Some(b)) => Some([a, b]),
             _ => return Err("slots.a and slots.b go together; name both or neither".into()),
         };
-        let probes = self.probes.into_iter().map(|Table(p)| program(p.name, p.command, p.deadline));
-        let probes = probes.collect::<Result<_, _>>()?;
-        let metrics = self.metrics.map(|Table(m)| program(m.name, m.command, m.deadline)).transpose()?;
+        let probes = self.probes.into_iter().map(probe::probe).collect::<Result<_, _>>()?;
+        let metrics = self.metrics.map(probe::metrics).transpose()?;
+        let collect = self.collect.map(guard::collect).transpose()?;
+        let watchdog = self.watchdog.map(guard::watchdog).transpose()?;
         let hook = |Table(h): Table<HookFile>| {
             Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? })
         };
@@ -163,18 +158,26 @@ impl File {
             boot,
             probes,
             metrics,
+            collect,
+            watchdog,
             hooks,
             timing: self.timing.0.checked()?,
         })
     }
 }
 
-fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {
+pub(super) fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {
+    runnable(&name, &command, deadline)?;
+    Ok(Program { name, command, deadline })
+}
+
+/// Checks what every program needs.
+pub(super) fn runnable(name: &str, command: &[String], deadline: Duration) -> Result<(), String> {
     if command.first().is_none_or(String::is_empty) {
         return Err(format!("the command of {name:?} is empty; name an executable"));
     }
     if deadline.is_zero() {
         return Err(format!("the deadline of {name:?} is 0; it could never succeed"));
     }
-    Ok(Program { name, command, deadline })
+    Ok(())
 }

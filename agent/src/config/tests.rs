@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::boot::{BootFile, CopyFile};
-use super::file::{HookFile, ProbeFile, SlotsFile, program_deadline};
+use super::file::{HookFile, SlotsFile, program_deadline};
+use super::guard::{COLLECT_KEYS, WATCHDOG_KEYS};
+use super::probe::{METRICS_KEYS, PROBE_KEYS};
 use super::*;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent.toml");
@@ -23,6 +26,10 @@ const COPIES: &str = r#"
 fn with_uboot(slots: &str, copies: &str) -> String {
     let smallest = SMALLEST.replace("capacity = 1000", &format!("capacity = 1000{slots}"));
     format!("{smallest}[boot]\nkind = \"uboot\"\ncopies = [{copies}]\n")
+}
+
+fn with_probe(keys: &str) -> String {
+    format!("{SMALLEST}[[probes]]\nname = 'p'\n{keys}")
 }
 
 fn load(text: &str) -> Result<Config, ConfigError> {
@@ -60,6 +67,10 @@ fn known_keys<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
     listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
+fn listed(keys: &[&str]) -> BTreeSet<String> {
+    keys.iter().map(|key| (*key).to_owned()).collect()
+}
+
 fn keys(table: &toml::Table) -> BTreeSet<String> {
     table.keys().cloned().collect()
 }
@@ -82,7 +93,11 @@ fn the_sample_shows_every_key_there_is() {
     assert_eq!(keys(&section("boot")), known_keys::<BootFile>());
     assert_eq!(keys(sample["boot"]["copies"][0].as_table().unwrap()), known_keys::<CopyFile>());
     assert_eq!(keys(&section("timing")), known_keys::<Timing>());
-    assert_eq!(keys(&entry("probes")), known_keys::<ProbeFile>());
+    let probes = sample["probes"].as_array().unwrap().iter().map(|probe| keys(probe.as_table().unwrap()));
+    assert_eq!(probes.flatten().collect::<BTreeSet<_>>(), listed(&PROBE_KEYS));
+    assert_eq!(keys(&section("metrics")), listed(&METRICS_KEYS));
+    assert_eq!(keys(&section("collect")), listed(&COLLECT_KEYS));
+    assert_eq!(keys(&section("watchdog")), listed(&WATCHDOG_KEYS));
     assert_eq!(keys(&entry("hooks")), known_keys::<HookFile>());
 }
 
@@ -103,14 +118,25 @@ fn the_defaults_in_the_sample_are_the_defaults_in_the_code() {
     assert_eq!(smallest.boot, BootConfig::File);
     assert_eq!(sample.boot, load(&with_uboot("", COPIES)).unwrap().boot);
     assert_eq!(sample.probes[0].deadline, program_deadline());
+    assert_eq!(sample.probes[2].deadline, program_deadline());
+    assert_eq!((smallest.collect, smallest.watchdog), (None, None));
+    let empty = load(&format!("{SMALLEST}[collect]\n[watchdog]")).unwrap();
+    assert_eq!(sample.watchdog, empty.watchdog);
+    let services = vec![];
+    assert_eq!(sample.collect.map(|collect| CollectConfig { services, ..collect }), empty.collect);
     assert_eq!(sample.hooks[0].program.deadline, program_deadline());
 }
 
 #[test]
 fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
-    for text in
-        ["pasword_file = 'x'", "[timing]\npasword_file = 1", "[[probes]]\nname = 'x'\npasword_file = 1"]
-    {
+    for text in [
+        "pasword_file = 'x'",
+        "[timing]\npasword_file = 1",
+        "[[probes]]\nname = 'x'\npasword_file = 1",
+        "[metrics]\npasword_file = 1",
+        "[collect]\npasword_file = 1",
+        "[watchdog]\npasword_file = 1",
+    ] {
         let refusal = refusal(&format!("{SMALLEST}{text}"));
         assert!(refusal.contains("unknown field `pasword_file`"), "{refusal}");
     }
@@ -118,7 +144,9 @@ fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
 
 #[test]
 fn a_table_is_read_by_its_keys_and_never_by_position() {
-    for text in ["timing = [1, 30]", "tls = ['ca.pem']", "probes = [['p', ['/bin/true'], 1]]"] {
+    for text in
+        ["timing = [1, 30]", "tls = ['ca.pem']", "probes = [['p', ['/bin/true'], 1]]", "watchdog = ['x']"]
+    {
         let refusal = refusal(&format!("{text}\n{SMALLEST}"));
         assert!(refusal.contains("invalid type: sequence, expected a table"), "{refusal}");
         assert!(refusal.contains("line 1"), "{refusal}");
@@ -161,6 +189,33 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
         (format!("{}reboot = []", with_uboot("", COPIES)), "boot.reboot is empty"),
         (format!("{SMALLEST}[[probes]]\nname = 'p'\ncommand = []"), "name an executable"),
         (format!("{SMALLEST}[[probes]]\nname = 'p'\ncommand = ['x']\ndeadline = 0"), "never succeed"),
+        (with_probe("process = 'x'\nhttp = 'http://x'"), "exactly one of"),
+        (with_probe("least = 1"), "exactly one of"),
+        (with_probe("file = '/x'"), "without bounds"),
+        (with_probe("file = '/x'\nleast = 2\nmost = 1"), "no number is within"),
+        (with_probe("file = '/x'\nleast = nan"), "no number is within"),
+        (with_probe("file = '/x'\nmost = 1\nfor = 1"), "for processes"),
+        (with_probe("process = 'x'\nmost = 1"), "but no number"),
+        (with_probe("process = '/usr/bin/x'"), "without a folder"),
+        (with_probe("http = 'https://x'"), "is not plain HTTP"),
+        (with_probe("process = 'x'\ndeadline = 0"), "never succeed"),
+        (with_probe("process = 'x'\ntimes = 0\ninterval = 1"), "1 to 1000"),
+        (with_probe("process = 'x'\ntimes = 1.5\ninterval = 1"), "1 to 1000"),
+        (with_probe("process = 'x'\ntimes = 2"), "write an interval"),
+        (with_probe("process = 'x'\ntimes = 7\ninterval = 10"), "within its deadline"),
+        (with_probe("process = ['x']"), "probes.process must be a text"),
+        (with_probe("process = 'x'\ndeadline = '1 s'"), "probes.deadline must be a number"),
+        (with_probe("process = 'x'\nsoak = 1"), "probes.soak must be true or false"),
+        (with_probe("command = 'x'"), "probes.command must be a list"),
+        (with_probe("command = [1]"), "expected a string"),
+        (with_probe("process = 1979-05-27"), "expected a text, a number"),
+        (with_probe("process = 'x'\ndeadline = -1"), "no duration"),
+        (format!("{SMALLEST}[[probes]]\nprocess = 'x'"), "missing field `name`"),
+        (format!("{SMALLEST}[metrics]\nname = 'm'"), "name an executable"),
+        (format!("{SMALLEST}[collect]\nservices = ['']"), "without a name"),
+        (format!("{SMALLEST}[collect]\nservices = {:?}", ["x"; 17]), "more than 16"),
+        (format!("{SMALLEST}[watchdog]\ntimeout = 2"), "watchdog.timeout"),
+        (format!("{SMALLEST}[watchdog]\nduring = 'never'"), "write trial or always"),
         (format!("{SMALLEST}[timing]\nscale = 0"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nscale = nan"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nwindow = 97"), "1 to 96"),
@@ -246,4 +301,27 @@ fn a_claim_that_others_may_read_is_refused_until_it_has_served() {
     assert!(config.claim(true).is_ok(), "nothing hangs on it any more");
     mode(0o600);
     assert!(config.claim(false).unwrap().is_some());
+}
+
+#[test]
+fn the_key_of_a_probe_says_its_kind() {
+    use crate::health::Kind;
+    use crate::health::metric::{From, Metric};
+
+    let sample = load(&full_sample()).unwrap();
+    let bounded = load(&with_probe("command = ['/bin/signal']\nleast = -95")).unwrap();
+    let kinds: Vec<_> = sample.probes.iter().map(|probe| &probe.kind).collect();
+
+    let program = |path: &str| vec![path.to_owned()];
+    assert_eq!(kinds[0], &Kind::Command(vec!["{slot_path}".into(), "--self-test".into()]));
+    assert_eq!(kinds[1], &Kind::Process { name: "ModemManager".into(), lived: Duration::from_secs(20) });
+    assert_eq!(kinds[2], &Kind::Http("http://127.0.0.1:80/status".parse().unwrap()));
+    let from = From::File("/sys/class/thermal/thermal_zone0/temp".into());
+    assert_eq!(kinds[3], &Kind::Metric(Metric { from, least: Some(-20000.0), most: Some(90000.0) }));
+    let from = From::Command(program("/bin/signal"));
+    assert_eq!(bounded.probes[0].kind, Kind::Metric(Metric { from, least: Some(-95.0), most: None }));
+    let modem = &sample.probes[1];
+    assert_eq!((modem.times, modem.interval, modem.soak), (2, Some(Duration::from_secs(5)), true));
+    let web = &sample.probes[0];
+    assert_eq!((web.times, web.interval, web.soak), (1, None, false));
 }

@@ -209,11 +209,14 @@ pub(super) mod seconds {
     const MAX: f64 = 10.0 * 365.0 * 86_400.0;
 
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let seconds = f64::deserialize(from)?;
+        checked(f64::deserialize(from)?).map_err(D::Error::custom)
+    }
+
+    pub(in crate::config) fn checked(seconds: f64) -> Result<Duration, String> {
         if (0.0..=MAX).contains(&seconds) {
             return Ok(Duration::from_secs_f64(seconds));
         }
-        Err(D::Error::custom(format!("{seconds} is no duration; write seconds, 0 to {MAX}")))
+        Err(format!("{seconds} is no duration; write seconds, 0 to {MAX}"))
     }
 
     pub(in crate::config) fn serialize<S: Serializer>(wait: &Duration, to: S) -> Result<S::Ok, S::Error> {

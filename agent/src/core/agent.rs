@@ -54,6 +54,8 @@ pub struct Agent {
     pub(super) mend: Option<Mend>,
     /// Uptime before which the shell is not asked again how the device fares.
     pub(super) collect_at: u64,
+    /// Probes run again at the end of the soak, and whether they have passed; `None` without such probes.
+    soaked: Option<bool>,
     looked_at: Now,
     pub(super) out: Vec<Output>,
 }
@@ -94,9 +96,15 @@ impl Agent {
             job_failures: 0,
             mend: None,
             collect_at: 0,
+            soaked: None,
             looked_at: Now::default(),
             out: Vec::new(),
         }
+    }
+
+    /// Has every trial wait for an [`Input::Soaked`] that is well before an answer confirms it.
+    pub fn expect_soak_probes(&mut self) {
+        self.soaked = Some(false);
     }
 
     /// Returns what must be saved by [`Output::SaveJournal`].
@@ -135,6 +143,12 @@ impl Agent {
             Input::Message { topic, payload } => self.message(&topic, &payload, now),
             Input::Done { job, result } => self.done(job, result, now),
             Input::Collected(metrics) => self.collected(metrics, now),
+            Input::Soaked(Ok(())) => {
+                if self.soaked.replace(true) == Some(false) {
+                    self.exchange.ask_anew();
+                }
+            }
+            Input::Soaked(Err(reason)) => self.step(&Event::ProbeFailed(reason), now),
             // A deferral may be over.
             Input::Time
                 if matches!(
@@ -238,7 +252,11 @@ impl Agent {
     /// Feeds one fact to the machine and keeps what the controller must hear of it.
     pub(super) fn step(&mut self, event: &Event, now: Now) {
         let before = self.durable.state.clone();
-        let at = self.stamp(now);
+        let at = match (event, &before) {
+            // Until the last probes have passed the soak is not over, so an answer is one that came within it.
+            (Event::Answered, State::VerifyPost { since, .. }) if self.soaked == Some(false) => *since,
+            _ => self.stamp(now),
+        };
         let after = before.clone().after(event, at, &self.settings.timing);
         if after == before {
             return;
@@ -258,6 +276,7 @@ impl Agent {
             self.durable.floor = self.durable.floor.max(work.offer.floor);
         }
         if before.name() != after.name() {
+            self.soaked = self.soaked.map(|_| false);
             self.exchange.ask_anew();
         }
         self.durable.state = after;

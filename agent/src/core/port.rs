@@ -126,6 +126,8 @@ pub enum Input {
     },
     /// How the device fared since the last time: counts by the name of what was counted.
     Collected(BTreeMap<String, u64>),
+    /// What the probes of the soak found: well since its end, or the reason why not, at any time of the trial.
+    Soaked(Result<(), String>),
     /// Nothing but time passed.
     Time,
 }

@@ -6,6 +6,7 @@ mod kill;
 mod machine;
 mod reader;
 mod reconcile;
+mod soak;
 mod table;
 mod thief;
 
