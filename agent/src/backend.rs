@@ -8,6 +8,7 @@ use crate::boot::{Boot, BootError, BootRecord};
 use crate::config::{BootConfig, Config};
 use crate::core::SlotName;
 use crate::record::RecordFile;
+use crate::recovery;
 use crate::slot::file::FileSlots;
 use crate::slot::raw::RawSlots;
 use crate::slot::{Image, SlotError, Slots};
@@ -68,6 +69,10 @@ pub fn provision_on(disk: &Disk, config: &Config, from: &Path, image: Image) -> 
             .and_then(|mut slots| slots.provision(first, from, image)),
     }
     .map_err(BootError::Slot)?;
+    if slots.system.is_some() {
+        // Before the boot record: a device without one is not provisioned, and the call can be repeated.
+        recovery::provision(disk, config).map_err(|error| BootError::Recovery(Box::new(error)))?;
+    }
     UbootBoot::provision_on(&**disk, &uboot.medium)
 }
 

@@ -114,6 +114,8 @@ pub struct SlotsConfig {
     pub capacity: u64,
     /// Block devices or files of fixed size, where slots are not files of the folder.
     pub paths: Option<[PathBuf; 2]>,
+    /// The single slot of a device that has one, which recovery fills from the packages in the folder.
+    pub system: Option<PathBuf>,
 }
 
 /// What boots the device.

@@ -20,6 +20,7 @@
 //! | [`notify`] | telling the service manager how the agent fares |
 //! | [`watchdog`] | the hardware watchdog, which resets a device that hangs |
 //! | [`pulse`] | what the loop says to both on every turn |
+//! | [`recovery`] | a single slot that a system of its own fills |
 //! | [`run`] | the loop around the core |
 //! | [`process`] | the agent as a process, booting |
 #![forbid(unsafe_code)]
@@ -40,6 +41,7 @@ pub mod notify;
 pub mod process;
 pub mod pulse;
 pub mod record;
+pub mod recovery;
 pub mod run;
 pub mod slot;
 pub mod storage;

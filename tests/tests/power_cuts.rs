@@ -32,12 +32,17 @@ fn partitions_and_an_environment_survive_a_power_cut_before_every_operation() {
     every_cut(Kind::Uboot);
 }
 
+#[test]
+fn a_single_slot_and_its_recovery_survive_a_power_cut_before_every_operation() {
+    every_cut(Kind::Single);
+}
+
 /// Each sync taken out in turn, and the order of each two that follow one another turned round: the campaign must see it.
 #[test]
 #[ignore = "minutes of work: .ci/long power-cuts"]
 fn every_sync_and_every_order_of_two_writes_is_needed() {
     let mut survived = Vec::new();
-    for kind in [Kind::Files, Kind::Uboot] {
+    for kind in [Kind::Files, Kind::Uboot, Kind::Single] {
         let mut lies = Vec::new();
         for story in Story::ALL {
             let operations = trace(story, kind, None).unwrap_or_else(|violation| panic!("{violation}"));

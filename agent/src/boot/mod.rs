@@ -89,6 +89,9 @@ pub enum BootError {
     /// U-Boot and its environment.
     #[error("could not use U-Boot")]
     Uboot(#[from] uboot::UbootError),
+    /// The single slot of the device.
+    #[error("could not fill the system slot")]
+    Recovery(#[source] Box<crate::recovery::RecoveryError>),
     /// No random numbers for a boot id.
     #[error("the system gives no random numbers")]
     Random(#[source] getrandom::Error),

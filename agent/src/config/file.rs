@@ -58,6 +58,7 @@ pub(super) struct SlotsFile {
     capacity: u64,
     a: Option<PathBuf>,
     b: Option<PathBuf>,
+    system: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -137,6 +138,11 @@ impl File {
             Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? })
         };
         let hooks = self.hooks.into_iter().map(hook).collect::<Result<_, String>>()?;
+        if slots.system.is_some() && (paths.is_some() || boot == BootConfig::File) {
+            return Err("slots.system is for a device with a single slot, which a boot loader boots: name neither slots.a \
+                        nor slots.b, and write boot.kind = \"uboot\""
+                .into());
+        }
         let slots_dir = slots.dir.unwrap_or_else(|| self.data_dir.join("slots"));
         Ok(Config {
             fleet: self.fleet,
@@ -154,7 +160,7 @@ impl File {
             data_dir: self.data_dir,
             runtime_dir: self.runtime_dir,
             root: self.root,
-            slots: SlotsConfig { dir: slots_dir, capacity: slots.capacity, paths },
+            slots: SlotsConfig { dir: slots_dir, capacity: slots.capacity, paths, system: slots.system },
             boot,
             probes,
             metrics,

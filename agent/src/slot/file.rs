@@ -124,7 +124,8 @@ pub fn is_bootable(disk: &Disk, folder: &Path, slot: SlotName) -> bool {
     })
 }
 
-fn image_path(folder: &Path, slot: SlotName) -> PathBuf {
+/// Returns where the bytes of a slot in `folder` are.
+pub(crate) fn image_path(folder: &Path, slot: SlotName) -> PathBuf {
     folder.join(format!("{slot}.img"))
 }
 

@@ -13,7 +13,7 @@
 pub mod file;
 mod label;
 pub mod raw;
-mod reread;
+pub(crate) mod reread;
 pub mod signed;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -12,7 +12,7 @@ use super::{SlotError, SlotName};
 use crate::storage::{Access, DIRECT_ALIGNMENT, Opened, Storage};
 
 /// Returns SHA-256 and Merkle root of the first `length` bytes, past the cache as far as the disk knows the advice.
-pub(super) fn hash(
+pub(crate) fn hash(
     disk: &dyn Storage,
     path: &Path,
     slot: SlotName,
@@ -27,7 +27,7 @@ pub(super) fn hash(
 }
 
 /// The same by direct reads, which cannot come from the cache; by [`hash`] where the medium has none.
-pub(super) fn hash_directly(
+pub(crate) fn hash_directly(
     disk: &dyn Storage,
     path: &Path,
     slot: SlotName,

@@ -10,6 +10,7 @@ use tern_agent::boot::uboot::environment::Environment;
 use tern_agent::boot::uboot::variables;
 use tern_agent::config::{BootConfig, Config};
 use tern_agent::core::SlotName;
+use tern_agent::recovery;
 use tern_agent::storage::Disk;
 
 use super::disk::FakeDisk;
@@ -18,6 +19,7 @@ use super::service::{Release, Service};
 /// Bytes of a slot.
 pub const CAPACITY: usize = 4 * 65_536;
 const PARTITIONS: [&str; 2] = ["/dev/slot-a", "/dev/slot-b"];
+const SYSTEM: &str = "/dev/system";
 const ENVIRONMENT: &str = "/dev/environment";
 const COPY: usize = 8192;
 const SECOND: u64 = 65_536;
@@ -29,6 +31,8 @@ pub enum Kind {
     Files,
     /// Slots are partitions, and the boot record is in U-Boot's environment.
     Uboot,
+    /// One partition, filled by recovery from packages that are files; the boot record is in U-Boot's environment.
+    Single,
 }
 
 /// A device's configuration.
@@ -58,13 +62,16 @@ impl Board {
         let trust = service.trust();
         let bytes = trust.file(tern_protocol::tuf::Role::Root).expect("a root").to_vec();
         std::fs::write(&root, bytes).expect("a root file");
+        let slots = match kind {
+            Kind::Single => format!("system = {SYSTEM:?}\n"),
+            _ => format!("a = {:?}\nb = {:?}\n", PARTITIONS[0], PARTITIONS[1]),
+        };
         let boot = match kind {
             Kind::Files => String::new(),
-            Kind::Uboot => format!(
-                "a = {:?}\nb = {:?}\n[boot]\nkind = \"uboot\"\nlock = \"/run/lock\"\nreboot = [\"/bin/true\"]\ncopies = [\n\
+            Kind::Uboot | Kind::Single => format!(
+                "{slots}[boot]\nkind = \"uboot\"\nlock = \"/run/lock\"\nreboot = [\"/bin/true\"]\ncopies = [\n\
                  {{ path = {ENVIRONMENT:?}, offset = 0, size = {COPY} }},\n\
                  {{ path = {ENVIRONMENT:?}, offset = {SECOND}, size = {COPY} }},\n]\n",
-                PARTITIONS[0], PARTITIONS[1]
             ),
         };
         let text = format!(
@@ -83,8 +90,8 @@ impl Board {
         let fake = FakeDisk::default();
         let disk: Disk = Arc::new(fake.clone());
         disk.create_folder(&self.config.slots.dir).expect("a folder");
-        if self.kind == Kind::Uboot {
-            for path in PARTITIONS {
+        if self.kind != Kind::Files {
+            for path in PARTITIONS.into_iter().chain([SYSTEM]) {
                 fake.device(Path::new(path), vec![0xee; CAPACITY]);
             }
             let mut environment = Environment::default();
@@ -105,12 +112,20 @@ impl Board {
     /// Returns where the bytes of a slot are.
     pub fn slot(&self, slot: SlotName) -> PathBuf {
         match self.kind {
-            Kind::Files => self.config.slots.dir.join(format!("{slot}.img")),
+            Kind::Files | Kind::Single => self.config.slots.dir.join(format!("{slot}.img")),
             Kind::Uboot => PARTITIONS[slot as usize].into(),
         }
     }
 
-    /// Does what happens before the agent: U-Boot and its script, or nothing.
+    /// Returns where the bytes are that run when a slot does.
+    pub fn runs_from(&self, slot: SlotName) -> PathBuf {
+        match self.kind {
+            Kind::Single => SYSTEM.into(),
+            Kind::Files | Kind::Uboot => self.slot(slot),
+        }
+    }
+
+    /// Does what happens before the agent: U-Boot and its script, recovery, or nothing.
     pub fn power_on(&self, disk: &FakeDisk, service: &Service, boot: u64) -> Result<(), NoBoot> {
         let BootConfig::Uboot(uboot) = &self.config.boot else { return Ok(()) };
         let stranded = |why: String| {
@@ -119,9 +134,22 @@ impl Board {
         let environment = uboot.medium.read(disk).map_err(|error| stranded(error.to_string()))?;
         let record = variables::record(&environment).map_err(|error| stranded(error.to_string()))?;
         let record = record.ok_or_else(|| stranded("no boot record".into()))?;
+        if self.kind == Kind::Single {
+            let installed =
+                variables::installed(&environment).map_err(|error| stranded(error.to_string()))?;
+            let (wanted, _) = choose(&record, [true, true]).map_err(|error| stranded(error.to_string()))?;
+            if installed != Some(wanted) {
+                let port: Disk = Arc::new(disk.clone());
+                recovery::recover(&port, &self.config, &mut |_, _| {})
+                    .map_err(|error| stranded(error.to_string()))?;
+                disk.restart();
+                return self.power_on(disk, service, boot);
+            }
+        }
         // U-Boot looks at no label: what boots is what is whole, wherever it came from.
-        let is_whole =
-            |slot| disk.bytes(&self.slot(slot)).is_some_and(|bytes| service.release_in(&bytes).is_some());
+        let is_whole = |slot| {
+            disk.bytes(&self.runs_from(slot)).is_some_and(|bytes| service.release_in(&bytes).is_some())
+        };
         let usable = SlotName::BOTH.map(is_whole);
         let (slot, next) =
             choose(&record, usable).map_err(|error| stranded(format!("{error}; {record:?} {usable:?}")))?;

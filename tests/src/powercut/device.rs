@@ -172,7 +172,7 @@ impl Terminal {
             Some(Input::Up(facts)) => facts.clone(),
             _ => return None,
         };
-        let bytes = self.disk.bytes(&self.board.slot(facts.slot)).unwrap_or_default();
+        let bytes = self.disk.bytes(&self.board.runs_from(facts.slot)).unwrap_or_default();
         let Some(rc) = self.service.release_in(&bytes) else {
             return Some(format!("slot {} runs, and nobody has approved its bytes", facts.slot));
         };

@@ -6,18 +6,20 @@
 //! | `tern_trial` | the slot on trial; not there without one |
 //! | `tern_tries` | boots that the trial has left, hexadecimal as all numbers in U-Boot |
 //! | `tern_trial_rc` | release counter of the trial, decimal; the boot script does not look at it |
+//! | `tern_installed` | devices with a single slot: the package in it, `a` or `b`; not there while it is being written |
 
 use super::environment::Environment;
 use crate::boot::{BootRecord, Trial};
 use crate::slot::SlotName;
 
 /// The variables, all of them.
-pub const NAMES: [&str; 4] = [ACTIVE, TRIAL, TRIES, TRIAL_RC];
+pub const NAMES: [&str; 5] = [ACTIVE, TRIAL, TRIES, TRIAL_RC, INSTALLED];
 
 const ACTIVE: &str = "tern_active";
 const TRIAL: &str = "tern_trial";
 const TRIES: &str = "tern_tries";
 const TRIAL_RC: &str = "tern_trial_rc";
+const INSTALLED: &str = "tern_installed";
 
 /// Says which variable makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +55,16 @@ pub fn put(environment: &mut Environment, record: &BootRecord) {
     environment.set(TRIAL, trial.map(|trial| trial.slot.to_string()).as_deref());
     environment.set(TRIES, trial.map(|trial| format!("{:x}", trial.tries_left)).as_deref());
     environment.set(TRIAL_RC, trial.map(|trial| trial.rc.to_string()).as_deref());
+}
+
+/// Reads which package is in the system slot of a device with a single one.
+pub fn installed(environment: &Environment) -> Result<Option<SlotName>, VariableError> {
+    read(environment, INSTALLED, "a or b", slot)
+}
+
+/// Puts down which package is in the system slot; none while it is being written.
+pub fn put_installed(environment: &mut Environment, installed: Option<SlotName>) {
+    environment.set(INSTALLED, installed.map(|slot| slot.to_string()).as_deref());
 }
 
 /// Reads one variable; an empty one is none, as `test -n` has it in the boot script.

@@ -1,0 +1,162 @@
+//! Recovery: devices with a single slot, whose releases are put there by a small system of its own.
+//!
+//! ```text
+//! packages a and b (files in data_dir)  ──boot record: confirmed, on trial──►  which one is wanted
+//! the system slot                       ──boot record: installed──►            which one is in it
+//! ```
+//! The agent downloads into a package, verifies, arms and confirms it exactly as it does with two slots. The boot loader
+//! boots the system slot if the wanted package is installed there, and the recovery system otherwise. Recovery then puts the
+//! wanted package into the system slot: the mark of what is installed is taken away first and set last, so that a power cut
+//! anywhere brings recovery up again. It goes back to the last good package by itself, because that is what the boot
+//! record then wants.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `target` | the system slot: opened for writing, filled chunk by chunk, read back |
+//! | `apply` | one package into the system slot, resumed after a power cut |
+#![deny(missing_docs)]
+
+mod apply;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use crate::boot::uboot::medium::{Medium, MediumError};
+use crate::boot::uboot::variables::{self, VariableError};
+use crate::boot::{BootRecord, NothingBootable, choose};
+use crate::config::{BootConfig, Config};
+use crate::record::RecordError;
+use crate::slot::file as packages;
+use crate::slot::{SlotError, SlotName};
+use crate::storage::Disk;
+
+pub use apply::Progress;
+
+/// Says why recovery could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The configuration has no system slot.
+    #[error(
+        "there is nothing to recover: the configuration names no slots.system, or no boot loader with a boot record"
+    )]
+    NotSingle,
+    /// The device was never provisioned.
+    #[error("the device has no boot record; put its first image there with `tern-agent provision`")]
+    NotProvisioned,
+    /// The boot record.
+    #[error("could not use the boot record")]
+    Medium(#[from] MediumError),
+    /// A variable in it.
+    #[error("could not read the boot record")]
+    Variable(#[from] VariableError),
+    /// No package is whole.
+    #[error("no package is whole that the boot record wants: {0}")]
+    NoPackage(#[from] NothingBootable),
+    /// A package, or the system slot.
+    #[error("could not put the package of slot {slot} into the system slot")]
+    Apply {
+        /// The package.
+        slot: SlotName,
+        /// Why.
+        #[source]
+        source: apply::ApplyError,
+    },
+    /// Progress could not be kept.
+    #[error("could not keep the progress of recovery")]
+    Progress(#[source] RecordError),
+    /// Packages could not be looked at.
+    #[error("could not use the packages")]
+    Slot(#[from] SlotError),
+}
+
+/// What recovery has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovered {
+    /// This package is in the system slot now.
+    Applied(SlotName),
+    /// The wanted package was there already.
+    Nothing(SlotName),
+}
+
+/// What recovery is to do: worked out from the boot record and what is usable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The package that belongs into the system slot.
+    pub wanted: SlotName,
+    /// The boot record to write first, if it changes: a trial whose package is bad is over.
+    pub record: Option<BootRecord>,
+    /// It is there already.
+    pub is_installed: bool,
+}
+
+/// Works out which package belongs into the system slot. `usable` tells, in the order of [`SlotName::BOTH`], whether a
+/// package's bytes match its label.
+///
+/// The boot loader's own choice, save that no boot of the trial is used up: the system has not run yet.
+pub fn plan(
+    record: &BootRecord,
+    installed: Option<SlotName>,
+    usable: [bool; 2],
+) -> Result<Plan, NothingBootable> {
+    let (wanted, mut next) = choose(record, usable)?;
+    if let (Some(before), Some(after)) = (&record.trial, &mut next.trial)
+        && wanted == before.slot
+    {
+        after.tries_left = before.tries_left;
+    }
+    let record = (next != *record).then_some(next);
+    Ok(Plan { wanted, record, is_installed: installed == Some(wanted) })
+}
+
+/// Puts the package that the boot record wants into the system slot. May be called again after a cut anywhere.
+pub fn recover(
+    disk: &Disk,
+    config: &Config,
+    progress: &mut Progress<'_>,
+) -> Result<Recovered, RecoveryError> {
+    let (medium, system) = single(config)?;
+    let environment = medium.read(&**disk)?;
+    let record = variables::record(&environment)?.ok_or(RecoveryError::NotProvisioned)?;
+    let installed = variables::installed(&environment)?;
+    let usable = SlotName::BOTH.map(|slot| packages::is_bootable(disk, &config.slots.dir, slot));
+    let plan = plan(&record, installed, usable)?;
+    if let Some(record) = &plan.record {
+        tracing::warn!("the package on trial is damaged; going back to the confirmed one");
+        medium.change(&**disk, |environment| variables::put(environment, record))?;
+    }
+    if plan.is_installed {
+        return Ok(Recovered::Nothing(plan.wanted));
+    }
+    // Before the first byte: from here on the system slot is nothing that anybody may boot.
+    set_installed(disk, medium, None)?;
+    tracing::info!(slot = %plan.wanted, "putting a package into the system slot");
+    apply::apply(disk, config, system, plan.wanted, progress)
+        .map_err(|source| RecoveryError::Apply { slot: plan.wanted, source })?;
+    set_installed(disk, medium, Some(plan.wanted))?;
+    Ok(Recovered::Applied(plan.wanted))
+}
+
+/// Says what is installed, in both copies: neither may name bytes that the other knows to be gone.
+fn set_installed(disk: &Disk, medium: &Medium, slot: Option<SlotName>) -> Result<(), RecoveryError> {
+    medium.change(&**disk, |environment| variables::put_installed(environment, slot))?;
+    Ok(medium.settle(&**disk)?)
+}
+
+fn single(config: &Config) -> Result<(&Medium, &std::path::Path), RecoveryError> {
+    match (&config.boot, &config.slots.system) {
+        (BootConfig::Uboot(uboot), Some(system)) => Ok((&uboot.medium, system)),
+        _ => Err(RecoveryError::NotSingle),
+    }
+}
+
+/// Has the system slot hold the first package, on a device that has never run: compared where a factory has filled it,
+/// written otherwise.
+pub fn provision(disk: &Disk, config: &Config) -> Result<(), RecoveryError> {
+    let (medium, system) = single(config)?;
+    if !apply::holds(disk, config, system, SlotName::A) {
+        set_installed(disk, medium, None)?;
+        apply::apply(disk, config, system, SlotName::A, &mut |_, _| {})
+            .map_err(|source| RecoveryError::Apply { slot: SlotName::A, source })?;
+    }
+    set_installed(disk, medium, Some(SlotName::A))
+}
