@@ -16,6 +16,7 @@ use tern_agent::core::SlotName;
 use tern_agent::core::durable::Durable;
 use tern_agent::identity::FileIdentity;
 use tern_agent::record::RecordFile;
+use tern_agent::recovery::{self, Recovered};
 use tern_agent::slot::Image;
 use tern_protocol::chunk::{RootHasher, root};
 use tracing_subscriber::Layer as _;
@@ -66,6 +67,18 @@ enum Command {
         #[arg(long, value_name = "FILE", required = true)]
         config: Option<PathBuf>,
     },
+    /// Put the wanted release into the single slot, in a recovery system; then reboot
+    #[command(
+        after_help = "Resumes after a power cut. Where no package is whole, the confirmed one is fetched again from the brokers.\n\n\
+                            Example, in the recovery system's init:\n  tern-agent recover --config /etc/tern/agent.toml && reboot -f"
+    )]
+    Recover {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Put the first image into slot a and make it the confirmed one
     Provision {
         #[command(flatten)]
@@ -108,6 +121,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(path) => tern_agent::process::run_until_stopped(&path.config),
         Command::Status { config, json } => status(&config.config, json),
+        Command::Recover { config, json } => recover(&config.config, json),
         Command::Identity { verb: Some(IdentityVerb::Rotate(path)), .. } => rotate(&path.config),
         Command::Identity { verb: None, config } => match config {
             Some(path) => identity(&path),
@@ -148,6 +162,36 @@ fn rotate(path: &Path) -> anyhow::Result<()> {
     let new = FileIdentity::rotate(&config.data_dir)?;
     let short = |keys: &FileIdentity| hex::encode(&tern_agent::core::agent::Keys::identity(keys)[1..9]);
     print(&format!("identity {}… is to replace {}…; restart the agent", short(&new), short(&old)))
+}
+
+/// The recovery system's work. Whoever calls it reboots: where nothing can be done a reboot would only come back here.
+fn recover(path: &Path, as_json: bool) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    let mut shown = 0;
+    let mut progress = |done: u64, all: u64| {
+        let percent = done * 100 / all.max(1);
+        if percent >= shown + 10 || done == all {
+            shown = percent;
+            tracing::info!(percent, done, all, "recovering");
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    let disk = tern_agent::storage::system();
+    let recovered = runtime.block_on(recovery::recover_or_fetch(&disk, &config, &mut progress))?;
+    let (slot, was_written) = match recovered {
+        Recovered::Applied(slot) => (slot, true),
+        Recovered::Nothing(slot) => (slot, false),
+    };
+    if as_json {
+        return print(&json!({"slot": slot, "written": was_written}).to_string());
+    }
+    print(&match was_written {
+        true => format!("package {slot} is in the system slot; reboot"),
+        false => format!("package {slot} was in the system slot already; reboot"),
+    })
 }
 
 fn provision(path: &Path, image: &Path, rc: u64, version: String) -> anyhow::Result<()> {

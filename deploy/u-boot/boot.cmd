@@ -7,11 +7,13 @@
 #   tern_trial      the slot on trial, if any
 #   tern_tries      boots that the trial has left, hexadecimal
 #   tern_trial_rc   its release; not looked at here
+#   tern_installed  with a single slot: the package that recovery has put there; empty while it does
 #
 # What the board supplies, as variables with commands:
 #   tern_boot       boots slot ${tern_slot}, with tern.slot=${tern_slot} tern.trial=${tern_on_trial} on the kernel's command
 #                   line; comes back if it cannot
 #   tern_recovery   boots the recovery system
+#   tern_single     1 on a device with a single slot: slots a and b are packages, and recovery installs them
 #   tern_save       makes the environment durable in one write; without it: saveenv
 #
 # Tries are taken in a trial only, durably, and before the slot runs: a confirmed slot is never worn down by power
@@ -31,14 +33,35 @@ setenv tern_slot
 if test "${tern_trial}" = a; then setenv tern_slot a; fi
 if test "${tern_trial}" = b; then setenv tern_slot b; fi
 if test -n "${tern_slot}" -a -n "${tern_tries}"; then
-  if itest 0x${tern_tries} -gt 0; then
-    setexpr tern_tries 0x${tern_tries} - 1
-  else
-    setenv tern_slot
-  fi
+  if itest 0x${tern_tries} -gt 0; then true; else setenv tern_slot; fi
 else
   setenv tern_slot
 fi
+
+# A single slot that does not hold what is wanted: recovery puts it there, and no try is taken for that.
+if test -n "${tern_single}"; then
+  setenv tern_wanted ${tern_slot}
+  if test -z "${tern_wanted}"; then
+    setenv tern_wanted a
+    if test "${tern_active}" = b; then setenv tern_wanted b; fi
+  fi
+  if test "${tern_installed}" != "${tern_wanted}"; then
+    echo "tern: ${tern_wanted} is wanted, installed is ${tern_installed}: recovery"
+    setenv tern_slot
+    run tern_recovery
+    # Where recovery does not come up, only what is installed can be tried.
+    echo "tern: recovery does not boot"
+    if test -n "${tern_installed}"; then
+      setenv tern_slot ${tern_installed}
+      setenv tern_on_trial 0
+      run tern_boot
+    fi
+    echo "tern: nothing is left to boot; stopped"
+    exit
+  fi
+fi
+
+if test -n "${tern_slot}"; then setexpr tern_tries 0x${tern_tries} - 1; fi
 
 if test -n "${tern_slot}"; then
   setenv tern_saved
@@ -62,6 +85,8 @@ if test -n "${tern_slot}"; then
     setenv tern_on_trial
     setenv tern_tries 0
     if test -n "${tern_save}"; then run tern_save; else saveenv; fi
+    # The confirmed package is not in the single slot: it takes another boot, and recovery, to come there.
+    if test -n "${tern_single}"; then run tern_recovery; fi
   else
     echo "tern: the environment cannot be saved, no trial"
   fi

@@ -22,7 +22,7 @@ setexpr tern_flag_a ${tern_ram} + 4
 setexpr tern_flag_b ${tern_b} + 4
 
 # Only what is ours is taken over: a script must not come out of a partition that more can write.
-setenv tern_names "tern_active tern_trial tern_tries tern_trial_rc ${tern_keep}"
+setenv tern_names "tern_active tern_trial tern_tries tern_trial_rc tern_installed ${tern_keep}"
 
 # The checksum leaves the flag out and U-Boot's import does not know it: it gets checksum and text side by side.
 # tern_from: a copy; after it tern_c holds checksum and text.
@@ -59,6 +59,7 @@ setenv tern_active
 setenv tern_trial
 setenv tern_tries
 setenv tern_trial_rc
+setenv tern_installed
 setenv tern_flag 0
 if test "${tern_newest}" = a; then
   setenv tern_from ${tern_ram}

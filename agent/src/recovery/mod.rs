@@ -13,10 +13,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `target` | the system slot: opened for writing, filled chunk by chunk, read back |
+//! | `fetch` | the wanted package once more, over MQTT |
 //! | `apply` | one package into the system slot, resumed after a power cut |
 #![deny(missing_docs)]
 
 mod apply;
+mod fetch;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -25,12 +27,13 @@ use crate::boot::uboot::medium::{Medium, MediumError};
 use crate::boot::uboot::variables::{self, VariableError};
 use crate::boot::{BootRecord, NothingBootable, choose};
 use crate::config::{BootConfig, Config};
-use crate::record::RecordError;
 use crate::slot::file as packages;
 use crate::slot::{SlotError, SlotName};
 use crate::storage::Disk;
 
-pub use apply::Progress;
+pub use apply::{ApplyError, Progress};
+pub use fetch::FetchError;
+pub use target::TargetError;
 
 /// Says why recovery could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +64,15 @@ pub enum RecoveryError {
         #[source]
         source: apply::ApplyError,
     },
-    /// Progress could not be kept.
-    #[error("could not keep the progress of recovery")]
-    Progress(#[source] RecordError),
+    /// A package could not be fetched again.
+    #[error("no package is whole, and package {slot} could not be fetched again")]
+    Fetch {
+        /// The package.
+        slot: SlotName,
+        /// Why.
+        #[source]
+        source: Box<fetch::FetchError>,
+    },
     /// Packages could not be looked at.
     #[error("could not use the packages")]
     Slot(#[from] SlotError),
@@ -134,6 +143,22 @@ pub fn recover(
         .map_err(|source| RecoveryError::Apply { slot: plan.wanted, source })?;
     set_installed(disk, medium, Some(plan.wanted))?;
     Ok(Recovered::Applied(plan.wanted))
+}
+
+/// The same, and fetches the confirmed package again where no package is whole.
+pub async fn recover_or_fetch(
+    disk: &Disk,
+    config: &Config,
+    progress: &mut Progress<'_>,
+) -> Result<Recovered, RecoveryError> {
+    match recover(disk, config, progress) {
+        Err(RecoveryError::NoPackage(NothingBootable { active: slot })) => {
+            let fetched = fetch::fetch(disk, config, slot).await;
+            fetched.map_err(|source| RecoveryError::Fetch { slot, source: Box::new(source) })?;
+            recover(disk, config, progress)
+        }
+        other => other,
+    }
 }
 
 /// Says what is installed, in both copies: neither may name bytes that the other knows to be gone.

@@ -8,6 +8,7 @@ use tern_agent::core::agent::{Agent, BootFacts, Done, Input, Job, Output, Settin
 use tern_agent::core::state::State;
 use tern_agent::core::timing::Now;
 use tern_agent::device::Device;
+use tern_agent::record::{RecordError, RecordFile};
 use tern_agent::storage::Disk;
 use tern_protocol::message::ReportKind;
 use tern_protocol::topic::{Topic, UpKind};
@@ -121,6 +122,9 @@ impl Terminal {
     /// One boot; nothing if it ends by a reboot.
     fn lives(&mut self, done: &dyn Fn(&Self, &Agent) -> bool) -> Option<Ended> {
         let mut reason = String::new();
+        if let Some(damaged) = self.damaged() {
+            return Some(Ended::Broken(damaged));
+        }
         for start in 0..STARTS {
             let mut running = match self.start(start) {
                 Ok(running) => running,
@@ -139,6 +143,23 @@ impl Terminal {
             }
         }
         Some(Ended::Broken(format!("the agent ends again and again: {reason}")))
+    }
+
+    /// No power cut leaves a record of which no copy is whole: that would be damage, and would be said to a person.
+    fn damaged(&self) -> Option<String> {
+        let disk: Disk = Arc::new(self.disk.clone());
+        let config = &self.board.config;
+        let places = [
+            (&config.data_dir, vec!["journal", "trust"]),
+            (&config.slots.dir, vec!["boot", "a.label", "b.label", "a.signed", "b.signed", "recovery"]),
+        ];
+        let records =
+            places.into_iter().flat_map(|(folder, names)| names.into_iter().map(move |name| (folder, name)));
+        records.into_iter().find_map(|(folder, name)| {
+            let record = RecordFile::<serde_json::Value>::on(&disk, folder, name).ok()?;
+            let damaged = matches!(record.load(), Err(RecordError::Corrupt(_)));
+            damaged.then(|| format!("no copy of the record {name} is whole"))
+        })
     }
 
     fn start(&self, start: u32) -> Result<Running, String> {

@@ -100,6 +100,38 @@ fn the_script_does_what_the_reference_does() {
     assert_eq!(boots, 56);
 }
 
+/// A single slot: what is wanted boots if it is there, and recovery otherwise, which costs no try.
+#[test]
+fn a_single_slot_boots_what_is_wanted_or_recovery() {
+    let Some(board) = Board::single() else { return };
+    for active in SlotName::BOTH {
+        for tries in [None, Some(0), Some(1), Some(2)] {
+            for installed in [None, Some(A), Some(B)] {
+                let before = record(active, tries.map(|tries| (active.other(), tries)));
+                board.arm(&before);
+                let put = |environment: &mut Environment| variables::put_installed(environment, installed);
+                board.medium.change(&System, put).unwrap();
+                board.fill([true, false]);
+                let (wanted, after) = choose(&before, [true, true]).unwrap();
+
+                let booted = board.booted();
+
+                match installed == Some(wanted) {
+                    true => assert_eq!((booted, board.record()), (wanted.to_string(), after)),
+                    false => {
+                        assert_eq!((booted.as_str(), board.record()), ("recovery", before), "{installed:?}");
+                    }
+                }
+            }
+        }
+    }
+    // A trial that cannot start is over, and recovery brings the confirmed package back.
+    board.arm(&record(A, Some((B, 2))));
+    board.medium.change(&System, |environment| variables::put_installed(environment, Some(B))).unwrap();
+    board.fill([false, false]);
+    assert_eq!((board.booted().as_str(), board.record()), ("recovery", record(A, Some((B, 0)))));
+}
+
 /// The agent's write, cut at a sector: U-Boot and the agent go by the same record, the old one or the new one.
 #[test]
 fn after_a_power_cut_u_boot_and_the_agent_go_by_the_same_record() {
