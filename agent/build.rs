@@ -12,13 +12,14 @@ fn main() {
     // panic, which a build script is not told either, is checked at the top of main.rs.
     if is("OPT_LEVEL", "z") && is("CARGO_CFG_TARGET_OS", "linux") {
         let folder = variable("CARGO_MANIFEST_DIR");
-        // A static program brings libgcc's unwinder along, and start-up code that hands it the tables: neither would link.
-        if !std::env::var("CARGO_CFG_TARGET_FEATURE")
+        println!("cargo:rustc-cfg=no_unwind_tables");
+        link(&format!("-Wl,-T,{folder}/no-unwind.ld"));
+        link("-Wl,--no-eh-frame-hdr");
+        if std::env::var("CARGO_CFG_TARGET_FEATURE")
             .is_ok_and(|all| all.split(',').any(|one| one == "crt-static"))
         {
-            println!("cargo:rustc-cfg=no_unwind_tables");
-            link(&format!("-Wl,-T,{folder}/no-unwind.ld"));
-            link("-Wl,--no-eh-frame-hdr");
+            // A static libgcc brings its unwinder along, a function of which is ours here: the first one counts.
+            link("-Wl,--allow-multiple-definition");
         }
         fold_equal_functions();
         if std::env::var_os("CARGO_FEATURE_PACKED_RELOCATIONS").is_some() {

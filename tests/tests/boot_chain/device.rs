@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -57,7 +57,8 @@ impl Device {
         for slot in ["slot-a", "slot-b"] {
             fs::File::create(path(slot)).unwrap().set_len(CAPACITY).unwrap();
         }
-        fs::write(path("factory.txt"), "serial=7\n").unwrap();
+        // Sectors full, so that a record does not stand in the one with the checksum, and a torn write tears it.
+        fs::write(path("factory.txt"), format!("calibration={}\nserial=7\n", "c".repeat(900))).unwrap();
         let size = format!("{COPY:#x}");
         run("mkenvimage", &[&"-r", &"-s", &size, &"-o", &path("copy"), &path("factory.txt")]);
         let copy = fs::read(path("copy")).unwrap();
@@ -66,22 +67,11 @@ impl Device {
         fs::write(path("environment"), [environment, copy].concat()).unwrap();
 
         let text = |name: &str| path(name).display().to_string();
-        let root = self.root().display().to_string();
-        let (a, b, environment, lock) = (text("slot-a"), text("slot-b"), text("environment"), text("lock"));
         fs::create_dir_all(path("factory")).unwrap();
-        let data = text("factory/tern");
-        let on_host = [
-            ("DATA", data.as_str()),
-            ("ROOT", &root),
-            ("SLOT_A", &a),
-            ("SLOT_B", &b),
-            ("ENVIRONMENT", &environment),
-            ("LOCK", &lock),
-        ];
-        fs::write(path("factory.toml"), configuration(on_host)).unwrap();
+        let config = self.host_config("factory", "environment");
         let agent = |arguments: &[&str]| {
             let mut command = Command::new(program("tern-agent"));
-            let output = command.args(arguments).arg("--config").arg(path("factory.toml")).output().unwrap();
+            let output = command.args(arguments).arg("--config").arg(&config).output().unwrap();
             assert!(output.status.success(), "{output:?}");
             output.stdout
         };
@@ -100,6 +90,25 @@ impl Device {
         }
     }
 
+    /// Writes a configuration of the same device for an agent on the host: its data in `folder/tern`, the environment in
+    /// a file.
+    pub(crate) fn host_config(&self, folder: &str, environment: &str) -> PathBuf {
+        let text = |name: &str| self.lab.path(name).display().to_string();
+        let root = self.root().display().to_string();
+        let (a, b, lock) = (text("slot-a"), text("slot-b"), text("lock"));
+        let on_host = [
+            ("DATA", &text(&format!("{folder}/tern"))),
+            ("ROOT", &root),
+            ("SLOT_A", &a),
+            ("SLOT_B", &b),
+            ("ENVIRONMENT", &text(environment)),
+            ("LOCK", &lock),
+        ];
+        let path = self.lab.path(&format!("{folder}.toml"));
+        fs::write(&path, configuration(on_host.map(|(word, place)| (word, place.as_str())))).unwrap();
+        path
+    }
+
     fn root(&self) -> PathBuf {
         self.lab.data().join("products").join(PRODUCT).join("root.json")
     }
@@ -112,7 +121,12 @@ impl Device {
 
     /// Switches the board on.
     pub(crate) fn power_on(&self) -> Machine {
-        Machine::power_on(&self.disk, self.lab.mqtt, &self.lab.path("console"))
+        Machine::power_on(&self.disk, self.lab.mqtt, &self.lab.path("console"), None)
+    }
+
+    /// The same, with a log of all that is written to the disk.
+    pub(crate) fn power_on_logged(&self, log: &Path) -> Machine {
+        Machine::power_on(&self.disk, self.lab.mqtt, &self.lab.path("console"), Some(log))
     }
 
     /// Signs, publishes and rolls out a release.

@@ -1,6 +1,7 @@
 //! The disk and the flash of a board: partitions, boot scripts, U-Boot and its built-in environment.
 
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,7 @@ tern_medium=virtio
 tern_blocks=20
 tern_size=4000
 tern_ram=46000000
+tern_keep=calibration serial
 board_watch=pci enum; pci write.l 0.10.0 10 3e000000; pci write.w 0.10.0 4 2; mw.w 3e00000c 80; mw.w 3e00000c 86; mw.l 3e000000 9c40; mw.w 3e00000c 80; mw.w 3e00000c 86; mw.l 3e000004 9c40; pci write.b 0.10.0 68 2
 board_start=load virtio 0:${part} ${kernel_addr_r} /boot/Image.gz && load virtio 0:${part} ${ramdisk_addr_r} /boot/initrd && booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdt_addr}
 tern_boot=if test ${tern_slot} = a; then setenv part 3; else setenv part 4; fi; setenv bootargs console=ttyAMA0 quiet panic=1 root=/dev/vda${part} tern.slot=${tern_slot}; run board_start
@@ -59,6 +61,12 @@ impl Partition {
         {
             disk.write_all_at(piece, self.offset + index as u64 * 65536).unwrap();
         }
+    }
+
+    /// Where it lies on the disk.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let place = |at: u64| usize::try_from(at).unwrap();
+        place(self.offset)..place(self.offset + self.length)
     }
 
     /// Overwrites all of it, as a worn-out medium would.

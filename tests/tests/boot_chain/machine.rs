@@ -30,7 +30,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Switches a machine on; its way to the service is a door at 10.0.2.100. What it says is appended to `console`.
-    pub(crate) fn power_on(disk: &Disk, service: SocketAddr, console: &Path) -> Self {
+    /// With `log`, all that is written to the disk is logged there.
+    pub(crate) fn power_on(disk: &Disk, service: SocketAddr, console: &Path, log: Option<&Path>) -> Self {
         let text = |path: &Path| path.display().to_string();
         let flash = |index, path: &Path| {
             format!("if=pflash,format=raw,index={index},readonly=on,file={}", text(path))
@@ -43,8 +44,18 @@ impl Machine {
         command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256", "-nodefaults", "-display", "none"]);
         command.args(["-serial", "stdio", "-monitor", "none"]);
         command.args(["-drive", &flash(0, &disk.code), "-drive", &flash(1, &disk.flash)]);
-        // Written through to the file's cache of this machine, of which a power cut of the guest leaves all.
-        command.args(["-drive", &format!("if=none,format=raw,id=disk,file={}", text(&disk.path))]);
+        let file = |name: &str, path: &Path| format!("driver=file,node-name={name},filename={}", text(path));
+        match log {
+            // What the guest flushes ends in this system's cache, which outlives a machine that is killed.
+            None => command.args(["-blockdev", &file("disk", &disk.path)]),
+            Some(log) => command
+                .args(["-blockdev", &file("file", &disk.path)])
+                .args(["-blockdev", &file("log", log)])
+                .args([
+                    "-blockdev",
+                    "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512",
+                ]),
+        };
         command.args(["-device", "virtio-blk-pci,drive=disk", "-device", "i6300esb,addr=0x10"]);
         let port = service.port();
         let door = format!("user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:1883-cmd:nc 127.0.0.1 {port}");

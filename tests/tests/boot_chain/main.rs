@@ -5,16 +5,21 @@
 //! `.ci/boot-chain` fetches and builds what it needs.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod crash;
 mod device;
 mod disk;
 mod image;
 mod kit;
 mod machine;
 
+use std::path::Path;
+
+use crash::medium::{Copies, Finding};
 use device::{Device, UPDATE};
 use image::{BROKEN, Fault};
 use machine::Machine;
 use serde_json::Value;
+use tern_agent::core::SlotName;
 
 /// Service, guest and disk agree: `slot` is confirmed and holds release `rc`, and nothing is on trial.
 fn confirmed(device: &Device, mut machine: Machine, slot: &str, rc: u64) {
@@ -27,6 +32,7 @@ fn confirmed(device: &Device, mut machine: Machine, slot: &str, rc: u64) {
     let variables = device.variables();
     let variable = |name: &str| variables.get(name).map(String::as_str);
     assert_eq!((variable("tern_active"), variable("tern_trial")), (Some(slot), None), "{variables:?}");
+    assert_eq!(variable("serial"), Some("7"), "what is not ours stays");
 }
 
 #[test]
@@ -96,4 +102,60 @@ fn a_trial_that_hangs_uses_up_its_tries_and_where_no_slot_is_left_the_recovery_s
     machine.find("tern: nothing is left to boot, recovery", UPDATE);
     assert_eq!(machine.hear("up"), "slot=none release=1");
     confirmed(&device, machine, "a", 1);
+}
+
+/// Power cuts in an update, by the log of what the guest wrote: every epoch between two flushes, cut in a few ways. With
+/// TERN_CRASH_BOOTS the real chain boots one disk of each kind that came out; `.ci/long crash-points` does that, and cuts
+/// more.
+#[test]
+fn a_power_cut_anywhere_in_an_update_leaves_a_disk_that_boots_what_was_signed() {
+    let Some(device) = Device::make() else { return };
+    let most = number("TERN_CRASH_CUTS", 3);
+    let seed = number("TERN_CRASH_SEED", 1);
+    let update = crash::update(&device);
+    let writes: usize = update.epochs.iter().map(Vec::len).sum();
+
+    let tally = crash::campaign(&device, &update, most, seed as u64);
+
+    let (epochs, broken) = (update.epochs.len(), tally.broken.len());
+    println!("{writes} writes in {epochs} epochs, {} cuts, {broken} of them break something", tally.cuts);
+    assert!(tally.broken.is_empty(), "{:#?}", tally.broken);
+    assert!(
+        tally.cuts >= 200 && tally.kinds.len() >= 8,
+        "too few: {} of {:?}",
+        tally.cuts,
+        tally.kinds.keys()
+    );
+    for (kind, (times, finding, disk)) in &tally.kinds {
+        println!("{times:5} x {kind}");
+        if std::env::var_os("TERN_CRASH_BOOTS").is_some() {
+            boots_as_found(&device, kind, finding, disk);
+        }
+    }
+
+    // The controls: a board with one copy of the environment, and an agent that does not sync the slot before it arms.
+    let single = crash::with_one_copy(&update, &device.disk);
+    let unsynced = crash::without_sync(&update, &device.disk);
+    for (name, update, copies) in [("one copy", &single, Copies::One), ("no sync", &unsynced, Copies::Two)] {
+        let (cuts, broken) = crash::control(&device, update, copies, most.max(16));
+        println!("control, {name}: {broken} of {cuts} cuts break the boot");
+        assert!(broken > 0, "the cuts do not see what is wrong with {name}");
+    }
+}
+
+/// The real chain boots the slot that the reference says, and leaves the record as it says.
+fn boots_as_found(device: &Device, kind: &str, finding: &Finding, disk: &Path) {
+    let (up, status) = crash::boots(device, disk);
+    let rc = if finding.boots == SlotName::A { 1 } else { 2 };
+    assert_eq!(up, format!("slot={} release={rc}", finding.boots), "{kind}");
+    assert_eq!(status["active"], finding.record.active.to_string(), "{kind}: {status}");
+    let left = finding.after.trial.as_ref().map(|trial| u64::from(trial.tries_left));
+    // The agent may have ended a trial since, but never begun one.
+    let now = status["trial"]["tries_left"].as_u64();
+    assert!(now.is_none() || now == left, "{kind}: {status}");
+}
+
+/// A number from the environment.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
