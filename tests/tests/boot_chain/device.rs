@@ -36,7 +36,7 @@ impl Device {
         let kit = Kit::find()?;
         let lab = Lab::start();
         let disk = Disk::make(&kit, lab.dir.path());
-        let initrd = initramfs(&kit, lab.dir.path());
+        let initrd = initramfs(&kit.arm64(), "initramfs", lab.dir.path());
         let in_guest = [
             ("DATA", "/data/tern"),
             ("ROOT", "/etc/tern/root.json"),

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::kit::{Kit, guest, run, tool};
+use crate::kit::{GuestKit, Kit, guest, run, tool};
 
 /// Bytes of an image; a slot is larger.
 const LENGTH: &str = "20M";
@@ -41,14 +41,14 @@ pub(crate) enum Fault {
 /// Why the probe of a release with a broken userland fails.
 pub(crate) const BROKEN: &str = "libmodem.so.3 is missing";
 
-/// Makes the first file system: modules, and the program that loads them.
-pub(crate) fn initramfs(kit: &Kit, folder: &Path) -> PathBuf {
+/// Makes the first file system: modules, and the script `init` that loads them.
+pub(crate) fn initramfs(kit: &GuestKit, init: &str, folder: &Path) -> PathBuf {
     let root = folder.join("initramfs");
-    for name in ["bin", "dev", "proc", "slot"] {
+    for name in ["bin", "dev", "proc", "slot", "sys"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
     copy(&kit.busybox(), &root.join("bin/busybox"));
-    copy(&guest("initramfs"), &root.join("init"));
+    copy(&guest(init), &root.join("init"));
     fs::create_dir_all(root.join("modules")).unwrap();
     for entry in fs::read_dir(kit.modules()).unwrap() {
         let path = entry.unwrap().path();
@@ -81,7 +81,7 @@ pub(crate) fn image(kit: &Kit, folder: &Path, content: &Content, rc: u64, fault:
     for name in ["bin", "boot", "data", "dev", "etc/tern", "proc", "run", "sbin", "sys", "tmp"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
-    copy(&kit.busybox(), &root.join("bin/busybox"));
+    copy(&kit.arm64().busybox(), &root.join("bin/busybox"));
     for name in APPLETS {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
@@ -93,7 +93,7 @@ pub(crate) fn image(kit: &Kit, folder: &Path, content: &Content, rc: u64, fault:
     fs::copy(content.root, root.join("etc/tern/root.json")).unwrap();
     fs::copy(content.initrd, root.join("boot/initrd")).unwrap();
     let kernel = root.join("boot/Image.gz");
-    fs::copy(kit.kernel(), &kernel).unwrap();
+    fs::copy(kit.arm64().kernel(), &kernel).unwrap();
     match fault {
         Fault::None => {}
         // As long as the real one: what is signed need not be sound.

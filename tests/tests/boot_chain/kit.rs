@@ -9,8 +9,11 @@ use tern_tests::lab::in_ci;
 /// Names the folder.
 const VARIABLE: &str = "TERN_BOOT_CHAIN";
 const UBOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
-const TOOLS: [&str; 10] = [
+const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
+const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+const TOOLS: [&str; 11] = [
     "qemu-system-aarch64",
+    "qemu-system-x86_64",
     "mkimage",
     "mkenvimage",
     "fw_printenv",
@@ -46,18 +49,56 @@ impl Kit {
             return Err(format!("{VARIABLE} is not set; {hint}"));
         };
         // A test's working folder is its package's.
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
-        let kit = Self(folder);
-        let files = [kit.kernel(), kit.busybox(), kit.agent(), kit.modules().join("order"), UBOOT.into()];
+        let kit = Self(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder));
+        let guests = [kit.arm64(), kit.amd64()];
+        let of_guests =
+            guests.iter().flat_map(|guest| [guest.kernel(), guest.busybox(), guest.modules().join("order")]);
+        let installed = [UBOOT, OVMF[0], OVMF[1], SYSTEMD_BOOT].map(PathBuf::from);
+        let files = of_guests.chain([kit.agent()]).chain(installed);
         let mut missing: Vec<String> =
-            files.iter().filter(|path| !path.is_file()).map(|path| path.display().to_string()).collect();
+            files.filter(|path| !path.is_file()).map(|path| path.display().to_string()).collect();
         missing.extend(TOOLS.iter().filter(|tool| !exists(tool)).map(|tool| (*tool).to_owned()));
         if missing.is_empty() { Ok(kit) } else { Err(format!("{} missing; {hint}", missing.join(", "))) }
     }
 
-    /// The kernel, packed as U-Boot takes it.
+    /// What a guest on QEMU's arm64 board is made of.
+    pub(crate) fn arm64(&self) -> GuestKit {
+        GuestKit(self.0.join("arm64"))
+    }
+
+    /// What a guest on a PC is made of.
+    pub(crate) fn amd64(&self) -> GuestKit {
+        GuestKit(self.0.join("amd64"))
+    }
+
+    /// Our agent, for arm64.
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.0.join("arm64/tern-agent")
+    }
+
+    /// U-Boot.
+    pub(crate) fn uboot(&self) -> &Path {
+        Path::new(UBOOT)
+    }
+
+    /// UEFI: the firmware, and its variables as a factory leaves them.
+    pub(crate) fn ovmf(&self) -> [&Path; 2] {
+        OVMF.map(Path::new)
+    }
+
+    /// systemd-boot.
+    pub(crate) fn systemd_boot(&self) -> &Path {
+        Path::new(SYSTEMD_BOOT)
+    }
+}
+
+/// Debian's part of a guest.
+pub(crate) struct GuestKit(PathBuf);
+
+impl GuestKit {
+    /// The kernel, as the boot loader takes it.
     pub(crate) fn kernel(&self) -> PathBuf {
-        self.0.join("Image.gz")
+        self.0.join("kernel")
     }
 
     /// The kernel's modules for the first file system, and the order in which they load.
@@ -68,16 +109,6 @@ impl Kit {
     /// The guest's programs.
     pub(crate) fn busybox(&self) -> PathBuf {
         self.0.join("busybox")
-    }
-
-    /// Our agent, for the guest's processor.
-    pub(crate) fn agent(&self) -> PathBuf {
-        self.0.join("tern-agent")
-    }
-
-    /// U-Boot.
-    pub(crate) fn uboot(&self) -> &Path {
-        Path::new(UBOOT)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -29,37 +29,40 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Switches a machine on; its way to the service is a door at 10.0.2.100. What it says is appended to `console`.
-    /// With `log`, all that is written to the disk is logged there.
+    /// Switches a board with U-Boot on; its way to the service is a door at 10.0.2.100. What it says is appended to
+    /// `console`. With `log`, all that is written to the disk is logged there.
     pub(crate) fn power_on(disk: &Disk, service: SocketAddr, console: &Path, log: Option<&Path>) -> Self {
-        let text = |path: &Path| path.display().to_string();
-        let flash = |index, path: &Path| {
-            format!("if=pflash,format=raw,index={index},readonly=on,file={}", text(path))
-        };
-        let before = fs::read(console).map_or(0, |said| said.len());
-        let out = File::options().create(true).append(true).open(console).unwrap();
-        // A test that is killed takes its machine along.
-        let mut command = tool("setpriv");
-        command.args(["--pdeathsig", "KILL", "qemu-system-aarch64"]);
-        command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256", "-nodefaults", "-display", "none"]);
-        command.args(["-serial", "stdio", "-monitor", "none"]);
-        command.args(["-drive", &flash(0, &disk.code), "-drive", &flash(1, &disk.flash)]);
-        let file = |name: &str, path: &Path| format!("driver=file,node-name={name},filename={}", text(path));
+        let mut command = qemu("qemu-system-aarch64");
+        command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256"]);
+        command.args(["-drive", &flash(0, true, &disk.code), "-drive", &flash(1, true, &disk.flash)]);
         match log {
             // What the guest flushes ends in this system's cache, which outlives a machine that is killed.
             None => command.args(["-blockdev", &file("disk", &disk.path)]),
-            Some(log) => command
-                .args(["-blockdev", &file("file", &disk.path)])
-                .args(["-blockdev", &file("log", log)])
-                .args([
-                    "-blockdev",
-                    "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512",
-                ]),
+            Some(log) => {
+                command.args(["-blockdev", &file("file", &disk.path), "-blockdev", &file("log", log)]);
+                let logged = "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512";
+                command.args(["-blockdev", logged])
+            }
         };
         command.args(["-device", "virtio-blk-pci,drive=disk", "-device", "i6300esb,addr=0x10"]);
         let port = service.port();
         let door = format!("user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:1883-cmd:nc 127.0.0.1 {port}");
         command.args(["-netdev", &door, "-device", "virtio-net-pci,netdev=net,romfile="]);
+        Self::start(command, console)
+    }
+
+    /// Switches a PC with UEFI on.
+    pub(crate) fn power_on_pc(firmware: [&Path; 2], disk: &Path, console: &Path) -> Self {
+        let mut command = qemu("qemu-system-x86_64");
+        command.args(["-M", "q35", "-cpu", "qemu64", "-m", "256", "-nic", "none"]);
+        command.args(["-drive", &flash(0, true, firmware[0]), "-drive", &flash(1, false, firmware[1])]);
+        command.args(["-blockdev", &file("disk", disk), "-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+        Self::start(command, console)
+    }
+
+    fn start(mut command: Command, console: &Path) -> Self {
+        let before = fs::read(console).map_or(0, |said| said.len());
+        let out = File::options().create(true).append(true).open(console).unwrap();
         command.stdin(Stdio::piped()).stderr(out.try_clone().unwrap()).stdout(out);
         Self { process: command.spawn().unwrap(), console: console.to_owned(), read: before }
     }
@@ -97,7 +100,7 @@ impl Machine {
     }
 
     /// Types a line on the console.
-    fn tell(&mut self, word: &str) {
+    pub(crate) fn tell(&mut self, word: &str) {
         let input = self.process.stdin.as_mut().unwrap();
         input.write_all(format!("{word}\n").as_bytes()).and_then(|()| input.flush()).unwrap();
     }
@@ -132,6 +135,24 @@ impl Drop for Machine {
         let _gone = self.process.kill();
         let _reaped = self.process.wait();
     }
+}
+
+/// QEMU with nothing but a console.
+fn qemu(name: &str) -> Command {
+    // A test that is killed takes its machine along.
+    let mut command = tool("setpriv");
+    command.args(["--pdeathsig", "KILL", name, "-nodefaults", "-display", "none"]);
+    command.args(["-serial", "stdio", "-monitor", "none"]);
+    command
+}
+
+fn flash(index: u8, is_fixed: bool, path: &Path) -> String {
+    let fixed = if is_fixed { "on" } else { "off" };
+    format!("if=pflash,format=raw,index={index},readonly={fixed},file={}", path.display())
+}
+
+fn file(name: &str, path: &Path) -> String {
+    format!("driver=file,node-name={name},filename={}", path.display())
 }
 
 fn tail(text: &str, count: usize) -> String {

@@ -11,6 +11,7 @@ mod disk;
 mod image;
 mod kit;
 mod machine;
+mod pc;
 
 use std::path::Path;
 
@@ -18,6 +19,7 @@ use crash::medium::{Copies, Finding};
 use device::{Device, UPDATE};
 use image::{BROKEN, Fault};
 use machine::Machine;
+use pc::Pc;
 use serde_json::Value;
 use tern_agent::core::SlotName;
 
@@ -33,6 +35,12 @@ fn confirmed(device: &Device, mut machine: Machine, slot: &str, rc: u64) {
     let variable = |name: &str| variables.get(name).map(String::as_str);
     assert_eq!((variable("tern_active"), variable("tern_trial")), (Some(slot), None), "{variables:?}");
     assert_eq!(variable("serial"), Some("7"), "what is not ours stays");
+}
+
+/// The service knows that a trial has ended in the former release, and why.
+fn rolled_back(attempt: &Value) {
+    assert_eq!(attempt["outcome"], "rolled-back", "{attempt}");
+    assert!(attempt["reason"].as_str().is_some_and(|why| !why.is_empty()), "{attempt}");
 }
 
 #[test]
@@ -63,7 +71,7 @@ fn a_release_whose_kernel_does_not_start_comes_back_by_u_boot_and_one_whose_prob
     assert_eq!(machine.hear("up"), "slot=a release=1");
 
     let attempt = device.outcome(2);
-    assert_eq!(attempt["outcome"], "rolled-back", "{attempt}");
+    rolled_back(&attempt);
 
     device.give_up(2);
     device.roll_out(3, Fault::Userland);
@@ -71,7 +79,7 @@ fn a_release_whose_kernel_does_not_start_comes_back_by_u_boot_and_one_whose_prob
     assert_eq!(machine.hear("up"), "slot=a release=1");
 
     let attempt = device.outcome(3);
-    assert_eq!(attempt["outcome"], "rolled-back", "{attempt}");
+    rolled_back(&attempt);
     assert!(attempt["reason"].as_str().is_some_and(|why| why.contains(BROKEN)), "{attempt}");
     confirmed(&device, machine, "a", 1);
 }
@@ -94,7 +102,7 @@ fn a_trial_that_hangs_uses_up_its_tries_and_where_no_slot_is_left_the_recovery_s
     assert_eq!(machine.hear("up"), "slot=a release=1");
 
     let attempt = device.outcome(2);
-    assert_eq!(attempt["outcome"], "rolled-back", "{attempt}");
+    rolled_back(&attempt);
     confirmed(&device, machine, "a", 1);
 
     ["slot-a", "slot-b"].iter().for_each(|slot| device.disk.partition(slot).ruin());
@@ -153,6 +161,26 @@ fn boots_as_found(device: &Device, kind: &str, finding: &Finding, disk: &Path) {
     // The agent may have ended a trial since, but never begun one.
     let now = status["trial"]["tries_left"].as_u64();
     assert!(now.is_none() || now == left, "{kind}: {status}");
+}
+
+/// What a back end for systemd-boot will rely on; the agent has none yet.
+#[test]
+fn systemd_boot_counts_a_trial_down_then_boots_the_other_entry_and_counts_a_renamed_one_no_more() {
+    let Some(pc) = Pc::make() else { return };
+    let mut machine = pc.power_on();
+
+    assert_eq!(machine.hear("up"), r"slot=b selected=b+2.conf counted=\loader\entries\b+1-1.conf");
+    machine.tell("reboot");
+    assert_eq!(machine.hear("up"), r"slot=b selected=b+1-1.conf counted=\loader\entries\b+0-2.conf");
+    machine.tell("reboot");
+    assert_eq!(machine.hear("up"), "slot=a selected=a.conf counted=");
+    machine.tell("rename b+0-2.conf b.conf");
+    assert_eq!(machine.hear("entries"), "a.conf b.conf");
+    machine.tell("reboot");
+    assert_eq!(machine.hear("up"), "slot=b selected=b.conf counted=");
+
+    machine.power_off();
+    assert_eq!(pc.entries(), ["a.conf", "b.conf"]);
 }
 
 /// A number from the environment.
