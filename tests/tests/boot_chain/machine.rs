@@ -35,15 +35,7 @@ impl Machine {
         let mut command = qemu("qemu-system-aarch64");
         command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256"]);
         command.args(["-drive", &flash(0, true, &disk.code), "-drive", &flash(1, true, &disk.flash)]);
-        match log {
-            // What the guest flushes ends in this system's cache, which outlives a machine that is killed.
-            None => command.args(["-blockdev", &file("disk", &disk.path)]),
-            Some(log) => {
-                command.args(["-blockdev", &file("file", &disk.path), "-blockdev", &file("log", log)]);
-                let logged = "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512";
-                command.args(["-blockdev", logged])
-            }
-        };
+        medium(&mut command, &disk.path, log);
         command.args(["-device", "virtio-blk-pci,drive=disk", "-device", "i6300esb,addr=0x10"]);
         let port = service.port();
         let door = format!("user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:1883-cmd:nc 127.0.0.1 {port}");
@@ -52,11 +44,12 @@ impl Machine {
     }
 
     /// Switches a PC with UEFI on.
-    pub(crate) fn power_on_pc(firmware: [&Path; 2], disk: &Path, console: &Path) -> Self {
+    pub(crate) fn power_on_pc(firmware: [&Path; 2], disk: &Path, console: &Path, log: Option<&Path>) -> Self {
         let mut command = qemu("qemu-system-x86_64");
         command.args(["-M", "q35", "-cpu", "qemu64", "-m", "256", "-nic", "none"]);
         command.args(["-drive", &flash(0, true, firmware[0]), "-drive", &flash(1, false, firmware[1])]);
-        command.args(["-blockdev", &file("disk", disk), "-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+        medium(&mut command, disk, log);
+        command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
         Self::start(command, console)
     }
 
@@ -149,6 +142,19 @@ fn qemu(name: &str) -> Command {
 fn flash(index: u8, is_fixed: bool, path: &Path) -> String {
     let fixed = if is_fixed { "on" } else { "off" };
     format!("if=pflash,format=raw,index={index},readonly={fixed},file={}", path.display())
+}
+
+/// The disk, and a log of what is written to it.
+fn medium(command: &mut Command, disk: &Path, log: Option<&Path>) {
+    match log {
+        // What the guest flushes ends in this system's cache, which outlives a machine that is killed.
+        None => command.args(["-blockdev", &file("disk", disk)]),
+        Some(log) => {
+            command.args(["-blockdev", &file("file", disk), "-blockdev", &file("log", log)]);
+            let logged = "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512";
+            command.args(["-blockdev", logged])
+        }
+    };
 }
 
 fn file(name: &str, path: &Path) -> String {

@@ -13,9 +13,12 @@ mod kit;
 mod machine;
 mod pc;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use crash::cuts::cuts;
 use crash::medium::{Copies, Finding};
+use crash::write_log::epochs;
 use crash::{Logged, Tally};
 use device::{Device, UPDATE};
 use image::{BROKEN, Fault};
@@ -23,6 +26,7 @@ use machine::Machine;
 use pc::Pc;
 use serde_json::Value;
 use tern_agent::core::SlotName;
+use tern_tests::sim::clock::Rng;
 
 /// Service, guest and disk agree: `slot` is confirmed and holds release `rc`, and nothing is on trial.
 fn confirmed(device: &Device, mut machine: Machine, slot: &str, rc: u64) {
@@ -190,8 +194,8 @@ fn boots_as_found(device: &Device, kind: &str, finding: &Finding, disk: &Path) {
 /// What a back end for systemd-boot will rely on; the agent has none yet.
 #[test]
 fn systemd_boot_counts_a_trial_down_then_boots_the_other_entry_and_counts_a_renamed_one_no_more() {
-    let Some(pc) = Pc::make() else { return };
-    let mut machine = pc.power_on();
+    let Some(pc) = Pc::make(0) else { return };
+    let mut machine = pc.power_on(&pc.disk(), None);
 
     assert_eq!(machine.hear("up"), r"slot=b selected=b+2.conf counted=\loader\entries\b+1-1.conf");
     machine.tell("reboot");
@@ -205,6 +209,63 @@ fn systemd_boot_counts_a_trial_down_then_boots_the_other_entry_and_counts_a_rena
 
     machine.power_off();
     assert_eq!(pc.entries(), ["a.conf", "b.conf"]);
+}
+
+/// FAT knows no atomic rename: of an entry whose new name stands in another sector than the old one, a power cut may leave
+/// none, or both. The other entry stays, and something boots.
+#[test]
+#[ignore = "takes minutes; .ci/long crash-points runs it"]
+fn a_power_cut_in_renames_of_one_entry_leaves_the_other_one_and_a_disk_that_boots() {
+    // So many that the renamed entry comes to stand at the end of a sector. Where it is also the end of a cluster, so that
+    // the folder grows, there are cuts after which systemd-boot finds no entry at all.
+    let Some(pc) = Pc::make(4) else { return };
+    let kinds = renames(&pc);
+
+    for (kind, (times, disk)) in &kinds {
+        let mut machine = pc.power_on(disk, None);
+        println!("{times:5} x {kind}: boots {}", machine.hear("up"));
+        assert!(kind.contains("a whole: true"), "{kind}");
+    }
+    assert!(
+        kinds.keys().any(|kind| kind.starts_with("entries a.conf;")),
+        "no cut has lost the entry: {kinds:#?}"
+    );
+}
+
+/// Renames entry b twice by systemd-boot and once by Linux, cuts what was written everywhere, and returns how often which
+/// disk came out, with one of each.
+fn renames(pc: &Pc) -> BTreeMap<String, (usize, PathBuf)> {
+    let mut disk = std::fs::read(pc.disk()).unwrap();
+    let log = pc.path("write.log");
+    std::fs::write(&log, "").unwrap();
+    let mut machine = pc.power_on(&pc.disk(), Some(&log));
+    machine.hear("up");
+    machine.tell("reboot");
+    machine.hear("up");
+    machine.tell("rename b+0-2.conf b.conf");
+    machine.hear("entries");
+    machine.power_off();
+
+    let mut kinds = BTreeMap::new();
+    for (number, epoch) in epochs(&log).iter().enumerate() {
+        for cut in cuts(epoch, &disk, 40, &mut Rng::of(1, &format!("epoch {number}"))) {
+            let mut left = disk.clone();
+            for (index, part) in cut {
+                let at = epoch[index].at;
+                left[at + part.start..at + part.end].copy_from_slice(&epoch[index].bytes[part]);
+            }
+            let path = pc.path(&format!("kind-{}.disk", kinds.len()));
+            let (times, _) = kinds.entry(pc.look(&left)).or_insert_with(|| {
+                std::fs::write(&path, &left).unwrap();
+                (0, path)
+            });
+            *times += 1;
+        }
+        for write in epoch {
+            disk[write.at..write.at + write.bytes.len()].copy_from_slice(&write.bytes);
+        }
+    }
+    kinds
 }
 
 /// A number from the environment.
