@@ -15,6 +15,12 @@ fn main() {
         println!("cargo:rustc-cfg=no_unwind_tables");
         link(&format!("-Wl,-T,{folder}/no-unwind.ld"));
         link("-Wl,--no-eh-frame-hdr");
+        if std::env::var("CARGO_CFG_TARGET_FEATURE")
+            .is_ok_and(|all| all.split(',').any(|one| one == "crt-static"))
+        {
+            // A static libgcc brings its unwinder along, a function of which is ours here: the first one counts.
+            link("-Wl,--allow-multiple-definition");
+        }
         fold_equal_functions();
         if std::env::var_os("CARGO_FEATURE_PACKED_RELOCATIONS").is_some() {
             link("-Wl,-z,pack-relative-relocs");
