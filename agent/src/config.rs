@@ -2,10 +2,12 @@
 //!
 //! Every key stands with its default and its reason in `deploy/agent.toml`; a test keeps both in step.
 
+mod areas;
 mod boot;
 mod file;
 mod table;
 mod timing;
+mod when;
 
 use std::fs;
 use std::io;
@@ -24,6 +26,7 @@ use crate::hooks::Hook;
 use file::File;
 use table::Table;
 pub use timing::Timing;
+pub use when::When;
 
 /// Everything that the agent is told about its device and its fleet.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +71,10 @@ pub struct Config {
     pub metrics: Option<Program>,
     /// Hooks, in order.
     pub hooks: Vec<Hook>,
+    /// When it may download and install.
+    pub when: When,
+    /// Folders of user data: no slot is inside one, and none inside a slot.
+    pub data: Vec<PathBuf>,
     /// Every wait, already scaled.
     pub timing: Timing,
 }
@@ -156,7 +163,10 @@ impl Config {
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
         match toml::from_str::<Table<File>>(&text) {
-            Ok(Table(file)) => file.checked().map_err(|problem| ConfigError::Senseless { path, problem }),
+            Ok(Table(file)) => {
+                let checked = file.checked().and_then(|config| areas::check(&config).map(|()| config));
+                checked.map_err(|problem| ConfigError::Senseless { path, problem })
+            }
             Err(source) => Err(ConfigError::Parse { path, source: Box::new(source) }),
         }
     }

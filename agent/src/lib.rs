@@ -14,6 +14,7 @@
 //! | [`command`] | running an integrator's program, bounded in time and output |
 //! | [`health`] | probes that decide whether a release on trial is well |
 //! | [`hooks`] | programs around the update itself |
+//! | [`surroundings`] | measures what the owner's conditions ask for |
 //! | [`device`] | records, slots and boot record of one device, in one hand |
 //! | [`run`] | the loop around the core |
 //! | [`process`] | the agent as a process, booting |
@@ -34,3 +35,4 @@ pub mod process;
 pub mod record;
 pub mod run;
 pub mod slot;
+pub mod surroundings;

@@ -8,9 +8,22 @@ use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, Region
 
 use super::boot::BootFile;
 use super::table::Table;
+use super::when::WhenFile;
 use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, timing};
 use crate::command::Program;
-use crate::hooks::{Hook, HookStep};
+use crate::hooks::{HOOKS_MAX, Hook, HookStep};
+
+impl HookFile {
+    fn checked(self) -> Result<Hook, String> {
+        let Self { step, name, command, undo, deadline } = self;
+        if undo.is_some() && !step.can_be_undone() {
+            let step = step.as_str();
+            return Err(format!("hook {name:?} has an undo, but nothing of step {step:?} can be undone"));
+        }
+        let undo = undo.map(|command| program(name.clone(), command, deadline)).transpose()?;
+        Ok(Hook { step, program: program(name, command, deadline)?, undo })
+    }
+}
 
 /// The file as it is written.
 #[derive(Deserialize)]
@@ -45,6 +58,10 @@ pub(super) struct File {
     #[serde(default)]
     hooks: Vec<Table<HookFile>>,
     #[serde(default)]
+    when: Table<WhenFile>,
+    #[serde(default)]
+    data: Table<DataFile>,
+    #[serde(default)]
     timing: Table<Timing>,
 }
 
@@ -72,8 +89,16 @@ pub(super) struct HookFile {
     step: HookStep,
     name: String,
     command: Vec<String>,
+    undo: Option<Vec<String>>,
     #[serde(default = "program_deadline", with = "timing::seconds")]
     deadline: Duration,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DataFile {
+    #[serde(default)]
+    areas: Vec<PathBuf>,
 }
 
 fn no_carrier() -> CarrierId {
@@ -138,10 +163,11 @@ impl File {
         let probes = self.probes.into_iter().map(|Table(p)| program(p.name, p.command, p.deadline));
         let probes = probes.collect::<Result<_, _>>()?;
         let metrics = self.metrics.map(|Table(m)| program(m.name, m.command, m.deadline)).transpose()?;
-        let hook = |Table(h): Table<HookFile>| {
-            Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? })
-        };
-        let hooks = self.hooks.into_iter().map(hook).collect::<Result<_, String>>()?;
+        let hooks = self.hooks.into_iter().map(|Table(hook)| hook.checked());
+        let hooks = hooks.collect::<Result<Vec<_>, _>>()?;
+        if hooks.len() > HOOKS_MAX {
+            return Err(format!("more than {HOOKS_MAX} hooks; put some into one program"));
+        }
         let slots_dir = slots.dir.unwrap_or_else(|| self.data_dir.join("slots"));
         Ok(Config {
             fleet: self.fleet,
@@ -164,12 +190,14 @@ impl File {
             probes,
             metrics,
             hooks,
+            when: self.when.0.checked()?,
+            data: self.data.0.areas,
             timing: self.timing.0.checked()?,
         })
     }
 }
 
-fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {
+pub(super) fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {
     if command.first().is_none_or(String::is_empty) {
         return Err(format!("the command of {name:?} is empty; name an executable"));
     }

@@ -7,6 +7,10 @@
 //! | [`time`] | what time it is, on a device that may have no clock |
 //! | [`timing`] | every wait, and how points in time survive a restart |
 //! | [`eligibility`] | may this device run that release, now? |
+//! | [`conditions`] | may it download, or install, at this moment? |
+//! | [`zone`] | where a device's clock on the wall stands beside UTC |
+//! | [`hold`] | what holds an attempt back for a while |
+//! | [`hook`] | when hooks run, and which of them are to be undone |
 //! | [`download`] | which packs to ask for next, and which to believe |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
 //! | `reader` | bundles: their dictionary, and those that wait for one |
@@ -24,11 +28,14 @@
 
 pub mod agent;
 mod comparison;
+pub mod conditions;
 pub mod download;
 pub mod durable;
 pub mod eligibility;
 mod entropy;
 mod exchange;
+pub mod hold;
+pub mod hook;
 pub mod machine;
 pub mod outbox;
 pub mod port;
@@ -39,6 +46,7 @@ pub mod time;
 pub mod timing;
 mod trust;
 mod work;
+pub mod zone;
 
 #[cfg(test)]
 mod tests;
