@@ -168,6 +168,13 @@ impl File {
         if hooks.len() > HOOKS_MAX {
             return Err(format!("more than {HOOKS_MAX} hooks; put some into one program"));
         }
+        let trial = hooks.iter().filter(|hook| hook.step == HookStep::PostBoot);
+        let trial: Duration = trial.map(|hook| hook.program.deadline).sum();
+        if trial > self.timing.0.probe_deadline {
+            return Err("the deadlines of all post-boot hooks together are longer than timing.probe_deadline; a trial \
+                        that takes so long is taken for a silent one"
+                .into());
+        }
         let slots_dir = slots.dir.unwrap_or_else(|| self.data_dir.join("slots"));
         Ok(Config {
             fleet: self.fleet,

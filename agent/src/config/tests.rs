@@ -195,6 +195,10 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
             format!("{SMALLEST}[[hooks]]\nstep = 'post-install'\nname = 'h'\ncommand = ['x']"),
             "unknown variant",
         ),
+        (
+            format!("{SMALLEST}[[hooks]]\nstep = 'post-boot'\nname = 'h'\ncommand = ['x']\ndeadline = 601"),
+            "taken for a silent one",
+        ),
         (format!("{SMALLEST}[timing]\nscale = 0"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nscale = nan"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nwindow = 97"), "1 to 96"),

@@ -64,9 +64,10 @@ impl HookStep {
         }
     }
 
-    /// Tells whether what a hook of this step did can be taken back: after the end there is nothing to go back to.
+    /// Tells whether what a hook of this step did can be taken back: a check only asks, and after the end there is nothing
+    /// to go back to.
     pub fn can_be_undone(self) -> bool {
-        self <= Self::PostBoot
+        (Self::Download..=Self::PostBoot).contains(&self)
     }
 }
 
@@ -110,10 +111,10 @@ impl Agent {
     /// Starts the next hooks of these, if there are any.
     pub(super) fn attend_hooks(&mut self, of: &[HookStep], now: Now) -> bool {
         let Some(step) = self.next_hooks(of) else { return false };
-        if let Some(work) = self.durable.state.work().cloned()
-            && self.durable.hooks.through.is_none_or(|through| through < step)
-        {
+        if let Some(work) = self.durable.state.work().cloned() {
             self.about(&work);
+        }
+        if step.can_be_undone() && self.durable.hooks.through.is_none_or(|through| through < step) {
             self.durable.hooks.through = Some(step);
             self.saved = false;
         }
@@ -189,6 +190,7 @@ impl Agent {
             self.about(&work);
             self.durable.hooks.tell = Some(step);
             self.durable.hooks.reason = reason;
+            self.saved = false;
         }
     }
 
@@ -201,6 +203,7 @@ impl Agent {
         let running = self.durable.components.get(&self.settings.component);
         let from = running.cloned().unwrap_or_default();
         self.durable.hooks.about = Some(About { rc, version, from });
+        self.saved = false;
     }
 
     /// Returns why hooks are undone, as they see it in `TERN_REASON`.

@@ -11,6 +11,7 @@ use tern_protocol::id::{DeviceId, IdError, ModelId, ProductId, RolloutId, TagId}
 use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
 use tern_protocol::tuf::Role;
+use tern_protocol::tuf::content::Urgency;
 
 pub use self::access::{CreatedToken, NewToken, TokenLine};
 pub use self::enrolment::{
@@ -341,6 +342,9 @@ pub struct RolloutView {
     pub version: String,
     /// Attempt.
     pub attempt: u32,
+    /// Whether the devices' own windows and consent hold it back.
+    #[serde(default, skip_serializing_if = "Urgency::is_soft")]
+    pub urgency: Urgency,
     /// Where it stands.
     pub status: Status,
     /// Present phase, from 1.

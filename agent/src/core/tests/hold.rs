@@ -168,8 +168,7 @@ fn a_forced_rollout_goes_past_consent_and_not_past_an_empty_battery() {
 #[test]
 fn a_check_that_says_not_now_for_hours_is_said_once_and_every_step_follows_from_the_one_before() {
     let mut world = World::with(Conditions::default(), &[HookStep::Check], true);
-    let not_now = |why: &str| vec![(HookStep::Check, Done::NotNow(why.to_owned()))];
-    world.refuses = not_now("hook calls");
+    world.refuses = vec![(HookStep::Check, Done::NotNow("hook calls".to_owned()))];
     world.publish(&Published::offers(6));
     pass(&mut world, 10 * HOUR);
 
@@ -179,6 +178,8 @@ fn a_check_that_says_not_now_for_hours_is_said_once_and_every_step_follows_from_
     assert_eq!(steps(&world), [(idle, checking, None), (checking, idle, reason)]);
     assert!(hooks_run(&world).iter().filter(|step| **step == HookStep::Check).count() > 30);
     assert_eq!(world.agent.durable().waiting.as_ref().unwrap().reason, "hook calls");
+    assert_eq!(world.agent.durable().hooks.about.as_ref().map(|about| about.rc), Some(6));
+    assert!(!hooks_run(&world).contains(&HookStep::Undo), "a question leaves nothing behind");
 
     world.refuses.clear();
     pass(&mut world, HOUR);
