@@ -1,6 +1,7 @@
 //! The loop around the core: messages, jobs and time in, saves, publishes and jobs out.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 use std::time::Duration;
 
 use tern_protocol::claim::Token;
@@ -347,6 +348,11 @@ impl Shell {
 
     /// Runs a job beside the loop. When it is replaced it is dropped, and with it what it started.
     fn beside(&mut self, job: u64, work: impl Future<Output = Done> + Send + 'static) {
+        self.spawn(job, Box::pin(work));
+    }
+
+    /// Of one type, whatever the job: the runtime's code for each kind of task weighs some kilobytes.
+    fn spawn(&mut self, job: u64, work: Pin<Box<dyn Future<Output = Done> + Send>>) {
         let results = self.results.clone();
         self.job = Some(tokio::spawn(async move {
             let result = work.await;

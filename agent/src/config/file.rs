@@ -16,11 +16,11 @@ use crate::hooks::{HOOKS_MAX, Hook, HookStep};
 impl HookFile {
     fn checked(self) -> Result<Hook, String> {
         let Self { step, name, command, undo, deadline } = self;
-        if undo.is_some() && !step.can_be_undone() {
+        if !undo.is_empty() && !step.can_be_undone() {
             let step = step.as_str();
             return Err(format!("hook {name:?} has an undo, but nothing of step {step:?} can be undone"));
         }
-        let undo = undo.map(|command| program(name.clone(), command, deadline)).transpose()?;
+        let undo = (!undo.is_empty()).then(|| program(name.clone(), undo, deadline)).transpose()?;
         Ok(Hook { step, program: program(name, command, deadline)?, undo })
     }
 }
@@ -89,7 +89,8 @@ pub(super) struct HookFile {
     step: HookStep,
     name: String,
     command: Vec<String>,
-    undo: Option<Vec<String>>,
+    #[serde(default)]
+    undo: Vec<String>,
     #[serde(default = "program_deadline", with = "timing::seconds")]
     deadline: Duration,
 }
@@ -98,7 +99,7 @@ pub(super) struct HookFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct DataFile {
     #[serde(default)]
-    areas: Vec<PathBuf>,
+    areas: Vec<String>,
 }
 
 fn no_carrier() -> CarrierId {
@@ -198,7 +199,7 @@ impl File {
             metrics,
             hooks,
             when: self.when.0.checked()?,
-            data: self.data.0.areas,
+            data: self.data.0.areas.into_iter().map(PathBuf::from).collect(),
             timing: self.timing.0.checked()?,
         })
     }

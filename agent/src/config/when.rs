@@ -36,16 +36,16 @@ pub(super) struct WhenFile {
     windows: Vec<Table<WindowFile>>,
     windows_for_download: bool,
     time_zone: String,
-    without_clock: WithoutClock,
-    battery_min: Option<u8>,
+    without_clock: String,
+    battery_min: u8,
     power_supply: PathBuf,
     consent_file: Option<PathBuf>,
-    consent_command: Option<Vec<String>>,
+    consent_command: Vec<String>,
     metered_file: Option<PathBuf>,
-    metered_command: Option<Vec<String>>,
+    metered_command: Vec<String>,
     metered_max_mb: u64,
     metered_windows: Vec<Table<WindowFile>>,
-    load_command: Option<Vec<String>>,
+    load_command: Vec<String>,
     #[serde(with = "timing::seconds")]
     deadline: Duration,
     allow_forced: bool,
@@ -60,30 +60,22 @@ pub(super) struct WindowFile {
     to: String,
 }
 
-#[derive(Deserialize, Default, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum WithoutClock {
-    #[default]
-    Wait,
-    Go,
-}
-
 impl Default for WhenFile {
     fn default() -> Self {
         Self {
             windows: Vec::new(),
             windows_for_download: false,
             time_zone: "UTC".into(),
-            without_clock: WithoutClock::Wait,
-            battery_min: None,
+            without_clock: "wait".into(),
+            battery_min: 0,
             power_supply: "/sys/class/power_supply".into(),
             consent_file: None,
-            consent_command: None,
+            consent_command: Vec::new(),
             metered_file: None,
-            metered_command: None,
+            metered_command: Vec::new(),
             metered_max_mb: 0,
             metered_windows: Vec::new(),
-            load_command: None,
+            load_command: Vec::new(),
             deadline: Duration::from_secs(20),
             allow_forced: true,
         }
@@ -93,27 +85,35 @@ impl Default for WhenFile {
 impl WhenFile {
     /// Checks what no single key can tell.
     pub(super) fn checked(self) -> Result<When, String> {
-        if self.battery_min.is_some_and(|percent| percent > 100) {
+        if self.battery_min > 100 {
             return Err("when.battery_min is a percentage: at most 100".into());
         }
         let deadline = self.deadline;
         let asks = |name: &str, command| program(format!("when.{name}"), command, deadline);
-        let source = |name: &str, file: Option<PathBuf>, command: Option<Vec<String>>| match (file, command) {
-            (Some(_), Some(_)) => Err(format!("when.{name}_file and when.{name}_command: name one of them")),
-            (Some(file), None) => Ok(Some(Source::File(file))),
-            (None, Some(command)) => Ok(Some(Source::Program(asks(&format!("{name}_command"), command)?))),
-            (None, None) => Ok(None),
+        let source = |name: &str, file: Option<PathBuf>, command: Vec<String>| match file {
+            Some(_) if !command.is_empty() => {
+                Err(format!("when.{name}_file and when.{name}_command: name one of them"))
+            }
+            Some(file) => Ok(Some(Source::File(file))),
+            None if command.is_empty() => Ok(None),
+            None => Ok(Some(Source::Program(asks(&format!("{name}_command"), command)?))),
+        };
+        let without_clock = match self.without_clock.as_str() {
+            "wait" => false,
+            "go" => true,
+            other => return Err(format!("when.without_clock is {other:?}; write \"wait\" or \"go\"")),
         };
         let consent = source("consent", self.consent_file, self.consent_command)?;
         let metered = source("metered", self.metered_file, self.metered_command)?;
-        let load = self.load_command.map(|command| asks("load_command", command)).transpose()?;
+        let load =
+            (!self.load_command.is_empty()).then(|| asks("load_command", self.load_command)).transpose()?;
         let bytes = self.metered_max_mb.checked_mul(1_000_000).ok_or("when.metered_max_mb is too large")?;
         let conditions = Conditions {
             windows: windows("windows", self.windows)?,
             windows_for_download: self.windows_for_download,
             zone: zone(&self.time_zone, Path::new(ZONES))?,
-            without_clock: self.without_clock == WithoutClock::Go,
-            battery_min: self.battery_min,
+            without_clock,
+            battery_min: (self.battery_min > 0).then_some(self.battery_min),
             consent: consent.is_some(),
             metered_max: metered.is_some().then_some(bytes),
             metered_windows: windows("metered_windows", self.metered_windows)?,

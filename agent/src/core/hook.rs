@@ -48,6 +48,10 @@ pub enum HookStep {
 const BEFORE: [HookStep; 4] = [HookStep::PreUpdate, HookStep::Snapshot, HookStep::Migrate, HookStep::Arm];
 
 impl HookStep {
+    /// The steps that can be undone, in order.
+    pub const ORDER: [Self; 6] =
+        [Self::Download, Self::PreUpdate, Self::Snapshot, Self::Migrate, Self::Arm, Self::PostBoot];
+
     /// Returns the step as hooks see it in `TERN_STEP`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -67,7 +71,7 @@ impl HookStep {
     /// Tells whether what a hook of this step did can be taken back: a check only asks, and after the end there is nothing
     /// to go back to.
     pub fn can_be_undone(self) -> bool {
-        (Self::Download..=Self::PostBoot).contains(&self)
+        Self::ORDER.contains(&self)
     }
 }
 

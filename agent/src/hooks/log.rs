@@ -39,7 +39,12 @@ fn forget_oldest(folder: &Path) -> io::Result<()> {
         let entry = entry?;
         logs.push((entry.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH), entry.path()));
     }
-    logs.sort();
-    let surplus = logs.len().saturating_sub(FILES_MAX);
-    logs.into_iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+    // One at a time: there is one too many as a rule, and sorting weighs more than all the rest here.
+    while logs.len() > FILES_MAX {
+        let Some((oldest, _)) = logs.iter().enumerate().min_by(|one, other| one.1.cmp(other.1)) else {
+            break;
+        };
+        fs::remove_file(logs.swap_remove(oldest).1)?;
+    }
+    Ok(())
 }

@@ -94,14 +94,8 @@ pub async fn run_hooks(hooks: &[Hook], step: HookStep, told: &Told) -> Result<()
 /// Takes back what hooks up to and with the step `through` may have done, in reverse order; then come the hooks of step
 /// `undo`. It always runs to its end, because half of an undo is the worst of both, and then tells the first refusal.
 pub async fn undo_hooks(hooks: &[Hook], through: Option<HookStep>, told: &Told) -> Result<(), HookRefusal> {
-    let mut begun: Vec<&Hook> =
-        hooks.iter().filter(|hook| through.is_some_and(|through| hook.step <= through)).collect();
-    // Stable: within a step in the order of the file.
-    begun.sort_by_key(|hook| hook.step);
-    let undone = begun.into_iter().rev().filter_map(|hook| hook.undo.as_ref());
-    let last = hooks.iter().filter(|hook| hook.step == HookStep::Undo).map(|hook| &hook.program);
     let mut first = Ok(());
-    for program in undone.chain(last) {
+    for program in to_undo(hooks, through) {
         match run(program, HookStep::Undo, told).await {
             Ok(()) => tracing::info!(hook = program.name, "undone"),
             Err(refusal) => {
@@ -111,6 +105,16 @@ pub async fn undo_hooks(hooks: &[Hook], through: Option<HookStep>, told: &Told) 
         }
     }
     first
+}
+
+fn to_undo(hooks: &[Hook], through: Option<HookStep>) -> Vec<&Program> {
+    let begun = HookStep::ORDER.iter().rev().filter(|step| through.is_some_and(|through| **step <= through));
+    // Within a step in the order of the file, backwards.
+    let undone = begun.flat_map(|step| {
+        hooks.iter().rev().filter(move |hook| hook.step == *step).filter_map(|hook| hook.undo.as_ref())
+    });
+    let last = hooks.iter().filter(|hook| hook.step == HookStep::Undo).map(|hook| &hook.program);
+    undone.chain(last).collect()
 }
 
 async fn run(program: &Program, step: HookStep, told: &Told) -> Result<(), HookRefusal> {
