@@ -83,6 +83,10 @@ pub struct Finished {
     pub ending: Ending,
     /// The end of what it wrote to standard output and error, at most [`REASON_MAX`] bytes.
     pub output_tail: String,
+    /// As much of the end as was to be kept.
+    pub output: Vec<u8>,
+    /// Bytes before that.
+    pub left_out: u64,
 }
 
 /// Says which program failed, how, and what it said.
@@ -120,7 +124,12 @@ impl fmt::Display for Said<'_> {
 impl Program {
     /// Runs the program to its end; takes at most its deadline and a few seconds. Dropping the future kills it.
     pub async fn run(&self, context: &Context, more: &[(&str, &str)]) -> Finished {
-        let mut tail = Tail::default();
+        self.run_keeping(REASON_MAX, context, more).await
+    }
+
+    /// The same, keeping that many bytes of the output.
+    pub async fn run_keeping(&self, most: usize, context: &Context, more: &[(&str, &str)]) -> Finished {
+        let mut tail = Tail { most, ..Tail::default() };
         let ending = match self.start(context, more).await {
             Ok((child, output)) => supervise(child, output, self.deadline, &mut tail).await,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -128,7 +137,9 @@ impl Program {
             }
             Err(error) => Ending::NotRun(error),
         };
-        Finished { ending, output_tail: tail.text() }
+        let output_tail = tail.text();
+        let (output, left_out) = tail.kept();
+        Finished { ending, output_tail, output, left_out }
     }
 
     fn executable(&self) -> &str {
@@ -279,17 +290,36 @@ async fn listen(output: &mut pipe::Receiver, tail: &mut Tail) {
 
 /// The last bytes of an output of any length.
 #[derive(Default)]
-struct Tail(Vec<u8>);
+struct Tail {
+    bytes: Vec<u8>,
+    most: usize,
+    total: u64,
+}
 
 impl Tail {
     fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-        let surplus = self.0.len().saturating_sub(REASON_MAX);
-        self.0.drain(..surplus);
+        self.total += bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+        // Not with every piece: a program may say very much.
+        if self.bytes.len() > 2 * self.most {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        let surplus = self.bytes.len().saturating_sub(self.most);
+        self.bytes.drain(..surplus);
+    }
+
+    fn kept(mut self) -> (Vec<u8>, u64) {
+        self.cut();
+        let left_out = self.total - self.bytes.len() as u64;
+        (self.bytes, left_out)
     }
 
     fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.0);
+        let from = self.bytes.len().saturating_sub(REASON_MAX);
+        let text = String::from_utf8_lossy(&self.bytes[from..]);
         // Replacement characters may have made it longer; the end is what says why.
         let fits = |(from, _): &(usize, char)| text.len() - from <= REASON_MAX;
         let from = text.char_indices().find(fits).map_or(0, |(from, _)| from);
@@ -299,3 +329,5 @@ impl Tail {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::is_gone;

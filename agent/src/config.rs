@@ -2,6 +2,7 @@
 //!
 //! Every key stands with its default and its reason in `deploy/agent.toml`; a test keeps both in step.
 
+mod areas;
 mod boot;
 mod file;
 mod guard;
@@ -9,6 +10,7 @@ mod probe;
 mod section;
 mod table;
 mod timing;
+mod when;
 
 use std::fs;
 use std::io;
@@ -29,6 +31,7 @@ use crate::watchdog::WatchdogConfig;
 use file::File;
 use table::Table;
 pub use timing::Timing;
+pub use when::When;
 
 /// Everything that the agent is told about its device and its fleet.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +80,10 @@ pub struct Config {
     pub watchdog: Option<WatchdogConfig>,
     /// Hooks, in order.
     pub hooks: Vec<Hook>,
+    /// When it may download and install.
+    pub when: When,
+    /// Folders of user data: no slot is inside one, and none inside a slot.
+    pub data: Vec<PathBuf>,
     /// Every wait, already scaled.
     pub timing: Timing,
 }
@@ -167,7 +174,10 @@ impl Config {
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
         match toml::from_str::<Table<File>>(&text) {
-            Ok(Table(file)) => file.checked().map_err(|problem| ConfigError::Senseless { path, problem }),
+            Ok(Table(file)) => {
+                let checked = file.checked().and_then(|config| areas::check(&config).map(|()| config));
+                checked.map_err(|problem| ConfigError::Senseless { path, problem })
+            }
             Err(source) => Err(ConfigError::Parse { path, source: Box::new(source) }),
         }
     }

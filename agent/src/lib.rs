@@ -16,6 +16,7 @@
 //! | [`health`] | probes that decide whether a release on trial is well |
 //! | [`collect`] | what went wrong since it was asked last, as counts |
 //! | [`hooks`] | programs around the update itself |
+//! | [`surroundings`] | measures what the owner's conditions ask for |
 //! | [`device`] | records, slots and boot record of one device, in one hand |
 //! | [`notify`] | telling the service manager how the agent fares |
 //! | [`watchdog`] | the hardware watchdog, which resets a device that hangs |
@@ -45,6 +46,7 @@ pub mod recovery;
 pub mod run;
 pub mod slot;
 pub mod storage;
+pub mod surroundings;
 #[cfg(test)]
 mod testing;
 pub mod watchdog;

@@ -238,12 +238,13 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         Ok(SlotLabel::Empty) => json!({"holds": null, "label": "empty"}),
         Err(error) => json!({"holds": null, "label": error.to_string()}),
     };
-    let state = &durable.state;
+    let (state, waiting) = (&durable.state, durable.waiting.as_ref());
     let report = json!({
         "device": config.device,
         "state": state.name(),
-        "rc": state.work().map(|w| w.offer.attempt.rc),
-        "rollout": state.work().map(|w| w.offer.attempt.rollout.clone()),
+        "rc": state.work().map(|w| w.offer.attempt.rc).or(waiting.map(|w| w.attempt.rc)),
+        "waits_for": waiting.map(|waiting| waiting.reason.clone()),
+        "rollout": state.work().map(|w| &w.offer.attempt).or(waiting.map(|w| &w.attempt)).map(|a| a.rollout.clone()),
         "active": record.as_ref().map(|r| r.active),
         "trial": record.as_ref().and_then(|r| r.trial.clone()),
         "slots": {"a": slot(SlotName::A), "b": slot(SlotName::B)},
@@ -265,6 +266,7 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
     for key in [
         "device",
         "state",
+        "waits_for",
         "rc",
         "rollout",
         "active",

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tern_protocol::claim::Token;
@@ -21,10 +22,11 @@ use crate::core::timing::{Now, Stamp};
 use crate::device::Device;
 use crate::health::run_probes;
 use crate::health::soak::{Soak, Soaked};
-use crate::hooks::{HookRefusal, HookStep, run_hooks};
+use crate::hooks::{HookRefusal, HookStep, Told, run_hooks, undo_hooks};
 use crate::identity::{self, FileIdentity};
 use crate::link::{self, LinkCommand, LinkConfig, LinkEvent};
 use crate::pulse::{End, Pulse};
+use crate::surroundings::look;
 
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,8 @@ fn settings(config: &Config, claim: Option<Token>) -> Settings {
         claim,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         timing: config.timing.core(jitter),
+        conditions: config.when.conditions.clone(),
+        hooks: config.hooks.iter().map(|hook| hook.step).collect(),
     }
 }
 
@@ -299,12 +303,19 @@ impl Shell {
                 self.probe(job);
                 return false;
             }
-            Job::RunHooks => {
-                self.hooks(job, HookStep::PreUpdate);
+            Job::RunHooks(step) => {
+                self.hooks(job, step);
                 return false;
             }
             Job::UndoHooks => {
                 self.hooks(job, HookStep::Undo);
+                return false;
+            }
+            Job::Look(stage) => {
+                let (when, context) = (self.config.when.clone(), self.context(true));
+                self.beside(job, async move {
+                    Done::Looked(look(&when.sources, &when.conditions, stage, &context).await)
+                });
                 return false;
             }
         };
@@ -341,14 +352,40 @@ impl Shell {
     }
 
     fn hooks(&mut self, job: u64, step: HookStep) {
-        let (hooks, context) = (self.config.hooks.clone(), self.context(true));
+        let (hooks, told) = (self.config.hooks.clone(), self.told(step));
+        let through = self.agent.durable().hooks.through;
         self.beside(job, async move {
-            match run_hooks(&hooks, step, &context).await {
+            let ran = match step {
+                HookStep::Undo => undo_hooks(&hooks, through, &told).await,
+                step => run_hooks(&hooks, step, &told).await,
+            };
+            match ran {
                 Ok(()) => Done::Ok,
-                Err(refusal @ HookRefusal::NotNow { .. }) => Done::NotNow(refusal.to_string()),
-                Err(HookRefusal::Failed(failure)) => Done::Failed(failure.summary()),
+                Err(refusal @ HookRefusal::NotNow { .. }) => Done::NotNow(refusal.summary()),
+                Err(refusal) => Done::Failed(refusal.summary()),
             }
         });
+    }
+
+    /// Returns what hooks are told: about the attempt that is open, or that has just ended.
+    fn told(&self, step: HookStep) -> Told {
+        let about = self.agent.durable().hooks.about.clone();
+        let mut context = self.context(!matches!(step, HookStep::PostBoot | HookStep::Confirmed));
+        if let Some(about) = &about {
+            (context.rc, context.version) = (about.rc, about.version.clone());
+        }
+        let reason = match step {
+            HookStep::Undo => self.agent.undo_reason(),
+            HookStep::RolledBack => self.agent.durable().hooks.reason.clone(),
+            _ => String::new(),
+        };
+        Told {
+            context,
+            from_version: about.map(|about| about.from).unwrap_or_default(),
+            data: self.config.data.clone(),
+            reason,
+            logs: self.config.data_dir.join("hooks"),
+        }
     }
 
     /// Returns what programs are told: about the slot of the open attempt, or about the running one.
@@ -366,6 +403,11 @@ impl Shell {
 
     /// Runs a job beside the loop. When it is replaced it is dropped, and with it what it started.
     fn beside(&mut self, job: u64, work: impl Future<Output = Done> + Send + 'static) {
+        self.spawn(job, Box::pin(work));
+    }
+
+    /// Of one type, whatever the job: the runtime's code for each kind of task weighs some kilobytes.
+    fn spawn(&mut self, job: u64, work: Pin<Box<dyn Future<Output = Done> + Send>>) {
         let results = self.results.clone();
         self.job = Some(tokio::spawn(async move {
             let result = work.await;

@@ -22,6 +22,7 @@ pub(crate) fn work() -> Work {
         floor: 0,
         arm: Arm::Acked,
         spread: 0,
+        urgency: tern_protocol::tuf::content::Urgency::Soft,
         schedule: None,
         from: vec![],
     };

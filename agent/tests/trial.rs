@@ -125,6 +125,7 @@ timeout = 3
             floor: 0,
             arm: Arm::Acked,
             spread: 0,
+            urgency: tern_protocol::tuf::content::Urgency::Soft,
             schedule: None,
             from: vec![],
         };

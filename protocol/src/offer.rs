@@ -23,7 +23,7 @@ use crate::id::{CarrierId, DeviceId, ModelId, ProductId, RegionId, RolloutId};
 use crate::message::Attempt;
 use crate::position::{Cut, Position, Salt, position};
 use crate::tuf::client::Current;
-use crate::tuf::content::{Arm, ArtifactContent, Entry, EntryKind, Schedule, listed};
+use crate::tuf::content::{Arm, ArtifactContent, Entry, EntryKind, Schedule, Urgency, listed};
 use crate::version::Range;
 
 /// What decides about a device's offer.
@@ -70,6 +70,9 @@ pub struct Offer {
     /// When it reports health while others are held back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// Whether windows and consent hold it back.
+    #[serde(default, skip_serializing_if = "Urgency::is_soft")]
+    pub urgency: Urgency,
 }
 
 /// One payload of an offer.
@@ -257,6 +260,7 @@ fn offer(entry: &Entry, own: Vec<(Artifact, &ArtifactContent)>) -> Offer {
         floor: contents().map(|content| content.floor).max().unwrap_or(0),
         artifacts: own.iter().map(|(artifact, _)| artifact.clone()).collect(),
         arm: entry.arm,
+        urgency: entry.urgency,
         spread: entry.spread,
         schedule: entry.schedule,
         from: entry.from.clone(),

@@ -22,7 +22,9 @@ use tern_protocol::position::{Cohort, Cut, Partition, Salt, position};
 use tern_protocol::tuf::Role;
 use tern_protocol::tuf::Signer;
 use tern_protocol::tuf::build::{self, DelegatedKeys, Keys, Named, RootKeys};
-use tern_protocol::tuf::content::{Arm, Entry, EntryKind, RolloutContent, TargetsContent, point_hex};
+use tern_protocol::tuf::content::{
+    Arm, Entry, EntryKind, RolloutContent, TargetsContent, Urgency, point_hex,
+};
 use tern_protocol::tuf::key::P256Signer;
 use tern_protocol::tuf::sign::sign;
 
@@ -230,6 +232,7 @@ fn files() -> [File; 5] {
         list: vec![],
         spread: 0,
         arm: Arm::Acked,
+        urgency: Urgency::Soft,
     };
     let path = build::path(&product, 7, "rootfs");
     let named = Named { path, length: 48_234_496, sha256: Digest::of(b"image") };

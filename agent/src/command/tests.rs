@@ -110,7 +110,7 @@ async fn a_program_that_nobody_waits_for_any_more_is_killed() {
 
 #[test]
 fn a_tail_of_broken_text_stays_below_its_ceiling() {
-    let mut tail = Tail::default();
+    let mut tail = Tail { most: REASON_MAX, ..Tail::default() };
 
     tail.push(&[0xff; 3 * REASON_MAX]);
 
@@ -131,7 +131,7 @@ fn a_summary_fits_a_report() {
 }
 
 /// Waits until `pid` no longer runs: the kill is sent, but the kernel takes a moment.
-async fn is_gone(pid: &str) -> bool {
+pub(crate) async fn is_gone(pid: &str) -> bool {
     assert!(!pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()), "{pid:?} is no process id");
     for _ in 0..400 {
         let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();

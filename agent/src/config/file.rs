@@ -9,9 +9,22 @@ use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, Region
 use super::boot::BootFile;
 use super::section::Section;
 use super::table::Table;
+use super::when::WhenFile;
 use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, guard, probe, timing};
 use crate::command::Program;
-use crate::hooks::{Hook, HookStep};
+use crate::hooks::{HOOKS_MAX, Hook, HookStep};
+
+impl HookFile {
+    fn checked(self) -> Result<Hook, String> {
+        let Self { step, name, command, undo, deadline } = self;
+        if !undo.is_empty() && !step.can_be_undone() {
+            let step = step.as_str();
+            return Err(format!("hook {name:?} has an undo, but nothing of step {step:?} can be undone"));
+        }
+        let undo = (!undo.is_empty()).then(|| program(name.clone(), undo, deadline)).transpose()?;
+        Ok(Hook { step, program: program(name, command, deadline)?, undo })
+    }
+}
 
 /// The file as it is written.
 #[derive(Deserialize)]
@@ -48,6 +61,10 @@ pub(super) struct File {
     #[serde(default)]
     hooks: Vec<Table<HookFile>>,
     #[serde(default)]
+    when: Table<WhenFile>,
+    #[serde(default)]
+    data: Table<DataFile>,
+    #[serde(default)]
     timing: Table<Timing>,
 }
 
@@ -67,8 +84,17 @@ pub(super) struct HookFile {
     step: HookStep,
     name: String,
     command: Vec<String>,
+    #[serde(default)]
+    undo: Vec<String>,
     #[serde(default = "program_deadline", with = "timing::seconds")]
     deadline: Duration,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DataFile {
+    #[serde(default)]
+    areas: Vec<String>,
 }
 
 fn no_carrier() -> CarrierId {
@@ -130,17 +156,25 @@ impl File {
             (Some(a), Some(b)) => Some([a, b]),
             _ => return Err("slots.a and slots.b go together; name both or neither".into()),
         };
+        if slots.system.is_some() && (paths.is_some() || boot == BootConfig::File) {
+            return Err("slots.system is for a device with a single slot, which a boot loader boots: name neither slots.a \
+                        nor slots.b, and write boot.kind = \"uboot\""
+                .into());
+        }
         let probes = self.probes.into_iter().map(probe::probe).collect::<Result<_, _>>()?;
         let metrics = self.metrics.map(probe::metrics).transpose()?;
         let collect = self.collect.map(guard::collect).transpose()?;
         let watchdog = self.watchdog.map(guard::watchdog).transpose()?;
-        let hook = |Table(h): Table<HookFile>| {
-            Ok(Hook { step: h.step, program: program(h.name, h.command, h.deadline)? })
-        };
-        let hooks = self.hooks.into_iter().map(hook).collect::<Result<_, String>>()?;
-        if slots.system.is_some() && (paths.is_some() || boot == BootConfig::File) {
-            return Err("slots.system is for a device with a single slot, which a boot loader boots: name neither slots.a \
-                        nor slots.b, and write boot.kind = \"uboot\""
+        let hooks = self.hooks.into_iter().map(|Table(hook)| hook.checked());
+        let hooks = hooks.collect::<Result<Vec<_>, _>>()?;
+        if hooks.len() > HOOKS_MAX {
+            return Err(format!("more than {HOOKS_MAX} hooks; put some into one program"));
+        }
+        let trial = hooks.iter().filter(|hook| hook.step == HookStep::PostBoot);
+        let trial: Duration = trial.map(|hook| hook.program.deadline).sum();
+        if trial > self.timing.0.probe_deadline {
+            return Err("the deadlines of all post-boot hooks together are longer than timing.probe_deadline; a trial \
+                        that takes so long is taken for a silent one"
                 .into());
         }
         let slots_dir = slots.dir.unwrap_or_else(|| self.data_dir.join("slots"));
@@ -167,6 +201,8 @@ impl File {
             collect,
             watchdog,
             hooks,
+            when: self.when.0.checked()?,
+            data: self.data.0.areas.into_iter().map(PathBuf::from).collect(),
             timing: self.timing.0.checked()?,
         })
     }

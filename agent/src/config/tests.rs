@@ -2,10 +2,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::boot::{BootFile, CopyFile};
-use super::file::{HookFile, SlotsFile, program_deadline};
+use super::file::{DataFile, HookFile, SlotsFile, program_deadline};
 use super::guard::{COLLECT_KEYS, WATCHDOG_KEYS};
 use super::probe::{METRICS_KEYS, PROBE_KEYS};
+use super::when::{WhenFile, WindowFile};
 use super::*;
+use crate::core::conditions::{Conditions, Window};
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent.toml");
 
@@ -89,7 +91,11 @@ fn the_sample_shows_every_key_there_is() {
 
     assert_eq!(keys(&sample), known_keys::<File>());
     assert_eq!(keys(&section("tls")), known_keys::<TlsFiles>());
-    assert_eq!(keys(&section("slots")), known_keys::<SlotsFile>());
+    // A device has two slots or a single one.
+    let mut slots = keys(&section("slots"));
+    slots.insert("system".to_owned());
+    assert_eq!(slots, known_keys::<SlotsFile>());
+    assert!(fs::read_to_string(SAMPLE).unwrap().contains("# system = "));
     assert_eq!(keys(&section("boot")), known_keys::<BootFile>());
     assert_eq!(keys(sample["boot"]["copies"][0].as_table().unwrap()), known_keys::<CopyFile>());
     assert_eq!(keys(&section("timing")), known_keys::<Timing>());
@@ -99,6 +105,15 @@ fn the_sample_shows_every_key_there_is() {
     assert_eq!(keys(&section("collect")), listed(&COLLECT_KEYS));
     assert_eq!(keys(&section("watchdog")), listed(&WATCHDOG_KEYS));
     assert_eq!(keys(&entry("hooks")), known_keys::<HookFile>());
+    assert_eq!(keys(&section("data")), known_keys::<DataFile>());
+    // Of a file and a command that answer the same question only one can be named.
+    let mut when = keys(&section("when"));
+    when.extend(["consent_command", "metered_file"].map(str::to_owned));
+    assert_eq!(when, known_keys::<WhenFile>());
+    assert_eq!(keys(sample["when"]["windows"][0].as_table().unwrap()), known_keys::<WindowFile>());
+    for key in ["consent_command", "metered_file"] {
+        assert!(fs::read_to_string(SAMPLE).unwrap().contains(key), "{key}");
+    }
 }
 
 #[test]
@@ -114,6 +129,9 @@ fn the_defaults_in_the_sample_are_the_defaults_in_the_code() {
     assert_eq!(sample.runtime_dir, smallest.runtime_dir);
     assert_eq!(sample.root, smallest.root);
     assert_eq!(sample.slots.dir, smallest.slots.dir);
+    assert_eq!(smallest.when.conditions, Conditions::default());
+    assert_eq!(sample.when.sources.power_supply, smallest.when.sources.power_supply);
+    assert_eq!(smallest.data, Vec::<PathBuf>::new());
     assert_eq!(smallest.slots.paths, None);
     assert_eq!(smallest.boot, BootConfig::File);
     assert_eq!(sample.boot, load(&with_uboot("", COPIES)).unwrap().boot);
@@ -171,6 +189,7 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
         (format!("{SMALLEST}password_file = 'x'"), "password_file without user"),
         (SMALLEST.replace("1000", "0"), "slots.capacity"),
         (with_uboot(", a = '/dev/a'", COPIES), "go together"),
+        (with_uboot(", a = '/dev/a', b = '/dev/b', system = '/dev/c'", COPIES), "neither slots.a"),
         (with_uboot(", a = '/dev/a', b = '/dev/a'", COPIES), "are the same"),
         (SMALLEST.replace("1000", "1000, a = '/dev/a', b = '/dev/b'"), "need a boot loader"),
         (with_uboot("", COPIES).replace("uboot\"\n", "file\"\n"), "write boot.kind"),
@@ -216,6 +235,30 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
         (format!("{SMALLEST}[collect]\nservices = {:?}", ["x"; 17]), "more than 16"),
         (format!("{SMALLEST}[watchdog]\ntimeout = 2"), "watchdog.timeout"),
         (format!("{SMALLEST}[watchdog]\nduring = 'never'"), "write trial or always"),
+        (format!("{SMALLEST}[when]\nbattery_min = 101"), "at most 100"),
+        (format!("{SMALLEST}[when]\nconsent_file = 'x'\nconsent_command = ['y']"), "name one of them"),
+        (format!("{SMALLEST}[when]\nload_command = ['']"), "name an executable"),
+        (format!("{SMALLEST}[when]\ntime_zone = 'Nowhere/City'"), "write the rule itself"),
+        (format!("{SMALLEST}[when]\nwithout_clock = 'run'"), "write \"wait\" or \"go\""),
+        (format!("{SMALLEST}[when]\nwindows = [{{ from = '2:00', to = '04:00' }}]"), "no time of day"),
+        (format!("{SMALLEST}[when]\nwindows = [{{ from = '24:00', to = '04:00' }}]"), "no time of day"),
+        (format!("{SMALLEST}[when]\nwindows = [{{ from = '23:55', to = '00:09' }}]"), "shorter than 15"),
+        (
+            format!("{SMALLEST}[when]\nwindows = [{{ days = ['Sat'], from = '02:00', to = '04:00' }}]"),
+            "no day",
+        ),
+        (
+            format!("{SMALLEST}[[hooks]]\nstep = 'confirmed'\nname = 'h'\ncommand = ['x']\nundo = ['y']"),
+            "can be undone",
+        ),
+        (
+            format!("{SMALLEST}[[hooks]]\nstep = 'post-install'\nname = 'h'\ncommand = ['x']"),
+            "unknown variant",
+        ),
+        (
+            format!("{SMALLEST}[[hooks]]\nstep = 'post-boot'\nname = 'h'\ncommand = ['x']\ndeadline = 601"),
+            "taken for a silent one",
+        ),
         (format!("{SMALLEST}[timing]\nscale = 0"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nscale = nan"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nwindow = 97"), "1 to 96"),
@@ -324,4 +367,18 @@ fn the_key_of_a_probe_says_its_kind() {
     assert_eq!((modem.times, modem.interval, modem.soak), (2, Some(Duration::from_secs(5)), true));
     let web = &sample.probes[0];
     assert_eq!((web.times, web.interval, web.soak), (1, None, false));
+}
+
+#[test]
+fn the_conditions_of_the_sample_are_those_that_it_shows() {
+    let when = load(&full_sample()).unwrap().when.conditions;
+
+    let weekend = [false, false, false, false, false, true, true];
+    assert_eq!(when.windows, [Window { days: weekend, from: 120, to: 270 }]);
+    assert_eq!(
+        (when.battery_min, when.metered_max, when.consent, when.load),
+        (Some(40), Some(5_000_000), true, true)
+    );
+    // 2026-07-01 and 2026-12-01.
+    assert_eq!((when.zone.offset(1_782_864_000), when.zone.offset(1_796_083_200)), (7200, 3600));
 }

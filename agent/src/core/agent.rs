@@ -16,6 +16,7 @@ use super::download::{Accepted, Download};
 use super::durable::Durable;
 use super::entropy::Entropy;
 use super::exchange::Exchange;
+use super::hold::Hold;
 use super::machine::reports;
 pub use super::port::{BootFacts, Content, Done, Held, Input, Job, Keys, Output, Settings};
 use super::reader::Reader;
@@ -56,6 +57,7 @@ pub struct Agent {
     pub(super) collect_at: u64,
     /// Probes run again at the end of the soak, and whether they have passed; `None` without such probes.
     soaked: Option<bool>,
+    pub(super) hold: Hold,
     looked_at: Now,
     pub(super) out: Vec<Output>,
 }
@@ -97,6 +99,7 @@ impl Agent {
             mend: None,
             collect_at: 0,
             soaked: None,
+            hold: Hold::default(),
             looked_at: Now::default(),
             out: Vec::new(),
         }
@@ -177,7 +180,10 @@ impl Agent {
         let now = self.looked_at;
         let timing = &self.settings.timing;
         let mut at = self.exchange.due().min(self.trust_due()).min(self.comparison_due(now));
-        if let Some(download) = self.download.as_ref().filter(|_| self.exchange.is_up()) {
+        at = at.min(self.look_due(now));
+        if let Some(download) =
+            self.download.as_ref().filter(|_| self.exchange.is_up() && !self.hold.download)
+        {
             at = at.min(download.due());
         }
         if self.job.is_none() && self.job_not_before > now.uptime {
@@ -261,9 +267,11 @@ impl Agent {
         if after == before {
             return;
         }
-        for kind in reports(&before, &after, event) {
+        let said = reports(&before, &after, event);
+        for kind in self.told(&before, &after, event, said) {
             self.durable.outbox.push(kind);
         }
+        self.note_end(&before, &after);
         if let Some(work) = announced(&after) {
             let nonce = self.entropy.nonce();
             let attempt = work.offer.attempt.clone();
@@ -278,6 +286,7 @@ impl Agent {
         if before.name() != after.name() {
             self.soaked = self.soaked.map(|_| false);
             self.exchange.ask_anew();
+            self.enter(&after, now);
         }
         self.durable.state = after;
         self.saved = false;

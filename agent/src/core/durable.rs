@@ -7,6 +7,8 @@ use tern_protocol::message::Registry;
 use tern_protocol::tuf::Teachers;
 
 use super::comparison::Compared;
+use super::hold::Waiting;
+use super::hook::Hooked;
 use super::outbox::Outbox;
 use super::state::State;
 use super::time::TimeFloor;
@@ -43,6 +45,12 @@ pub struct Durable {
     /// The comparison that the device takes part in.
     #[serde(default)]
     pub compared: Option<Compared>,
+    /// What is waited for, while that is no state of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Which hooks may have run, and which are still to be told.
+    #[serde(default)]
+    pub hooks: Hooked,
 }
 
 impl Default for Durable {
@@ -61,6 +69,8 @@ impl Default for Durable {
             enrolled: false,
             components: BTreeMap::new(),
             compared: None,
+            waiting: None,
+            hooks: Hooked::default(),
         }
     }
 }

@@ -107,6 +107,16 @@ impl Exchange {
         self.nonces.push_back((nonce, uptime));
     }
 
+    /// Answers to what was asked so far do not count any more.
+    pub(super) fn forget_nonces(&mut self) {
+        self.nonces.clear();
+    }
+
+    /// Tells whether an ask could go out and was held back.
+    pub(super) fn waits_to_ask(&self) -> bool {
+        self.up && self.greeted && self.behind.is_none() && self.ask_at == u64::MAX
+    }
+
     /// A new state asks at once.
     pub(super) fn ask_anew(&mut self) {
         self.ask.reset();
@@ -123,6 +133,7 @@ impl Agent {
         self.exchange.resend_at = now.uptime;
         self.exchange.sent_below = 0;
         self.exchange.ask_anew();
+        self.look_again();
         self.retained_from(now);
         self.durable.outbox.drop_hello();
         let presence = tern_protocol::message::Presence { online: true };
@@ -276,6 +287,10 @@ impl Agent {
             return;
         }
         let attempt = work.offer.attempt.clone();
+        if self.holds_ask(now) {
+            self.exchange.ask_at = u64::MAX;
+            return;
+        }
         // `started` carries a nonce of its own: give it one wait before asking beside it.
         let first = self.exchange.ask_at == 0;
         let announcing = owed == Some(Effect::Announce);
@@ -290,6 +305,7 @@ impl Agent {
             self.saved = false;
         }
         self.send(n, ReportKind::Ask { nonce, attempt });
+        self.asked();
         self.unheard(now);
     }
 
@@ -501,6 +517,9 @@ impl Agent {
         if let State::Updating { work, step: UpdatingStep::Announce { .. } } = &self.durable.state
             && self.durable.outbox.start_waits(&work.offer.attempt)
         {
+            return;
+        }
+        if !self.allows_install(now) {
             return;
         }
         self.exchange.nonces.clear();

@@ -280,7 +280,8 @@ fn retry(mut work: Work, to: RetryTo, at: Stamp, timing: &Timing, reason: &str) 
         RetryTo::PreUpdating => &mut work.tries.hooks,
     };
     *tries += 1;
-    if *tries >= timing.retry_tries {
+    // A hook that says "not now" has not failed, and asks for another time as often as it has to.
+    if *tries >= timing.retry_tries && to == RetryTo::Downloading {
         let reason = format!("{reason}, {} times", *tries);
         return failed(work, reason);
     }

@@ -8,6 +8,10 @@
 //! | [`timing`] | every wait, and how points in time survive a restart |
 //! | [`reconcile`] | what a boot has brought up, held against what the journal remembers |
 //! | [`eligibility`] | may this device run that release, now? |
+//! | [`conditions`] | may it download, or install, at this moment? |
+//! | [`zone`] | where a device's clock on the wall stands beside UTC |
+//! | [`hold`] | what holds an attempt back for a while |
+//! | [`hook`] | when hooks run, and which of them are to be undone |
 //! | [`download`] | which packs to ask for next, and which to believe |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
 //! | `reader` | bundles: their dictionary, and those that wait for one |
@@ -25,11 +29,14 @@
 
 pub mod agent;
 mod comparison;
+pub mod conditions;
 pub mod download;
 pub mod durable;
 pub mod eligibility;
 mod entropy;
 mod exchange;
+pub mod hold;
+pub mod hook;
 pub mod machine;
 pub mod outbox;
 pub mod port;
@@ -41,6 +48,7 @@ pub mod time;
 pub mod timing;
 mod trust;
 mod work;
+pub mod zone;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What the shell hands to the core and what it gets back: plain values, and the device's keys behind a port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_protocol::bundle::File;
 use tern_protocol::claim::Token;
@@ -13,6 +13,8 @@ use tern_protocol::topic::Topic;
 use tern_protocol::tuf::{Role, TufError};
 
 use super::SlotName;
+use super::conditions::{Conditions, Stage, Surroundings};
+use super::hook::HookStep;
 pub use super::reconcile::{Content, Seen};
 use super::timing::Timing;
 
@@ -33,6 +35,10 @@ pub struct Settings {
     pub version: String,
     /// Every wait.
     pub timing: Timing,
+    /// When it may download and install.
+    pub conditions: Conditions,
+    /// Steps at which hooks are configured.
+    pub hooks: BTreeSet<HookStep>,
 }
 
 /// The device's keys, behind a port: files, or a chip.
@@ -206,9 +212,11 @@ pub enum Job {
         /// Version for the label.
         version: String,
     },
-    /// Run the pre-update hooks.
-    RunHooks,
-    /// Undo them.
+    /// Run the hooks of a step.
+    RunHooks(HookStep),
+    /// Measure what the conditions ask for.
+    Look(Stage),
+    /// Undo the hooks that may have run.
     UndoHooks,
     /// Write a boot record with a trial of this slot.
     Arm {
@@ -236,6 +244,8 @@ pub enum Done {
     Mismatch,
     /// A hook said "not now".
     NotNow(String),
+    /// What was measured.
+    Looked(Surroundings),
     /// It failed.
     Failed(String),
 }

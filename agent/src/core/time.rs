@@ -107,6 +107,12 @@ impl Clock {
         (passed <= KNOWN_FOR).then(|| time.saturating_add(passed))
     }
 
+    /// Returns the time for what only this device's owner cares about, such as a maintenance window: `None` while the
+    /// system's clock is not taken for right and nobody has shown the time within the hour.
+    pub fn known(&self, now: Now) -> Option<u64> {
+        self.shown(now).or_else(|| self.accepts(now).then_some(now.wall))
+    }
+
     /// Tells whether a file that expires then is over.
     pub fn is_over(&self, expires: u64, now: Now) -> bool {
         self.now(now).max(self.shown(now).unwrap_or(0)) >= expires

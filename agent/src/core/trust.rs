@@ -141,7 +141,9 @@ impl Agent {
 
     /// With an open attempt, or with no whole set, there is no time to lose; otherwise a fleet asks over half a heartbeat.
     fn calm(&self) -> u64 {
-        if self.durable.state.open().is_some() || self.trust.current().is_none() {
+        // Who waits for the night has time, and a fleet of those must not ask at once.
+        let open = self.durable.state.open().is_some() && self.durable.waiting.is_none();
+        if open || self.trust.current().is_none() {
             return 0;
         }
         let hash = Digest::of(self.settings.device.as_str().as_bytes()).short() >> 32;
@@ -219,11 +221,11 @@ impl Agent {
         }
         let Some(boot) = self.boot() else { return };
         let Some(offer) = offered.filter(|offer| wants(offer, boot.running)) else {
-            return;
+            return self.waits_for_nothing();
         };
         let slot = boot.slot.other();
         let waiting = matches!(self.durable.state, State::Idle { .. } | State::Failed { .. });
-        if waiting && !self.done_with(&offer) && !self.is_stale(now) {
+        if waiting && !self.done_with(&offer) && !self.is_stale(now) && self.hooks_owed().is_none() {
             self.step(&Event::Offered { offer, slot }, now);
         }
     }

@@ -7,6 +7,7 @@ use super::SlotName;
 use super::agent::{Agent, Content, Done, Held, Job, Output};
 use super::download::Download;
 use super::eligibility::{self, Facts};
+use super::hook::HookStep;
 use super::reconcile::Mend;
 use super::state::{Effect, Event, State};
 use super::timing::Now;
@@ -23,7 +24,22 @@ impl Agent {
         };
         let failed = |result: Done| match result {
             Done::Failed(reason) | Done::NotNow(reason) => reason,
-            Done::Ok | Done::Mismatch => "it did not say why".to_owned(),
+            Done::Ok | Done::Mismatch | Done::Looked(_) => "it did not say why".to_owned(),
+        };
+        let (work, result) = match (work, result) {
+            (Job::Look(_), Done::Looked(around)) => {
+                self.job_retry.reset();
+                self.looked(around, now);
+                return self.evaluate(now);
+            }
+            (Job::RunHooks(step), result) => {
+                self.job_retry.reset();
+                if let Some(event) = self.hooks_ended(step, result) {
+                    self.step(&event, now);
+                }
+                return self.evaluate(now);
+            }
+            other => other,
         };
         let event = match (work, result) {
             (Job::MarkBad(slot), Done::Ok) => {
@@ -40,11 +56,11 @@ impl Agent {
                 Event::Hashed { matches: true }
             }
             (Job::Hash { .. }, Done::Mismatch) => Event::Hashed { matches: false },
-            (Job::RunHooks, Done::Ok) => Event::HooksDone,
-            (Job::RunHooks, Done::NotNow(reason)) => Event::HooksPostponed(reason),
-            (Job::RunHooks, result) => Event::HooksFailed(failed(result)),
             // A hook that cannot be undone must not hold the device where it is.
-            (Job::UndoHooks, _) => Event::Undone,
+            (Job::UndoHooks, _) => {
+                self.hooks_undone();
+                Event::Undone
+            }
             (Job::Arm { .. }, Done::Ok) => Event::Armed,
             (Job::Arm { .. }, result) => Event::ArmFailed(failed(result)),
             (Job::Disarm, Done::Ok) => match &mut self.boot {
@@ -57,7 +73,15 @@ impl Agent {
             (Job::Probe, Done::Ok) => Event::ProbesPassed,
             (Job::Probe, result) => Event::ProbeFailed(failed(result)),
             (Job::Confirm(_), Done::Ok) => Event::Confirmed,
-            (work @ (Job::Hash { .. } | Job::Disarm | Job::Confirm(_) | Job::Reboot), result) => {
+            (
+                work @ (Job::Hash { .. }
+                | Job::Disarm
+                | Job::Confirm(_)
+                | Job::Reboot
+                | Job::Look(_)
+                | Job::RunHooks(_)),
+                result,
+            ) => {
                 // The medium would not do it now; nothing is decided, so try again later.
                 let reason = failed(result);
                 self.put_off(&work, reason.clone(), now);
@@ -154,17 +178,17 @@ impl Agent {
         }
         loop {
             let owed = self.durable.state.owes(self.stamp(now), &self.settings.timing);
-            if owed != Some(Effect::Check) {
-                return self.attend_effect(owed, now);
+            let judged = match owed {
+                Some(Effect::Check) => self.check(now),
+                Some(Effect::RunHooks) => self.hooks_are_done(),
+                _ => None,
+            };
+            match judged {
+                Some(event) => self.step(&event, now),
+                None if owed == Some(Effect::Check) => return,
+                None => return self.attend_effect(owed, now),
             }
-            let Some(event) = self.check() else { return };
-            self.step(&event, now);
         }
-    }
-
-    fn check(&self) -> Option<Event> {
-        let State::Checking { work } = &self.durable.state else { return None };
-        self.eligible(&work.offer)
     }
 
     /// Judges whether this device may run a release, now.
@@ -188,7 +212,10 @@ impl Agent {
     fn attend_effect(&mut self, owed: Option<Effect>, now: Now) {
         let (Some(effect), Some(work)) = (owed, self.durable.state.work().cloned()) else {
             self.download = None;
-            self.job = None;
+            match self.hooks_owed() {
+                Some(job) => self.start(job, now),
+                None => self.job = None,
+            }
             return;
         };
         if effect != Effect::Fetch {
@@ -198,7 +225,10 @@ impl Agent {
         let rc = work.offer.attempt.rc;
         let job = match effect {
             Effect::Check | Effect::Ask | Effect::Announce | Effect::Soak => {
-                self.job = None;
+                let looking = matches!(self.job, Some((_, Job::Look(_)))) && self.holds_ask(now);
+                if !looking && !self.attend_look(now) {
+                    self.job = None;
+                }
                 return;
             }
             Effect::Fetch => return self.attend_download(now),
@@ -209,18 +239,19 @@ impl Agent {
                 rc,
                 version: work.offer.version.clone(),
             },
-            Effect::RunHooks => Job::RunHooks,
+            Effect::RunHooks => return self.attend_before(now),
             Effect::UndoHooks => Job::UndoHooks,
             Effect::Arm => Job::Arm { slot: work.slot, rc },
             Effect::Reboot => Job::Reboot,
             Effect::Disarm => Job::Disarm,
+            Effect::Probe if self.attend_hooks(&[HookStep::PostBoot], now) => return,
             Effect::Probe => Job::Probe,
             Effect::Confirm => Job::Confirm(work.slot),
         };
         self.start(job, now);
     }
 
-    fn start(&mut self, work: Job, now: Now) {
+    pub(super) fn start(&mut self, work: Job, now: Now) {
         if self.job.as_ref().is_some_and(|(_, running)| *running == work) || now.uptime < self.job_not_before
         {
             return;
@@ -240,6 +271,7 @@ impl Agent {
         }
         let Some(download) = &mut self.download else { return };
         if self.exchange.is_up()
+            && !self.hold.download
             && let Some(get) = download.request(now.uptime)
         {
             let topic = Topic::Up(self.settings.device.clone(), UpKind::Get);
@@ -249,6 +281,9 @@ impl Agent {
             && let Some(chunks) = download.to_sync()
         {
             self.start(Job::Sync(slot, chunks), now);
+        }
+        if self.job.is_none() {
+            self.attend_look(now);
         }
     }
 

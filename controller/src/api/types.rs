@@ -13,6 +13,7 @@ use tern_protocol::id::{
 use tern_protocol::message::Registry;
 use tern_protocol::state::{Outcome, StateName};
 use tern_protocol::tuf::Role;
+use tern_protocol::tuf::content::Urgency;
 use tern_protocol::version::Range;
 
 pub use self::access::{CreatedToken, NewToken, TokenLine};
@@ -371,6 +372,9 @@ pub struct RolloutView {
     pub version: String,
     /// Attempt.
     pub attempt: u32,
+    /// Whether the devices' own windows and consent hold it back.
+    #[serde(default, skip_serializing_if = "Urgency::is_soft")]
+    pub urgency: Urgency,
     /// Where it stands.
     pub status: Status,
     /// Present phase, from 1.

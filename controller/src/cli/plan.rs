@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tern_protocol::id::{CarrierId, DeviceId, ModelId, ProductId, RegionId, RolloutId, TagId};
+use tern_protocol::tuf::content::Urgency;
 
 use super::failure::{Failure, chain};
 use super::output::table;
@@ -79,6 +80,12 @@ pub(super) struct Flags {
     /// Spread the first requests of a phase's devices over this long, such as 10m; a bare number is seconds
     #[arg(long, value_name = "TIME", value_parser = words::short_wait)]
     spread: Option<u32>,
+    /// Go past the devices' maintenance windows and consent, where they allow that; power and load still hold
+    #[arg(long, conflicts_with = "forced_from")]
+    forced: bool,
+    /// Do so from this moment on, such as 2026-12-24T02:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = words::instant)]
+    forced_from: Option<u64>,
 }
 
 /// What `--approval` says.
@@ -130,6 +137,11 @@ impl Flags {
         plan.rate = self.rate.or(plan.rate);
         plan.hold_back = self.hold_back.unwrap_or(plan.hold_back);
         plan.spread = self.spread.unwrap_or(plan.spread);
+        plan.urgency = match self.forced_from {
+            Some(moment) => Urgency::ForcedFrom(moment),
+            None if self.forced => Urgency::Forced,
+            None => plan.urgency,
+        };
         plan.check().map_err(|e| Failure::usage(chain(&e), "correct the plan"))?;
         let Self { product, rc, name, attempt, .. } = self;
         Ok(StartRollout { rollout: name, product, rc, attempt, plan })
@@ -220,6 +232,9 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
              windows, come on top.\n",
         );
     }
+    if let Some(line) = urgency(plan.urgency) {
+        text.push_str(&format!("It is {line}.\n"));
+    }
     if plan.concurrency.is_some() || plan.rate.is_some() {
         text.push_str("Under its cap a wave opens in parts, as there is room: what stands below is when its first part does.\n");
     }
@@ -227,6 +242,19 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
         text.push_str(&hours(number, step, &request.plan.policy));
     }
     text
+}
+
+/// Says how far devices' own conditions count, unless they all do.
+pub(super) fn urgency(urgency: Urgency) -> Option<String> {
+    let past = "goes past windows and consent of devices that allow it";
+    match urgency {
+        Urgency::Soft => None,
+        Urgency::Forced => Some(format!("forced: it {past}")),
+        Urgency::ForcedFrom(moment) => Some(format!(
+            "forced from {} on: from then it {past}",
+            words::moment(moment.saturating_mul(1000))
+        )),
+    }
 }
 
 /// Says when a phase opens, wave by wave, and what is detected in it, and when.
@@ -322,6 +350,25 @@ mod tests {
         assert!(request(&["--concurrency", "0"]).is_err());
         let said = request(&["--soak", "5 minutes"]).unwrap_err().error;
         assert!(said.contains("s, m, h or d"), "{said}");
+    }
+
+    #[test]
+    fn a_rollout_is_forced_by_a_flag_from_a_moment_or_by_its_file_and_says_so() {
+        let urgency = |words: &[&str]| request(words).unwrap().plan.urgency;
+        assert_eq!(urgency(&[]), Urgency::Soft);
+        assert_eq!(urgency(&["--forced"]), Urgency::Forced);
+        assert_eq!(urgency(&["--forced-from", "2026-12-24T02:00:00Z"]), Urgency::ForcedFrom(1_798_077_600));
+        assert!(request(&["--forced-from", "tomorrow"]).is_err());
+        let said = super::urgency(Urgency::ForcedFrom(1_798_077_600)).unwrap();
+        assert!(said.starts_with("forced from 2026-12-24T02:00:00Z on"), "{said}");
+
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = dir.path().join("plan.toml");
+        std::fs::write(&file, "urgency = { forced-from = 1798077600 }").unwrap();
+        assert_eq!(urgency(&["--plan", file.to_str().unwrap()]), Urgency::ForcedFrom(1_798_077_600));
+        // The ledger of a rollout that is not forced holds what it always did.
+        let written = serde_json::to_string(&request(&[]).unwrap().plan).unwrap();
+        assert!(!written.contains("urgency"), "{written}");
     }
 
     fn said_of(plan: &str) -> String {

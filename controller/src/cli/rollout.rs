@@ -244,7 +244,9 @@ fn explained(view: &RolloutView, all: bool, width: Option<usize>) -> String {
     };
     // Programs read the verdict as one line.
     let why = width.map_or_else(|| why(view), |width| wrapped(&why(view), width));
-    let mut lines: Vec<String> = std::iter::once(why).chain(shown.iter().map(line)).collect();
+    let forced = plan::urgency(view.urgency).map(|line| format!("  {line}"));
+    let lines = std::iter::once(why).chain(forced).chain(shown.iter().map(line));
+    let mut lines: Vec<String> = lines.collect();
     let hidden = view.tests.len() - shown.len();
     if hidden > 0 {
         lines.push(format!("  {} with --all", words::count(hidden as u64, "more line")));

@@ -59,6 +59,11 @@ pub(super) fn short_wait(text: &str) -> Result<u32, String> {
     u32::try_from(wait(text)?).map_err(|_| format!("{text:?} is longer than a century"))
 }
 
+/// Reads a moment such as "2026-12-24T02:00:00Z" as Unix seconds.
+pub(super) fn instant(text: &str) -> Result<u64, String> {
+    time::read(text).ok_or_else(|| format!("{text:?} is no moment in UTC; write 2026-12-24T02:00:00Z"))
+}
+
 /// Reads "2", "0.5%" or "none" as a control.
 pub(super) fn hold_back(text: &str) -> Result<HoldBack, String> {
     if text == "none" {

@@ -11,7 +11,7 @@ use crate::tuf::Role::{self, Halt, Release, Rollout, Snapshot, Targets, Timestam
 use crate::tuf::build::{self, DelegatedKeys, Named, RootKeys};
 use crate::tuf::client::tests::repository::{keys, signed};
 use crate::tuf::content::{
-    Arm, ArtifactContent, Entry, EntryKind, HaltContent, RolloutContent, TargetsContent, point_hex,
+    Arm, ArtifactContent, Entry, EntryKind, HaltContent, RolloutContent, TargetsContent, Urgency, point_hex,
 };
 
 const PAGE: &str = include_str!("../../../docs/protocol.md");
@@ -82,6 +82,7 @@ impl Product {
             list: vec![],
             spread: 3600,
             arm: Arm::Acked,
+            urgency: Urgency::Soft,
         };
         let entries = RolloutContent { entries: vec![entry] };
         let rollout = build::rollout(v.rollout, now + 30 * DAY, &[named], &entries);

@@ -11,7 +11,7 @@ use crate::message::Versions;
 use crate::position::{Cut, Salt};
 use crate::tuf::build::{self, DelegatedKeys, Keys, Named, RootKeys};
 use crate::tuf::content::{
-    Arm, ArtifactContent, Entry, EntryKind, HaltContent, RolloutContent, TargetsContent,
+    Arm, ArtifactContent, Entry, EntryKind, HaltContent, RolloutContent, TargetsContent, Urgency,
 };
 use crate::tuf::key::{KeyId, PublicKey};
 use crate::tuf::{Role, sign};
@@ -83,6 +83,7 @@ fn signed_part(role: Role, product: &str) -> Value {
                 list: vec![],
                 spread: 0,
                 arm: Arm::Acked,
+                urgency: Urgency::Soft,
             };
             build::rollout(1, TIME, &[named], &RolloutContent { entries: vec![entry] })
         }

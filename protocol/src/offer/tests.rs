@@ -74,6 +74,7 @@ fn entry(rollout: &str, rc: u64) -> Entry {
         list: vec![],
         spread: 60,
         arm: Arm::Acked,
+        urgency: Urgency::Soft,
     }
 }
 
@@ -108,6 +109,7 @@ fn an_included_device_is_offered_exactly_what_was_signed() {
             min_from: 3,
             floor: 2,
             arm: Arm::Acked,
+            urgency: Urgency::Soft,
             spread: 60,
             schedule: None,
             from: vec![],

@@ -52,6 +52,27 @@ pub enum Arm {
     Fresh,
 }
 
+/// How far a rollout heeds what holds a device's install back: its windows and its consent. Power, room, load and a dear
+/// link hold it back in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Urgency {
+    /// Windows and consent count.
+    #[default]
+    Soft,
+    /// They do not.
+    Forced,
+    /// They count until this moment, Unix seconds, by a clock that the device knows.
+    ForcedFrom(u64),
+}
+
+impl Urgency {
+    /// Tells whether windows and consent count for ever: then an entry does not mention it.
+    pub fn is_soft(&self) -> bool {
+        *self == Self::Soft
+    }
+}
+
 /// One rollout as devices see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -94,6 +115,9 @@ pub struct Entry {
     /// When a device may arm.
     #[serde(default)]
     pub arm: Arm,
+    /// Whether windows and consent hold it back.
+    #[serde(default, skip_serializing_if = "Urgency::is_soft")]
+    pub urgency: Urgency,
 }
 
 /// When devices report health while a rollout is compared with a control; seconds, each at least 1.

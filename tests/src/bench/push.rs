@@ -1,8 +1,10 @@
 //! What a push costs a device: signed files from their bundle to the decision, without its disk and its network.
 
 use serde::Serialize;
+use std::collections::BTreeSet;
 use tern_agent::core::SlotName;
 use tern_agent::core::agent::{Agent, BootFacts, Content, Input, Output, Settings};
+use tern_agent::core::conditions::Conditions;
 use tern_agent::core::durable::Durable;
 use tern_agent::core::timing::{Now, Timing};
 use tern_controller::core::rollout::plan::Reach;
@@ -98,6 +100,8 @@ fn agent(trust: Trusted) -> Agent {
         claim: None,
         version: "bench".to_owned(),
         timing: Timing::default(),
+        conditions: Conditions::default(),
+        hooks: BTreeSet::new(),
     };
     let keys = Box::new(DeviceKeys::new(1, &device));
     let mut agent = Agent::new(settings, keys, Durable::default(), trust, [7; 32]);

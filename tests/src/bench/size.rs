@@ -81,8 +81,8 @@ const AREAS: [(&str, &[&str], &str); 11] = [
     ),
     (
         "Configuration",
-        &["toml", "toml_parser", "toml_datetime", "serde_spanned", "winnow"],
-        "TOML, with line and key in every refusal",
+        &["toml", "toml_parser", "toml_datetime", "serde_spanned", "tz", "winnow"],
+        "TOML, with line and key in every refusal; time zones",
     ),
     (
         "Command line and log",

@@ -23,6 +23,8 @@ pub struct Making {
     pub hook: Option<Vec<String>>,
     /// More lines under `[timing]`.
     pub timing: String,
+    /// More sections; `{dir}` is the device's folder.
+    pub sections: String,
     /// User and password file, for brokers that want them.
     pub login: Option<(String, PathBuf)>,
     /// File with a claim's token.
@@ -41,6 +43,7 @@ impl Default for Making {
             probe: None,
             hook: None,
             timing: String::new(),
+            sections: String::new(),
             login: None,
             claim: None,
             broker: None,
@@ -140,6 +143,7 @@ impl LabDevice {
                 "[[hooks]]\nstep = \"pre-update\"\nname = \"hook\"\ncommand = {hook:?}\ndeadline = 60"
             ));
         }
+        line(making.sections.replace("{dir}", &text(&self.dir)));
         line(format!("[timing]\nsoak = {:.3}\n{}", making.soak, making.timing));
         line(
             "retry_base = 0.5\nask_first = 1.0\nask_max = 2.0\nget_repeat_first = 1.0\nget_repeat_max = 3.0"

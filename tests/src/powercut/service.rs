@@ -316,6 +316,7 @@ fn entry(rc: u64) -> Entry {
         from: vec![],
         list: vec![],
         spread: 0,
+        urgency: Default::default(),
         arm: Arm::Acked,
     }
 }

@@ -296,6 +296,8 @@ impl Sim {
             claim: None,
             version: "sim".to_owned(),
             timing: self.config.timing.clone(),
+            conditions: self.config.conditions.clone(),
+            hooks: self.config.hooks.clone(),
         };
         let running = device.disk.slot(device.running).label.clone();
         let content = |name| {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tern_agent::core::agent::{Done, Input, Job, Output};
+use tern_agent::core::conditions::{Consent, Surroundings};
 
 use super::clock::SECOND;
 use super::disk::{Label, Slot};
@@ -107,7 +108,8 @@ impl Sim {
             Job::MarkBad(_) | Job::Arm { .. } | Job::Disarm | Job::Confirm(_) => 10,
             Job::Sync(..) => 20,
             Job::Hash { .. } => 50,
-            Job::RunHooks | Job::UndoHooks => 500,
+            Job::RunHooks(_) | Job::UndoHooks => 500,
+            Job::Look(_) => 100,
             Job::Probe => 2 * SECOND,
             Job::Reboot => SECOND,
         };
@@ -162,11 +164,16 @@ impl Sim {
                 slot.label = Some(Label { rc: *rc, version: version.clone(), floor, artifact });
                 slot.bad = false;
             }
-            Job::RunHooks if self.hook_refusals > 0 => {
+            Job::RunHooks(_) if self.hook_refusals > 0 => {
                 self.hook_refusals -= 1;
                 return Some(Done::NotNow("the operator of the site said not now".to_owned()));
             }
-            Job::RunHooks | Job::UndoHooks => {}
+            Job::RunHooks(_) | Job::UndoHooks => {}
+            Job::Look(_) => {
+                let asked = self.queue.now() < self.no_consent_until;
+                let consent = if asked { Consent::NotYet } else { Consent::Given };
+                return Some(Done::Looked(Surroundings { consent, ..Surroundings::default() }));
+            }
             Job::Arm { slot, rc } => {
                 self.check_arm(d, *rc);
                 let disk = &mut self.devices[d].disk;

@@ -41,6 +41,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use tern_agent::core::agent::Input;
+use tern_agent::core::conditions::Conditions;
+use tern_agent::core::hook::HookStep;
 use tern_agent::core::timing::Timing;
 use tern_controller::core::fleet::Fleet;
 use tern_controller::core::service::{Input as ServiceInput, Output, Refusal, Reply, Step};
@@ -71,6 +73,10 @@ pub struct SimConfig {
     pub image: usize,
     /// Every wait of the agents.
     pub timing: Timing,
+    /// What the owners of the devices ask for; all of it holds, but see [`Sim::no_consent_until`].
+    pub conditions: Conditions,
+    /// Steps at which devices have hooks.
+    pub hooks: BTreeSet<HookStep>,
     /// What the network does.
     pub network: Network,
     /// Random faults.
@@ -92,6 +98,8 @@ impl Default for SimConfig {
             models: vec!["B3", "C1"],
             image: 150_000,
             timing: Timing::default(),
+            conditions: Conditions::default(),
+            hooks: [HookStep::PreUpdate].into(),
             network: Network::default(),
             faults: Faults::default(),
             hostility: None,
@@ -203,6 +211,8 @@ pub struct Sim {
     pub effects: u64,
     /// Hooks say "not now" this many times more.
     pub hook_refusals: u32,
+    /// Nobody agrees to an install before this moment, where devices ask for consent.
+    pub no_consent_until: u64,
     /// The broker gives no signed files to devices.
     pub withholds_files: bool,
     /// The chunk server gives no packs.

@@ -88,6 +88,7 @@ impl Sim {
             violations: Vec::new(),
             effects: 0,
             hook_refusals: 0,
+            no_consent_until: 0,
             withholds_files: false,
             withholds_packs: false,
             hold_reboots: false,

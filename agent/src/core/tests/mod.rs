@@ -1,7 +1,9 @@
 //! Tests of the update machine as a value: every state against every event.
 
+mod conditions;
 mod download;
 mod eligibility;
+mod hold;
 mod kill;
 mod machine;
 mod reader;
@@ -15,7 +17,7 @@ use tern_protocol::digest::Digest;
 use tern_protocol::message::Attempt;
 use tern_protocol::offer::{Artifact, Offer};
 use tern_protocol::state::Outcome;
-use tern_protocol::tuf::content::{Arm, EntryKind};
+use tern_protocol::tuf::content::{Arm, EntryKind, Urgency};
 
 use super::SlotName;
 use super::port::Held;
@@ -39,6 +41,7 @@ fn offer(rc: u64, attempt: u32) -> Offer {
         min_from: 0,
         floor: 0,
         arm: Arm::Acked,
+        urgency: Urgency::Soft,
         spread: 0,
         schedule: None,
         from: vec![],

@@ -49,6 +49,8 @@ fn agent() -> Agent {
         claim: None,
         version: "test".into(),
         timing: Timing::default(),
+        conditions: Default::default(),
+        hooks: Default::default(),
     };
     let durable = Durable { state: trial(true, false), epoch: NOW.epoch, ..Durable::default() };
     Agent::new(settings, Box::new(NoKeys), durable, Trusted::new(&root).unwrap(), [7; 32])

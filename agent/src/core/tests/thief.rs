@@ -16,14 +16,16 @@ use tern_protocol::position::{Cut, Salt};
 use tern_protocol::topic::{Topic, UpKind};
 use tern_protocol::tuf::build::{self, DelegatedKeys, Named, RootKeys};
 use tern_protocol::tuf::content::{
-    Arm, ArtifactContent, Entry, EntryKind, HaltContent, RolloutContent, TargetsContent, point_hex,
+    Arm, ArtifactContent, Entry, EntryKind, HaltContent, RolloutContent, TargetsContent, Urgency, point_hex,
 };
 use tern_protocol::tuf::key::{P256Signer, Signer as _};
 use tern_protocol::tuf::{Role, Trusted, sign};
 
 use super::super::SlotName;
 use super::super::agent::{Agent, BootFacts, Content, Done, Held, Input, Job, Keys, Output, Settings};
+use super::super::conditions::{Conditions, Surroundings};
 use super::super::durable::Durable;
+use super::super::hook::HookStep;
 use super::super::state::State;
 use super::super::timing::{Now, Timing};
 
@@ -97,41 +99,56 @@ fn entry(rc: u64) -> Entry {
         list: vec![],
         spread: 0,
         arm: Arm::Acked,
+        urgency: Urgency::Soft,
     }
 }
 
 /// What is published; whatever people sign is theirs unless the thief forges it.
 #[derive(Default)]
-struct Published {
-    entries: Vec<Entry>,
-    named: Vec<Named>,
-    halted: Vec<u64>,
-    forges_release: Vec<(Named, ArtifactContent)>,
-    forges_targets: bool,
+pub(super) struct Published {
+    pub(super) entries: Vec<Entry>,
+    pub(super) named: Vec<Named>,
+    pub(super) halted: Vec<u64>,
+    pub(super) forges_release: Vec<(Named, ArtifactContent)>,
+    pub(super) forges_targets: bool,
 }
 
 impl Published {
-    fn offers(rc: u64) -> Self {
+    pub(super) fn offers(rc: u64) -> Self {
         Self { entries: vec![entry(rc)], named: vec![named(rc)], halted: vec![5], ..Self::default() }
     }
 }
 
 /// A device of model m1 that runs release 4, with floor 3, and knows that release 5 is dead. People approved 2, 5 and 6
 /// for its model, and 7 for another one.
-struct World {
-    agent: Agent,
+pub(super) struct World {
+    pub(super) agent: Agent,
+    settings: Settings,
     versions: Versions,
-    uptime: u64,
+    pub(super) uptime: u64,
     /// What the thief tells the device that it is.
     registry: Registry,
-    jobs: Vec<Job>,
+    pub(super) jobs: Vec<Job>,
+    /// What the device measures.
+    pub(super) around: Surroundings,
+    /// How hooks end, but for those that do what they should.
+    pub(super) refuses: Vec<(HookStep, Done)>,
+    /// Steps of the machine that it has reported, once each.
+    pub(super) said: BTreeMap<u64, ReportKind>,
+    /// Windows of packs that it has asked for.
+    pub(super) gets: usize,
     /// Nonces are not answered, but kept, with the moment at which each was heard.
-    keeps_nonces: bool,
-    nonces: Vec<(u64, Nonce)>,
+    pub(super) keeps_nonces: bool,
+    pub(super) nonces: Vec<(u64, Nonce)>,
 }
 
 impl World {
     fn new() -> Self {
+        Self::with(Conditions::default(), &[HookStep::PreUpdate], true)
+    }
+
+    /// A device with conditions and hooks, whose other slot holds release 6 already, if `present`.
+    pub(super) fn with(conditions: Conditions, hooks: &[HookStep], present: bool) -> Self {
         let versions =
             Versions { root: 1, timestamp: 1, snapshot: 1, targets: 1, release: 1, rollout: 1, halt: 1 };
         let (people, service) =
@@ -146,24 +163,53 @@ impl World {
             claim: None,
             version: "test".into(),
             timing: Timing::default(),
+            conditions,
+            hooks: hooks.iter().copied().collect(),
         };
         let durable = Durable { floor: 3, ..Durable::default() };
-        let agent =
-            Agent::new(settings, Box::new(DeviceKeys), durable, Trusted::new(&root).unwrap(), [7; 32]);
+        let agent = Agent::new(
+            settings.clone(),
+            Box::new(DeviceKeys),
+            durable,
+            Trusted::new(&root).unwrap(),
+            [7; 32],
+        );
         let mut world = Self {
             agent,
+            settings,
             versions,
             uptime: 60_000,
             registry: registry("m1"),
             jobs: Vec::new(),
+            around: Surroundings::default(),
+            refuses: Vec::new(),
+            said: BTreeMap::new(),
+            gets: 0,
             keeps_nonces: false,
             nonces: Vec::new(),
         };
+        world.comes_up("first", present);
+        world.publish(&Published { halted: vec![5], ..Published::default() });
+        assert!(world.agent.trust().current().is_some() && world.agent.durable().halted.contains(&5));
+        assert_eq!(world.jobs, []);
+        world
+    }
+
+    /// The agent's process ends and comes up again in the same boot, from what was saved.
+    pub(super) fn restarts(&mut self) {
+        let saved = serde_json::to_vec(self.agent.durable()).unwrap();
+        let durable = serde_json::from_slice(&saved).unwrap();
+        let trust = Trusted::restore(&self.agent.trust().files()).unwrap();
+        self.agent = Agent::new(self.settings.clone(), Box::new(DeviceKeys), durable, trust, [8; 32]);
+        self.comes_up("first", true);
+    }
+
+    fn comes_up(&mut self, boot: &str, present: bool) {
         let (good, content) = approved(6, "m1");
         let inactive = Artifact::approved(&content, good.length, good.sha256);
-        world.handle(Input::Up(BootFacts {
+        self.handle(Input::Up(BootFacts {
             slot: SlotName::A,
-            boot_id: "first".into(),
+            boot_id: boot.into(),
             active: SlotName::A,
             trial: None,
             running: 4,
@@ -171,13 +217,12 @@ impl World {
             floor: 0,
             capacity: 1 << 20,
             // Spares the stories a download.
-            contents: [Content::Unknown, Content::Whole(Held::of(&inactive))],
+            contents: [
+                Content::Unknown,
+                if present { Content::Whole(Held::of(&inactive)) } else { Content::Unknown },
+            ],
         }));
-        world.handle(Input::LinkUp);
-        world.publish(&Published { halted: vec![5], ..Published::default() });
-        assert!(world.agent.trust().current().is_some() && world.agent.durable().halted.contains(&5));
-        assert_eq!(world.jobs, []);
-        world
+        self.handle(Input::LinkUp);
     }
 
     fn files(&self, what: &Published) -> Vec<File> {
@@ -216,7 +261,7 @@ impl World {
     }
 
     /// Publishes new files of every role, and plays service and device until nothing happens any more.
-    fn publish(&mut self, what: &Published) {
+    pub(super) fn publish(&mut self, what: &Published) {
         let v = &mut self.versions;
         for version in
             [&mut v.timestamp, &mut v.snapshot, &mut v.targets, &mut v.release, &mut v.rollout, &mut v.halt]
@@ -232,7 +277,7 @@ impl World {
         }
     }
 
-    fn handle(&mut self, input: Input) {
+    pub(super) fn handle(&mut self, input: Input) {
         let mut inputs = vec![input];
         while !inputs.is_empty() {
             let input = inputs.remove(0);
@@ -247,13 +292,28 @@ impl World {
         match output {
             Output::Start { job, work } => {
                 let arms = matches!(work, Job::Arm { .. });
+                let result = match &work {
+                    Job::Look(_) => Done::Looked(self.around.clone()),
+                    Job::RunHooks(step) => {
+                        let refusal = self.refuses.iter().find(|(of, _)| of == step);
+                        refusal.map_or(Done::Ok, |(_, refusal)| refusal.clone())
+                    }
+                    _ => Done::Ok,
+                };
                 self.jobs.push(work);
-                if arms { Vec::new() } else { vec![Input::Done { job, result: Done::Ok }] }
+                if arms { Vec::new() } else { vec![Input::Done { job, result }] }
+            }
+            Output::Publish { topic: Topic::Up(_, UpKind::Get), .. } => {
+                self.gets += 1;
+                Vec::new()
             }
             Output::Publish { topic: Topic::Up(_, UpKind::Report), payload } => {
                 let Some(e) = epoch_of(&payload) else { return Vec::new() };
                 let body = self.sealed(Direction::Up, e).open(&payload).unwrap();
                 let report: Report = serde_json::from_slice(&body).unwrap();
+                if matches!(report.kind, ReportKind::Transition { .. } | ReportKind::Outcome { .. }) {
+                    self.said.insert(report.n, report.kind.clone());
+                }
                 let registry = Some(self.registry.clone());
                 let mut says = vec![AnswerKind::Ack { ranges: vec![(report.n, report.n)], registry }];
                 if let ReportKind::Ask { nonce, .. } | ReportKind::Started { nonce, .. } = report.kind {
@@ -302,7 +362,7 @@ impl World {
         secret.key(direction, &"acme".parse().unwrap(), &"dev-1".parse().unwrap(), KID, e)
     }
 
-    fn armed(&self) -> Option<u64> {
+    pub(super) fn armed(&self) -> Option<u64> {
         self.jobs.iter().find_map(|job| match job {
             Job::Arm { rc, .. } => Some(*rc),
             _ => None,
@@ -398,7 +458,7 @@ fn an_answer_counts_for_its_own_nonce_in_its_time_and_if_it_names_nothing_newer(
     world.publish(&Published::offers(6));
     world.ask();
     world.hears(world.answer(world.nonces.last().unwrap().1));
-    assert_eq!(world.jobs.get(1), Some(&Job::RunHooks));
+    assert_eq!(world.jobs.get(1), Some(&Job::RunHooks(HookStep::PreUpdate)));
 }
 
 /// The registry is the service's word, and its telemetry key is all that stands behind it: it chooses among rollouts, but

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{CarrierId, DeviceId, ModelId, RegionId, TagId};
 use tern_protocol::limits::LIST_MAX;
-use tern_protocol::tuf::content::Schedule;
+use tern_protocol::tuf::content::{Schedule, Urgency};
 
 use super::hold_back::HoldBack;
 use super::policy::{PhaseRule, Policy, PolicyError, WAIT_MAX, wait};
@@ -51,6 +51,9 @@ pub struct Plan {
     pub revert: bool,
     /// Devices of a wave spread their first request over this many seconds.
     pub spread: u32,
+    /// Whether the devices' own windows and consent hold it back.
+    #[serde(skip_serializing_if = "Urgency::is_soft")]
+    pub urgency: Urgency,
 }
 
 /// What a second person has to agree to.
@@ -192,6 +195,7 @@ impl Default for Plan {
             approval: Approval::None,
             revert: false,
             spread: 0,
+            urgency: Urgency::Soft,
         }
     }
 }

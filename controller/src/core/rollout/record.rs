@@ -345,6 +345,7 @@ impl Rollout {
             list: self.listed.iter().map(listed).collect(),
             spread: self.plan.spread,
             arm: Arm::Acked,
+            urgency: self.plan.urgency,
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tern_agent::core::agent::Settings;
+use tern_agent::core::conditions::Conditions;
 use tern_agent::core::durable::Durable;
+use tern_agent::core::hook::HookStep;
 use tern_agent::core::timing::Timing;
 use tern_controller::core::fact::Fact;
 use tern_controller::core::rollout::plan::Plan;
@@ -154,6 +156,8 @@ impl<'a> Site<'a> {
             claim: None,
             version: "bakeoff".to_owned(),
             timing: self.timing.clone(),
+            conditions: Conditions::default(),
+            hooks: [HookStep::PreUpdate].into(),
         }
     }
 

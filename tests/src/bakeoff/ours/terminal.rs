@@ -168,7 +168,7 @@ impl Terminal {
             Job::Arm { .. } => self.armed = true,
             Job::Disarm => self.armed = false,
             Job::Confirm(_) => (self.confirmed, self.armed) = (true, false),
-            Job::Sync(..) | Job::RunHooks | Job::UndoHooks | Job::Probe | Job::Reboot => {}
+            Job::Sync(..) | Job::RunHooks(_) | Job::UndoHooks | Job::Look(_) | Job::Probe | Job::Reboot => {}
         }
     }
 

@@ -1,9 +1,11 @@
 //! A real agent core on a connection, with a journal in memory and slots that take everything.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tern_agent::core::SlotName;
 use tern_agent::core::agent::{Agent, BootFacts, Content, Done, Input, Job, Output, Settings};
+use tern_agent::core::conditions::Conditions;
 use tern_agent::core::durable::Durable;
 use tern_agent::core::timing::{Now, Timing};
 use tern_bridge::front::frame::Publish;
@@ -49,6 +51,8 @@ impl BenchAgent {
             claim: None,
             version: "bench".to_owned(),
             timing: Timing::default(),
+            conditions: Conditions::default(),
+            hooks: BTreeSet::new(),
         };
         let keys = Box::new(DeviceKeys::new(KEYS, &device));
         let seed = tern_protocol::digest::Digest::of(device.as_str().as_bytes()).0;

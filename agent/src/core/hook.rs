@@ -1,0 +1,230 @@
+//! When hooks run, which of them are to be undone, and what is still to be told: the device owner's programs, as far as
+//! the core knows them.
+//!
+//! ```text
+//! Checking     check, download                          75: Idle, looks again; else Failed
+//! PreUpdating  pre-update, snapshot, migrate, arm       75: undo, Retry; else undo, Failed
+//! VerifyPost   post-boot                                anything but 0: Rollback, undo
+//! then         confirmed, or undo and rolled-back       cannot fail
+//! ```
+//! `arm` comes before the start is announced: nothing may lie between the controller's answer and the boot record.
+//! Which steps have begun is saved before the first program of each, so what may have run is undone, also after a power
+//! cut, and after an attempt that was dropped on the way.
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::state::Outcome;
+
+use super::agent::{Agent, Done, Job};
+use super::state::{Event, RollbackStep, State, Then, UpdatingStep, Work};
+use super::timing::Now;
+
+/// When a hook runs, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookStep {
+    /// Before anything is done for a release that this device may run.
+    Check,
+    /// Before the first byte is asked for.
+    Download,
+    /// After the slot was written and read back: stop services.
+    PreUpdate,
+    /// Then: copy user data.
+    Snapshot,
+    /// Then: bring user data up to the new release.
+    Migrate,
+    /// Then: the last before the boot record.
+    Arm,
+    /// On trial, before the probes.
+    PostBoot,
+    /// After the release was confirmed.
+    Confirmed,
+    /// After the previous release is back and everything is undone.
+    RolledBack,
+    /// After the attempt was given up, or the previous release is back.
+    Undo,
+}
+
+/// The steps of [`State::PreUpdating`].
+const BEFORE: [HookStep; 4] = [HookStep::PreUpdate, HookStep::Snapshot, HookStep::Migrate, HookStep::Arm];
+
+impl HookStep {
+    /// The steps that can be undone, in order.
+    pub const ORDER: [Self; 6] =
+        [Self::Download, Self::PreUpdate, Self::Snapshot, Self::Migrate, Self::Arm, Self::PostBoot];
+
+    /// Returns the step as hooks see it in `TERN_STEP`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Download => "download",
+            Self::PreUpdate => "pre-update",
+            Self::Snapshot => "snapshot",
+            Self::Migrate => "migrate",
+            Self::Arm => "arm",
+            Self::PostBoot => "post-boot",
+            Self::Confirmed => "confirmed",
+            Self::RolledBack => "rolled-back",
+            Self::Undo => "undo",
+        }
+    }
+
+    /// Tells whether what a hook of this step did can be taken back: a check only asks, and after the end there is nothing
+    /// to go back to.
+    pub fn can_be_undone(self) -> bool {
+        Self::ORDER.contains(&self)
+    }
+}
+
+/// What the journal keeps about hooks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hooked {
+    /// The last step whose hooks may have begun and were not undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<HookStep>,
+    /// A step after the end that is still to be run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tell: Option<HookStep>,
+    /// The attempt that both are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
+    /// Why it was rolled back; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// What hooks are told about an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The release.
+    pub rc: u64,
+    /// Its version.
+    pub version: String,
+    /// The version that ran before.
+    pub from: String,
+}
+
+impl Agent {
+    /// Returns the first configured step of these that is still to run in this state.
+    fn next_hooks(&self, of: &[HookStep]) -> Option<HookStep> {
+        let due = |step: &&HookStep| {
+            self.settings.hooks.contains(step) && self.hold.passed.is_none_or(|passed| passed < **step)
+        };
+        of.iter().find(due).copied()
+    }
+
+    /// Starts the next hooks of these, if there are any.
+    pub(super) fn attend_hooks(&mut self, of: &[HookStep], now: Now) -> bool {
+        let Some(step) = self.next_hooks(of) else { return false };
+        if let Some(work) = self.durable.state.work().cloned() {
+            self.about(&work);
+        }
+        if step.can_be_undone() && self.durable.hooks.through.is_none_or(|through| through < step) {
+            self.durable.hooks.through = Some(step);
+            self.saved = false;
+        }
+        self.start(Job::RunHooks(step), now);
+        true
+    }
+
+    /// Returns what a state concludes that has run all its hooks.
+    pub(super) fn hooks_are_done(&self) -> Option<Event> {
+        let before = matches!(self.durable.state, State::PreUpdating { undo: None, .. });
+        (before && self.next_hooks(&BEFORE).is_none()).then_some(Event::HooksDone)
+    }
+
+    /// Starts what is owed to hooks when nothing else is.
+    pub(super) fn attend_before(&mut self, now: Now) {
+        self.attend_hooks(&BEFORE, now);
+    }
+
+    /// Takes the end of a step's hooks.
+    pub(super) fn hooks_ended(&mut self, step: HookStep, result: Done) -> Option<Event> {
+        self.hold.passed = Some(step);
+        match (step, result) {
+            (HookStep::Confirmed | HookStep::RolledBack | HookStep::Undo, _) => {
+                self.durable.hooks.tell = None;
+                self.saved = false;
+                None
+            }
+            (_, Done::Ok) => None,
+            (HookStep::PostBoot, Done::NotNow(reason) | Done::Failed(reason)) => {
+                // A trial has no later: it is well now, or it goes back.
+                Some(Event::ProbeFailed(reason))
+            }
+            (HookStep::Check | HookStep::Download, Done::NotNow(reason)) => {
+                Some(self.postponed_by_hook(reason))
+            }
+            (HookStep::Check | HookStep::Download, Done::Failed(reason)) => Some(Event::Ineligible(reason)),
+            (_, Done::NotNow(reason)) => Some(Event::HooksPostponed(reason)),
+            (_, Done::Failed(reason)) => Some(Event::HooksFailed(reason)),
+            (_, Done::Mismatch | Done::Looked(_)) => None,
+        }
+    }
+
+    /// Everything was undone.
+    pub(super) fn hooks_undone(&mut self) {
+        if self.durable.hooks.through.take().is_some() {
+            self.saved = false;
+        }
+    }
+
+    /// Returns what an ended attempt still owes to its hooks.
+    pub(super) fn hooks_owed(&self) -> Option<Job> {
+        if !matches!(self.durable.state, State::Idle { .. } | State::Failed { .. }) {
+            return None;
+        }
+        let Hooked { through, tell, .. } = &self.durable.hooks;
+        through.map(|_| Job::UndoHooks).or(tell.map(Job::RunHooks))
+    }
+
+    /// Notes how an attempt ended, for the hooks that are told.
+    pub(super) fn note_end(&mut self, before: &State, after: &State) {
+        let told = match (before, after) {
+            (State::Success { work }, State::Idle { .. }) => {
+                // What has run is for good now.
+                self.durable.hooks.through = None;
+                Some((work.clone(), HookStep::Confirmed, String::new()))
+            }
+            (State::Rollback { work, reason, .. }, State::Failed { .. }) => {
+                Some((work.clone(), HookStep::RolledBack, reason.clone()))
+            }
+            _ => None,
+        };
+        if let Some((work, step, reason)) = told.filter(|(_, step, _)| self.settings.hooks.contains(step)) {
+            self.about(&work);
+            self.durable.hooks.tell = Some(step);
+            self.durable.hooks.reason = reason;
+            self.saved = false;
+        }
+    }
+
+    fn about(&mut self, work: &Work) {
+        let (rc, version) = (work.offer.attempt.rc, work.offer.version.clone());
+        if self.durable.hooks.about.as_ref().is_some_and(|about| about.rc == rc) {
+            // On trial another version runs than before.
+            return;
+        }
+        let running = self.durable.components.get(&self.settings.component);
+        let from = running.cloned().unwrap_or_default();
+        self.durable.hooks.about = Some(About { rc, version, from });
+        self.saved = false;
+    }
+
+    /// Returns why hooks are undone, as they see it in `TERN_REASON`.
+    pub fn undo_reason(&self) -> String {
+        let then = match &self.durable.state {
+            State::PreUpdating { undo: Some(then), .. }
+            | State::Updating { step: UpdatingStep::Undo(then) | UpdatingStep::Disarm(then), .. } => then,
+            State::Rollback { reason, step: RollbackStep::Undo, .. } | State::Failed { reason, .. } => {
+                return reason.clone();
+            }
+            _ => return "dropped before it was installed".to_owned(),
+        };
+        match then {
+            Then::Retry => "a hook said not now".to_owned(),
+            Then::Fail(reason) => reason.clone(),
+            Then::Recall => Outcome::Recalled.to_string(),
+            Then::Defer => Outcome::Deferred.to_string(),
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The sample hooks of `deploy/hooks`, run as the agent runs them.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lsetxattr};
+use sha2::{Digest as _, Sha256};
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/hooks");
+
+struct Scene {
+    folder: tempfile::TempDir,
+    areas: Vec<PathBuf>,
+}
+
+impl Scene {
+    /// Two areas with everything in them that a copy may lose.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let areas: Vec<_> = ["app data", "user"].map(|name| folder.path().join(name)).into();
+        for area in &areas {
+            fs::create_dir_all(area.join("deep/er/empty folder")).unwrap();
+            fs::write(area.join("empty"), "").unwrap();
+            fs::write(area.join("deep/file"), "what the user has").unwrap();
+            let odd = [
+                &b"-rf"[..],
+                b"new\nline",
+                b" sp ace ",
+                b"qu'o\"te",
+                b"*",
+                b"\xff\xfe",
+                b".hidden",
+                b"$(id)",
+            ];
+            for name in odd {
+                fs::write(area.join(OsStr::from_bytes(name)), name).unwrap();
+            }
+            symlink("nowhere", area.join("dangling")).unwrap();
+            fs::hard_link(area.join("deep/file"), area.join("second name")).unwrap();
+            let sparse = fs::File::create(area.join("sparse")).unwrap();
+            sparse.write_all_at(b"end", 8 << 20).unwrap();
+            let mode = |name: &str, mode| {
+                fs::set_permissions(area.join(name), fs::Permissions::from_mode(mode)).unwrap();
+            };
+            mode("empty", 0o400);
+            mode("deep/er", 0o1777);
+            mode("deep/file", 0o4750);
+            mode("", 0o711);
+            for name in ["", "deep", "deep/file", "empty"] {
+                attribute(&area.join(name), "user.tern.test", name.as_bytes());
+            }
+        }
+        Self { folder, areas }
+    }
+
+    fn snapshot_folder(&self) -> PathBuf {
+        self.folder.path().join("a snapshot")
+    }
+
+    fn run(&self, script: &str, step: &str) -> String {
+        self.run_for(script, step, 7)
+    }
+
+    fn run_for(&self, script: &str, step: &str, rc: u64) -> String {
+        let areas: Vec<_> = self.areas.iter().map(|area| area.as_os_str()).collect();
+        let output = Command::new(Path::new(SCRIPTS).join(script))
+            .arg(self.snapshot_folder())
+            .env("TERN_STEP", step)
+            .env("TERN_RC", rc.to_string())
+            .env("TERN_DATA", areas.join(OsStr::new(":")))
+            .env("TERN_REASON", "a probe failed")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{script} {step}: {output:?}");
+        text(&output)
+    }
+
+    /// Does what a migration that goes wrong may do.
+    fn spoil(&self) {
+        for area in &self.areas {
+            fs::write(area.join("deep/file"), "something else").unwrap();
+            fs::remove_file(area.join(" sp ace ")).unwrap();
+            fs::write(area.join("new"), "new").unwrap();
+            fs::set_permissions(area.join("empty"), fs::Permissions::from_mode(0o644)).unwrap();
+            attribute(&area.join("deep"), "user.tern.test", b"spoilt");
+            attribute(area, "user.tern.test", b"spoilt");
+            attribute(&area.join("deep/er"), "user.tern.more", b"more");
+            fs::set_permissions(area, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+    }
+
+    fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for area in &self.areas {
+            add(&mut hash, area, Path::new(""));
+        }
+        hex::encode(hash.finalize())
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Written by another process: a descriptor of ours that a test beside this one has just forked would keep it busy.
+fn executable(path: &Path, text: &str) {
+    let script = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    let path = path.to_str().unwrap();
+    assert!(Command::new("/bin/sh").args(["-c", script, "-", text, path]).status().unwrap().success());
+}
+
+fn attribute(path: &Path, name: &str, value: &[u8]) {
+    lsetxattr(path, name, value, XattrFlags::empty()).expect("this file system keeps attributes");
+}
+
+/// Adds everything about a path and what is below it: names, kinds, modes, owners, times, attributes, contents.
+fn add(hash: &mut Sha256, area: &Path, relative: &Path) {
+    let path = area.join(relative);
+    let found = fs::symlink_metadata(&path).unwrap();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(relative.as_os_str().as_bytes());
+    let links = if found.is_file() { found.nlink() } else { 0 };
+    part(format!("{:o} {}:{} {links} {}", found.mode(), found.uid(), found.gid(), found.size()).as_bytes());
+    if !found.is_dir() {
+        part(format!("{}.{}", found.mtime(), found.mtime_nsec()).as_bytes());
+    }
+    let mut names = vec![0; 4096];
+    let length = llistxattr(&path, &mut names[..]).unwrap();
+    let mut names: Vec<_> =
+        names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
+    for name in names {
+        let mut value = vec![0; 4096];
+        let length = lgetxattr(&path, OsStr::from_bytes(name), &mut value[..]).unwrap();
+        part(name);
+        part(&value[..length]);
+    }
+    if found.is_symlink() {
+        part(fs::read_link(&path).unwrap().as_os_str().as_bytes());
+    } else if found.is_file() {
+        part(&fs::read(&path).unwrap());
+    } else {
+        let mut names: Vec<OsString> =
+            fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort_unstable_by_key(|name| name.clone().into_vec());
+        for name in names {
+            add(hash, area, &relative.join(name));
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_brings_back_every_name_mode_attribute_and_byte() {
+    let scene = Scene::new();
+    let before = scene.digest();
+    scene.run("snapshot-data.sh", "snapshot");
+    assert_eq!(scene.digest(), before, "a copy changes nothing");
+    scene.spoil();
+    assert_ne!(scene.digest(), before, "the digest sees it");
+
+    let said = scene.run("undo.sh", "undo");
+
+    assert!(said.contains("a probe failed"), "{said}");
+    assert_eq!(scene.digest(), before);
+    let sparse = fs::metadata(scene.areas[0].join("sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < sparse.size() / 8, "{} blocks", sparse.blocks());
+    assert!(!scene.snapshot_folder().exists());
+}
+
+#[test]
+fn a_snapshot_that_runs_again_after_a_power_cut_keeps_what_it_had_before_the_migration() {
+    let scene = Scene::new();
+    let before = scene.digest();
+    scene.run("snapshot-data.sh", "snapshot");
+    scene.spoil();
+
+    scene.run("snapshot-data.sh", "snapshot");
+    scene.run("undo.sh", "undo");
+
+    assert_eq!(scene.digest(), before);
+}
+
+#[test]
+fn half_a_snapshot_and_one_of_another_release_put_nothing_back() {
+    let scene = Scene::new();
+    scene.run_for("snapshot-data.sh", "snapshot", 6);
+    scene.spoil();
+    let now = scene.digest();
+
+    scene.run("undo.sh", "undo");
+    assert_eq!(scene.digest(), now, "that was release 6");
+    fs::remove_file(scene.snapshot_folder().join("whole")).unwrap();
+    scene.run_for("undo.sh", "undo", 6);
+    assert_eq!(scene.digest(), now, "it was not whole");
+
+    scene.run("snapshot-data.sh", "snapshot");
+    fs::write(scene.areas[0].join("empty folder is not empty"), "").unwrap();
+    scene.run("undo.sh", "undo");
+    assert_eq!(scene.digest(), now, "the copy of release 7 took its place");
+}
+
+#[test]
+fn an_undo_may_run_twice_and_without_a_snapshot_and_a_confirmed_release_needs_none() {
+    let scene = Scene::new();
+    let before = scene.digest();
+    scene.run("undo.sh", "undo");
+    scene.run("snapshot-data.sh", "snapshot");
+    scene.run("undo.sh", "undo");
+    scene.run("undo.sh", "undo");
+    assert_eq!(scene.digest(), before);
+
+    scene.run("snapshot-data.sh", "snapshot");
+    scene.run("snapshot-data.sh", "confirmed");
+    scene.run("snapshot-data.sh", "confirmed");
+    assert!(!scene.snapshot_folder().exists());
+}
+
+#[test]
+fn a_migration_runs_every_step_once_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, steps) = (folder.path().join("data"), folder.path().join("steps"));
+    fs::create_dir_all(&data).unwrap();
+    fs::create_dir_all(&steps).unwrap();
+    for number in 1..=3 {
+        let fails = if number == 3 { "test -e \"$1/may\" || exit 4\n" } else { "" };
+        let step = steps.join(number.to_string());
+        executable(&step, &format!("#!/bin/sh\n{fails}echo {number} >> \"$1/ran\"\n"));
+    }
+    let migrate = |last: &str| {
+        let script = Path::new(SCRIPTS).join("migrate.sh");
+        Command::new(script)
+            .args([data.as_os_str(), steps.as_os_str(), OsStr::new(last)])
+            .status()
+            .unwrap()
+            .code()
+    };
+
+    let codes = [migrate("1"), migrate("3"), migrate("3")];
+    fs::write(data.join("may"), "").unwrap();
+
+    assert_eq!((codes, migrate("3"), migrate("3")), ([Some(0), Some(4), Some(4)], Some(0), Some(0)));
+    assert_eq!(fs::read_to_string(data.join("ran")).unwrap(), "1\n2\n3\n");
+    assert_eq!(fs::read_to_string(data.join("schema")).unwrap(), "3\n");
+}
+
+#[test]
+fn the_modem_is_asked_and_a_modem_that_does_not_answer_is_no_yes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mmcli = folder.path().join("mmcli");
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let run = |script: &str| {
+        let output = Command::new(Path::new(SCRIPTS).join(script)).env("PATH", &path).output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let says = |said: &str, code: i32| {
+        executable(&mmcli, &format!("#!/bin/sh\necho '{said}'\nexit {code}\n"));
+    };
+
+    assert_eq!(run("not-during-calls.sh").0, Some(75), "there is no mmcli");
+    for (said, code, exit) in [
+        ("No calls were found", 0, 0),
+        ("Found 1 calls:\n  /org/freedesktop/ModemManager1/Call/0 incoming", 0, 75),
+        ("error: could not find modem", 1, 75),
+    ] {
+        says(said, code);
+        assert_eq!(run("not-during-calls.sh").0, Some(exit), "{said}");
+    }
+    for (state, exit) in [("registered", 0), ("connected", 0), ("failed", 1), ("locked", 1)] {
+        says(&format!("modem.generic.state               : {state}"), 0);
+        assert_eq!(run("modem-registered.sh").0, Some(exit), "{state}");
+    }
+}

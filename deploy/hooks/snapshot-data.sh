@@ -1,0 +1,52 @@
+#!/bin/sh
+# Copies user data aside before a release may change it. Steps "snapshot" and "confirmed"; undo.sh puts it back.
+#
+#   [[hooks]]
+#   step = "snapshot"
+#   name = "data"
+#   command = ["/usr/lib/tern/snapshot-data.sh", "/var/lib/tern-snapshot"]
+#   undo = ["/usr/lib/tern/undo.sh", "/var/lib/tern-snapshot"]
+#   deadline = 600
+#
+#   [[hooks]]
+#   step = "confirmed"
+#   name = "drop-snapshot"
+#   command = ["/usr/lib/tern/snapshot-data.sh", "/var/lib/tern-snapshot"]
+#
+# The folder lies outside every area of [data], and of both slots. Needs GNU cp: --reflink=auto costs nothing on btrfs and
+# XFS; elsewhere there must be room for a second copy. An area is one file system: what is mounted inside is left out.
+set -eu
+snapshot=${1:?name the folder for the copy}
+: "${TERN_DATA:?no areas: name them in [data] of agent.toml}"
+
+if [ "${TERN_STEP:-}" = confirmed ]; then
+    rm -f "$snapshot/whole"
+    rm -rf "$snapshot"
+    exit 0
+fi
+# After a power cut hooks run again. What "migrate" may have changed by then must not take the place of the copy.
+if [ "$(cat "$snapshot/whole" 2>/dev/null || true)" = "$TERN_RC" ]; then
+    echo "the copy for release $TERN_RC is whole already"
+    exit 0
+fi
+rm -f "$snapshot/whole"
+rm -rf "$snapshot"
+(umask 077 && mkdir -p "$snapshot")
+number=0
+old_ifs=$IFS
+IFS=:
+set -f
+for area in $TERN_DATA; do
+    number=$((number + 1))
+    if [ -d "$area" ]; then
+        mkdir "$snapshot/$number"
+        cp -ax --reflink=auto --sparse=always "$area/." "$snapshot/$number/"
+    fi
+done
+IFS=$old_ifs
+sync -f "$snapshot"
+# Last: without it undo.sh touches nothing.
+echo "$TERN_RC" >"$snapshot/new"
+sync "$snapshot/new"
+mv "$snapshot/new" "$snapshot/whole"
+sync "$snapshot"
