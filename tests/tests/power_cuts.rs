@@ -1,13 +1,14 @@
 //! The power fails before every operation of an update, a second update, a rollback and a recall.
+#![allow(clippy::print_stdout, reason = "a campaign tells what it has done")]
 
 use tern_tests::powercut::board::Kind;
-use tern_tests::powercut::campaign::{orders, single, syncs, trace};
+use tern_tests::powercut::campaign::{orders, pairs, single, syncs, trace};
 use tern_tests::powercut::disk::Lie;
 use tern_tests::powercut::outcome::Outcome;
 use tern_tests::powercut::story::Story;
 
-fn every_cut(kind: Kind) {
-    for story in Story::ALL {
+fn every_cut(kind: Kind, stories: &[Story]) {
+    for story in stories.iter().copied() {
         let operations =
             trace(story, kind, None).unwrap_or_else(|violation| panic!("{story:?}: {violation}"));
         let tally = single(story, kind, None, &Outcome::all(), (0, 1))
@@ -24,17 +25,17 @@ fn every_cut(kind: Kind) {
 
 #[test]
 fn files_survive_a_power_cut_before_every_operation() {
-    every_cut(Kind::Files);
+    every_cut(Kind::Files, &Story::ALL);
 }
 
 #[test]
 fn partitions_and_an_environment_survive_a_power_cut_before_every_operation() {
-    every_cut(Kind::Uboot);
+    every_cut(Kind::Uboot, &Story::ALL);
 }
 
 #[test]
 fn a_single_slot_and_its_recovery_survive_a_power_cut_before_every_operation() {
-    every_cut(Kind::Single);
+    every_cut(Kind::Single, &Story::ALL);
 }
 
 /// Each sync taken out in turn, and the order of each two that follow one another turned round: the campaign must see it.
@@ -67,4 +68,33 @@ fn every_sync_and_every_order_of_two_writes_is_needed() {
         }
     }
     println!("{} survived", survived.len());
+}
+
+/// Two power cuts, before every pair of operations. `TERN_PAIRS` names kind, story and share, as `files update 0/16`.
+#[test]
+#[ignore = "hours of work: .ci/long power-pairs"]
+fn every_pair_of_power_cuts_is_survived() {
+    let asked = std::env::var("TERN_PAIRS").unwrap_or_default();
+    let mut words = asked.split_whitespace();
+    let kinds = [("files", Kind::Files), ("uboot", Kind::Uboot), ("single", Kind::Single)];
+    let stories = [
+        ("update", Story::Update),
+        ("second", Story::Second),
+        ("rollback", Story::Rollback),
+        ("recall", Story::Recall),
+    ];
+    let kind = words.next().and_then(|word| kinds.iter().find(|(name, _)| *name == word));
+    let story = words.next().and_then(|word| stories.iter().find(|(name, _)| *name == word));
+    let share = words.next().and_then(|word| word.split_once('/'));
+    let share = share.and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
+    let (Some((_, kind)), Some((_, story)), Some(share)) = (kind, story, share) else {
+        panic!("TERN_PAIRS is {asked:?}; write for instance \"files update 0/16\"")
+    };
+
+    let tally = pairs(*story, *kind, &Outcome::few(), share, |number, tally| {
+        println!("{asked}: first cut before operation {number}, {} runs so far", tally.runs);
+    });
+
+    let tally = tally.unwrap_or_else(|violation| panic!("{asked}: {violation}"));
+    println!("{asked}: {} operations, {} runs, 0 broken", tally.operations, tally.runs);
 }

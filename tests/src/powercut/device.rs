@@ -64,6 +64,8 @@ pub struct Terminal {
     pub taken: Option<u64>,
     /// The release that ran last.
     pub runs: Option<u64>,
+    /// Version of the rollout role in the files that it has kept: a device that forgets it can be shown old ones.
+    pub kept: u32,
     inputs: u32,
 }
 
@@ -86,7 +88,7 @@ impl Terminal {
     /// Takes a device from its factory.
     pub fn new(board: Arc<Board>, disk: FakeDisk, service: Service) -> Self {
         let (fate, floor, taken) = (Fate::default(), 0, None);
-        Self { board, disk, service, fate, boots: 0, floor, taken, runs: None, inputs: 0 }
+        Self { board, disk, service, fate, boots: 0, floor, taken, runs: None, kept: 0, inputs: 0 }
     }
 
     /// Returns the same device on another disk.
@@ -207,6 +209,10 @@ impl Terminal {
         if self.taken.is_some_and(|taken| taken != rc) {
             return Some(format!("it took release {:?} for good, and runs {rc}", self.taken));
         }
+        let kept = running.agent.trust().versions().rollout;
+        if kept < self.kept {
+            return Some(format!("it kept rollout {} and knows {kept}", self.kept));
+        }
         let floor = running.agent.durable().floor.max(facts.floor);
         if floor < self.floor {
             return Some(format!("its floor fell from {} to {floor}", self.floor));
@@ -254,7 +260,10 @@ impl Terminal {
         let ends = |error: &dyn std::error::Error| Step::Ends(chain(error));
         let id = self.board.config.device.clone();
         match output {
-            Output::SaveTrust(files) => running.device.save_trust(&files).map_err(|error| ends(&error))?,
+            Output::SaveTrust(files) => {
+                running.device.save_trust(&files).map_err(|error| ends(&error))?;
+                self.kept = running.agent.trust().versions().rollout;
+            }
             Output::SaveJournal => {
                 running.device.save_journal(running.agent.durable()).map_err(|error| ends(&error))?;
             }

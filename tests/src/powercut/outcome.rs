@@ -99,7 +99,8 @@ fn torn(old: &[u8], last: &Pending, quarter: u8) -> Vec<u8> {
     let rest = at.min(torn.len());
     for (index, byte) in torn.iter_mut().enumerate().skip(rest) {
         let was = old.get(index).copied().unwrap_or(0);
-        *byte = if index < at + SECTOR { was ^ 0x5a ^ (index as u8) } else { was };
+        // Neither the old bytes nor the new ones, and no pattern that could pass for either.
+        *byte = if index < at + SECTOR { was ^ 0x5a ^ index.to_le_bytes()[0] } else { was };
     }
     // A sector of which the write holds only a part is programmed whole all the same; nothing beyond it is touched.
     torn
