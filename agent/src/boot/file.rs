@@ -63,7 +63,9 @@ impl FileBoot {
             return Err(BootError::AlreadyProvisioned);
         }
         slot_file::provision(disk, folder, SlotName::A, image_path, image).map_err(BootError::Slot)?;
-        record.save(&BootRecord { active: SlotName::A, trial: None }).map_err(BootError::Record)
+        record.save(&BootRecord { active: SlotName::A, trial: None }).map_err(BootError::Record)?;
+        // Both copies at once: a slot that fills the disk must not keep the second one from being made.
+        record.settle().map_err(BootError::Record)
     }
 
     /// Joins the present boot, or, when there is none, powers the device on: `folder` holds slots and boot record,
