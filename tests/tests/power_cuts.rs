@@ -1,10 +1,19 @@
 //! The power fails before every operation of an update, a second update, a rollback and a recall.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::print_stdout, reason = "a campaign tells what it has done")]
 
-use tern_tests::powercut::board::Kind;
+use std::sync::Arc;
+
+use tern_agent::boot::uboot::variables;
+use tern_agent::config::BootConfig;
+use tern_agent::core::SlotName;
+use tern_agent::recovery;
+use tern_agent::storage::Disk;
+use tern_tests::powercut::board::{Board, Kind};
 use tern_tests::powercut::campaign::{orders, pairs, single, syncs, trace};
-use tern_tests::powercut::disk::Lie;
+use tern_tests::powercut::disk::{FakeDisk, Lie};
 use tern_tests::powercut::outcome::Outcome;
+use tern_tests::powercut::service::{Release, Service};
 use tern_tests::powercut::story::Story;
 
 fn every_cut(kind: Kind, stories: &[Story]) {
@@ -36,6 +45,57 @@ fn partitions_and_an_environment_survive_a_power_cut_before_every_operation() {
 #[test]
 fn a_single_slot_and_its_recovery_survive_a_power_cut_before_every_operation() {
     every_cut(Kind::Single, &Story::ALL);
+}
+
+/// What recovery has marked as done is not written again, wherever the power fails.
+#[test]
+fn a_long_recovery_goes_on_where_the_power_failed() {
+    const CHUNK: usize = 65_536;
+    let releases = [1, 2].map(|rc| Release::new(rc, 40 * CHUNK + 77));
+    let service = Service::new(&releases);
+    let board = Board::with_capacity(Kind::Single, &service, 41 * CHUNK);
+    let whole = board.factory(&releases[0]);
+    let medium = whole.shut_down();
+    // The other package is in the system slot: recovery has everything to write.
+    let start = || {
+        let fake = FakeDisk::of(medium.clone());
+        let BootConfig::Uboot(uboot) = &board.config.boot else { panic!("a board with U-Boot") };
+        uboot
+            .medium
+            .change(&fake, |environment| variables::put_installed(environment, Some(SlotName::B)))
+            .unwrap();
+        let system = board.runs_from(SlotName::A);
+        (0..40).for_each(|chunk| fake.rot(&system, chunk * CHUNK));
+        FakeDisk::of(fake.shut_down())
+    };
+    let recover = |fake: &FakeDisk| {
+        let disk: Disk = Arc::new(fake.clone());
+        recovery::recover(&disk, &board.config, &mut |_, _| {})
+    };
+    let written = |fake: &FakeDisk| fake.written().get("system").copied().unwrap_or(0);
+    let fake = start();
+    recover(&fake).unwrap();
+    let all = written(&fake);
+    assert_eq!(all, releases[0].image.len() as u64);
+    let mut resumed = 0;
+    for number in (1..fake.done()).step_by(3) {
+        let fake = start();
+        fake.cut_before(number);
+        assert!(recover(&fake).is_err());
+        let before = written(&fake);
+        for (_, medium) in fake.futures(&Outcome::few()) {
+            let fake = FakeDisk::of(medium);
+
+            recover(&fake).unwrap();
+
+            let system = fake.bytes(&board.runs_from(SlotName::A)).unwrap();
+            assert!(system.starts_with(&releases[0].image), "before operation {number}");
+            // A stride of sixteen chunks and what was not marked yet.
+            assert!(before + written(&fake) <= all + 17 * CHUNK as u64, "before operation {number}");
+            resumed += u64::from(written(&fake) < all);
+        }
+    }
+    assert!(resumed > 10, "{resumed}");
 }
 
 /// Each sync taken out in turn, and the order of each two that follow one another turned round: the campaign must see it.

@@ -81,6 +81,15 @@ pub(super) fn apply(
     Err(ApplyError::ReadBack)
 }
 
+/// Forgets how far a package had come: what is begun now has not been written at all.
+pub(super) fn forget(disk: &Disk, config: &Config) -> Result<(), RecordError> {
+    let marks = RecordFile::<Mark>::on(disk, &config.slots.dir, "recovery")?;
+    match marks.load().unwrap_or_default() {
+        Some(mark) if mark.done > 0 => marks.renew(&Mark { done: 0, ..mark }),
+        _ => Ok(()),
+    }
+}
+
 /// Tells whether the system slot holds the package of `slot`.
 pub(super) fn holds(disk: &Disk, config: &Config, system: &Path, slot: SlotName) -> bool {
     image(disk, config, slot).is_ok_and(|image| reads_back(disk, system, slot, &image))

@@ -27,6 +27,7 @@ use crate::boot::uboot::medium::{Medium, MediumError};
 use crate::boot::uboot::variables::{self, VariableError};
 use crate::boot::{BootRecord, NothingBootable, choose};
 use crate::config::{BootConfig, Config};
+use crate::record::RecordError;
 use crate::slot::file as packages;
 use crate::slot::{SlotError, SlotName};
 use crate::storage::Disk;
@@ -64,6 +65,9 @@ pub enum RecoveryError {
         #[source]
         source: apply::ApplyError,
     },
+    /// Progress could not be kept.
+    #[error("could not keep the progress of recovery")]
+    Progress(#[source] RecordError),
     /// A package could not be fetched again.
     #[error("no package is whole, and package {slot} could not be fetched again")]
     Fetch {
@@ -135,6 +139,10 @@ pub fn recover(
     }
     if plan.is_installed {
         return Ok(Recovered::Nothing(plan.wanted));
+    }
+    if installed.is_some() {
+        // Marks are of an earlier time, in which the slot came to hold something else.
+        apply::forget(disk, config).map_err(RecoveryError::Progress)?;
     }
     // Before the first byte: from here on the system slot is nothing that anybody may boot.
     set_installed(disk, medium, None)?;

@@ -42,6 +42,7 @@ pub struct Board {
     pub kind: Kind,
     /// As the agent reads it.
     pub config: Config,
+    capacity: usize,
     folder: tempfile::TempDir,
 }
 
@@ -57,6 +58,11 @@ pub enum NoBoot {
 impl Board {
     /// Describes a device.
     pub fn new(kind: Kind, service: &Service) -> Arc<Self> {
+        Self::with_capacity(kind, service, CAPACITY)
+    }
+
+    /// The same with slots of `capacity` bytes.
+    pub fn with_capacity(kind: Kind, service: &Service, capacity: usize) -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a folder for a configuration");
         let root = folder.path().join("root.json");
         let trust = service.trust();
@@ -77,12 +83,12 @@ impl Board {
         let text = format!(
             "fleet = \"acme\"\ndevice = \"dev-1\"\nproduct = \"cam\"\nmodel = \"b3\"\nregion = \"eu\"\n\
              brokers = [\"mqtt://127.0.0.1\"]\ndata_dir = \"/data\"\nruntime_dir = \"/run/tern\"\nroot = {root:?}\n\
-             [timing]\nwindow = 1\n[slots]\ncapacity = {CAPACITY}\n{boot}"
+             [timing]\nwindow = 1\n[slots]\ncapacity = {capacity}\n{boot}"
         );
         let path = folder.path().join("agent.toml");
         std::fs::write(&path, text).expect("a configuration");
         let config = Config::load(&path).expect("our own configuration is valid");
-        Arc::new(Self { kind, config, folder })
+        Arc::new(Self { kind, config, capacity, folder })
     }
 
     /// Makes the disk as it leaves the factory, with `release` in slot a.
@@ -92,7 +98,7 @@ impl Board {
         disk.create_folder(&self.config.slots.dir).expect("a folder");
         if self.kind != Kind::Files {
             for path in PARTITIONS.into_iter().chain([SYSTEM]) {
-                fake.device(Path::new(path), vec![0xee; CAPACITY]);
+                fake.device(Path::new(path), vec![0xee; self.capacity]);
             }
             let mut environment = Environment::default();
             environment.set("bootcmd", Some("run tern"));
