@@ -163,6 +163,8 @@ fn a_claimed_device_is_approved_quarantined_readmitted_revoked_and_let_back_in()
     assert_eq!(lab.device("claimed")["running"], 2);
     lab.json(&["device", "readmit", "claimed"]);
     wait_to_run(&lab, "claimed", 3);
+    // A trial that its journal does not know is left, and the journal goes below.
+    wait("the trial to be confirmed", PATIENCE, || claimed.status()["trial"].is_null().then_some(()));
 
     // Revoked, it is not heard whatever it says.
     lab.json(&["device", "revoke", "claimed", "--reason", "stolen"]);
