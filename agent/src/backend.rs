@@ -1,5 +1,7 @@
 //! The back ends that a device has, as its configuration names them: its slots and its boot loader.
 
+mod apart;
+
 use std::path::Path;
 
 use crate::boot::file::FileBoot;
@@ -13,6 +15,7 @@ use crate::slot::file::FileSlots;
 use crate::slot::raw::RawSlots;
 use crate::slot::{Image, SlotError, Slots};
 use crate::storage::{self, Disk};
+pub use apart::NotApart;
 
 /// Opens the slots; `running` is the one that may not be changed.
 pub fn slots(config: &Config, disk: &Disk, running: SlotName) -> Result<Box<dyn Slots + Send>, SlotError> {
@@ -27,7 +30,10 @@ pub fn slots(config: &Config, disk: &Disk, running: SlotName) -> Result<Box<dyn 
 pub fn boot(config: &Config, disk: &Disk) -> Result<Box<dyn Boot + Send>, BootError> {
     Ok(match &config.boot {
         BootConfig::File => Box::new(FileBoot::on(disk, &config.slots.dir, &config.runtime_dir)?),
-        BootConfig::Uboot(uboot) => Box::new(UbootBoot::on(disk, uboot)?),
+        BootConfig::Uboot(uboot) => {
+            apart::check(&**disk, &config.slots, &uboot.medium)?;
+            Box::new(UbootBoot::on(disk, uboot)?)
+        }
     })
 }
 
@@ -56,6 +62,7 @@ pub fn provision_on(disk: &Disk, config: &Config, from: &Path, image: Image) -> 
     let BootConfig::Uboot(uboot) = &config.boot else {
         return FileBoot::provision_on(disk, &config.slots.dir, from, image);
     };
+    apart::check(&**disk, &config.slots, &uboot.medium)?;
     if image.length == 0 {
         return Err(BootError::EmptyImage);
     }

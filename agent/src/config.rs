@@ -101,8 +101,7 @@ pub struct BrokerAddress {
 }
 
 /// Files for TLS, all PEM.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Certificates of the authorities that brokers are checked against.
     pub ca: PathBuf,

@@ -4,10 +4,12 @@
 //! |---|---|---|
 //! | the service manager ([`notify`](crate::notify)) | the state; that the loop turns | the agent is started again |
 //! | the hardware watchdog ([`watchdog`](crate::watchdog)) | that the loop turns | the device is reset |
+//! | the guard of a trial (`deploy/tern-trial-guard.timer`) | once, that the agent is up: the file `alive` in `runtime_dir` | the device reboots, and the trial has used up a try |
 //!
 //! Only the loop itself beats, between two inputs: a program, a hash or a collection that takes long runs beside it and
 //! does not count, a loop that hangs is silent.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -17,6 +19,8 @@ use crate::notify::Notify;
 use crate::slot::SlotName;
 use crate::watchdog::Watchdog;
 
+/// The file in `runtime_dir` that says that an agent was up in this boot.
+const ALIVE: &str = "alive";
 /// What the service manager did not hear is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -33,6 +37,7 @@ pub enum End {
 
 /// Everybody who listens.
 pub struct Pulse {
+    alive: PathBuf,
     notify: Option<Notify>,
     watchdog: Option<Watchdog>,
     running: SlotName,
@@ -48,16 +53,21 @@ impl Pulse {
         let watchdog = config.watchdog.clone().map(Watchdog::new);
         let notify = Notify::from_environment();
         let on_trial = on_trial(&durable.state, running);
-        let mut pulse =
-            Self { notify, watchdog, running, on_trial, said: String::new(), next: Duration::ZERO };
+        let (alive, said, next) = (config.runtime_dir.join(ALIVE), String::new(), Duration::ZERO);
+        let mut pulse = Self { alive, notify, watchdog, running, on_trial, said, next };
         if let Some(watchdog) = &mut pulse.watchdog {
             watchdog.attend(on_trial, now);
         }
         pulse
     }
 
-    /// The agent is up.
+    /// The agent is up: what has to be read to judge a release was read.
     pub fn ready(&self) {
+        // Not durable, and in memory: it goes with the boot.
+        if let Err(error) = std::fs::write(&self.alive, "") {
+            let file = self.alive.display();
+            tracing::warn!(%file, %error, "could not tell that the agent is up; a trial guard will reboot the device");
+        }
         if let Some(notify) = &self.notify {
             notify.ready();
         }

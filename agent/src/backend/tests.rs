@@ -10,6 +10,7 @@ use crate::boot::Trial;
 use crate::boot::uboot::UbootConfig;
 use crate::boot::uboot::environment::Environment;
 use crate::boot::uboot::medium::{Location, Medium};
+use crate::config::SlotsConfig;
 use crate::core::agent::Done;
 use crate::device::Device;
 use crate::slot::SlotLabel;
@@ -134,6 +135,48 @@ fn a_device_arms_confirms_and_disarms_through_the_environment() {
     assert_eq!(device.confirm(SlotName::B), Done::Ok);
     assert_eq!(record(&board.config).unwrap(), Some(BootRecord { active: SlotName::B, trial: None }));
     assert_eq!(device.disarm(), Done::Ok);
+}
+
+#[test]
+fn a_copy_of_the_boot_record_on_a_slot_is_refused_under_any_name() {
+    let refused = |change: fn(&Board, &mut Medium, &mut SlotsConfig)| {
+        let mut board = Board::blank(true);
+        for (name, of) in [("env-again", "env"), ("a-again", "a.part")] {
+            std::os::unix::fs::symlink(board.path(of), board.path(name)).unwrap();
+        }
+        fs::hard_link(board.path("env"), board.path("env-hard")).unwrap();
+        let (BootConfig::Uboot(mut uboot), mut slots) =
+            (board.config.boot.clone(), board.config.slots.clone())
+        else {
+            unreachable!("a board has U-Boot");
+        };
+        change(&board, &mut uboot.medium, &mut slots);
+        (board.config.boot, board.config.slots) = (BootConfig::Uboot(uboot), slots);
+        let said =
+            [board.provision(b"release one").err(), boot(&board.config, &crate::storage::system()).err()];
+        said.map(|error| error.map(|error| error.to_string()).unwrap_or_default())
+    };
+
+    for said in [
+        refused(|board, medium, _| medium.copies[1].path = board.path("a-again")),
+        refused(|board, _, slots| slots.paths = Some([board.path("env-hard"), board.path("b.part")])),
+        refused(|board, _, slots| (slots.paths, slots.system) = (None, Some(board.path("env-again")))),
+    ] {
+        assert!(said.iter().all(|said| said.contains("a partition of its own")), "{said:?}");
+    }
+    for said in [
+        refused(|board, medium, _| medium.copies[1] = Location { path: board.path("env-again"), offset: 1 }),
+        refused(|board, medium, _| medium.copies[1] = Location { path: board.path("env-hard"), offset: 1 }),
+    ] {
+        assert!(said.iter().all(|said| said.contains("two names of one place")), "{said:?}");
+    }
+    // The controls: two names whose copies lie apart, and what is not there.
+    for said in [
+        refused(|board, medium, _| medium.copies[1].path = board.path("env-again")),
+        refused(|board, _, slots| slots.paths = Some([board.path("a.part"), board.path("nowhere")])),
+    ] {
+        assert_eq!(said, ["", ""]);
+    }
 }
 
 /// On trial, after a rollback's disarming, and where a person chose at the boot loader.

@@ -89,6 +89,9 @@ pub enum BootError {
     /// U-Boot and its environment.
     #[error("could not use U-Boot")]
     Uboot(#[from] uboot::UbootError),
+    /// Slots and copies of the boot record meet.
+    #[error(transparent)]
+    NotApart(#[from] crate::backend::NotApart),
     /// The single slot of the device.
     #[error("could not fill the system slot")]
     Recovery(#[source] Box<crate::recovery::RecoveryError>),

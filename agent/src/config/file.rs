@@ -1,29 +1,80 @@
 //! The configuration as it is written in the file: its keys, their defaults, and what must fit together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
-use super::boot::BootFile;
 use super::section::Section;
-use super::table::Table;
-use super::when::WhenFile;
-use super::{BootConfig, BrokerAddress, Config, SlotsConfig, Timing, TlsFiles, guard, probe, timing};
+use super::{BootConfig, BrokerAddress, Config, SlotsConfig, TlsFiles, boot, guard, probe, timing, when};
 use crate::command::Program;
 use crate::hooks::{HOOKS_MAX, Hook, HookStep};
 
-impl HookFile {
-    fn checked(self) -> Result<Hook, String> {
-        let Self { step, name, command, undo, deadline } = self;
-        if !undo.is_empty() && !step.can_be_undone() {
-            let step = step.as_str();
-            return Err(format!("hook {name:?} has an undo, but nothing of step {step:?} can be undone"));
-        }
-        let undo = (!undo.is_empty()).then(|| program(name.clone(), undo, deadline)).transpose()?;
-        Ok(Hook { step, program: program(name, command, deadline)?, undo })
+/// Every key of `[tls]`.
+pub(super) const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
+/// Every key of `[slots]`.
+pub(super) const SLOTS_KEYS: [&str; 5] = ["dir", "capacity", "a", "b", "system"];
+/// Every key of a hook.
+pub(super) const HOOK_KEYS: [&str; 5] = ["step", "name", "command", "undo", "deadline"];
+/// Every key of `[data]`.
+pub(super) const DATA_KEYS: [&str; 1] = ["areas"];
+
+fn tls(section: Section) -> Result<TlsFiles, String> {
+    let mut section = section.with_keys("tls", &TLS_KEYS)?;
+    let ca = section.needed("ca")?.into();
+    let (cert, key) = (section.text("cert")?.map(PathBuf::from), section.text("key")?.map(PathBuf::from));
+    if cert.is_some() != key.is_some() {
+        return Err("tls.cert and tls.key go together; name both or neither".into());
     }
+    Ok(TlsFiles { ca, cert, key })
+}
+
+fn slots(section: Section, boot: &BootConfig, data_dir: &Path) -> Result<SlotsConfig, String> {
+    let mut section = section.with_keys("slots", &SLOTS_KEYS)?;
+    let capacity = section.whole("capacity")?.ok_or_else(|| section.missing("capacity"))?;
+    if capacity == 0 {
+        return Err("slots.capacity is 0; say how many bytes one slot can hold".into());
+    }
+    let mut path = |key| Ok::<_, String>(section.text(key)?.map(PathBuf::from));
+    let paths = match (path("a")?, path("b")?) {
+        (None, None) => None,
+        (Some(a), Some(b)) if a == b => return Err("slots.a and slots.b are the same; name two".into()),
+        (Some(_), Some(_)) if *boot == BootConfig::File => {
+            return Err("slots.a and slots.b need a boot loader; write boot.kind = \"uboot\"".into());
+        }
+        (Some(a), Some(b)) => Some([a, b]),
+        _ => return Err("slots.a and slots.b go together; name both or neither".into()),
+    };
+    let system = path("system")?;
+    if system.is_some() && (paths.is_some() || *boot == BootConfig::File) {
+        return Err("slots.system is for a device with a single slot, which a boot loader boots: name neither slots.a \
+                    nor slots.b, and write boot.kind = \"uboot\""
+            .into());
+    }
+    let dir = path("dir")?.unwrap_or_else(|| data_dir.join("slots"));
+    Ok(SlotsConfig { dir, capacity, paths, system })
+}
+
+fn hook(section: Section) -> Result<Hook, String> {
+    let mut section = section.with_keys("hooks", &HOOK_KEYS)?;
+    let step = section.needed("step")?;
+    let Some(step) = HookStep::ALL.into_iter().find(|known| known.as_str() == step) else {
+        return Err(format!(
+            "unknown variant {step:?} of hooks.step, expected one of {:?}",
+            HookStep::ALL.map(HookStep::as_str)
+        ));
+    };
+    let name = section.needed("name")?;
+    let command = section.list("command")?.ok_or_else(|| section.missing("command"))?;
+    let undo = section.list("undo")?.unwrap_or_default();
+    let deadline = section.duration("deadline", program_deadline())?;
+    if !undo.is_empty() && !step.can_be_undone() {
+        let step = step.as_str();
+        return Err(format!("hook {name:?} has an undo, but nothing of step {step:?} can be undone"));
+    }
+    let undo = (!undo.is_empty()).then(|| program(name.clone(), undo, deadline)).transpose()?;
+    Ok(Hook { step, program: program(name, command, deadline)?, undo })
 }
 
 /// The file as it is written.
@@ -43,58 +94,29 @@ pub(super) struct File {
     user: Option<String>,
     password_file: Option<PathBuf>,
     claim_file: Option<PathBuf>,
-    tls: Option<Table<TlsFiles>>,
+    tls: Option<Section>,
     #[serde(default = "data_dir")]
     data_dir: PathBuf,
     #[serde(default = "runtime_dir")]
     runtime_dir: PathBuf,
     #[serde(default = "root")]
     root: PathBuf,
-    slots: Table<SlotsFile>,
+    slots: Section,
     #[serde(default)]
-    boot: Table<BootFile>,
+    boot: Section,
     #[serde(default)]
     probes: Vec<Section>,
     metrics: Option<Section>,
     collect: Option<Section>,
     watchdog: Option<Section>,
     #[serde(default)]
-    hooks: Vec<Table<HookFile>>,
+    hooks: Vec<Section>,
     #[serde(default)]
-    when: Table<WhenFile>,
+    when: Section,
     #[serde(default)]
-    data: Table<DataFile>,
+    data: Section,
     #[serde(default)]
-    timing: Table<Timing>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SlotsFile {
-    dir: Option<PathBuf>,
-    capacity: u64,
-    a: Option<PathBuf>,
-    b: Option<PathBuf>,
-    system: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HookFile {
-    step: HookStep,
-    name: String,
-    command: Vec<String>,
-    #[serde(default)]
-    undo: Vec<String>,
-    #[serde(default = "program_deadline", with = "timing::seconds")]
-    deadline: Duration,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DataFile {
-    #[serde(default)]
-    areas: Vec<String>,
+    timing: Section,
 }
 
 fn no_carrier() -> CarrierId {
@@ -124,15 +146,19 @@ pub(super) fn program_deadline() -> Duration {
 impl File {
     /// Checks what no single key can tell.
     pub(super) fn checked(self) -> Result<Config, String> {
-        let (tls, slots) = (self.tls.map(|tls| tls.0), self.slots.0);
+        let tls = self.tls.map(tls).transpose()?;
         if self.brokers.is_empty() {
             return Err("brokers is empty; name at least one".into());
         }
+        if let Some(broker) = self.brokers.iter().find(|broker| broker.tls && !cfg!(feature = "tls")) {
+            return Err(format!(
+                "broker {:?} is mqtts://, but this tern-agent is built without TLS; install one that is built with the \
+                 feature \"tls\", as it is by default",
+                broker.host
+            ));
+        }
         if self.brokers.iter().any(|broker| broker.tls) && tls.is_none() {
             return Err("a broker is mqtts:// but there is no [tls] section; name at least its ca".into());
-        }
-        if tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
-            return Err("tls.cert and tls.key go together; name both or neither".into());
         }
         if self.user.is_none() && self.password_file.is_some() {
             return Err("password_file without user; MQTT 3.1.1 knows no password alone".into());
@@ -143,41 +169,26 @@ impl File {
                 self.component
             ));
         }
-        if slots.capacity == 0 {
-            return Err("slots.capacity is 0; say how many bytes one slot can hold".into());
-        }
-        let boot = self.boot.0.checked()?;
-        let paths = match (slots.a, slots.b) {
-            (None, None) => None,
-            (Some(a), Some(b)) if a == b => return Err("slots.a and slots.b are the same; name two".into()),
-            (Some(_), Some(_)) if boot == BootConfig::File => {
-                return Err("slots.a and slots.b need a boot loader; write boot.kind = \"uboot\"".into());
-            }
-            (Some(a), Some(b)) => Some([a, b]),
-            _ => return Err("slots.a and slots.b go together; name both or neither".into()),
-        };
-        if slots.system.is_some() && (paths.is_some() || boot == BootConfig::File) {
-            return Err("slots.system is for a device with a single slot, which a boot loader boots: name neither slots.a \
-                        nor slots.b, and write boot.kind = \"uboot\""
-                .into());
-        }
+        let boot = boot::boot(self.boot)?;
+        let slots = slots(self.slots, &boot, &self.data_dir)?;
         let probes = self.probes.into_iter().map(probe::probe).collect::<Result<_, _>>()?;
         let metrics = self.metrics.map(probe::metrics).transpose()?;
         let collect = self.collect.map(guard::collect).transpose()?;
         let watchdog = self.watchdog.map(guard::watchdog).transpose()?;
-        let hooks = self.hooks.into_iter().map(|Table(hook)| hook.checked());
-        let hooks = hooks.collect::<Result<Vec<_>, _>>()?;
+        let hooks = self.hooks.into_iter().map(hook).collect::<Result<Vec<_>, _>>()?;
         if hooks.len() > HOOKS_MAX {
             return Err(format!("more than {HOOKS_MAX} hooks; put some into one program"));
         }
         let trial = hooks.iter().filter(|hook| hook.step == HookStep::PostBoot);
         let trial: Duration = trial.map(|hook| hook.program.deadline).sum();
-        if trial > self.timing.0.probe_deadline {
+        let timing = timing::timing(self.timing)?;
+        // Neither is scaled.
+        if trial > timing.probe_deadline {
             return Err("the deadlines of all post-boot hooks together are longer than timing.probe_deadline; a trial \
                         that takes so long is taken for a silent one"
                 .into());
         }
-        let slots_dir = slots.dir.unwrap_or_else(|| self.data_dir.join("slots"));
+        let data = self.data.with_keys("data", &DATA_KEYS)?.list("areas")?.unwrap_or_default();
         Ok(Config {
             fleet: self.fleet,
             device: self.device,
@@ -194,16 +205,16 @@ impl File {
             data_dir: self.data_dir,
             runtime_dir: self.runtime_dir,
             root: self.root,
-            slots: SlotsConfig { dir: slots_dir, capacity: slots.capacity, paths, system: slots.system },
+            slots,
             boot,
             probes,
             metrics,
             collect,
             watchdog,
             hooks,
-            when: self.when.0.checked()?,
-            data: self.data.0.areas.into_iter().map(PathBuf::from).collect(),
-            timing: self.timing.0.checked()?,
+            when: when::when(self.when)?,
+            data: data.into_iter().map(PathBuf::from).collect(),
+            timing: timing.checked()?,
         })
     }
 }

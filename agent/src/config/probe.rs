@@ -21,7 +21,7 @@ const TIMES_MAX: u32 = 1000;
 /// Reads `[metrics]`.
 pub(super) fn metrics(section: Section) -> Result<Program, String> {
     let mut section = section.with_keys("metrics", &METRICS_KEYS)?;
-    let name = section.text("name")?.ok_or("missing field `name` in metrics")?;
+    let name = section.needed("name")?;
     let command = section.list("command")?.unwrap_or_default();
     file::program(name, command, section.duration("deadline", file::program_deadline())?)
 }
@@ -29,7 +29,7 @@ pub(super) fn metrics(section: Section) -> Result<Program, String> {
 /// Reads a probe, and checks what no single key can tell.
 pub(super) fn probe(section: Section) -> Result<Probe, String> {
     let mut section = section.with_keys("probes", &PROBE_KEYS)?;
-    let name = section.text("name")?.ok_or("missing field `name` in probes")?;
+    let name = section.needed("name")?;
     let (command, process) = (section.list("command")?, section.text("process")?);
     let (http, path) = (section.text("http")?, section.text("file")?);
     let (least, most) = (section.number("least")?, section.number("most")?);
@@ -37,7 +37,7 @@ pub(super) fn probe(section: Section) -> Result<Probe, String> {
     let deadline = section.duration("deadline", file::program_deadline())?;
     let times = section.number("times")?.unwrap_or(1.0);
     let interval = section.duration("interval", Duration::ZERO)?;
-    let soak = section.flag("soak")?;
+    let soak = section.flag("soak", false)?;
 
     let wrong = |why: &str| Err(format!("probe {name:?} {why}"));
     let bounded = least.is_some() || most.is_some();

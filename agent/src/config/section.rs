@@ -1,4 +1,5 @@
-//! Sections that are read key by key, by hand: a derived reader adds 15 kB to the executable for each structure.
+//! Sections that are read key by key, by hand: a derived reader adds 15 kB to the executable for each structure. What is
+//! refused is named by section and key.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,20 +9,24 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 use super::timing::seconds;
 
-/// A table of simple values.
+/// A table of values.
 #[derive(Default)]
 pub(super) struct Section {
     name: &'static str,
     values: Vec<(String, Value)>,
 }
 
-/// A simple value.
+/// A value.
 enum Value {
     Text(String),
     Number(f64),
     Flag(bool),
-    List(Vec<String>),
+    List(Vec<Value>),
+    Table(Section),
 }
+
+/// Up to here every whole number is a number of its own in floating point.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl Section {
     /// Calls the section `name`, and refuses what is none of its `keys`.
@@ -45,6 +50,11 @@ impl Section {
         }
     }
 
+    /// Takes a text that has to be there.
+    pub(super) fn needed(&mut self, key: &str) -> Result<String, String> {
+        self.text(key)?.ok_or_else(|| self.missing(key))
+    }
+
     /// Takes a path.
     pub(super) fn path(&mut self, key: &str, default: &str) -> Result<PathBuf, String> {
         Ok(self.text(key)?.unwrap_or_else(|| default.to_owned()).into())
@@ -52,11 +62,28 @@ impl Section {
 
     /// Takes a list of texts.
     pub(super) fn list(&mut self, key: &str) -> Result<Option<Vec<String>>, String> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::List(list)) => Ok(Some(list)),
-            Some(_) => Err(self.wrong(key, "a list of texts")),
-        }
+        let text = |value| if let Value::Text(text) = value { Some(text) } else { None };
+        self.list_of(key, "a list of texts", text)
+    }
+
+    /// Takes a list of tables; an empty one by default.
+    pub(super) fn tables(&mut self, key: &str) -> Result<Vec<Self>, String> {
+        let table = |value| if let Value::Table(table) = value { Some(table) } else { None };
+        Ok(self.list_of(key, "a list of tables", table)?.unwrap_or_default())
+    }
+
+    fn list_of<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        one: fn(Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, String> {
+        let list = match self.take(key) {
+            None => return Ok(None),
+            Some(Value::List(list)) => list.into_iter().map(one).collect::<Option<_>>(),
+            Some(_) => None,
+        };
+        list.map(Some).ok_or_else(|| self.wrong(key, expected))
     }
 
     /// Takes a number.
@@ -68,15 +95,31 @@ impl Section {
         }
     }
 
-    /// Takes a duration.
-    pub(super) fn duration(&mut self, key: &str, default: Duration) -> Result<Duration, String> {
-        self.number(key)?.map_or(Ok(default), seconds::checked)
+    /// Takes a whole number, 0 or more.
+    pub(super) fn whole(&mut self, key: &str) -> Result<Option<u64>, String> {
+        match self.number(key)? {
+            None => Ok(None),
+            Some(number) if (0.0..WHOLE_MAX).contains(&number) && number.fract() == 0.0 =>
+            {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "just looked at")]
+                Ok(Some(number as u64))
+            }
+            Some(_) => Err(self.wrong(key, "a whole number, 0 or more")),
+        }
     }
 
-    /// Takes what is on or off; off by default.
-    pub(super) fn flag(&mut self, key: &str) -> Result<bool, String> {
+    /// Takes a duration.
+    pub(super) fn duration(&mut self, key: &str, default: Duration) -> Result<Duration, String> {
+        match self.number(key)? {
+            None => Ok(default),
+            Some(number) => seconds::checked(number).map_err(|why| format!("{}.{key}: {why}", self.name)),
+        }
+    }
+
+    /// Takes what is on or off.
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> Result<bool, String> {
         match self.take(key) {
-            None => Ok(false),
+            None => Ok(default),
             Some(Value::Flag(flag)) => Ok(flag),
             Some(_) => Err(self.wrong(key, "true or false")),
         }
@@ -85,6 +128,11 @@ impl Section {
     fn take(&mut self, key: &str) -> Option<Value> {
         let at = self.values.iter().position(|(known, _)| known == key)?;
         Some(self.values.swap_remove(at).1)
+    }
+
+    /// Says that a key has to be there.
+    pub(super) fn missing(&self, key: &str) -> String {
+        format!("missing field `{key}` in {}", self.name)
     }
 
     fn wrong(&self, key: &str, expected: &str) -> String {
@@ -128,7 +176,7 @@ impl<'de> Visitor<'de> for Simple {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a number, true, false or a list of texts")
+        f.write_str("a text, a number, true, false, a list or a table")
     }
 
     fn visit_bool<E: Error>(self, flag: bool) -> Result<Value, E> {
@@ -147,11 +195,15 @@ impl<'de> Visitor<'de> for Simple {
         Ok(Value::Text(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(text) = texts.next_element()? {
-            list.push(text);
+        while let Some(value) = values.next_element()? {
+            list.push(value);
         }
         Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, pairs: A) -> Result<Value, A::Error> {
+        Pairs.visit_map(pairs).map(Value::Table)
     }
 }

@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::boot::{BootFile, CopyFile};
-use super::file::{DataFile, HookFile, SlotsFile, program_deadline};
+use super::boot::{BOOT_KEYS, COPY_KEYS};
+use super::file::{DATA_KEYS, HOOK_KEYS, SLOTS_KEYS, TLS_KEYS, program_deadline};
 use super::guard::{COLLECT_KEYS, WATCHDOG_KEYS};
 use super::probe::{METRICS_KEYS, PROBE_KEYS};
-use super::when::{WhenFile, WindowFile};
+use super::when::{WHEN_KEYS, WINDOW_KEYS};
 use super::*;
 use crate::core::conditions::{Conditions, Window};
 
@@ -73,6 +73,11 @@ fn listed(keys: &[&str]) -> BTreeSet<String> {
     keys.iter().map(|key| (*key).to_owned()).collect()
 }
 
+/// Returns the waits as they would stand in a file.
+fn numbers(timing: &Timing) -> toml::Table {
+    toml::Table::try_from(timing).unwrap()
+}
+
 fn keys(table: &toml::Table) -> BTreeSet<String> {
     table.keys().cloned().collect()
 }
@@ -83,6 +88,15 @@ fn the_sample_loads_as_it_is_and_with_every_option_switched_on() {
     load(&full_sample()).unwrap();
 }
 
+/// The refusal itself is seen by `cargo test -p tern-agent --no-default-features without_tls`.
+#[test]
+fn without_tls_a_broker_that_wants_it_is_refused_and_what_to_install_is_said() {
+    let said = refusal(&SMALLEST.replace("mqtt://", "mqtts://"));
+
+    let expected = if cfg!(feature = "tls") { "no [tls] section" } else { "built without TLS; install one" };
+    assert!(said.contains(expected), "{said}");
+}
+
 #[test]
 fn the_sample_shows_every_key_there_is() {
     let sample: toml::Table = toml::from_str(&full_sample()).unwrap();
@@ -90,27 +104,27 @@ fn the_sample_shows_every_key_there_is() {
     let entry = |name: &str| sample[name][0].as_table().unwrap().clone();
 
     assert_eq!(keys(&sample), known_keys::<File>());
-    assert_eq!(keys(&section("tls")), known_keys::<TlsFiles>());
+    assert_eq!(keys(&section("tls")), listed(&TLS_KEYS));
     // A device has two slots or a single one.
     let mut slots = keys(&section("slots"));
     slots.insert("system".to_owned());
-    assert_eq!(slots, known_keys::<SlotsFile>());
+    assert_eq!(slots, listed(&SLOTS_KEYS));
     assert!(fs::read_to_string(SAMPLE).unwrap().contains("# system = "));
-    assert_eq!(keys(&section("boot")), known_keys::<BootFile>());
-    assert_eq!(keys(sample["boot"]["copies"][0].as_table().unwrap()), known_keys::<CopyFile>());
-    assert_eq!(keys(&section("timing")), known_keys::<Timing>());
+    assert_eq!(keys(&section("boot")), listed(&BOOT_KEYS));
+    assert_eq!(keys(sample["boot"]["copies"][0].as_table().unwrap()), listed(&COPY_KEYS));
+    assert_eq!(keys(&section("timing")), keys(&numbers(&Timing::default())));
     let probes = sample["probes"].as_array().unwrap().iter().map(|probe| keys(probe.as_table().unwrap()));
     assert_eq!(probes.flatten().collect::<BTreeSet<_>>(), listed(&PROBE_KEYS));
     assert_eq!(keys(&section("metrics")), listed(&METRICS_KEYS));
     assert_eq!(keys(&section("collect")), listed(&COLLECT_KEYS));
     assert_eq!(keys(&section("watchdog")), listed(&WATCHDOG_KEYS));
-    assert_eq!(keys(&entry("hooks")), known_keys::<HookFile>());
-    assert_eq!(keys(&section("data")), known_keys::<DataFile>());
+    assert_eq!(keys(&entry("hooks")), listed(&HOOK_KEYS));
+    assert_eq!(keys(&section("data")), listed(&DATA_KEYS));
     // Of a file and a command that answer the same question only one can be named.
     let mut when = keys(&section("when"));
     when.extend(["consent_command", "metered_file"].map(str::to_owned));
-    assert_eq!(when, known_keys::<WhenFile>());
-    assert_eq!(keys(sample["when"]["windows"][0].as_table().unwrap()), known_keys::<WindowFile>());
+    assert_eq!(when, listed(&WHEN_KEYS));
+    assert_eq!(keys(sample["when"]["windows"][0].as_table().unwrap()), listed(&WINDOW_KEYS));
     for key in ["consent_command", "metered_file"] {
         assert!(fs::read_to_string(SAMPLE).unwrap().contains(key), "{key}");
     }
@@ -154,6 +168,13 @@ fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
         "[metrics]\npasword_file = 1",
         "[collect]\npasword_file = 1",
         "[watchdog]\npasword_file = 1",
+        "[tls]\npasword_file = 1",
+        "[boot]\npasword_file = 1",
+        "[boot]\ncopies = [{ pasword_file = 1 }]",
+        "[[hooks]]\npasword_file = 1",
+        "[when]\npasword_file = 1",
+        "[when]\nwindows = [{ pasword_file = 1 }]",
+        "[data]\npasword_file = 1",
     ] {
         let refusal = refusal(&format!("{SMALLEST}{text}"));
         assert!(refusal.contains("unknown field `pasword_file`"), "{refusal}");
@@ -203,7 +224,7 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
                 "",
                 &COPIES.replace("0x10000", "9223372036854775807").replace("offset = 0,", "offset = -1,"),
             ),
-            "invalid value",
+            "boot.copies.offset must be a whole number",
         ),
         (format!("{}reboot = []", with_uboot("", COPIES)), "boot.reboot is empty"),
         (format!("{SMALLEST}[[probes]]\nname = 'p'\ncommand = []"), "name an executable"),
@@ -226,8 +247,8 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
         (with_probe("process = 'x'\ndeadline = '1 s'"), "probes.deadline must be a number"),
         (with_probe("process = 'x'\nsoak = 1"), "probes.soak must be true or false"),
         (with_probe("command = 'x'"), "probes.command must be a list"),
-        (with_probe("command = [1]"), "expected a string"),
-        (with_probe("process = 1979-05-27"), "expected a text, a number"),
+        (with_probe("command = [1]"), "probes.command must be a list of texts"),
+        (with_probe("process = 1979-05-27"), "probes.process must be a text"),
         (with_probe("process = 'x'\ndeadline = -1"), "no duration"),
         (format!("{SMALLEST}[[probes]]\nprocess = 'x'"), "missing field `name`"),
         (format!("{SMALLEST}[metrics]\nname = 'm'"), "name an executable"),
@@ -274,8 +295,27 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
 }
 
 #[test]
+fn every_key_of_the_waits_is_read_and_changes_no_other() {
+    let plain = numbers(&load(SMALLEST).unwrap().timing);
+    for (key, value) in plain.iter().filter(|(key, _)| *key != "scale") {
+        let other = match value {
+            toml::Value::Integer(count) => toml::Value::Integer(count + 1),
+            // Stays within the bounds that some set one another.
+            other => toml::Value::Float(other.as_float().unwrap() * 1.0625),
+        };
+        let expected = plain.clone().into_iter().map(|(name, was)| match &name == key {
+            true => (name, other.clone()),
+            false => (name, was),
+        });
+
+        let changed = numbers(&load(&format!("{SMALLEST}[timing]\n{key} = {other}")).unwrap().timing);
+
+        assert_eq!(changed, expected.collect::<toml::Table>(), "{key}");
+    }
+}
+
+#[test]
 fn the_scale_multiplies_every_duration_and_nothing_else() {
-    let numbers = |timing: &Timing| toml::Table::try_from(timing).unwrap();
     let number = |value: &toml::Value| value.as_float().unwrap_or_else(|| value.as_integer().unwrap() as f64);
     let plain = numbers(&Timing::default());
 

@@ -2,79 +2,79 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tern_protocol::limits::GET_PACKS_MAX;
 
+use super::section::Section;
 use crate::core;
 
 /// Every wait of the agent. In the file, durations are seconds and may have a fraction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Timing {
     /// Multiplies every duration here: below 1 for demonstrations and tests.
     pub scale: f64,
     /// First pause before a failed step is tried again; doubles.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub retry_base: Duration,
     /// Longest such pause.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub retry_max: Duration,
     /// How often one kind of failure is tried again before the attempt fails.
     pub retry_attempts: u32,
     /// First pause before an unanswered `ask` is repeated; doubles.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub ask_first: Duration,
     /// Longest such pause.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub ask_max: Duration,
     /// How long after its nonce was made an answer counts.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub answer_valid: Duration,
     /// How long `started` may stay unanswered before the attempt is deferred.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub started_timeout: Duration,
     /// How long all health probes together may take.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub probe_deadline: Duration,
     /// How long a release must run well before it is confirmed.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub soak: Duration,
     /// How long a release on trial may be without a connection before it is rolled back.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub connect_deadline: Duration,
     /// By which part `connect_deadline` differs between devices, either way.
     pub connect_jitter: f64,
     /// First pause before an unanswered `get` is repeated; doubles.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub get_repeat_first: Duration,
     /// Longest such pause.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub get_repeat_max: Duration,
     /// How long retained files are waited for after subscribing.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub retained_wait: Duration,
     /// Interval at which the controller publishes its heartbeat.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub heartbeat: Duration,
     /// First pause before unacknowledged reports are sent again; doubles up to `get_repeat_max`.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub resend_first: Duration,
     /// How long a deferral lasts before the device looks again.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub deferral: Duration,
     /// Packs that one `get` asks for.
     pub window: u32,
     /// MQTT keep-alive.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub keepalive: Duration,
     /// How long a broker may be silent where it owes CONNACK or SUBACK.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub broker_silence: Duration,
     /// First ceiling on the pause between two connection attempts; doubles.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub reconnect_first: Duration,
     /// Highest such ceiling.
-    #[serde(with = "seconds")]
+    #[serde(serialize_with = "seconds::serialize")]
     pub reconnect_max: Duration,
 }
 
@@ -109,6 +109,28 @@ impl Default for Timing {
     }
 }
 
+/// The keys that are no durations.
+const NUMBERS: [&str; 4] = ["scale", "retry_attempts", "connect_jitter", "window"];
+
+/// Reads `[timing]`; nothing is scaled yet.
+pub(super) fn timing(section: Section) -> Result<Timing, String> {
+    let mut timing = Timing::default();
+    let waits = timing.waits().map(|(key, _)| key);
+    let mut section = section.with_keys("timing", &[&NUMBERS[..], &waits].concat())?;
+    for (key, wait) in timing.waits() {
+        *wait = section.duration(key, *wait)?;
+    }
+    for (key, number) in [("scale", &mut timing.scale), ("connect_jitter", &mut timing.connect_jitter)] {
+        *number = section.number(key)?.unwrap_or(*number);
+    }
+    for (key, count) in [("retry_attempts", &mut timing.retry_attempts), ("window", &mut timing.window)] {
+        // What is beyond 32 bits is as good as the most of them.
+        let found = section.whole(key)?;
+        *count = found.map_or(*count, |found| u32::try_from(found).unwrap_or(u32::MAX));
+    }
+    Ok(timing)
+}
+
 impl Timing {
     /// Checks that the values make sense together, and applies the scale.
     pub(super) fn checked(mut self) -> Result<Self, String> {
@@ -141,7 +163,7 @@ impl Timing {
             }
         }
         let scale = self.scale;
-        for wait in self.waits() {
+        for (_, wait) in self.waits() {
             *wait = wait.mul_f64(scale);
         }
         Ok(self)
@@ -173,27 +195,28 @@ impl Timing {
         }
     }
 
-    fn waits(&mut self) -> [&mut Duration; 19] {
+    /// Every duration, by its key.
+    fn waits(&mut self) -> [(&'static str, &mut Duration); 19] {
         [
-            &mut self.retry_base,
-            &mut self.retry_max,
-            &mut self.ask_first,
-            &mut self.ask_max,
-            &mut self.answer_valid,
-            &mut self.started_timeout,
-            &mut self.probe_deadline,
-            &mut self.soak,
-            &mut self.connect_deadline,
-            &mut self.get_repeat_first,
-            &mut self.get_repeat_max,
-            &mut self.retained_wait,
-            &mut self.heartbeat,
-            &mut self.resend_first,
-            &mut self.deferral,
-            &mut self.keepalive,
-            &mut self.broker_silence,
-            &mut self.reconnect_first,
-            &mut self.reconnect_max,
+            ("retry_base", &mut self.retry_base),
+            ("retry_max", &mut self.retry_max),
+            ("ask_first", &mut self.ask_first),
+            ("ask_max", &mut self.ask_max),
+            ("answer_valid", &mut self.answer_valid),
+            ("started_timeout", &mut self.started_timeout),
+            ("probe_deadline", &mut self.probe_deadline),
+            ("soak", &mut self.soak),
+            ("connect_deadline", &mut self.connect_deadline),
+            ("get_repeat_first", &mut self.get_repeat_first),
+            ("get_repeat_max", &mut self.get_repeat_max),
+            ("retained_wait", &mut self.retained_wait),
+            ("heartbeat", &mut self.heartbeat),
+            ("resend_first", &mut self.resend_first),
+            ("deferral", &mut self.deferral),
+            ("keepalive", &mut self.keepalive),
+            ("broker_silence", &mut self.broker_silence),
+            ("reconnect_first", &mut self.reconnect_first),
+            ("reconnect_max", &mut self.reconnect_max),
         ]
     }
 }
@@ -202,15 +225,10 @@ impl Timing {
 pub(super) mod seconds {
     use std::time::Duration;
 
-    use serde::de::Error as _;
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::Serializer;
 
     /// Ten years: beyond every sensible wait, and far below what could overflow when scaled.
     const MAX: f64 = 10.0 * 365.0 * 86_400.0;
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        checked(f64::deserialize(from)?).map_err(D::Error::custom)
-    }
 
     pub(in crate::config) fn checked(seconds: f64) -> Result<Duration, String> {
         if (0.0..=MAX).contains(&seconds) {

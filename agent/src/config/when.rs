@@ -1,14 +1,11 @@
 //! The section `[when]`: when the device may download and install.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::file::program;
-use super::table::Table;
-use super::timing;
+use super::section::Section;
 use crate::core::conditions::{Conditions, DAYS, Window};
 use crate::core::zone::Zone;
 use crate::surroundings::{Source, Sources};
@@ -20,6 +17,8 @@ const WINDOWS_MAX: usize = 16;
 /// Shorter ones may open and close between two looks; minutes.
 const SHORTEST: u16 = 15;
 const DAY: u16 = 24 * 60;
+/// How long a program that is asked may take.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Conditions, and who is asked about them.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,99 +29,71 @@ pub struct When {
     pub sources: Sources,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct WhenFile {
-    windows: Vec<Table<WindowFile>>,
-    windows_for_download: bool,
-    time_zone: String,
-    without_clock: String,
-    battery_min: u8,
-    power_supply: PathBuf,
-    consent_file: Option<PathBuf>,
-    consent_command: Vec<String>,
-    metered_file: Option<PathBuf>,
-    metered_command: Vec<String>,
-    metered_max_mb: u64,
-    metered_windows: Vec<Table<WindowFile>>,
-    load_command: Vec<String>,
-    #[serde(with = "timing::seconds")]
-    deadline: Duration,
-    allow_forced: bool,
-}
+/// Every key of `[when]`.
+pub(super) const WHEN_KEYS: [&str; 15] = [
+    "windows",
+    "windows_for_download",
+    "time_zone",
+    "without_clock",
+    "battery_min",
+    "power_supply",
+    "consent_file",
+    "consent_command",
+    "metered_file",
+    "metered_command",
+    "metered_max_mb",
+    "metered_windows",
+    "load_command",
+    "deadline",
+    "allow_forced",
+];
+/// Every key of a window.
+pub(super) const WINDOW_KEYS: [&str; 3] = ["days", "from", "to"];
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WindowFile {
-    #[serde(default)]
-    days: Vec<String>,
-    from: String,
-    to: String,
-}
-
-impl Default for WhenFile {
-    fn default() -> Self {
-        Self {
-            windows: Vec::new(),
-            windows_for_download: false,
-            time_zone: "UTC".into(),
-            without_clock: "wait".into(),
-            battery_min: 0,
-            power_supply: "/sys/class/power_supply".into(),
-            consent_file: None,
-            consent_command: Vec::new(),
-            metered_file: None,
-            metered_command: Vec::new(),
-            metered_max_mb: 0,
-            metered_windows: Vec::new(),
-            load_command: Vec::new(),
-            deadline: Duration::from_secs(20),
-            allow_forced: true,
-        }
-    }
-}
-
-impl WhenFile {
-    /// Checks what no single key can tell.
-    pub(super) fn checked(self) -> Result<When, String> {
-        if self.battery_min > 100 {
-            return Err("when.battery_min is a percentage: at most 100".into());
-        }
-        let deadline = self.deadline;
-        let asks = |name: &str, command| program(format!("when.{name}"), command, deadline);
-        let source = |name: &str, file: Option<PathBuf>, command: Vec<String>| match file {
-            Some(_) if !command.is_empty() => {
-                Err(format!("when.{name}_file and when.{name}_command: name one of them"))
+/// Reads `[when]`, and checks what no single key can tell.
+pub(super) fn when(section: Section) -> Result<When, String> {
+    let mut section = section.with_keys("when", &WHEN_KEYS)?;
+    let battery = section.whole("battery_min")?.unwrap_or(0);
+    let Some(battery_min) = u8::try_from(battery).ok().filter(|percent| *percent <= 100) else {
+        return Err("when.battery_min is a percentage: at most 100".into());
+    };
+    let deadline = section.duration("deadline", DEADLINE)?;
+    let asks = |name: &str, command| program(format!("when.{name}"), command, deadline);
+    let mut source = |name: &str| {
+        let (file, command) = (format!("{name}_file"), format!("{name}_command"));
+        match (section.text(&file)?, section.list(&command)?.unwrap_or_default()) {
+            (Some(_), words) if !words.is_empty() => {
+                Err(format!("when.{file} and when.{command}: name one of them"))
             }
-            Some(file) => Ok(Some(Source::File(file))),
-            None if command.is_empty() => Ok(None),
-            None => Ok(Some(Source::Program(asks(&format!("{name}_command"), command)?))),
-        };
-        let without_clock = match self.without_clock.as_str() {
-            "wait" => false,
-            "go" => true,
-            other => return Err(format!("when.without_clock is {other:?}; write \"wait\" or \"go\"")),
-        };
-        let consent = source("consent", self.consent_file, self.consent_command)?;
-        let metered = source("metered", self.metered_file, self.metered_command)?;
-        let load =
-            (!self.load_command.is_empty()).then(|| asks("load_command", self.load_command)).transpose()?;
-        let bytes = self.metered_max_mb.checked_mul(1_000_000).ok_or("when.metered_max_mb is too large")?;
-        let conditions = Conditions {
-            windows: windows("windows", self.windows)?,
-            windows_for_download: self.windows_for_download,
-            zone: zone(&self.time_zone, Path::new(ZONES))?,
-            without_clock,
-            battery_min: (self.battery_min > 0).then_some(self.battery_min),
-            consent: consent.is_some(),
-            metered_max: metered.is_some().then_some(bytes),
-            metered_windows: windows("metered_windows", self.metered_windows)?,
-            load: load.is_some(),
-            allow_forced: self.allow_forced,
-        };
-        let sources = Sources { power_supply: self.power_supply, consent, metered, load };
-        Ok(When { conditions, sources })
-    }
+            (Some(path), _) => Ok(Some(Source::File(path.into()))),
+            (None, words) if words.is_empty() => Ok(None),
+            (None, words) => Ok(Some(Source::Program(asks(&command, words)?))),
+        }
+    };
+    let (consent, metered) = (source("consent")?, source("metered")?);
+    let without_clock = match section.text("without_clock")?.as_deref() {
+        None | Some("wait") => false,
+        Some("go") => true,
+        Some(other) => return Err(format!("when.without_clock is {other:?}; write \"wait\" or \"go\"")),
+    };
+    let load = section.list("load_command")?.filter(|words| !words.is_empty());
+    let load = load.map(|words| asks("load_command", words)).transpose()?;
+    let megabytes = section.whole("metered_max_mb")?.unwrap_or(0);
+    let bytes = megabytes.checked_mul(1_000_000).ok_or("when.metered_max_mb is too large")?;
+    let conditions = Conditions {
+        windows: windows(&mut section, "windows")?,
+        windows_for_download: section.flag("windows_for_download", false)?,
+        zone: zone(section.text("time_zone")?.as_deref().unwrap_or("UTC"), Path::new(ZONES))?,
+        without_clock,
+        battery_min: (battery_min > 0).then_some(battery_min),
+        consent: consent.is_some(),
+        metered_max: metered.is_some().then_some(bytes),
+        metered_windows: windows(&mut section, "metered_windows")?,
+        load: load.is_some(),
+        allow_forced: section.flag("allow_forced", true)?,
+    };
+    let power_supply = section.path("power_supply", "/sys/class/power_supply")?;
+    Ok(When { conditions, sources: Sources { power_supply, consent, metered, load } })
 }
 
 /// A name of the database, a path to such a file, or a POSIX rule.
@@ -145,22 +116,26 @@ fn zone(text: &str, database: &Path) -> Result<Zone, String> {
     }
 }
 
-fn windows(key: &str, written: Vec<Table<WindowFile>>) -> Result<Vec<Window>, String> {
+fn windows(section: &mut Section, key: &str) -> Result<Vec<Window>, String> {
+    let written = section.tables(key)?;
     if written.len() > WINDOWS_MAX {
         return Err(format!("when.{key} has more than {WINDOWS_MAX} windows"));
     }
-    written.into_iter().map(|Table(file)| window(&file).map_err(|why| format!("when.{key}: {why}"))).collect()
+    written.into_iter().map(|entry| window(entry).map_err(|why| format!("when.{key}: {why}"))).collect()
 }
 
-fn window(file: &WindowFile) -> Result<Window, String> {
-    let mut days = [file.days.is_empty(); 7];
-    for name in &file.days {
+fn window(section: Section) -> Result<Window, String> {
+    let mut section = section.with_keys("a window", &WINDOW_KEYS)?;
+    let named = section.list("days")?.unwrap_or_default();
+    let mut days = [named.is_empty(); 7];
+    for name in &named {
         let Some(day) = DAYS.iter().position(|day| day == name) else {
             return Err(format!("{name:?} is no day; write mon, tue, wed, thu, fri, sat or sun"));
         };
         days[day] = true;
     }
-    let window = Window { days, from: minute(&file.from)?, to: minute(&file.to)? };
+    let window =
+        Window { days, from: minute(&section.needed("from")?)?, to: minute(&section.needed("to")?)? };
     let length = (DAY + window.to - window.from) % DAY;
     if length != 0 && length < SHORTEST {
         return Err(format!("{window} is shorter than {SHORTEST} minutes: nobody may look in time"));

@@ -48,6 +48,20 @@ pub enum HookStep {
 const BEFORE: [HookStep; 4] = [HookStep::PreUpdate, HookStep::Snapshot, HookStep::Migrate, HookStep::Arm];
 
 impl HookStep {
+    /// Every step.
+    pub const ALL: [Self; 10] = [
+        Self::Check,
+        Self::Download,
+        Self::PreUpdate,
+        Self::Snapshot,
+        Self::Migrate,
+        Self::Arm,
+        Self::PostBoot,
+        Self::Confirmed,
+        Self::RolledBack,
+        Self::Undo,
+    ];
+
     /// The steps that can be undone, in order.
     pub const ORDER: [Self; 6] =
         [Self::Download, Self::PreUpdate, Self::Snapshot, Self::Migrate, Self::Arm, Self::PostBoot];

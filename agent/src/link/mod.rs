@@ -13,16 +13,18 @@
 
 mod backoff;
 mod session;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "without_tls.rs"]
 mod tls;
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use tern_protocol::message::Presence;
 use tern_protocol::topic::{Topic, UpKind};
 use tokio::sync::mpsc;
@@ -33,6 +35,7 @@ use crate::clock;
 use crate::config::{BrokerAddress, Config};
 use backoff::Backoff;
 use session::End;
+pub use tls::Tls;
 
 /// Commands and events that wait between the link and its caller. An event may hold a pack of 64 KiB.
 const COMMANDS: usize = 64;
@@ -85,7 +88,7 @@ pub struct LinkConfig {
     /// User name and password.
     pub login: Option<(String, String)>,
     /// TLS for the brokers that want it.
-    pub tls: Option<Arc<ClientConfig>>,
+    pub tls: Option<Tls>,
     /// Topic and payload that the broker publishes when the device goes without a word.
     pub will: Option<(String, Vec<u8>)>,
     /// MQTT keep-alive; at least one second is used.
@@ -122,6 +125,7 @@ pub enum LinkError {
         source: io::Error,
     },
     /// A file does not hold what TLS needs.
+    #[cfg(feature = "tls")]
     #[error("{} holds no {what} in PEM form", path.display())]
     Pem {
         /// The file.
@@ -133,6 +137,7 @@ pub enum LinkError {
         source: Option<rustls::pki_types::pem::Error>,
     },
     /// The pieces do not fit together.
+    #[cfg(feature = "tls")]
     #[error("could not set up TLS")]
     Tls(#[source] rustls::Error),
 }
@@ -156,7 +161,7 @@ impl LinkConfig {
             brokers: config.brokers.clone(),
             client_id: config.device.to_string(),
             login,
-            tls: config.tls.as_ref().map(|files| tls::load(files, time_floor, clock::wall)).transpose()?,
+            tls: tls::wanted(config.tls.as_ref(), time_floor)?,
             will: Some((presence, offline)),
             keepalive: config.timing.keepalive,
             silence: config.timing.broker_silence,

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing, Packet, QoS, SubAck,
-    SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    SubscribeFilter, SubscribeReasonCode, Transport,
 };
 use tern_protocol::limits::{MQTT_PACKET_MAX, OUTBOX_MAX};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::{Caller, LinkCommand, LinkConfig, LinkEvent, unique};
+use super::{Caller, LinkCommand, LinkConfig, LinkEvent, Tls, unique};
 use crate::config::BrokerAddress;
 
 /// Messages that may wait for the broker: a whole outbox that is sent again.
@@ -294,8 +294,7 @@ async fn expiry(silence: &mut Option<Pin<Box<Sleep>>>) {
 fn options(config: &LinkConfig, broker: &BrokerAddress) -> Option<MqttOptions> {
     let mut options = MqttOptions::new(config.client_id.clone(), broker.host.clone(), broker.port);
     if broker.tls {
-        let tls = TlsConfiguration::Rustls(config.tls.clone()?);
-        options.set_transport(Transport::tls_with_config(tls));
+        options.set_transport(encrypted(config.tls.clone()?));
     }
     if let Some((user, password)) = &config.login {
         options.set_credentials(user.clone(), password.clone());
@@ -310,6 +309,16 @@ fn options(config: &LinkConfig, broker: &BrokerAddress) -> Option<MqttOptions> {
         .set_clean_session(true)
         .set_max_packet_size(MQTT_PACKET_MAX, MQTT_PACKET_MAX);
     Some(options)
+}
+
+#[cfg(feature = "tls")]
+fn encrypted(tls: Tls) -> Transport {
+    Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(tls))
+}
+
+#[cfg(not(feature = "tls"))]
+fn encrypted(tls: Tls) -> Transport {
+    match tls {}
 }
 
 fn network_options() -> NetworkOptions {

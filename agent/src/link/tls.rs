@@ -12,13 +12,17 @@ use rustls::{ClientConfig, RootCertStore};
 use super::LinkError;
 use crate::config::TlsFiles;
 
+/// A client's side of TLS.
+pub type Tls = Arc<ClientConfig>;
+
+/// Returns what the configuration asks for.
+pub(super) fn wanted(files: Option<&TlsFiles>, time_floor: u64) -> Result<Option<Tls>, LinkError> {
+    files.map(|files| load(files, time_floor, crate::clock::wall)).transpose()
+}
+
 /// Reads `files` and builds a client's side of TLS 1.2 and 1.3 from them. `wall` is the device's clock and `time_floor`
 /// the latest time that it was shown, both in Unix seconds.
-pub(super) fn load(
-    files: &TlsFiles,
-    time_floor: u64,
-    wall: fn() -> u64,
-) -> Result<Arc<ClientConfig>, LinkError> {
+pub(super) fn load(files: &TlsFiles, time_floor: u64, wall: fn() -> u64) -> Result<Tls, LinkError> {
     let mut roots = RootCertStore::empty();
     for authority in certificates(&files.ca)? {
         roots.add(authority).map_err(LinkError::Tls)?;

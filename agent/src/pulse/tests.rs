@@ -31,6 +31,7 @@ fn scene(during: During) -> Scene {
     let manager = UnixDatagram::bind(&socket).unwrap();
     manager.set_nonblocking(true).unwrap();
     let pulse = Pulse {
+        alive: folder.path().join("alive"),
         notify: Some(Notify::new(socket.as_os_str(), Some(second(60))).unwrap()),
         watchdog: Some(Watchdog::new(WatchdogConfig { device, timeout: second(30), during })),
         running: SlotName::B,
@@ -52,6 +53,18 @@ impl Scene {
             .map(|words| String::from_utf8(words).unwrap())
             .collect()
     }
+}
+
+#[test]
+fn an_agent_that_is_up_leaves_word_for_the_guard_of_a_trial() {
+    let scene = scene(During::Trial);
+    let is_there = || scene.folder.path().join("alive").exists();
+    assert!(!is_there());
+
+    scene.pulse.ready();
+
+    assert!(is_there());
+    assert!(scene.heard().contains(&"READY=1".to_owned()));
 }
 
 #[test]

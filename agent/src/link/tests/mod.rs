@@ -1,5 +1,8 @@
 mod broker;
+#[cfg(feature = "tls")]
 mod encrypted;
+
+use std::sync::Arc;
 
 use super::*;
 use broker::{Broker, CONNECT, DISCONNECT, LONG, PUBLISH, Peer, SUBSCRIBE};
