@@ -82,7 +82,7 @@ const AREAS: [(&str, &[&str], &str); 11] = [
     (
         "Configuration",
         &["toml", "toml_parser", "toml_datetime", "serde_spanned", "tz", "winnow"],
-        "TOML, with line and key in every refusal; time zones",
+        "TOML, with the line of a slip in syntax and the key of any other; time zones",
     ),
     (
         "Command line and log",
