@@ -101,7 +101,7 @@ const AREAS: [(&str, &[&str], &str); 11] = [
             "tracing_core",
             "tracing_subscriber",
         ],
-        "subcommands with help and hints; events with fields, filtered by TERN_LOG",
+        "events with fields, filtered by TERN_LOG; the command line itself is read by the agent",
     ),
     (
         "Standard library and the rest",
