@@ -8,7 +8,6 @@ mod file;
 mod guard;
 mod probe;
 mod section;
-mod table;
 mod timing;
 mod when;
 
@@ -18,7 +17,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::Deserialize;
 use tern_protocol::claim::{ClaimError, Token};
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
@@ -28,8 +26,7 @@ use crate::command::Program;
 use crate::health::Probe;
 use crate::hooks::Hook;
 use crate::watchdog::WatchdogConfig;
-use file::File;
-use table::Table;
+use section::Section;
 pub use timing::Timing;
 pub use when::When;
 
@@ -89,8 +86,7 @@ pub struct Config {
 }
 
 /// A broker's address: `mqtt://host:port`, or `mqtts://host:port` for TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerAddress {
     /// Whether the connection is encrypted.
     pub tls: bool,
@@ -172,9 +168,9 @@ impl Config {
             Ok(text) => text,
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        match toml::from_str::<Table<File>>(&text) {
-            Ok(Table(file)) => {
-                let checked = file.checked().and_then(|config| areas::check(&config).map(|()| config));
+        match toml::from_str::<Section>(&text) {
+            Ok(section) => {
+                let checked = file::file(section).and_then(|config| areas::check(&config).map(|()| config));
                 checked.map_err(|problem| ConfigError::Senseless { path, problem })
             }
             Err(source) => Err(ConfigError::Parse { path, source: Box::new(source) }),
@@ -202,13 +198,6 @@ impl Config {
             problem: format!("{error}; put in it what `tern claim create` printed, and nothing else"),
         })?;
         Ok(Some(token))
-    }
-}
-
-impl TryFrom<String> for BrokerAddress {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 

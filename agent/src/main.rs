@@ -3,12 +3,14 @@
 #[cfg(no_unwind_tables)]
 mod no_backtrace;
 
+mod arguments;
+
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use arguments::Asked;
 use serde_json::{Value, json};
 use tern_agent::backend;
 use tern_agent::config::Config;
@@ -27,90 +29,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 #[cfg(all(no_unwind_tables, not(panic = "abort")))]
 compile_error!("a build for size leaves the unwind tables out (build.rs), so it must abort on a panic");
 
-/// Keeps one device on the release that its fleet has approved
-#[derive(Parser)]
-#[command(version, after_help = EXAMPLES)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  tern-agent identity --config /etc/tern/agent.toml >> factory.jsonl
-  tern-agent identity rotate --config /etc/tern/agent.toml
-  tern-agent provision --config /etc/tern/agent.toml --image rootfs.img --rc 1 --version 1.0.0
-  tern-agent run --config /etc/tern/agent.toml
-  tern-agent status --config /etc/tern/agent.toml --json
-
-The log goes to standard error; TERN_LOG=debug says more.
-Exit codes: 0 stopped or done, 1 failed, 2 wrong usage.";
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the agent until it is stopped
-    Run(ConfigPath),
-    /// Show what the journal, the boot record and the slots say
-    Status {
-        #[command(flatten)]
-        config: ConfigPath,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print this device's line for the factory list, making its keys if there are none
-    #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
-    Identity {
-        #[command(subcommand)]
-        verb: Option<IdentityVerb>,
-        /// Configuration file
-        #[arg(long, value_name = "FILE", required = true)]
-        config: Option<PathBuf>,
-    },
-    /// Put the wanted release into the single slot, in a recovery system; then reboot
-    #[command(
-        after_help = "Resumes after a power cut. Where no package is whole, the confirmed one is fetched again from the brokers.\n\n\
-                            Example, in the recovery system's init:\n  tern-agent recover --config /etc/tern/agent.toml && reboot -f"
-    )]
-    Recover {
-        #[command(flatten)]
-        config: ConfigPath,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Put the first image into slot a and make it the confirmed one
-    Provision {
-        #[command(flatten)]
-        config: ConfigPath,
-        /// The image
-        #[arg(long)]
-        image: PathBuf,
-        /// Its release counter
-        #[arg(long)]
-        rc: u64,
-        /// Its version
-        #[arg(long)]
-        version: String,
-    },
-}
-
-#[derive(Subcommand)]
-enum IdentityVerb {
-    /// Make new keys, which the agent uses from its next start on
-    #[command(
-        after_help = "The old keys vouch for the new ones, and go when the service has answered under them.\n\n\
-                      Example:\n  tern-agent identity rotate --config /etc/tern/agent.toml && systemctl restart tern-agent"
-    )]
-    Rotate(ConfigPath),
-}
-
-#[derive(clap::Args)]
-struct ConfigPath {
-    /// Configuration file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-}
+/// Exit code of a command line that cannot be understood.
+const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     // TERN_LOG is a level, or targets with levels: "debug", "info,tern_agent=debug".
@@ -118,16 +38,21 @@ fn main() -> ExitCode {
     let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
     tracing_subscriber::registry().with(log.with_filter(filter)).init();
-    let result = match Arguments::parse().command {
-        Command::Run(path) => tern_agent::process::run_until_stopped(&path.config),
-        Command::Status { config, json } => status(&config.config, json),
-        Command::Recover { config, json } => recover(&config.config, json),
-        Command::Identity { verb: Some(IdentityVerb::Rotate(path)), .. } => rotate(&path.config),
-        Command::Identity { verb: None, config } => match config {
-            Some(path) => identity(&path),
-            None => Err(anyhow::anyhow!("name the configuration with --config")),
-        },
-        Command::Provision { config, image, rc, version } => provision(&config.config, &image, rc, version),
+    let asked = match arguments::parse(std::env::args_os().skip(1)) {
+        Ok(asked) => asked,
+        Err(said) => {
+            let _nobody_reads = std::io::stderr().write_all(said.as_bytes());
+            return ExitCode::from(WRONG_USAGE);
+        }
+    };
+    let result = match asked {
+        Asked::Text(text) => print(text.trim_end()),
+        Asked::Run(config) => tern_agent::process::run_until_stopped(&config),
+        Asked::Status { config, json } => status(&config, json),
+        Asked::Recover { config, json } => recover(&config, json),
+        Asked::Rotate(config) => rotate(&config),
+        Asked::Identity(config) => identity(&config),
+        Asked::Provision { config, image, rc, version } => provision(&config, &image, rc, version),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,16 +1,45 @@
 //! The configuration as it is written in the file: its keys, their defaults, and what must fit together.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
-use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
+use tern_protocol::id::CarrierId;
 
 use super::section::Section;
 use super::{BootConfig, BrokerAddress, Config, SlotsConfig, TlsFiles, boot, guard, probe, timing, when};
 use crate::command::Program;
 use crate::hooks::{HOOKS_MAX, Hook, HookStep};
 
+/// Every key that stands in no section, and every section.
+pub(super) const FILE_KEYS: [&str; 25] = [
+    "fleet",
+    "device",
+    "product",
+    "model",
+    "carrier",
+    "region",
+    "component",
+    "brokers",
+    "user",
+    "password_file",
+    "claim_file",
+    "tls",
+    "data_dir",
+    "runtime_dir",
+    "root",
+    "slots",
+    "boot",
+    "probes",
+    "metrics",
+    "collect",
+    "watchdog",
+    "hooks",
+    "when",
+    "data",
+    "timing",
+];
 /// Every key of `[tls]`.
 pub(super) const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
 /// Every key of `[slots]`.
@@ -77,146 +106,100 @@ fn hook(section: Section) -> Result<Hook, String> {
     Ok(Hook { step, program: program(name, command, deadline)?, undo })
 }
 
-/// The file as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct File {
-    fleet: FleetId,
-    device: DeviceId,
-    product: ProductId,
-    model: ModelId,
-    #[serde(default = "no_carrier")]
-    carrier: CarrierId,
-    region: RegionId,
-    #[serde(default = "component")]
-    component: String,
-    brokers: Vec<BrokerAddress>,
-    user: Option<String>,
-    password_file: Option<PathBuf>,
-    claim_file: Option<PathBuf>,
-    tls: Option<Section>,
-    #[serde(default = "data_dir")]
-    data_dir: PathBuf,
-    #[serde(default = "runtime_dir")]
-    runtime_dir: PathBuf,
-    #[serde(default = "root")]
-    root: PathBuf,
-    slots: Section,
-    #[serde(default)]
-    boot: Section,
-    #[serde(default)]
-    probes: Vec<Section>,
-    metrics: Option<Section>,
-    collect: Option<Section>,
-    watchdog: Option<Section>,
-    #[serde(default)]
-    hooks: Vec<Section>,
-    #[serde(default)]
-    when: Section,
-    #[serde(default)]
-    data: Section,
-    #[serde(default)]
-    timing: Section,
-}
-
-fn no_carrier() -> CarrierId {
-    "none".parse().expect("a plain word is an id")
-}
-
-fn component() -> String {
-    "rootfs".into()
-}
-
-fn data_dir() -> PathBuf {
-    "/var/lib/tern".into()
-}
-
-fn runtime_dir() -> PathBuf {
-    "/run/tern".into()
-}
-
-fn root() -> PathBuf {
-    "/etc/tern/root.json".into()
-}
-
 pub(super) fn program_deadline() -> Duration {
     Duration::from_secs(60)
 }
 
-impl File {
-    /// Checks what no single key can tell.
-    pub(super) fn checked(self) -> Result<Config, String> {
-        let tls = self.tls.map(tls).transpose()?;
-        if self.brokers.is_empty() {
-            return Err("brokers is empty; name at least one".into());
-        }
-        if let Some(broker) = self.brokers.iter().find(|broker| broker.tls && !cfg!(feature = "tls")) {
-            return Err(format!(
-                "broker {:?} is mqtts://, but this tern-agent is built without TLS; install one that is built with the \
-                 feature \"tls\", as it is by default",
-                broker.host
-            ));
-        }
-        if self.brokers.iter().any(|broker| broker.tls) && tls.is_none() {
-            return Err("a broker is mqtts:// but there is no [tls] section; name at least its ca".into());
-        }
-        if self.user.is_none() && self.password_file.is_some() {
-            return Err("password_file without user; MQTT 3.1.1 knows no password alone".into());
-        }
-        if self.component.is_empty() || self.component.contains('/') {
-            return Err(format!(
-                "component {:?} is no part of a target's path; write one word",
-                self.component
-            ));
-        }
-        let boot = boot::boot(self.boot)?;
-        let slots = slots(self.slots, &boot, &self.data_dir)?;
-        let probes = self.probes.into_iter().map(probe::probe).collect::<Result<_, _>>()?;
-        let metrics = self.metrics.map(probe::metrics).transpose()?;
-        let collect = self.collect.map(guard::collect).transpose()?;
-        let watchdog = self.watchdog.map(guard::watchdog).transpose()?;
-        let hooks = self.hooks.into_iter().map(hook).collect::<Result<Vec<_>, _>>()?;
-        if hooks.len() > HOOKS_MAX {
-            return Err(format!("more than {HOOKS_MAX} hooks; put some into one program"));
-        }
-        let trial = hooks.iter().filter(|hook| hook.step == HookStep::PostBoot);
-        let trial: Duration = trial.map(|hook| hook.program.deadline).sum();
-        let timing = timing::timing(self.timing)?;
-        // Neither is scaled.
-        if trial > timing.probe_deadline {
-            return Err("the deadlines of all post-boot hooks together are longer than timing.probe_deadline; a trial \
-                        that takes so long is taken for a silent one"
-                .into());
-        }
-        let data = self.data.with_keys("data", &DATA_KEYS)?.list("areas")?.unwrap_or_default();
-        Ok(Config {
-            fleet: self.fleet,
-            device: self.device,
-            product: self.product,
-            model: self.model,
-            carrier: self.carrier,
-            region: self.region,
-            component: self.component,
-            brokers: self.brokers,
-            user: self.user,
-            password_file: self.password_file,
-            claim_file: self.claim_file,
-            tls,
-            data_dir: self.data_dir,
-            runtime_dir: self.runtime_dir,
-            root: self.root,
-            slots,
-            boot,
-            probes,
-            metrics,
-            collect,
-            watchdog,
-            hooks,
-            when: when::when(self.when)?,
-            data: data.into_iter().map(PathBuf::from).collect(),
-            timing: timing.checked()?,
-        })
+/// Reads the file, and checks what no single key can tell.
+pub(super) fn file(file: Section) -> Result<Config, String> {
+    let mut file = file.with_keys("", &FILE_KEYS)?;
+    let (fleet, device, product) =
+        (id(&mut file, "fleet")?, id(&mut file, "device")?, id(&mut file, "product")?);
+    let (model, region) = (id(&mut file, "model")?, id(&mut file, "region")?);
+    let carrier = file.text("carrier")?.unwrap_or_else(|| "none".into());
+    let carrier = carrier.parse::<CarrierId>().map_err(|error| error.to_string())?;
+    let component = file.text("component")?.unwrap_or_else(|| "rootfs".into());
+    let brokers = file.list("brokers")?.ok_or_else(|| file.missing("brokers"))?;
+    let brokers = brokers.iter().map(|text| text.parse()).collect::<Result<Vec<BrokerAddress>, _>>()?;
+    let (user, password_file) = (file.text("user")?, file.text("password_file")?.map(PathBuf::from));
+    let claim_file = file.text("claim_file")?.map(PathBuf::from);
+    let data_dir = file.path("data_dir", "/var/lib/tern")?;
+    let runtime_dir = file.path("runtime_dir", "/run/tern")?;
+    let root = file.path("root", "/etc/tern/root.json")?;
+    let tls = file.table("tls")?.map(tls).transpose()?;
+    if brokers.is_empty() {
+        return Err("brokers is empty; name at least one".into());
     }
+    if let Some(broker) = brokers.iter().find(|broker| broker.tls && !cfg!(feature = "tls")) {
+        return Err(format!(
+            "broker {:?} is mqtts://, but this tern-agent is built without TLS; install one that is built with the \
+                 feature \"tls\", as it is by default",
+            broker.host
+        ));
+    }
+    if brokers.iter().any(|broker| broker.tls) && tls.is_none() {
+        return Err("a broker is mqtts:// but there is no [tls] section; name at least its ca".into());
+    }
+    if user.is_none() && password_file.is_some() {
+        return Err("password_file without user; MQTT 3.1.1 knows no password alone".into());
+    }
+    if component.is_empty() || component.contains('/') {
+        return Err(format!("component {:?} is no part of a target's path; write one word", component));
+    }
+    let boot = boot::boot(file.table("boot")?.unwrap_or_default())?;
+    let slots = file.table("slots")?.ok_or_else(|| file.missing("slots"))?;
+    let slots = self::slots(slots, &boot, &data_dir)?;
+    let probes = file.tables("probes")?.into_iter().map(probe::probe).collect::<Result<_, _>>()?;
+    let metrics = file.table("metrics")?.map(probe::metrics).transpose()?;
+    let collect = file.table("collect")?.map(guard::collect).transpose()?;
+    let watchdog = file.table("watchdog")?.map(guard::watchdog).transpose()?;
+    let hooks = file.tables("hooks")?.into_iter().map(hook).collect::<Result<Vec<_>, _>>()?;
+    if hooks.len() > HOOKS_MAX {
+        return Err(format!("more than {HOOKS_MAX} hooks; put some into one program"));
+    }
+    let trial = hooks.iter().filter(|hook| hook.step == HookStep::PostBoot);
+    let trial: Duration = trial.map(|hook| hook.program.deadline).sum();
+    let timing = timing::timing(file.table("timing")?.unwrap_or_default())?;
+    // Neither is scaled.
+    if trial > timing.probe_deadline {
+        return Err(
+            "the deadlines of all post-boot hooks together are longer than timing.probe_deadline; a trial \
+                        that takes so long is taken for a silent one"
+                .into(),
+        );
+    }
+    let data = file.table("data")?.unwrap_or_default().with_keys("data", &DATA_KEYS)?.list("areas")?;
+    Ok(Config {
+        fleet,
+        device,
+        product,
+        model,
+        carrier,
+        region,
+        component,
+        brokers,
+        user,
+        password_file,
+        claim_file,
+        tls,
+        data_dir,
+        runtime_dir,
+        root,
+        slots,
+        boot,
+        probes,
+        metrics,
+        collect,
+        watchdog,
+        hooks,
+        when: when::when(file.table("when")?.unwrap_or_default())?,
+        data: data.unwrap_or_default().into_iter().map(PathBuf::from).collect(),
+        timing: timing.checked()?,
+    })
+}
+
+fn id<T: FromStr<Err: Display>>(file: &mut Section, key: &str) -> Result<T, String> {
+    file.needed(key)?.parse().map_err(|error: T::Err| error.to_string())
 }
 
 pub(super) fn program(name: String, command: Vec<String>, deadline: Duration) -> Result<Program, String> {

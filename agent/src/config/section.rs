@@ -35,8 +35,8 @@ impl Section {
             None => Ok(Self { name, ..self }),
             // As for every other section.
             Some((key, _)) => {
-                let keys = keys.join("`, `");
-                Err(format!("unknown field `{key}` in {name}, expected one of `{keys}`"))
+                let (keys, place) = (keys.join("`, `"), Self { name, values: Vec::new() }.place());
+                Err(format!("unknown field `{key}`{place}, expected one of `{keys}`"))
             }
         }
     }
@@ -64,6 +64,15 @@ impl Section {
     pub(super) fn list(&mut self, key: &str) -> Result<Option<Vec<String>>, String> {
         let text = |value| if let Value::Text(text) = value { Some(text) } else { None };
         self.list_of(key, "a list of texts", text)
+    }
+
+    /// Takes a table.
+    pub(super) fn table(&mut self, key: &str) -> Result<Option<Self>, String> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Table(table)) => Ok(Some(table)),
+            Some(_) => Err(self.wrong(key, "a table")),
+        }
     }
 
     /// Takes a list of tables; an empty one by default.
@@ -112,7 +121,7 @@ impl Section {
     pub(super) fn duration(&mut self, key: &str, default: Duration) -> Result<Duration, String> {
         match self.number(key)? {
             None => Ok(default),
-            Some(number) => seconds::checked(number).map_err(|why| format!("{}.{key}: {why}", self.name)),
+            Some(number) => seconds::checked(number).map_err(|why| format!("{}: {why}", self.name_of(key))),
         }
     }
 
@@ -132,11 +141,20 @@ impl Section {
 
     /// Says that a key has to be there.
     pub(super) fn missing(&self, key: &str) -> String {
-        format!("missing field `{key}` in {}", self.name)
+        format!("missing field `{key}`{}", self.place())
+    }
+
+    /// Says where a key stands; the file itself has no name.
+    fn place(&self) -> String {
+        if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) }
+    }
+
+    fn name_of(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 
     fn wrong(&self, key: &str, expected: &str) -> String {
-        format!("{}.{key} must be {expected}", self.name)
+        format!("{} must be {expected}", self.name_of(key))
     }
 }
 

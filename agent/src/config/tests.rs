@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::boot::{BOOT_KEYS, COPY_KEYS};
-use super::file::{DATA_KEYS, HOOK_KEYS, SLOTS_KEYS, TLS_KEYS, program_deadline};
+use super::file::{DATA_KEYS, FILE_KEYS, HOOK_KEYS, SLOTS_KEYS, TLS_KEYS, program_deadline};
 use super::guard::{COLLECT_KEYS, WATCHDOG_KEYS};
 use super::probe::{METRICS_KEYS, PROBE_KEYS};
 use super::when::{WHEN_KEYS, WINDOW_KEYS};
@@ -62,13 +62,6 @@ fn full_sample() -> String {
     fs::read_to_string(SAMPLE).unwrap().lines().map(switch_on).collect::<Vec<_>>().join("\n")
 }
 
-/// Asks serde which keys the section whose text is `section` knows.
-fn known_keys<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
-    let error = toml::from_str::<T>("no-such-key = 1").err().expect("no section knows that key").to_string();
-    let listed = error.split_once("expected ").expect("the error lists the keys").1;
-    listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
 fn listed(keys: &[&str]) -> BTreeSet<String> {
     keys.iter().map(|key| (*key).to_owned()).collect()
 }
@@ -103,7 +96,7 @@ fn the_sample_shows_every_key_there_is() {
     let section = |name: &str| sample[name].as_table().unwrap().clone();
     let entry = |name: &str| sample[name][0].as_table().unwrap().clone();
 
-    assert_eq!(keys(&sample), known_keys::<File>());
+    assert_eq!(keys(&sample), listed(&FILE_KEYS));
     assert_eq!(keys(&section("tls")), listed(&TLS_KEYS));
     // A device has two slots or a single one.
     let mut slots = keys(&section("slots"));
@@ -187,8 +180,8 @@ fn a_table_is_read_by_its_keys_and_never_by_position() {
         ["timing = [1, 30]", "tls = ['ca.pem']", "probes = [['p', ['/bin/true'], 1]]", "watchdog = ['x']"]
     {
         let refusal = refusal(&format!("{text}\n{SMALLEST}"));
-        assert!(refusal.contains("invalid type: sequence, expected a table"), "{refusal}");
-        assert!(refusal.contains("line 1"), "{refusal}");
+        let says = ["must be a table", "must be a list of tables"];
+        assert!(says.iter().any(|words| refusal.contains(words)), "{refusal}");
     }
 }
 

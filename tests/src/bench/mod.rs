@@ -8,6 +8,7 @@
 //! | `load` | devices that send sealed reports as fast as they are acknowledged |
 //! | `reports` | reports a second: the service beside an echo behind the same front |
 //! | `download` | images to agents: beside an HTTP download of the same file |
+//! | `memory` | what an agent keeps in memory, idle and at most in an update |
 //! | `scene` | a controller and devices in one thread: what the next three measure |
 //! | `authentication` | reports that a core authenticates, beside bare HMAC-SHA256 |
 //! | `junk` | what junk costs the service before it is dropped |
@@ -21,6 +22,7 @@ mod download;
 mod junk;
 mod kill;
 mod load;
+mod memory;
 mod mqtt;
 mod push;
 mod reports;
@@ -33,6 +35,7 @@ pub use authentication::{Authentication, authentication};
 pub use download::{Download, download};
 pub use junk::{JUNK, Junk, junk};
 pub use kill::{By, KillBroker, KillOptions, KillRun, Reach, kill};
+pub use memory::{Memory, memory};
 pub use push::{Push, push};
 pub use reports::{Reports, echo, reports};
 pub use scale::{Restart, Scale, Timed, scale};

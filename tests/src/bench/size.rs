@@ -82,7 +82,7 @@ const AREAS: [(&str, &[&str], &str); 11] = [
     (
         "Configuration",
         &["toml", "toml_parser", "toml_datetime", "serde_spanned", "tz", "winnow"],
-        "TOML, with line and key in every refusal; time zones",
+        "TOML, with the line of a slip in syntax and the key of any other; time zones",
     ),
     (
         "Command line and log",
@@ -101,7 +101,7 @@ const AREAS: [(&str, &[&str], &str); 11] = [
             "tracing_core",
             "tracing_subscriber",
         ],
-        "subcommands with help and hints; events with fields, filtered by TERN_LOG",
+        "events with fields, filtered by TERN_LOG; the command line itself is read by the agent",
     ),
     (
         "Standard library and the rest",

@@ -4,7 +4,7 @@
 //! `--kill [--broker embedded|mosquitto] [--agents N] [--runs N] [--operator-runs N] [--write]` does the table of kills,
 //! `--scale [--devices N] [--in-memory] [--write]` builds a fleet of a million devices (or N) in one process and, unless
 //! it has no ledger, starts it again,
-//! and `--agent-size [--write]` does the table of the agent's executable instead.
+//! and `--agent-size [--write]` does the tables of the agent's executable and of its memory instead.
 
 mod cores;
 mod kill;
@@ -14,9 +14,10 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use tern_tests::bench::{
-    Download, Part, Reports, authentication, download, echo, junk, parts, push, reports, resident_kib, scale,
+    Download, Memory, Part, Reports, authentication, download, echo, junk, memory, parts, push, reports,
+    scale,
 };
-use tern_tests::lab::{Lab, LabDevice, Making, made, program_in};
+use tern_tests::lab::program_in;
 
 const DOCUMENT: &str = "docs/performance.md";
 /// Between which marks the tables stand.
@@ -43,7 +44,7 @@ fn main() {
     }
     let asks = |word: &str| arguments.iter().any(|a| a == word);
     if asks("--agent-size") {
-        let text = size_table(&parts(&target().join("named")));
+        let text = size_table(&parts(&target().join("named"))) + &memory_table(&agents());
         return show(&text, asks("--write").then_some(SIZES));
     }
     if asks("--kill") {
@@ -131,22 +132,29 @@ fn machine_line() -> String {
     )
 }
 
-/// Size of the agent's own profile, and its memory when idle, where it was built.
+/// Size of the agent's own profile, and its memory, where it was built.
 struct AgentSize {
+    name: &'static str,
     bytes: u64,
-    idle_kib: u64,
+    memory: Memory,
 }
 
+/// Bytes of the release that agents are measured with.
+const RELEASE: usize = 32 << 20;
+
 fn agent() -> Option<AgentSize> {
-    let program = program_in("agent", "tern-agent")?;
+    measured("with shared libraries", "agent")
+}
+
+fn agents() -> Vec<AgentSize> {
+    [agent(), measured("static", "x86_64-unknown-linux-gnu/agent")].into_iter().flatten().collect()
+}
+
+/// Measures the agent in a folder of the target folder, if it was built there.
+fn measured(name: &'static str, folder: &str) -> Option<AgentSize> {
+    let program = program_in(folder, "tern-agent")?;
     let bytes = std::fs::metadata(&program).ok()?.len();
-    let lab = Lab::start();
-    let factory = lab.path("factory");
-    made(&factory, 50_000, 1);
-    let mut device = LabDevice::make(&lab, "dev-1", &factory, &Making::default());
-    device.start_program(&program);
-    std::thread::sleep(std::time::Duration::from_secs(5));
-    Some(AgentSize { bytes, idle_kib: resident_kib(device.pid()) })
+    Some(AgentSize { name, bytes, memory: memory(&program, RELEASE) })
 }
 
 fn reports_table(reports: &Reports) -> String {
@@ -207,9 +215,9 @@ fn agent_line(agent: Option<&AgentSize>) -> String {
     let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
     match agent {
         Some(agent) => line(format!(
-            "\n**Agent**, profile `agent`, TLS included: {:.2} MB (target 2.8), {:.1} MB resident when idle (target 6).",
+            "\n**Agent**, profile `agent`, TLS included: {:.2} MB (target 2.8), {:.1} MB resident when idle (target 4).",
             agent.bytes as f64 / 1e6,
-            agent.idle_kib as f64 / 1024.0
+            megabytes(agent.memory.idle_kib)
         )),
         None => line(
             "\n**Agent**: not measured; build it first with `cargo build --profile agent -p tern-agent`."
@@ -233,6 +241,26 @@ fn size_table(parts: &[Part]) -> String {
     let sum: u64 = parts.iter().map(|part| part.bytes).sum();
     line(format!("| **all** | **{}** | | |", (sum + 500) / 1000));
     out
+}
+
+fn memory_table(agents: &[AgentSize]) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
+    line("\n| build for this machine | bytes | resident when idle, MB (at most 4) | most in an update, MB (at most 12) | release, MB |".into());
+    line("|---|---|---|---|---|".into());
+    for AgentSize { name, bytes, memory } in agents {
+        let [idle, most] = [memory.idle_kib, memory.most_kib].map(megabytes);
+        line(format!("| {name} | {bytes} | {idle:.1} | {most:.1} | {:.1} |", memory.image as f64 / 1e6));
+    }
+    if agents.is_empty() {
+        line("| none: build it first with `cargo build --profile agent -p tern-agent` | | | | |".into());
+    }
+    out
+}
+
+/// Decimal megabytes of so many KiB.
+fn megabytes(kib: u64) -> f64 {
+    kib as f64 * 1024.0 / 1e6
 }
 
 fn print(text: &str) {
