@@ -26,7 +26,9 @@ fn lab() -> Lab {
 }
 
 fn sick(making: &Making) -> Making {
-    Making { probe: Some(vec!["/bin/false".to_owned()]), ..making.clone() }
+    // Not before the others have started: a few that fail among those who have would only pause the rollout.
+    let probe = ["/bin/sh", "-c", "sleep 4; false"].map(str::to_owned).to_vec();
+    Making { probe: Some(probe), ..making.clone() }
 }
 
 /// One phase of these devices by name.

@@ -29,11 +29,13 @@ impl Agent {
         let (work, result) = match (work, result) {
             (Job::Look(_), Done::Looked(around)) => {
                 self.job_retry.reset();
+                self.job_failures = 0;
                 self.looked(around, now);
                 return self.evaluate(now);
             }
             (Job::RunHooks(step), result) => {
                 self.job_retry.reset();
+                self.job_failures = 0;
                 if let Some(event) = self.hooks_ended(step, result) {
                     self.step(&event, now);
                 }
@@ -130,6 +132,7 @@ impl Agent {
                 // is left also so: its boots are used up, and then the boot loader goes back.
                 self.mend = (mend == Mend::Leave && work == Job::Disarm).then(|| {
                     self.forget_trial();
+                    self.job_failures = 0;
                     Mend::Leave
                 });
             }

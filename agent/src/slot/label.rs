@@ -97,7 +97,10 @@ impl Labels {
     /// Vouches for the bytes of `slot`.
     pub(super) fn vouch(&self, slot: SlotName, image: Image) -> Result<(), SlotError> {
         self.borne_out(slot, &image)?;
-        put(&self.disk, &self.folder, slot, &SlotLabel::Holds(image))
+        put(&self.disk, &self.folder, slot, &SlotLabel::Holds(image))?;
+        // The older copy says that the slot is bad: should the newer be lost, nothing would vouch for bytes that are right.
+        let record = record(&self.disk, &self.folder, slot)?;
+        record.settle().map_err(|source| SlotError::Label { slot, source })
     }
 }
 

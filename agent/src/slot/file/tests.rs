@@ -163,3 +163,15 @@ fn labels_are_written_the_way_the_documents_say() {
     assert_eq!(json["holds"]["rc"], 7);
     assert_eq!(serde_json::to_string(&SlotName::B).unwrap(), "\"b\"");
 }
+
+#[test]
+fn a_label_survives_the_loss_of_either_of_its_copies() {
+    for lost in ["b.label.0", "b.label.1"] {
+        let (folder, mut slots) = scene();
+        let image = install(&mut slots, 7, b"release seven");
+
+        fs::write(folder.path().join(lost), b"rubbish").unwrap();
+
+        assert_eq!(slots.label(SlotName::B).unwrap(), SlotLabel::Holds(image), "{lost}");
+    }
+}
