@@ -15,8 +15,8 @@ use crate::image::Fault;
 use crate::machine::Machine;
 use crate::rolled_back;
 
-/// Bytes of a block of the data partition.
-const BLOCK: usize = 4096;
+/// Bytes of a block of the data partition, which is a small file system.
+const BLOCK: usize = 1024;
 /// How long recovery may take.
 const RECOVERY: Duration = Duration::from_secs(180);
 
@@ -102,7 +102,7 @@ fn where_no_package_is_whole_recovery_fetches_one_again() {
 fn damage(device: &Device, rc: u64) -> usize {
     let wanted = image(device, rc);
     let block =
-        wanted.chunks(BLOCK).find(|block| block.iter().filter(|byte| **byte == 0).count() < 64).unwrap();
+        wanted.chunks(BLOCK).find(|block| block.iter().filter(|byte| **byte == 0).count() < 16).unwrap();
     let mut disk = fs::read(&device.disk.path).unwrap();
     let data = &mut disk[device.disk.partition("data").range()];
     let mut places = 0;
