@@ -38,6 +38,9 @@ else
   setenv tern_slot
 fi
 
+# Set where nothing below may be tried any more. No exit: within an if, U-Boot (2023.01) goes on after it.
+setenv tern_stop
+
 # A single slot that does not hold what is wanted: recovery puts it there, and no try is taken for that.
 if test -n "${tern_single}"; then
   setenv tern_wanted ${tern_slot}
@@ -51,13 +54,13 @@ if test -n "${tern_single}"; then
     run tern_recovery
     # Where recovery does not come up, only what is installed can be tried.
     echo "tern: recovery does not boot"
+    setenv tern_stop 1
     if test -n "${tern_installed}"; then
       setenv tern_slot ${tern_installed}
       setenv tern_on_trial 0
       run tern_boot
+      setenv tern_slot
     fi
-    echo "tern: nothing is left to boot; stopped"
-    exit
   fi
 fi
 
@@ -85,20 +88,30 @@ if test -n "${tern_slot}"; then
     setenv tern_on_trial
     setenv tern_tries 0
     if test -n "${tern_save}"; then run tern_save; else saveenv; fi
-    # The confirmed package is not in the single slot: it takes another boot, and recovery, to come there.
-    if test -n "${tern_single}"; then run tern_recovery; fi
+    # The confirmed package is not in the single slot: it takes recovery, and another boot, to come there.
+    if test -n "${tern_single}"; then
+      run tern_recovery
+      echo "tern: recovery does not boot"
+      setenv tern_stop 1
+    fi
   else
     echo "tern: the environment cannot be saved, no trial"
   fi
 fi
 
-setenv tern_on_trial 0
-setenv tern_slot a
-if test "${tern_active}" = b; then setenv tern_slot b; fi
-echo "tern: confirmed slot ${tern_slot}"
-run tern_boot
+if test -z "${tern_stop}"; then
+  setenv tern_on_trial 0
+  setenv tern_slot a
+  if test "${tern_active}" = b; then setenv tern_slot b; fi
+  # A single slot boots under the name of what is in it, also where that is a trial whose try cannot be taken: there is no
+  # other to boot, and the agent must not take it for the confirmed one.
+  if test -n "${tern_single}"; then setenv tern_slot ${tern_installed}; fi
+  echo "tern: slot ${tern_slot}"
+  run tern_boot
 
-echo "tern: nothing is left to boot, recovery"
-setenv tern_slot
-run tern_recovery
-echo "tern: no recovery either; stopped"
+  echo "tern: nothing is left to boot, recovery"
+  setenv tern_slot
+  run tern_recovery
+  echo "tern: no recovery either"
+fi
+echo "tern: stopped"

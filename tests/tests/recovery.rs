@@ -102,6 +102,14 @@ fn a_single_slot_is_filled_again_also_where_no_package_is_whole_any_more() {
     };
     assert_eq!(recover(), recovered(false));
 
+    // One bit of it changes, and nothing says so but the bytes.
+    let mut rotten = device.file("system");
+    rotten[70_000] ^= 1;
+    fs::write(device.folder.join("system"), rotten).unwrap();
+    assert_eq!(recover(), recovered(true));
+    assert!(device.file("system").starts_with(&wanted));
+    assert_eq!((device.installed(), recover()), (Some(SlotName::A), recovered(false)));
+
     // The system slot is lost: the package is there.
     fs::write(device.folder.join("system"), vec![0; 1 << 20]).unwrap();
     device.uninstall();

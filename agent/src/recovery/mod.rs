@@ -87,7 +87,7 @@ pub enum RecoveryError {
 pub enum Recovered {
     /// This package is in the system slot now.
     Applied(SlotName),
-    /// The wanted package was there already.
+    /// The wanted package was there already, byte for byte.
     Nothing(SlotName),
 }
 
@@ -137,7 +137,8 @@ pub fn recover(
         tracing::warn!("the package on trial is damaged; going back to the confirmed one");
         medium.change(&**disk, |environment| variables::put(environment, record))?;
     }
-    if plan.is_installed {
+    // Read back, too: the boot loader also comes here where what is installed does not start any more.
+    if plan.is_installed && apply::holds(disk, config, system, plan.wanted) {
         return Ok(Recovered::Nothing(plan.wanted));
     }
     if installed.is_some() {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tern_tests::lab::{Lab, PRODUCT, program, wait_telling};
 
-use crate::disk::{CAPACITY, COPY, Disk, SECOND};
-use crate::image::{Content, Fault, file_system, image, initramfs};
+use crate::disk::{CAPACITY, COPY, Disk, Layout, SECOND, SINGLE_SLOT, TWO_SLOTS};
+use crate::image::{Content, Fault, file_system, image, initramfs, recovery};
 use crate::kit::{Kit, guest, run, tool};
 use crate::machine::Machine;
 
@@ -25,6 +25,7 @@ pub(crate) struct Device {
     /// Its disk.
     pub(crate) disk: Disk,
     kit: Kit,
+    layout: &'static Layout,
     initrd: PathBuf,
     config: String,
 }
@@ -33,19 +34,27 @@ impl Device {
     /// Makes a service, and a board with release 1 in slot a and a recovery system that are one image. None where the
     /// boot chain cannot be had.
     pub(crate) fn make() -> Option<Self> {
+        Self::with(&TWO_SLOTS)
+    }
+
+    /// The same with release 1 in a single slot, and a recovery system of its own.
+    pub(crate) fn single() -> Option<Self> {
+        Self::with(&SINGLE_SLOT)
+    }
+
+    fn with(layout: &'static Layout) -> Option<Self> {
         let kit = Kit::find()?;
         let lab = Lab::start();
-        let disk = Disk::make(&kit, lab.dir.path());
+        let disk = Disk::make(&kit, lab.dir.path(), layout);
         let initrd = initramfs(&kit.arm64(), "initramfs", lab.dir.path());
         let in_guest = [
             ("DATA", "/data/tern"),
             ("ROOT", "/etc/tern/root.json"),
-            ("SLOT_A", "/dev/vda3"),
-            ("SLOT_B", "/dev/vda4"),
-            ("ENVIRONMENT", "/dev/vda2"),
+            ("SLOTS", &slots(layout, |partition| disk.in_guest(partition))),
+            ("ENVIRONMENT", &disk.in_guest("environment")),
             ("LOCK", "/run/lock/fw_printenv.lock"),
         ];
-        let device = Self { config: configuration(in_guest), lab, disk, kit, initrd };
+        let device = Self { config: configuration(in_guest), lab, disk, kit, layout, initrd };
         device.provision();
         Some(device)
     }
@@ -54,7 +63,7 @@ impl Device {
     fn provision(&self) {
         let path = |name: &str| self.lab.path(name);
         let first = self.image(1, Fault::None);
-        for slot in ["slot-a", "slot-b"] {
+        for (_, slot) in self.layout.slots {
             fs::File::create(path(slot)).unwrap().set_len(CAPACITY).unwrap();
         }
         // Sectors full, so that a record does not stand in the one with the checksum, and a torn write tears it.
@@ -79,13 +88,15 @@ impl Device {
         fs::write(path("factory.json"), agent(&["identity"])).unwrap();
         self.lab.json(&["device", "add", "--unsigned", "--file", &text("factory.json")]);
 
-        file_system(&path("data.ext4"), &path("factory"), "^metadata_csum,^64bit", "16M");
-        for (name, from) in [
+        let length = format!("{}k", self.disk.partition("data").length >> 10);
+        file_system(&path("data.ext4"), &path("factory"), "^metadata_csum,^64bit", &length);
+        let slots = self.layout.slots.iter().map(|(_, partition)| (*partition, path(partition)));
+        let others = [
             ("environment", path("environment")),
-            ("slot-a", path("slot-a")),
-            ("recovery", first),
+            ("recovery", self.recovery(first)),
             ("data", path("data.ext4")),
-        ] {
+        ];
+        for (name, from) in slots.chain(others) {
             self.disk.partition(name).fill(&from);
         }
     }
@@ -95,12 +106,11 @@ impl Device {
     pub(crate) fn host_config(&self, folder: &str, environment: &str) -> PathBuf {
         let text = |name: &str| self.lab.path(name).display().to_string();
         let root = self.root().display().to_string();
-        let (a, b, lock) = (text("slot-a"), text("slot-b"), text("lock"));
+        let (slots, lock) = (slots(self.layout, text), text("lock"));
         let on_host = [
             ("DATA", &text(&format!("{folder}/tern"))),
             ("ROOT", &root),
-            ("SLOT_A", &a),
-            ("SLOT_B", &b),
+            ("SLOTS", &slots),
             ("ENVIRONMENT", &text(environment)),
             ("LOCK", &lock),
         ];
@@ -117,6 +127,16 @@ impl Device {
         let root = self.root();
         let content = Content { initrd: &self.initrd, config: &self.config, root: &root };
         image(&self.kit, self.lab.dir.path(), &content, rc, fault)
+    }
+
+    /// The image of the recovery system; with two slots it is the first release.
+    fn recovery(&self, first: PathBuf) -> PathBuf {
+        if self.layout.slots.len() > 1 {
+            return first;
+        }
+        let root = self.root();
+        let content = Content { initrd: &self.initrd, config: &self.config, root: &root };
+        recovery(&self.kit, self.lab.dir.path(), &content)
     }
 
     /// Switches the board on.
@@ -172,7 +192,13 @@ impl Device {
     }
 }
 
-fn configuration(places: [(&str, &str); 6]) -> String {
+/// What `[slots]` says of partitions, each at the place that `place` gives it.
+fn slots(layout: &Layout, place: impl Fn(&str) -> String) -> String {
+    let lines = layout.slots.iter().map(|(key, partition)| format!("{key} = \"{}\"", place(partition)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn configuration(places: [(&str, &str); 5]) -> String {
     let mut text = fs::read_to_string(guest("agent.toml")).unwrap();
     text = text.replace("NAME", NAME).replace("CAPACITY", &CAPACITY.to_string());
     for (word, place) in places {

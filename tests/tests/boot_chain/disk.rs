@@ -10,9 +10,36 @@ use crate::kit::{Kit, run};
 const MIB: u64 = 1 << 20;
 /// Sectors of a MiB.
 const SECTORS: u64 = MIB / 512;
-/// Partitions, each from the end of the one before: name and MiB. The first begins at 1 MiB.
-const PARTITIONS: [(&str, u64); 6] =
-    [("boot", 4), ("environment", 1), ("slot-a", 24), ("slot-b", 24), ("recovery", 24), ("data", 16)];
+
+/// How a disk is divided, and what boots from where.
+pub(crate) struct Layout {
+    /// Partitions, each from the end of the one before: name and MiB. The first begins at 1 MiB.
+    partitions: &'static [(&'static str, u64)],
+    /// The keys of `[slots]` that name a partition, and which.
+    pub(crate) slots: &'static [(&'static str, &'static str)],
+    /// The board's part of the built-in environment that boots.
+    boots: &'static str,
+}
+
+/// Two slots; the recovery system is an image like theirs.
+pub(crate) const TWO_SLOTS: Layout = Layout {
+    partitions: &[("boot", 4), ("environment", 1), ("slot-a", 24), ("slot-b", 24), ("recovery", 24), ("data", 16)],
+    slots: &[("a", "slot-a"), ("b", "slot-b")],
+    boots: "tern_boot=if test ${tern_slot} = a; then setenv part 3; else setenv part 4; fi; setenv bootargs console=ttyAMA0 quiet panic=1 root=/dev/vda${part} TERN_DATA_DEVICE=/dev/vda6 tern.slot=${tern_slot}; run board_start
+tern_recovery=setenv part 5; setenv bootargs console=ttyAMA0 quiet panic=1 root=/dev/vda5 TERN_DATA_DEVICE=/dev/vda6; run board_start
+",
+};
+
+/// A single slot, and a recovery system of its own; packages lie on the data partition.
+pub(crate) const SINGLE_SLOT: Layout = Layout {
+    partitions: &[("boot", 4), ("environment", 1), ("system", 24), ("recovery", 24), ("data", 72)],
+    slots: &[("system", "system")],
+    boots: "tern_single=1
+tern_boot=setenv part 3; setenv bootargs console=ttyAMA0 quiet panic=1 root=/dev/vda3 TERN_DATA_DEVICE=/dev/vda5 tern.slot=${tern_slot}; run board_start
+tern_recovery=setenv part 4; setenv bootargs console=ttyAMA0 quiet panic=1 TERN_DATA_DEVICE=/dev/vda5; run board_start
+",
+};
+
 /// Bytes that a slot holds.
 pub(crate) const CAPACITY: u64 = 24 * MIB;
 /// Bytes of a copy of the environment, and where the second one begins.
@@ -36,8 +63,6 @@ tern_ram=46000000
 tern_keep=calibration serial
 board_watch=pci enum; pci write.l 0.10.0 10 3e000000; pci write.w 0.10.0 4 2; mw.w 3e00000c 80; mw.w 3e00000c 86; mw.l 3e000000 9c40; mw.w 3e00000c 80; mw.w 3e00000c 86; mw.l 3e000004 9c40; pci write.b 0.10.0 68 2
 board_start=load virtio 0:${part} ${kernel_addr_r} /boot/Image.gz && load virtio 0:${part} ${ramdisk_addr_r} /boot/initrd && booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdt_addr}
-tern_boot=if test ${tern_slot} = a; then setenv part 3; else setenv part 4; fi; setenv bootargs console=ttyAMA0 quiet panic=1 root=/dev/vda${part} tern.slot=${tern_slot}; run board_start
-tern_recovery=setenv part 5; setenv bootargs console=ttyAMA0 quiet panic=1 root=/dev/vda5; run board_start
 bootcmd=run board_watch; virtio scan; virtio device 0; part start virtio 0 2 tern_first; setexpr tern_second 0x${tern_first} + 80; load virtio 0:1 41000000 environment.scr; source 41000000; load virtio 0:1 41000000 boot.scr; source 41000000
 ";
 
@@ -46,7 +71,8 @@ pub(crate) struct Partition {
     disk: PathBuf,
     /// Where it begins, in bytes.
     pub(crate) offset: u64,
-    length: u64,
+    /// Its bytes.
+    pub(crate) length: u64,
 }
 
 impl Partition {
@@ -86,19 +112,22 @@ pub(crate) struct Disk {
     pub(crate) code: PathBuf,
     /// Its built-in environment.
     pub(crate) flash: PathBuf,
+    /// How it is divided.
+    pub(crate) layout: &'static Layout,
 }
 
 impl Disk {
     /// Makes a disk with boot scripts, and all other partitions empty.
-    pub(crate) fn make(kit: &Kit, folder: &Path) -> Self {
+    pub(crate) fn make(kit: &Kit, folder: &Path, layout: &'static Layout) -> Self {
         let file = |name: &str| folder.join(name);
-        let disk = Self { path: file("disk"), code: file("code.flash"), flash: file("board.flash") };
-        let total = 2 + PARTITIONS.iter().map(|(_, size)| size).sum::<u64>();
+        let (path, code, flash) = (file("disk"), file("code.flash"), file("board.flash"));
+        let disk = Self { path, code, flash, layout };
+        let total = 2 + layout.partitions.iter().map(|(_, size)| size).sum::<u64>();
         File::create(&disk.path).unwrap().set_len(total * MIB).unwrap();
         let mut arguments = vec!["-o".to_owned()];
-        for (index, (name, size)) in PARTITIONS.iter().enumerate() {
+        for (index, (name, size)) in layout.partitions.iter().enumerate() {
             let number = index + 1;
-            let begin = Self::begin(name);
+            let begin = disk.begin(name);
             // sgdisk counts sectors, the last one included.
             arguments.push(format!("-n{number}:{}:{}", begin * SECTORS, (begin + size) * SECTORS - 1));
             arguments.push(format!("-c{number}:{name}"));
@@ -107,7 +136,7 @@ impl Disk {
         all.push(&disk.path);
         run("sgdisk", &all);
 
-        fs::write(file("board.txt"), BOARD).unwrap();
+        fs::write(file("board.txt"), format!("{BOARD}{}", layout.boots)).unwrap();
         run("mkenvimage", &[&"-s", &"0x40000", &"-o", &disk.flash, &file("board.txt")]);
         fs::copy(kit.uboot(), &disk.code).unwrap();
         for flash in [&disk.flash, &disk.code] {
@@ -127,12 +156,24 @@ impl Disk {
 
     /// Finds a partition by its name.
     pub(crate) fn partition(&self, name: &str) -> Partition {
-        let (_, size) = PARTITIONS.iter().find(|(known, _)| *known == name).unwrap();
-        Partition { disk: self.path.clone(), offset: Self::begin(name) * MIB, length: size * MIB }
+        let (_, size) = self.layout.partitions.iter().find(|(known, _)| *known == name).unwrap();
+        Partition { disk: self.path.clone(), offset: self.begin(name) * MIB, length: size * MIB }
+    }
+
+    /// The guest's name of a partition.
+    pub(crate) fn in_guest(&self, name: &str) -> String {
+        let index = self.layout.partitions.iter().position(|(known, _)| *known == name).unwrap();
+        format!("/dev/vda{}", index + 1)
     }
 
     /// Where a partition begins, in MiB.
-    fn begin(name: &str) -> u64 {
-        1 + PARTITIONS.iter().take_while(|(known, _)| *known != name).map(|(_, size)| size).sum::<u64>()
+    fn begin(&self, name: &str) -> u64 {
+        1 + self
+            .layout
+            .partitions
+            .iter()
+            .take_while(|(known, _)| *known != name)
+            .map(|(_, size)| size)
+            .sum::<u64>()
     }
 }

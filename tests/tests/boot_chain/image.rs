@@ -10,18 +10,21 @@ use crate::kit::{GuestKit, Kit, guest, run, tool};
 /// Bytes of an image; a slot is larger.
 const LENGTH: &str = "20M";
 /// What the guest calls of busybox.
-const APPLETS: [&str; 12] = [
+const APPLETS: [&str; 15] = [
     "sh",
     "cat",
     "devmem",
     "echo",
     "ifconfig",
+    "insmod",
     "mkdir",
     "mount",
     "poweroff",
     "reboot",
     "sleep",
     "switch_root",
+    "sync",
+    "umount",
     "[",
 ];
 
@@ -44,6 +47,11 @@ pub(crate) const BROKEN: &str = "libmodem.so.3 is missing";
 /// Makes the first file system: modules, and the script `init` that loads them.
 pub(crate) fn initramfs(kit: &GuestKit, init: &str, folder: &Path) -> PathBuf {
     let root = folder.join("initramfs");
+    first_files(kit, init, &root);
+    pack(&root, folder.join("initrd"))
+}
+
+fn first_files(kit: &GuestKit, init: &str, root: &Path) {
     for name in ["bin", "dev", "proc", "slot", "sys"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
@@ -54,11 +62,14 @@ pub(crate) fn initramfs(kit: &GuestKit, init: &str, folder: &Path) -> PathBuf {
         let path = entry.unwrap().path();
         fs::copy(&path, root.join("modules").join(path.file_name().unwrap())).unwrap();
     }
-    let packed = folder.join("initrd");
+}
+
+/// Packs a first file system as the kernel takes it.
+fn pack(root: &Path, packed: PathBuf) -> PathBuf {
     let mut pack = tool("sh");
     let status = pack
         .args(["-c", "find . | cpio --quiet -o -H newc -R 0:0 | gzip -n"])
-        .current_dir(&root)
+        .current_dir(root)
         .stdout(fs::File::create(&packed).unwrap())
         .stderr(Stdio::inherit())
         .status();
@@ -81,16 +92,10 @@ pub(crate) fn image(kit: &Kit, folder: &Path, content: &Content, rc: u64, fault:
     for name in ["bin", "boot", "data", "dev", "etc/tern", "proc", "run", "sbin", "sys", "tmp"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
-    copy(&kit.arm64().busybox(), &root.join("bin/busybox"));
-    for name in APPLETS {
-        symlink("busybox", root.join("bin").join(name)).unwrap();
-    }
-    copy(&kit.agent(), &root.join("bin/tern-agent"));
+    programs(kit, content, &root);
     copy(&guest("init"), &root.join("sbin/init"));
     copy(&guest("probe"), &root.join("bin/probe"));
     fs::write(root.join("etc/release"), format!("{rc}\n")).unwrap();
-    fs::write(root.join("etc/tern/agent.toml"), content.config).unwrap();
-    fs::copy(content.root, root.join("etc/tern/root.json")).unwrap();
     fs::copy(content.initrd, root.join("boot/initrd")).unwrap();
     let kernel = root.join("boot/Image.gz");
     fs::copy(kit.arm64().kernel(), &kernel).unwrap();
@@ -104,6 +109,37 @@ pub(crate) fn image(kit: &Kit, folder: &Path, content: &Content, rc: u64, fault:
     let image = folder.join(format!("{rc}.img"));
     file_system(&image, &root, "^has_journal,^metadata_csum,^64bit", LENGTH);
     fs::remove_dir_all(root).unwrap();
+    image
+}
+
+/// Busybox, our agent, and its configuration.
+fn programs(kit: &Kit, content: &Content, root: &Path) {
+    copy(&kit.arm64().busybox(), &root.join("bin/busybox"));
+    for name in APPLETS {
+        symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    copy(&kit.agent(), &root.join("bin/tern-agent"));
+    copy(&guest("watchdog"), &root.join("etc/watchdog"));
+    fs::write(root.join("etc/tern/agent.toml"), content.config).unwrap();
+    fs::copy(content.root, root.join("etc/tern/root.json")).unwrap();
+}
+
+/// Makes the image of a recovery system at `folder/recovery.img`: kernel, and a first file system that stays, in which the
+/// init of deploy/recovery runs.
+pub(crate) fn recovery(kit: &Kit, folder: &Path, content: &Content) -> PathBuf {
+    let [root, boot] = ["recovery-files", "recovery-boot"].map(|name| folder.join(name));
+    first_files(&kit.arm64(), "recovery", &root);
+    for name in [root.join("etc/tern"), root.join("sbin"), boot.join("boot")] {
+        fs::create_dir_all(name).unwrap();
+    }
+    programs(kit, content, &root);
+    copy(&guest("recovery-network"), &root.join("etc/recovery-network"));
+    let init = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/recovery/init");
+    copy(&init, &root.join("sbin/recovery"));
+    pack(&root, boot.join("boot/initrd"));
+    fs::copy(kit.arm64().kernel(), boot.join("boot/Image.gz")).unwrap();
+    let image = folder.join("recovery.img");
+    file_system(&image, &boot, "^has_journal,^metadata_csum,^64bit", LENGTH);
     image
 }
 

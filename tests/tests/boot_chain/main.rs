@@ -12,6 +12,7 @@ mod image;
 mod kit;
 mod machine;
 mod pc;
+mod single;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

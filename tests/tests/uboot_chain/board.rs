@@ -52,8 +52,20 @@ impl Board {
 
     /// One with a single slot, which is slot a's place whatever is in it.
     pub(crate) fn single() -> Option<Self> {
+        Self::single_with("")
+    }
+
+    /// The same with a recovery system that does not boot; where it `mends`, the slot does after that.
+    pub(crate) fn single_without_recovery(mends: bool) -> Option<Self> {
+        let mend = if mends { "mw.l 43000000 4e524554; virtio write 43000000 100 1; false" } else { "false" };
+        let bootcmd = BOARD.lines().find(|line| line.starts_with("bootcmd=")).unwrap_or_default();
+        let bootcmd = bootcmd.replace("; poweroff", "; echo BOOTED nothing; poweroff");
+        Self::single_with(&format!("tern_recovery={mend}\n{bootcmd}\n"))
+    }
+
+    fn single_with(more: &str) -> Option<Self> {
         let boot = "if virtio read 43000000 100 1; then if itest.l *43000000 == 4e524554; then echo BOOTED ${tern_slot}; poweroff; fi; fi";
-        Self::with(&format!("tern_single=1\ntern_boot={boot}\n"))
+        Self::with(&format!("tern_single=1\ntern_boot={boot}\n{more}"))
     }
 
     fn with(more: &str) -> Option<Self> {

@@ -132,6 +132,39 @@ fn a_single_slot_boots_what_is_wanted_or_recovery() {
     assert_eq!((board.booted().as_str(), board.record()), ("recovery", record(A, Some((B, 0)))));
 }
 
+/// Under another name the agent would take a trial for the confirmed release.
+#[test]
+fn a_single_slot_boots_under_no_name_but_that_of_what_is_in_it() {
+    let put = |board: &Board, record: &BootRecord, installed| {
+        board.arm(record);
+        board.medium.change(&System, |it| variables::put_installed(it, Some(installed))).unwrap();
+    };
+    let Some(board) = Board::single() else { return };
+    let on_trial = record(A, Some((B, 2)));
+    put(&board, &on_trial, B);
+    let (booted, console) = board.boot(",readonly=on");
+    assert_eq!(booted, "b", "{console}");
+    assert!(console.contains("the environment cannot be saved, no trial"), "{console}");
+
+    // A trial that does not start, and then recovery that does not, either.
+    let Some(board) = Board::single_without_recovery(true) else { return };
+    put(&board, &on_trial, B);
+    board.fill([false, false]);
+    let (booted, console) = board.boot("");
+    assert_eq!(booted, "nothing", "{console}");
+    assert_eq!(board.record(), record(A, Some((B, 0))));
+    // Now only what is installed is left.
+    assert_eq!(board.booted(), "b");
+
+    // What is installed does not start, either: no try is taken of the trial that is wanted and not there.
+    let Some(board) = Board::single_without_recovery(false) else { return };
+    let wanted = record(B, Some((A, 2)));
+    put(&board, &wanted, B);
+    board.fill([false, false]);
+    let (booted, console) = board.boot("");
+    assert_eq!((booted.as_str(), board.record()), ("nothing", wanted), "{console}");
+}
+
 /// The agent's write, cut at a sector: U-Boot and the agent go by the same record, the old one or the new one.
 #[test]
 fn after_a_power_cut_u_boot_and_the_agent_go_by_the_same_record() {

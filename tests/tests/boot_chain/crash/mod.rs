@@ -146,8 +146,12 @@ pub(crate) fn without_sync(update: &Logged, disk: &Disk) -> Logged {
 
 /// Boots the disk of a kind on the real chain, far from any service, and returns what is up.
 pub(crate) fn boots(device: &Device, disk: &Path) -> (String, Value) {
-    let disk =
-        Disk { path: disk.to_owned(), code: device.disk.code.clone(), flash: device.disk.flash.clone() };
+    let disk = Disk {
+        path: disk.to_owned(),
+        code: device.disk.code.clone(),
+        flash: device.disk.flash.clone(),
+        layout: device.disk.layout,
+    };
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
     let mut machine = Machine::power_on(&disk, nowhere, &device.lab.path("console"), None);
     let up = machine.hear("up");
