@@ -2,12 +2,10 @@
 //!
 //! It keeps what a reader sees apart from what is durable. A write is durable after a sync of the same file or device,
 //! a name after a sync of its folder, and nothing else makes either durable. Every operation that changes something is
-//! counted, so that the power can fail before any of them; from then on nothing works until the disk is [`reborn`].
+//! counted, so that the power can fail before any of them; from then on nothing works: [`FakeDisk::futures`] says what comes up again.
 //!
 //! What real storage refuses is refused: writes past the end of a device, to a medium that may not be written, beyond
 //! the room there is, into a slot that has vanished, direct reads that are not aligned.
-//!
-//! [`reborn`]: FakeDisk::reborn
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
