@@ -31,7 +31,10 @@ fn publish(service: &mut MqttClient, files: &Files) {
 
 /// Returns the signed files on a device's disk.
 fn stored(device: &LabDevice) -> Files {
-    let record = RecordFile::<Vec<Value>>::open(&device.dir.join("data"), "trust").unwrap();
+    // An agent that has just been started makes its folder.
+    let Ok(record) = RecordFile::<Vec<Value>>::open(&device.dir.join("data"), "trust") else {
+        return Files::new();
+    };
     // A living agent may write the copy that is read.
     let files = (0..100).find_map(|_| record.load().ok()).unwrap().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
