@@ -211,6 +211,7 @@ impl Device {
         let floor =
             image(active).map_or(0, |image| signed::floor(&self.disk, &self.slots_dir, active, image));
         let running = image(slot);
+        let kept = |of| of == active || of == slot;
         Ok(BootFacts {
             slot,
             boot_id: self.booted.boot_id.clone(),
@@ -220,7 +221,9 @@ impl Device {
             running_version: running.map(|image| image.version.clone()).unwrap_or_default(),
             floor,
             capacity: slots.capacity(slot.other())?,
-            contents: labels.each_ref().map(|label| match label {
+            contents: SlotName::BOTH.map(|slot| match &labels[place(slot)] {
+                // Nothing is ever written to a slot that is confirmed or runs: it is the label that was lost.
+                SlotLabel::Bad if kept(slot) && !self.boot.heeds_labels() => Content::Unknown,
                 SlotLabel::Empty => Content::Unknown,
                 SlotLabel::Bad => Content::Bad,
                 SlotLabel::Holds(image) => Content::Whole(Held { root: image.root, length: image.length }),

@@ -45,6 +45,7 @@ pub mod record;
 pub mod recovery;
 pub mod run;
 pub mod slot;
+pub mod starts;
 pub mod storage;
 pub mod surroundings;
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::hooks::{HookRefusal, HookStep, Told, run_hooks, undo_hooks};
 use crate::identity::{self, FileIdentity};
 use crate::link::{self, LinkCommand, LinkConfig, LinkEvent};
 use crate::pulse::{End, Pulse};
+use crate::starts;
 use crate::surroundings::look;
 
 /// Why the loop ended.
@@ -47,7 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let device = Device::open(&config)?;
     let identity = FileIdentity::open(&config.data_dir)?;
     let durable = device.load_journal()?;
-    let pulse = Pulse::start(&config, device.booted().slot, &durable, clock::uptime());
+    let pulse = Pulse::start(&config, device.booted(), &durable, clock::uptime());
     let (collect, program) = (config.collect.clone(), config.metrics.clone());
     let collectors = Collectors::open(collect, program, &config.data_dir, &durable.state);
     let claim = config.claim(durable.enrolled)?;
@@ -143,7 +144,7 @@ impl Shell {
         let facts = self.device.facts()?;
         tracing::info!(slot = %facts.slot, rc = facts.running, boot = facts.boot_id, "agent is up");
         self.pending.push_back(Input::Up(facts));
-        self.pulse.ready();
+        let mut is_up = false;
         loop {
             while let Some(input) = self.pending.pop_front() {
                 if self.handle(input).await? {
@@ -155,6 +156,11 @@ impl Shell {
                         Ok(Ended::Rebooting)
                     };
                 }
+            }
+            if !is_up {
+                is_up = true;
+                self.came_up()?;
+                continue;
             }
             self.attend_health();
             let wait = self.agent.wake_at().min(self.soak.due()).saturating_sub(self.now().uptime);
@@ -178,6 +184,17 @@ impl Shell {
             };
             self.pending.extend(input);
         }
+    }
+
+    /// Something was taken in. A trial that cannot save, or whose agent ends again and again, must not look well.
+    fn came_up(&mut self) -> anyhow::Result<()> {
+        self.device.save_journal(self.agent.durable())?;
+        self.pulse.ready(clock::uptime());
+        if self.pulse.is_worn_out() {
+            let reason = format!("the agent ended by itself {} times in this trial", starts::MOST);
+            self.pending.push_back(Input::Soaked(Err(reason)));
+        }
+        Ok(())
     }
 
     /// What every turn of the loop owes: a beat, a look at the battery, and probes of the soak that are due.

@@ -241,3 +241,41 @@ fn an_agent_that_hangs_is_heard_by_nobody() {
     assert!(scene.manager.recv(&mut [0; 200]).is_err());
     assert!(fed.starts_with('.') && scene.read("watchdog") == fed, "and the watchdog is not fed");
 }
+
+#[test]
+fn a_trial_whose_agent_ends_again_and_again_is_over() {
+    let mut scene = Scene::new("sleep 30", "", "soak = 600\nconnect_deadline = 600");
+    for _ in 0..tern_agent::starts::MOST {
+        scene.start();
+        scene.heard_until("READY=1");
+        let mut process = scene.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    scene.start();
+    scene.heard_until("STATUS=failed of release 2");
+
+    assert_eq!(scene.stop(), "the agent ended by itself 5 times in this trial");
+}
+
+#[test]
+fn an_agent_that_cannot_save_is_not_up_for_anybody() {
+    let mut scene = Scene::new("true", "", "soak = 600\nconnect_deadline = 600");
+    // Every copy of the journal is a folder.
+    for file in fs::read_dir(scene.path("data")).unwrap().map(Result::unwrap) {
+        let name = file.file_name().into_string().unwrap();
+        if name.starts_with("journal") {
+            fs::remove_file(file.path()).unwrap();
+            fs::create_dir(file.path()).unwrap();
+        }
+    }
+
+    scene.start();
+    let ended = scene.process.take().unwrap().wait().unwrap();
+
+    assert!(!ended.success());
+    assert!(!scene.path("run").join("alive").exists());
+    scene.manager.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    assert!(scene.manager.recv(&mut [0; 200]).is_err(), "the service manager has not heard of it");
+}

@@ -114,6 +114,10 @@ impl Boot for FileBoot {
         Ok(self.booted.clone())
     }
 
+    fn heeds_labels(&self) -> bool {
+        true
+    }
+
     fn reboot(&mut self) -> Result<(), BootError> {
         match self.disk.remove(&self.marker) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(marker_error(&self.marker, error)),

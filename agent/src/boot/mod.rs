@@ -118,6 +118,11 @@ pub trait Boot {
     /// Ends this boot. Where this returns, the caller ends its process image, or waits if the system goes down.
     fn reboot(&mut self) -> Result<(), BootError>;
 
+    /// Tells whether a slot whose label says that it is bad is never booted.
+    fn heeds_labels(&self) -> bool {
+        false
+    }
+
     /// Tells whether [`Self::reboot`] takes the whole system down, and does not only stand for it.
     fn goes_down(&self) -> bool {
         false

@@ -209,9 +209,7 @@ impl Agent {
                 if soak > now.uptime {
                     at = at.min(soak);
                 }
-                if !heard {
-                    at = at.min(until(*since, timing.connect_deadline));
-                }
+                at = at.min(until(*since, timing.last_answer(*heard)));
             }
             _ => {}
         }

@@ -199,6 +199,14 @@ impl Agent {
                 self.durable.hooks.through = None;
                 Some((work.clone(), HookStep::Confirmed, String::new()))
             }
+            (State::Rollback { work, .. }, State::Failed { .. })
+                if self.boot.as_ref().is_some_and(|boot| boot.slot == work.slot) =>
+            {
+                // It did not go back: what runs has its data as it made them.
+                self.durable.hooks.through = None;
+                self.saved = false;
+                None
+            }
             (State::Rollback { work, reason, .. }, State::Failed { .. }) => {
                 Some((work.clone(), HookStep::RolledBack, reason.clone()))
             }

@@ -45,8 +45,10 @@ impl State {
         use Event as E;
         match (self, event) {
             // A wait may have ended while the device was off; everything else that a boot decides is one table.
-            (Self::Retry { work, to, since, wait }, E::Booted { .. }) if since.passed(wait, at) => {
-                retried(work, to)
+            (Self::Retry { work, to, since, wait }, E::Booted { seen, rebooted })
+                if since.passed(wait, at) =>
+            {
+                reconcile(retried(work, to), seen, *rebooted, at)
             }
             (state, E::Booted { seen, rebooted }) => reconcile(state, seen, *rebooted, at),
 
@@ -138,15 +140,14 @@ impl State {
             (Self::VerifyPost { work, .. }, E::Halted) => {
                 roll_back(work, Outcome::Recalled, "halted during the trial", RollbackStep::Record)
             }
-            (Self::VerifyPost { work, since, heard: false, .. }, E::Time)
-                if since.passed(timing.connect_deadline, at) =>
+            (Self::VerifyPost { work, since, heard, .. }, E::Time)
+                if since.passed(timing.last_answer(heard), at) =>
             {
-                roll_back(
-                    work,
-                    Outcome::Unreachable,
-                    "nobody answered during the trial",
-                    RollbackStep::Record,
-                )
+                let reason = match heard {
+                    false => "nobody answered during the trial",
+                    true => "nobody answered any more when the trial was over",
+                };
+                roll_back(work, Outcome::Unreachable, reason, RollbackStep::Record)
             }
 
             (Self::Success { .. }, E::Confirmed) => IDLE,
@@ -229,10 +230,12 @@ fn rollback(
         // The trial has few boots left: when they are used up the boot loader goes back by itself, whatever the record says.
         (S::Record, Event::DisarmFailed { running, reason: why }) => {
             if !reason.ends_with(why.as_str()) {
-                reason = format!("{reason}; then {why}");
-                reason.truncate(reason.floor_char_boundary(REASON_MAX));
+                reason = and(reason, &format!("then {why}"));
             }
             if running_trial(*running) { S::Reboot } else { S::Undo }
+        }
+        (S::Record | S::Reboot, Event::NoWayBack) => {
+            return failed(work, and(reason, "there is nothing to go back to"));
         }
         (S::Record, Event::Disarmed { running }) if running_trial(*running) => S::Reboot,
         (S::Record, Event::Disarmed { .. }) => S::Undo,
@@ -245,6 +248,13 @@ fn rollback(
         (step, _) => step,
     };
     State::Rollback { work, outcome, reason, step: next }
+}
+
+/// Adds to a reason.
+fn and(mut reason: String, more: &str) -> String {
+    reason = format!("{reason}; {more}");
+    reason.truncate(reason.floor_char_boundary(REASON_MAX));
+    reason
 }
 
 fn failed(work: Work, reason: String) -> State {
@@ -344,8 +354,8 @@ fn transition_reason(after: &State, event: &Event) -> Option<String> {
 
 fn outcome(before: &State, after: &State, event: &Event) -> Option<(Outcome, Option<String>)> {
     match (before, after) {
-        // A boot has shown that there is nothing to go back to: it did not go back.
-        (State::Rollback { .. }, State::Failed { reason, .. }) if matches!(event, Event::Booted { .. }) => {
+        // It did not go back.
+        (State::Rollback { .. }, State::Failed { reason, .. }) if *event == Event::NoWayBack => {
             Some((Outcome::Failed, Some(reason.clone())))
         }
         (State::Success { .. }, State::Idle { .. }) => Some((Outcome::Success, None)),

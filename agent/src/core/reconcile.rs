@@ -6,7 +6,8 @@
 //! * a slot that runs and is confirmed is the outcome, whatever the journal thought of it before;
 //! * a slot that runs on trial is believed only if the journal knows that trial, and the label its bytes;
 //! * a trial that nobody remembers is taken out of the boot record, and left if it runs, unless there is nothing else to
-//!   boot.
+//!   boot;
+//! * nothing but probes and an answer make a success of an attempt, and nothing makes one of a rollback.
 //!
 //! `docs/reconciliation.md` prints the table; the tests run every row of it to its end, with power cuts in between.
 
@@ -36,7 +37,7 @@ pub struct Seen {
 pub enum Content {
     /// Nothing was ever written there by us; a factory may have.
     Unknown,
-    /// It was being written, or given up.
+    /// It was being written, or given up; of a slot that is confirmed or runs only said where the boot loader goes by it.
     Bad,
     /// This image, read back and hashed.
     Whole(Held),
@@ -49,7 +50,7 @@ pub enum Mend {
     Disarm,
     /// The same, and it runs: take it out and go back to the confirmed slot.
     Leave,
-    /// The same, and there is nothing to go back to: confirm what runs.
+    /// Another slot is named as confirmed than the one to come back to, which runs: confirm that.
     Adopt,
 }
 
@@ -71,18 +72,22 @@ pub fn reconcile(state: State, seen: &Seen, rebooted: bool, at: Stamp) -> State 
     let Some(work) = state.work().cloned() else { return state };
     let runs = seen.slot == work.slot;
     match (runs, seen.active == work.slot) {
-        (true, true) => runs_confirmed(state, work, seen),
+        (true, true) => runs_confirmed(state, work, seen, at),
         (true, false) if seen.trial == Some(work.slot) => runs_on_trial(state, work, seen, at),
         (true, false) => runs_unasked(state, work, seen),
-        (false, _) => does_not_run(state, work, seen, rebooted, at),
+        (false, true) => left_though_confirmed(state, work),
+        (false, false) => does_not_run(state, work, seen, rebooted, at),
     }
 }
 
-/// The attempt's slot is confirmed and runs: the attempt has succeeded, or was never made.
-fn runs_confirmed(state: State, work: Work, seen: &Seen) -> State {
+/// The attempt's slot is confirmed and runs: for want of another, or because the journal is older than that.
+fn runs_confirmed(state: State, work: Work, seen: &Seen, at: Stamp) -> State {
     match state {
         State::Failed { .. } | State::Success { .. } => state,
-        State::VerifyPost { .. } | State::Updating { .. } | State::Rollback { .. } => State::Success { work },
+        // Whether it is well has not been found out yet, or is found out once more.
+        State::VerifyPost { .. } | State::Updating { .. } | State::Rollback { .. } => {
+            runs_on_trial(state, work, seen, at)
+        }
         _ if seen.holds(&work) => State::Success { work },
         // An old journal, about a slot that has become the confirmed one since: nothing of it can be done any more.
         _ => State::Idle { not_before: None },
@@ -100,17 +105,6 @@ fn runs_on_trial(state: State, work: Work, seen: &Seen, at: Stamp) -> State {
             | State::Failed { .. }
             | State::Idle { .. }
     );
-    if is_past_arming && seen.content(seen.active) == Content::Bad {
-        // The slot to go back to was being written when a copy of the boot record was lost. What runs is all there is.
-        return match seen.holds(&work) {
-            true => State::Success { work },
-            false => {
-                let reason =
-                    "what runs is not what was verified, and there is nothing to go back to".to_owned();
-                State::Failed { work, reason, again: None }
-            }
-        };
-    }
     if is_past_arming && !seen.holds(&work) && !matches!(state, State::Rollback { .. }) {
         let reason = "the trial slot does not hold what was verified";
         return roll_back(work, Outcome::RolledBack, reason);
@@ -125,6 +119,11 @@ fn runs_on_trial(state: State, work: Work, seen: &Seen, at: Stamp) -> State {
         State::VerifyPost { since, .. } if since.epoch != at.epoch => trial(work, at),
         State::Rollback { outcome, reason, .. } => {
             State::Rollback { work, outcome, reason, step: RollbackStep::Record }
+        }
+        State::Failed { .. } | State::Success { .. } => state,
+        // The journal is older than the trial, which is all there is: it is kept, and judged.
+        _ if !is_past_arming && seen.holds(&work) && seen.content(seen.active) == Content::Bad => {
+            trial(work, at)
         }
         // Earlier states know of no trial: it is mended away, and they go on.
         other => other,
@@ -148,6 +147,25 @@ fn runs_unasked(state: State, work: Work, seen: &Seen) -> State {
             roll_back(work, Outcome::RolledBack, "the slot does not hold what was verified")
         }
         // The decision was saved, and its write is still owed.
+        other => other,
+    }
+}
+
+/// The attempt's slot is confirmed, and the other one runs: a copy of the boot record has come and gone, or a person
+/// chose. What runs is the outcome, and is made to stay ([`mend`]).
+fn left_though_confirmed(state: State, work: Work) -> State {
+    match state {
+        State::Rollback { outcome, reason, .. } => {
+            State::Rollback { work, outcome, reason, step: RollbackStep::Undo }
+        }
+        State::Updating {
+            step: UpdatingStep::Disarm(Then::Recall) | UpdatingStep::Undo(Then::Recall),
+            ..
+        } => back(work, Outcome::Recalled, "halted before the trial came up"),
+        State::Updating { .. } | State::VerifyPost { .. } | State::Success { .. } => {
+            let reason = "the previous slot was booted, though the boot record names the new one";
+            back(work, Outcome::RolledBack, reason)
+        }
         other => other,
     }
 }
@@ -211,20 +229,45 @@ fn roll_back(work: Work, outcome: Outcome, reason: &str) -> State {
     State::Rollback { work, outcome, reason: reason.to_owned(), step: RollbackStep::Record }
 }
 
+/// The previous slot runs already.
+fn back(work: Work, outcome: Outcome, reason: &str) -> State {
+    State::Rollback { work, outcome, reason: reason.to_owned(), step: RollbackStep::Undo }
+}
+
+/// Tells whether a rollback is owed that has nowhere to go.
+pub fn has_no_way_back(state: &State, seen: &Seen) -> bool {
+    let State::Rollback { work, step: RollbackStep::Record | RollbackStep::Reboot, .. } = state else {
+        return false;
+    };
+    let is_all = match seen.active == work.slot {
+        true => seen.trial.is_none(),
+        false => seen.content(seen.active) == Content::Bad,
+    };
+    seen.slot == work.slot && is_all
+}
+
 /// Returns what has to be mended, now that the machine is in `state`.
 pub fn mend(state: &State, seen: &Seen) -> Option<Mend> {
+    // What was left must not come back with the next boot.
+    if let State::Rollback { work, step: RollbackStep::Undo, .. } = state
+        && seen.slot != work.slot
+        && seen.active == work.slot
+        && seen.content(seen.slot) != Content::Bad
+    {
+        return Some(Mend::Adopt);
+    }
     let trial = seen.trial?;
-    if trial_of(state) == Some(trial) {
-        return None;
-    }
     // A slot cannot be both, and what is confirmed stays so.
-    if trial != seen.slot || trial == seen.active {
-        return Some(Mend::Disarm);
+    let runs = trial == seen.slot && trial != seen.active;
+    if runs && seen.content(seen.active) == Content::Bad {
+        // Whatever runs is more than a slot that will not boot, and its own boots run out. Whether it is well is another
+        // question, and asked all the same.
+        return Some(Mend::Adopt);
     }
-    match seen.content(seen.active) {
-        // Whatever runs is more than a slot that was being written.
-        Content::Bad => Some(Mend::Adopt),
-        _ => Some(Mend::Leave),
+    match runs {
+        _ if trial_of(state) == Some(trial) => None,
+        true => Some(Mend::Leave),
+        false => Some(Mend::Disarm),
     }
 }
 

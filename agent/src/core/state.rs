@@ -242,6 +242,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A rollback is owed, and there is nothing to go back to.
+    NoWayBack,
     /// The agent came up; every start says so, with what the boot record and the slots tell.
     Booted {
         /// What boot record and slots say.

@@ -49,7 +49,7 @@ pub struct Timing {
     pub started_timeout: u64,
     /// Soak of a trial.
     pub soak: u64,
-    /// A trial that was never answered by then rolls back as unreachable.
+    /// A trial that was never answered by then, or not within this time after its soak, rolls back as unreachable.
     pub connect_deadline: u64,
     /// First wait before a `get` is repeated; doubles.
     pub get_first: u64,
@@ -89,6 +89,14 @@ impl Default for Timing {
             deferral: 15 * MINUTE,
             window: 32,
         }
+    }
+}
+
+impl Timing {
+    /// Returns how long after its begin a trial waits for an answer: for the first one, or for the one that ends its soak.
+    pub fn last_answer(&self, heard: bool) -> u64 {
+        let soak = if heard { self.soak } else { 0 };
+        soak.saturating_add(self.connect_deadline)
     }
 }
 

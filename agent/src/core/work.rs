@@ -8,7 +8,7 @@ use super::agent::{Agent, Content, Done, Held, Job, Output};
 use super::download::Download;
 use super::eligibility::{self, Facts};
 use super::hook::HookStep;
-use super::reconcile::Mend;
+use super::reconcile::{self, Mend};
 use super::state::{Effect, Event, State};
 use super::timing::Now;
 
@@ -127,7 +127,9 @@ impl Agent {
         }
         if let Done::Failed(reason) | Done::NotNow(reason) = result {
             self.put_off(&work, reason, now);
-            if self.job_failures >= MENDING_TRIES {
+            // What was left would be back with the next boot, and the report that it is gone no longer true.
+            let must_be = mend == Mend::Adopt && matches!(self.durable.state, State::Rollback { .. });
+            if self.job_failures >= MENDING_TRIES && !must_be {
                 // No slot that the record names is ever written, so nothing is lost by going on; but a trial that runs
                 // is left also so: its boots are used up, and then the boot loader goes back.
                 self.mend = (mend == Mend::Leave && work == Job::Disarm).then(|| {
@@ -184,6 +186,7 @@ impl Agent {
             let judged = match owed {
                 Some(Effect::Check) => self.check(now),
                 Some(Effect::RunHooks) => self.hooks_are_done(),
+                Some(Effect::Disarm | Effect::Reboot) => self.no_way_back(),
                 _ => None,
             };
             match judged {
@@ -192,6 +195,12 @@ impl Agent {
                 None => return self.attend_effect(owed, now),
             }
         }
+    }
+
+    /// Sees that a rollback has nowhere to go, before it gives up what boots.
+    fn no_way_back(&self) -> Option<Event> {
+        let seen = self.boot.as_ref()?.seen();
+        reconcile::has_no_way_back(&self.durable.state, &seen).then_some(Event::NoWayBack)
     }
 
     /// Judges whether this device may run a release, now.

@@ -1,5 +1,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
 
 use super::*;
 use crate::core::state::{RollbackStep, UpdatingStep};
@@ -32,6 +34,9 @@ fn scene(during: During) -> Scene {
     manager.set_nonblocking(true).unwrap();
     let pulse = Pulse {
         alive: folder.path().join("alive"),
+        told_guard: None,
+        is_ready: false,
+        starts: Starts::count(folder.path(), "boot"),
         notify: Some(Notify::new(socket.as_os_str(), Some(second(60))).unwrap()),
         watchdog: Some(Watchdog::new(WatchdogConfig { device, timeout: second(30), during })),
         running: SlotName::B,
@@ -57,14 +62,62 @@ impl Scene {
 
 #[test]
 fn an_agent_that_is_up_leaves_word_for_the_guard_of_a_trial() {
-    let scene = scene(During::Trial);
+    let mut scene = scene(During::Trial);
     let is_there = || scene.folder.path().join("alive").exists();
     assert!(!is_there());
 
-    scene.pulse.ready();
+    scene.pulse.ready(second(0));
 
     assert!(is_there());
     assert!(scene.heard().contains(&"READY=1".to_owned()));
+}
+
+#[test]
+fn the_guard_hears_every_minute_of_a_trial_and_once_that_it_is_over() {
+    let mut scene = scene(During::Trial);
+    let word = |scene: &Scene| fs::read_to_string(scene.folder.path().join("alive")).unwrap_or_default();
+    let on_trial = durable(trial(SINCE, false));
+
+    scene.pulse.beat(&on_trial, second(3));
+    assert_eq!(word(&scene), "", "nothing was saved yet");
+    scene.pulse.ready(second(5));
+    let mut said = vec![word(&scene)];
+    for now in [64, 65, 124, 126] {
+        scene.pulse.beat(&on_trial, second(now));
+        said.push(word(&scene));
+    }
+    scene.pulse.beat(&durable(State::Idle { not_before: None }), second(130));
+    said.push(word(&scene));
+
+    assert_eq!(said, ["5\n", "5\n", "65\n", "65\n", "126\n", "over\n"]);
+}
+
+/// The condition of the guard's unit, as a shell is given it.
+fn guards(alive: &str, uptime: &str) -> bool {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tern-trial-guard.service");
+    let text = fs::read_to_string(unit).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("ExecCondition=/bin/sh -c '")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [word, clock] = ["alive", "uptime"].map(|name| folder.path().join(name));
+    if !alive.is_empty() {
+        fs::write(&word, alive).unwrap();
+    }
+    fs::write(&clock, uptime).unwrap();
+    let script = line.strip_suffix('\'').unwrap().replace("$$", "$");
+    assert!(script.contains("/run/tern/alive") && script.contains("/proc/uptime"), "{script}");
+    let script = script
+        .replace("/run/tern/alive", word.to_str().unwrap())
+        .replace("/proc/uptime", clock.to_str().unwrap());
+    Command::new("/bin/sh").arg("-c").arg(script).status().unwrap().success()
+}
+
+#[test]
+fn the_guard_reboots_a_trial_whose_agent_never_came_or_fell_silent_and_no_other() {
+    assert!(guards("", "601.23 99.00\n"), "nobody came up");
+    assert!(!guards("", "599.99 1.00\n"), "somebody still may");
+    assert!(guards("65\n", "700.00 1.00\n"), "it fell silent");
+    assert!(!guards("650\n", "700.00 1.00\n"), "it turns");
+    assert!(!guards("over\n", "70000.00 1.00\n"), "it is confirmed, and may be stopped");
 }
 
 #[test]
@@ -84,7 +137,7 @@ fn what_runs_is_on_trial_until_it_is_confirmed_or_left() {
 #[test]
 fn the_manager_hears_the_state_when_it_changes_and_the_loop_at_half_its_patience() {
     let mut scene = scene(During::Trial);
-    scene.pulse.ready();
+    scene.pulse.ready(second(0));
     let idle = durable(State::Idle { not_before: None });
 
     scene.pulse.beat(&idle, second(0));

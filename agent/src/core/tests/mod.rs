@@ -173,6 +173,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("booted b", booted(SlotName::B, false, true)),
         ("probes passed", E::ProbesPassed),
         ("probe failed", E::ProbeFailed(because())),
+        ("no way back", E::NoWayBack),
         ("confirmed", E::Confirmed),
         ("time", E::Time),
     ]

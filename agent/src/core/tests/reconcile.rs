@@ -10,10 +10,10 @@ use tern_protocol::state::Outcome;
 
 use super::super::SlotName;
 use super::super::machine::reports;
-use super::super::reconcile::{Content, Mend, Seen, mend};
-use super::super::state::{Effect, Event, State, UpdatingStep};
+use super::super::reconcile::{Content, Mend, Seen, has_no_way_back, mend};
+use super::super::state::{Effect, Event, RollbackStep, State, UpdatingStep};
 use super::super::timing::{Stamp, Timing};
-use super::{LONG, NOW, show, states, whole};
+use super::{LONG, NOW, show, states, whole, work};
 use crate::boot::{BootRecord, Trial, choose};
 
 /// Boots that a trial gets.
@@ -42,6 +42,8 @@ struct World {
     epoch: u64,
     cuts: u8,
     boots: u8,
+    /// It was well on trial before this began, or confirmed.
+    was_well: bool,
 }
 
 impl World {
@@ -70,16 +72,24 @@ impl World {
     }
 
     /// Feeds the machine; a report that is not true ends the test.
-    fn step(&mut self, event: &Event, at: Stamp) {
+    fn step(&mut self, event: &Event, at: Stamp, fate: Fate) {
         let next = self.state.clone().after(event, at, &Timing::default());
         for report in reports(&self.state, &next, event) {
             let ReportKind::Outcome { outcome, .. } = report else { continue };
             let work = self.state.work().unwrap();
             let is_new = self.running == work.slot && self.record.active == work.slot;
             match outcome {
-                Outcome::Success => assert!(is_new, "claims a release that it does not run: {self:?}"),
+                Outcome::Success => {
+                    assert!(is_new, "claims a release that it does not run: {self:?}");
+                    assert!(fate != Fate::ProbeFails || self.was_well, "claims what is not well: {self:?}");
+                    assert!(
+                        !matches!(self.state, State::Rollback { .. }),
+                        "claims what it was to leave: {self:?}"
+                    );
+                }
                 Outcome::RolledBack | Outcome::Unreachable => {
                     assert!(self.running != work.slot, "claims to be back: {self:?}");
+                    assert!(self.record.active != work.slot, "does not stay back: {self:?}");
                 }
                 _ => {}
             }
@@ -93,14 +103,14 @@ impl World {
             self.epoch += 1;
         }
         let seen = self.seen();
-        self.step(&Event::Booted { seen, rebooted }, self.at(1000));
+        self.step(&Event::Booted { seen, rebooted }, self.at(1000), fate);
         self.mend = mend(&self.state, &seen);
         self.hears(fate);
     }
 
     fn hears(&mut self, fate: Fate) {
         if fate == Fate::Halted && self.state.open().is_some() {
-            self.step(&Event::Halted, self.at(2000));
+            self.step(&Event::Halted, self.at(2000), fate);
         }
     }
 
@@ -128,6 +138,9 @@ impl World {
         let running = self.running;
         if let Some(mend) = self.mend {
             return self.perform_mend(mend);
+        }
+        if has_no_way_back(&self.state, &self.seen()) {
+            return Some(Event::NoWayBack);
         }
         let refused = || "it is refused".to_owned();
         Some(match self.state.owes(self.at(3000), &Timing::default())? {
@@ -200,13 +213,14 @@ impl World {
     fn owes_a_boot(&self) -> bool {
         match self.mend {
             Some(mend) => mend == Mend::Leave && self.record.trial.is_none(),
+            None if has_no_way_back(&self.state, &self.seen()) => false,
             None => self.state.owes(self.at(3000), &Timing::default()) == Some(Effect::Reboot),
         }
     }
 
     /// Waits are over, and soaks, and deferrals.
     fn moves(&mut self, event: &Event, fate: Fate) {
-        self.step(event, self.at(LONG));
+        self.step(event, self.at(LONG), fate);
         self.hears(fate);
     }
 }
@@ -219,8 +233,8 @@ fn play(start: World, fate: Fate) -> usize {
             continue;
         }
         // What is adopted is the last that boots, and its boots may be used up: the first thing done is to keep it.
-        let is_kept = matches!(world.state, State::Success { .. }) || world.mend == Some(Mend::Adopt);
-        let is_last = is_kept && world.contents[world.record.active as usize] == Content::Bad;
+        let is_last =
+            world.mend == Some(Mend::Adopt) && world.contents[world.record.active as usize] == Content::Bad;
         assert!(world.can_boot() || is_last, "nothing would boot any more: {world:?}");
         if world.owes_a_boot() {
             let mut next = world.clone();
@@ -276,6 +290,11 @@ fn every_start() -> Vec<World> {
                     for a in contents {
                         for b in contents {
                             let record = BootRecord { active, trial: trial.clone() };
+                            let is_past = matches!(
+                                &state,
+                                State::VerifyPost { probed: true, .. } | State::Success { .. }
+                            );
+                            let was_well = is_past || active == work().slot;
                             let (state, contents) = (state.clone(), [a, b]);
                             let (mend, epoch) = (None, NOW.epoch);
                             starts.push(World {
@@ -287,6 +306,7 @@ fn every_start() -> Vec<World> {
                                 epoch,
                                 cuts: 0,
                                 boots: 0,
+                                was_well,
                             });
                         }
                     }
@@ -294,8 +314,8 @@ fn every_start() -> Vec<World> {
             }
         }
     }
-    // A slot that runs and is confirmed was not being written: no slot is that the boot record names, or that runs.
-    let is_sane = |w: &World| w.record.active != w.running || w.contents[w.running as usize] != Content::Bad;
+    // A slot that runs was not being written: no slot is that the boot record names, or that runs.
+    let is_sane = |w: &World| w.contents[w.running as usize] != Content::Bad;
     starts.retain(|world| world.can_boot() && is_sane(world));
     starts
 }
@@ -331,6 +351,7 @@ fn a_trial_that_nobody_remembers_and_nobody_mends_stays_armed() {
         epoch: NOW.epoch,
         cuts: CUTS,
         boots: 0,
+        was_well: true,
     };
     world.comes_up(true, Fate::Good);
     assert_eq!(world.mend, Some(Mend::Disarm));
@@ -343,8 +364,8 @@ fn a_trial_that_nobody_remembers_and_nobody_mends_stays_armed() {
 
 #[test]
 fn a_rollback_whose_slot_is_confirmed_after_all_ends_instead_of_booting_for_ever() {
-    let world = World {
-        state: super::rollback(super::super::state::RollbackStep::Record),
+    let mut world = World {
+        state: super::rollback(RollbackStep::Record),
         record: BootRecord { active: SlotName::B, trial: None },
         contents: [whole(1), whole(2)],
         running: SlotName::B,
@@ -352,11 +373,37 @@ fn a_rollback_whose_slot_is_confirmed_after_all_ends_instead_of_booting_for_ever
         epoch: NOW.epoch,
         cuts: 0,
         boots: 0,
+        was_well: false,
     };
+    world.comes_up(true, Fate::Good);
 
-    let mut known = world;
-    known.comes_up(true, Fate::Good);
-    assert!(matches!(known.state, State::Success { .. }));
+    let event = world.perform(Fate::Good).unwrap();
+    world.moves(&event, Fate::Good);
+
+    let State::Failed { reason, .. } = world.state else { panic!("{}", show(&world.state)) };
+    assert_eq!(reason, "a probe failed; there is nothing to go back to");
+}
+
+#[test]
+fn a_rollback_whose_slot_would_come_back_with_the_next_boot_makes_what_runs_stay() {
+    let seen = Seen { slot: SlotName::A, active: SlotName::B, trial: None, contents: [whole(1), whole(2)] };
+    for state in [super::rollback(RollbackStep::Reboot), State::Success { work: work() }] {
+        let state = super::after(state, &Event::Booted { seen, rebooted: true });
+
+        assert!(matches!(state, State::Rollback { step: RollbackStep::Undo, .. }), "{}", show(&state));
+        assert_eq!(mend(&state, &seen), Some(Mend::Adopt));
+    }
+}
+
+#[test]
+fn a_trial_without_a_slot_to_go_back_to_is_kept_from_running_out_and_judged_all_the_same() {
+    let contents = [Content::Bad, whole(2)];
+    let seen = Seen { slot: SlotName::B, active: SlotName::A, trial: Some(SlotName::B), contents };
+
+    let state = super::after(super::trial(false, false), &Event::Booted { seen, rebooted: true });
+
+    assert!(matches!(state, State::VerifyPost { probed: false, heard: false, .. }));
+    assert_eq!(mend(&state, &seen), Some(Mend::Adopt));
 }
 
 #[test]
@@ -394,7 +441,7 @@ fn a_trial_that_the_journal_is_about_is_left_to_it() {
         ) && !matches!(
             &state,
             State::Updating { step: UpdatingStep::Announce { .. } | UpdatingStep::Undo(_), .. }
-                | State::Rollback { step: super::super::state::RollbackStep::Undo, .. }
+                | State::Rollback { step: RollbackStep::Undo, .. }
         );
         assert_eq!(mend(&state, &seen).is_none(), knows, "{}", show(&state));
     }

@@ -11,7 +11,10 @@ use super::super::agent::{Agent, Input, Keys, Settings};
 use super::super::durable::Durable;
 use super::super::state::{Event, State};
 use super::super::timing::{Now, Timing};
-use super::{LONG, NOW, trial};
+use super::{NOW, trial};
+
+/// The soak is over, and an answer is still waited for.
+const SOAKED: u64 = NOW.uptime + 20 * 60_000;
 
 struct NoKeys;
 
@@ -70,12 +73,12 @@ fn an_answer_confirms_only_after_the_last_probes_have_passed() {
     let (mut waits, mut does_not) = (agent(), agent());
     waits.expect_soak_probes();
 
-    assert_eq!(answered(&mut does_not, LONG), StateName::Success, "without such probes");
-    assert_eq!(answered(&mut waits, LONG), StateName::VerifyPost);
+    assert_eq!(answered(&mut does_not, SOAKED), StateName::Success, "without such probes");
+    assert_eq!(answered(&mut waits, SOAKED), StateName::VerifyPost);
     assert!(matches!(waits.durable().state, State::VerifyPost { heard: true, .. }), "but it was heard");
-    waits.handle(Input::Soaked(Ok(())), at(LONG + 1));
+    waits.handle(Input::Soaked(Ok(())), at(SOAKED + 1));
 
-    assert_eq!(answered(&mut waits, LONG + 2), StateName::Success);
+    assert_eq!(answered(&mut waits, SOAKED + 2), StateName::Success);
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn an_answer_within_the_soak_stays_one_whatever_the_probes_say() {
 
 #[test]
 fn a_probe_that_fails_at_any_time_of_the_trial_rolls_back() {
-    for (uptime, heard) in [(NOW.uptime + 1, false), (LONG, true)] {
+    for (uptime, heard) in [(NOW.uptime + 1, false), (SOAKED, true)] {
         let mut agent = agent();
         agent.expect_soak_probes();
         if heard {
@@ -108,13 +111,13 @@ fn a_probe_that_fails_at_any_time_of_the_trial_rolls_back() {
 fn what_passed_in_one_trial_says_nothing_in_another() {
     let mut agent = agent();
     agent.expect_soak_probes();
-    answered(&mut agent, LONG);
-    agent.handle(Input::Soaked(Ok(())), at(LONG));
-    answered(&mut agent, LONG);
-    agent.step(&Event::Confirmed, at(LONG));
+    answered(&mut agent, SOAKED);
+    agent.handle(Input::Soaked(Ok(())), at(SOAKED));
+    answered(&mut agent, SOAKED);
+    agent.step(&Event::Confirmed, at(SOAKED));
     assert_eq!(agent.durable().state.name(), StateName::Idle);
 
     agent.durable.state = trial(true, false);
 
-    assert_eq!(answered(&mut agent, LONG), StateName::VerifyPost);
+    assert_eq!(answered(&mut agent, SOAKED), StateName::VerifyPost);
 }
