@@ -1,6 +1,7 @@
 //! The agent's hold on one device: records, slots, boot record. Carries out what the core asks for.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tern_protocol::bundle::File;
@@ -81,6 +82,8 @@ pub struct Device {
     write_failed: Option<String>,
     /// The slot whose writing the boot record does not speak against, looked at once in this process.
     cleared: Option<SlotName>,
+    /// Ends the hash that was begun last.
+    stop: Arc<AtomicBool>,
     _lock: Box<dyn std::any::Any + Send>,
 }
 
@@ -128,6 +131,7 @@ impl Device {
             booted,
             write_failed: None,
             cleared: None,
+            stop: Arc::default(),
             _lock: lock,
         })
     }
@@ -296,9 +300,16 @@ impl Device {
         done(self.slots().sync(slot))
     }
 
-    /// Returns the work of reading a slot back, comparing and labelling it, with `files` kept beside it; it blocks.
+    /// Ends the hash of a slot that still runs, if one does: nobody waits for it any more. It holds the slots for one more
+    /// chunk at most.
+    pub fn stop_hashing(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the work of reading a slot back, comparing and labelling it, with `files` kept beside it; it blocks. Whatever
+    /// else is asked of the slots ends it.
     pub fn hash(
-        &self,
+        &mut self,
         slot: SlotName,
         artifact: Artifact,
         rc: u64,
@@ -308,12 +319,15 @@ impl Device {
         let (slots, folder, disk) = (Arc::clone(&self.slots), self.slots_dir.clone(), self.disk.clone());
         // To label it is to say that it may boot: not what is confirmed or on trial already.
         let unwanted = self.unwanted(slot);
+        self.stop_hashing();
+        self.stop = Arc::default();
+        let stop = Arc::clone(&self.stop);
         move || {
             if let Err(reason) = unwanted {
                 return Done::Failed(reason);
             }
             let mut slots = lock(&slots);
-            match slots.hash(slot, artifact.length) {
+            match slots.hash_until(slot, artifact.length, &stop) {
                 Ok((sha256, root)) if sha256 == artifact.sha256 && root == artifact.root => {
                     let length = artifact.length;
                     // Before the label: a slot that may run has its files.
@@ -383,7 +397,16 @@ impl Device {
     }
 
     fn slots(&self) -> MutexGuard<'_, AnySlots> {
+        // One job at a time: whoever comes to the slots has another one, and must not wait for the end of this.
+        self.stop_hashing();
         lock(&self.slots)
+    }
+}
+
+/// A process that ends does not wait until a slot is read.
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.stop_hashing();
     }
 }
 
@@ -418,3 +441,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.truncate(text.floor_char_boundary(tern_protocol::limits::REASON_MAX));
     text
 }
+
+#[cfg(test)]
+mod tests;

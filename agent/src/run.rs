@@ -296,6 +296,8 @@ impl Shell {
     fn start(&mut self, job: u64, work: Job) -> bool {
         if let Some(old) = self.job.take() {
             old.abort();
+            // What blocks beside the loop cannot be aborted; a hash ends by itself.
+            self.device.stop_hashing();
         }
         let result = match work {
             Job::MarkBad(slot) => self.device.mark_bad(slot),

@@ -104,7 +104,7 @@ fn image(disk: &Disk, config: &Config, slot: SlotName) -> Result<Image, ApplyErr
 }
 
 fn reads_back(disk: &Disk, system: &Path, slot: SlotName, image: &Image) -> bool {
-    match reread::hash_directly(&**disk, system, slot, image.length) {
+    match reread::hash_directly(&**disk, system, slot, image.length, &reread::GO_ON) {
         Ok(found) => found == (image.sha256, image.root),
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "could not read the system slot back");

@@ -5,11 +5,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use tern_protocol::digest::Digest;
 
 use super::label::{self, Labels};
-use super::reread::hash;
+use super::reread::{GO_ON, hash};
 use super::{Image, SlotError, SlotLabel, SlotName, Slots, fill};
 use crate::storage::{self, Access, Disk, Opened};
 
@@ -77,8 +78,13 @@ impl Slots for FileSlots {
         })
     }
 
-    fn hash(&mut self, slot: SlotName, length: u64) -> Result<(Digest, Digest), SlotError> {
-        let (sha256, root) = hash(&*self.disk, &self.path(slot), slot, length)?;
+    fn hash_until(
+        &mut self,
+        slot: SlotName,
+        length: u64,
+        stop: &AtomicBool,
+    ) -> Result<(Digest, Digest), SlotError> {
+        let (sha256, root) = hash(&*self.disk, &self.path(slot), slot, length, stop)?;
         self.labels.hashed(slot, length, sha256, root);
         Ok((sha256, root))
     }
@@ -116,7 +122,7 @@ pub fn is_bootable(disk: &Disk, folder: &Path, slot: SlotName) -> bool {
         let found = disk.look(&path).map_err(|source| SlotError::Io { action: "look at", slot, source })?;
         // Longer is as wrong as shorter: the surplus would be executed too.
         Ok(found.size == image.length
-            && hash(&**disk, &path, slot, image.length)? == (image.sha256, image.root))
+            && hash(&**disk, &path, slot, image.length, &GO_ON)? == (image.sha256, image.root))
     };
     matches().unwrap_or_else(|error| {
         tracing::warn!(%slot, error = &error as &dyn std::error::Error, "a slot cannot be judged");

@@ -21,6 +21,7 @@ pub(crate) mod testing;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::digest::Digest;
@@ -120,6 +121,9 @@ pub enum SlotError {
     /// A label was set that the last [`Slots::hash`] does not bear out.
     #[error("slot {0} was not hashed to this image since it was last written")]
     NotHashed(SlotName),
+    /// Nobody waits for the hash any more.
+    #[error("slot {0} was not read to its end: something else is to be done")]
+    Stopped(SlotName),
 }
 
 /// The port to the device's slots. Every call may be repeated.
@@ -140,7 +144,18 @@ pub trait Slots {
     fn sync(&mut self, slot: SlotName) -> Result<(), SlotError>;
 
     /// Reads `length` bytes back, from the medium where possible, and returns their SHA-256 and Merkle root.
-    fn hash(&mut self, slot: SlotName, length: u64) -> Result<(Digest, Digest), SlotError>;
+    fn hash(&mut self, slot: SlotName, length: u64) -> Result<(Digest, Digest), SlotError> {
+        self.hash_until(slot, length, &reread::GO_ON)
+    }
+
+    /// The same; ends with [`SlotError::Stopped`] once `stop` is set, which is looked at before each chunk: reading a large
+    /// slot takes minutes, and whoever wants the slots meanwhile must not wait for its end.
+    fn hash_until(
+        &mut self,
+        slot: SlotName,
+        length: u64,
+        stop: &AtomicBool,
+    ) -> Result<(Digest, Digest), SlotError>;
 
     /// Vouches for the bytes of `slot`; refused unless the last hash since the last write bears `image` out.
     fn set_label(&mut self, slot: SlotName, image: Image) -> Result<(), SlotError>;

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use tern_protocol::digest::Digest;
 
@@ -194,7 +195,12 @@ impl Slots for RawSlots {
         self.for_writing(slot)?.sync().map_err(|source| SlotError::Io { action: "sync", slot, source })
     }
 
-    fn hash(&mut self, slot: SlotName, length: u64) -> Result<(Digest, Digest), SlotError> {
+    fn hash_until(
+        &mut self,
+        slot: SlotName,
+        length: u64,
+        stop: &AtomicBool,
+    ) -> Result<(Digest, Digest), SlotError> {
         let path = &self.paths[place(slot)];
         if let Some(held) = self.held.as_ref().filter(|held| held.slot == slot) {
             let found = self.disk.look(path).map_err(|error| refusal(slot, path, error))?;
@@ -203,7 +209,7 @@ impl Slots for RawSlots {
                 return Err(SlotError::Unfit { slot, path, problem });
             }
         }
-        let (sha256, root) = hash_directly(&*self.disk, path, slot, length)?;
+        let (sha256, root) = hash_directly(&*self.disk, path, slot, length, stop)?;
         self.labels.hashed(slot, length, sha256, root);
         Ok((sha256, root))
     }

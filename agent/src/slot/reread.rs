@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest as _, Sha256};
 use tern_protocol::chunk::{self, RootHasher};
@@ -11,19 +12,24 @@ use tern_protocol::limits::CHUNK;
 use super::{SlotError, SlotName};
 use crate::storage::{Access, DIRECT_ALIGNMENT, Opened, Storage};
 
-/// Returns SHA-256 and Merkle root of the first `length` bytes, past the cache as far as the disk knows the advice.
+/// For whoever reads to the end: nobody sets it.
+pub(crate) static GO_ON: AtomicBool = AtomicBool::new(false);
+
+/// Returns SHA-256 and Merkle root of the first `length` bytes, past the cache as far as the disk knows the advice. `stop` is
+/// looked at before each chunk.
 pub(crate) fn hash(
     disk: &dyn Storage,
     path: &Path,
     slot: SlotName,
     length: u64,
+    stop: &AtomicBool,
 ) -> Result<(Digest, Digest), SlotError> {
     let file = open(disk, path, slot, Access::Read)?;
     // Pages that are not yet written stay, hence the sync; a file system without either only loses us the stricter check.
     if let Err(error) = file.sync().and_then(|()| file.drop_cache()) {
         tracing::debug!(%slot, %error, "reading back from the cache");
     }
-    digests(&*file, &mut vec![0; CHUNK], slot, length)
+    digests(&*file, &mut vec![0; CHUNK], slot, length, stop)
 }
 
 /// The same by direct reads, which cannot come from the cache; by [`hash`] where the medium has none.
@@ -32,15 +38,16 @@ pub(crate) fn hash_directly(
     path: &Path,
     slot: SlotName,
     length: u64,
+    stop: &AtomicBool,
 ) -> Result<(Digest, Digest), SlotError> {
     let mut room = vec![0; CHUNK + DIRECT_ALIGNMENT];
     let skip = room.as_ptr().align_offset(DIRECT_ALIGNMENT).min(DIRECT_ALIGNMENT);
     let file = open(disk, path, slot, Access::ReadDirect);
-    match file.and_then(|file| digests(&*file, &mut room[skip..skip + CHUNK], slot, length)) {
+    match file.and_then(|file| digests(&*file, &mut room[skip..skip + CHUNK], slot, length, stop)) {
         // Some file systems take the flag and refuse the reading, some a tail that is no whole sector.
         Err(SlotError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {
             tracing::debug!(%slot, "no direct reads here");
-            hash(disk, path, slot, length)
+            hash(disk, path, slot, length, stop)
         }
         other => other,
     }
@@ -60,10 +67,14 @@ fn digests(
     buffer: &mut [u8],
     slot: SlotName,
     length: u64,
+    stop: &AtomicBool,
 ) -> Result<(Digest, Digest), SlotError> {
     let (mut sha256, mut root) = (Sha256::new(), RootHasher::default());
     let mut done = 0;
     while done < length {
+        if stop.load(Ordering::Relaxed) {
+            return Err(SlotError::Stopped(slot));
+        }
         match source.read_at(buffer, done) {
             Ok(0) => return Err(SlotError::Short { slot, found: done, expected: length }),
             Ok(count) => {

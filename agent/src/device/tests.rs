@@ -1,0 +1,168 @@
+//! A hash that nobody waits for any more, on a disk that answers when it is told to.
+
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tern_protocol::limits::CHUNK;
+
+use super::*;
+use crate::storage::system::System;
+use crate::storage::{Access, Found, Opened, Storage, Use};
+
+/// Says when a chunk of slot b is asked for, and gives it when it is told to.
+#[derive(Debug)]
+struct Gate {
+    asked: Sender<u64>,
+    may: Mutex<Receiver<()>>,
+}
+
+#[derive(Debug, Clone)]
+struct SlowDisk(Arc<Gate>);
+
+struct Slow(Arc<Gate>, Box<dyn Opened>);
+
+impl Storage for SlowDisk {
+    fn look(&self, path: &Path) -> io::Result<Found> {
+        System.look(path)
+    }
+    fn use_of(&self, path: &Path, found: &Found) -> io::Result<Option<Use>> {
+        System.use_of(path, found)
+    }
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn Opened>> {
+        let file = System.open(path, access)?;
+        let is_slow = access == Access::Read && path.ends_with("b.img");
+        Ok(if is_slow { Box::new(Slow(Arc::clone(&self.0), file)) } else { file })
+    }
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        System.create_folder(folder)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        System.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        System.remove(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        System.sync_folder(folder)
+    }
+    fn lock(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Any + Send>> {
+        System.lock(path, mode)
+    }
+}
+
+impl Opened for Slow {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let _test_is_over = self.0.asked.send(offset / CHUNK as u64);
+        let _test_is_over = self.0.may.lock().unwrap().recv();
+        self.1.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.write_at(bytes, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.1.sync()
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.1.size()
+    }
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.1.set_size(size)
+    }
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.1.set_mode(mode)
+    }
+    fn drop_cache(&self) -> io::Result<()> {
+        self.1.drop_cache()
+    }
+    fn found(&self) -> io::Result<Found> {
+        self.1.found()
+    }
+}
+
+/// Slot b holds four chunks, and its hash has come to the third; returns what to do about that.
+struct Scene {
+    device: Device,
+    asked: Receiver<u64>,
+    may: Sender<()>,
+    hash: std::thread::JoinHandle<Done>,
+    _folder: tempfile::TempDir,
+}
+
+fn hashing() -> Scene {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let text = format!(
+        "fleet = 'acme'\ndevice = 'r-1'\nproduct = 'ap'\nmodel = 'm1'\nregion = 'eu'\n\
+         brokers = ['mqtt://localhost']\nslots = {{ capacity = 400000 }}\ndata_dir = '{0}/data'\nruntime_dir = '{0}/run'",
+        folder.path().display()
+    );
+    fs::write(path("agent.toml"), text).unwrap();
+    let config = Config::load(&path("agent.toml")).unwrap();
+    fs::create_dir_all(&config.slots.dir).unwrap();
+    fs::write(path("1.img"), b"release one").unwrap();
+    backend::provision(&config, &path("1.img"), crate::slot::testing::image(1, b"release one")).unwrap();
+    let (asked, asks) = channel();
+    let (may, allowed) = channel();
+    let disk: Disk = Arc::new(SlowDisk(Arc::new(Gate { asked, may: Mutex::new(allowed) })));
+    let mut device = Device::on(&disk, &config).unwrap();
+    let bytes = vec![7; 4 * CHUNK];
+    assert_eq!(device.mark_bad(SlotName::B), Done::Ok);
+    device.write(SlotName::B, 0, &bytes);
+    assert_eq!(device.sync(SlotName::B), Done::Ok);
+    let image = crate::slot::testing::image(2, &bytes);
+    let artifact = Artifact::new("rootfs", image.length, image.sha256, image.root);
+    let hash = device.hash(SlotName::B, artifact, 2, "2.0".into(), Vec::new());
+    let hash = std::thread::spawn(hash);
+    for chunk in 0..2 {
+        assert_eq!(asks.recv().unwrap(), chunk);
+        may.send(()).unwrap();
+    }
+    assert_eq!(asks.recv().unwrap(), 2);
+    Scene { device, asked: asks, may, hash, _folder: folder }
+}
+
+#[test]
+fn a_hash_that_nobody_waits_for_holds_the_slots_for_the_chunk_that_it_reads_and_no_longer() {
+    let mut scene = hashing();
+
+    scene.device.stop_hashing();
+    // From here on whatever is asked for is given: a hash that went on would be seen to.
+    drop(scene.may);
+    // The loop's next job.
+    assert_eq!(scene.device.mark_bad(SlotName::B), Done::Ok);
+
+    assert!(matches!(scene.hash.join().unwrap(), Done::Failed(why) if why.contains("not read to its end")));
+    assert_eq!(scene.asked.try_iter().count(), 0, "it asked for one more");
+    assert_eq!(scene.device.slots().label(SlotName::B).unwrap(), SlotLabel::Bad);
+}
+
+#[test]
+fn another_hash_ends_the_one_before_it() {
+    let mut scene = hashing();
+
+    let bytes = vec![7; 4 * CHUNK];
+    let image = crate::slot::testing::image(3, &bytes);
+    let artifact = Artifact::new("rootfs", image.length, image.sha256, image.root);
+    let again = scene.device.hash(SlotName::B, artifact, 3, "3.0".into(), Vec::new());
+    scene.may.send(()).unwrap();
+
+    assert!(matches!(scene.hash.join().unwrap(), Done::Failed(_)));
+    (0..4).for_each(|_| scene.may.send(()).unwrap());
+    assert_eq!(again(), Done::Ok);
+    assert_eq!(scene.asked.try_iter().collect::<Vec<_>>()[..4], [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_hash_that_is_waited_for_reads_to_the_end_and_labels() {
+    let scene = hashing();
+
+    (0..8).for_each(|_| scene.may.send(()).unwrap());
+
+    assert_eq!(scene.hash.join().unwrap(), Done::Ok);
+    assert!(
+        matches!(scene.device.slots().label(SlotName::B).unwrap(), SlotLabel::Holds(image) if image.rc == 2)
+    );
+}
