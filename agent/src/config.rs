@@ -4,6 +4,7 @@
 
 mod areas;
 mod boot;
+mod component;
 mod file;
 mod guard;
 mod probe;
@@ -23,6 +24,7 @@ use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, Region
 use crate::boot::uboot::UbootConfig;
 use crate::collect::CollectConfig;
 use crate::command::Program;
+use crate::component::ComponentConfig;
 use crate::health::Probe;
 use crate::hooks::Hook;
 use crate::watchdog::WatchdogConfig;
@@ -65,6 +67,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Where releases are kept.
     pub slots: SlotsConfig,
+    /// What it has beside them.
+    pub components: Vec<ComponentConfig>,
     /// What boots the device.
     pub boot: BootConfig,
     /// Health probes, in order.
@@ -170,7 +174,9 @@ impl Config {
         };
         match toml::from_str::<Section>(&text) {
             Ok(section) => {
-                let checked = file::file(section).and_then(|config| areas::check(&config).map(|()| config));
+                let checked = file::file(section).and_then(|config| {
+                    areas::check(&config).and_then(|()| areas::check_components(&config)).map(|()| config)
+                });
                 checked.map_err(|problem| ConfigError::Senseless { path, problem })
             }
             Err(source) => Err(ConfigError::Parse { path, source: Box::new(source) }),

@@ -1,5 +1,6 @@
 //! The agent's hold on one device: records, slots, boot record. Carries out what the core asks for.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,9 +12,10 @@ use tern_protocol::tuf::Trusted;
 use crate::backend;
 use crate::boot::{Boot, BootRecord, Booted, Trial};
 use crate::command::Context;
+use crate::component::{self, Component, ComponentError};
 use crate::config::Config;
 use crate::core::SlotName;
-use crate::core::agent::{BootFacts, Content, Done, Held};
+use crate::core::agent::{BootFacts, Content, Done, Held, Target};
 use crate::core::durable::Durable;
 use crate::record::{RecordError, RecordFile};
 use crate::slot::place;
@@ -66,6 +68,9 @@ pub enum DeviceError {
     /// A slot.
     #[error("could not use the slots")]
     Slot(#[from] SlotError),
+    /// A component.
+    #[error("could not use a component")]
+    Component(#[from] ComponentError),
 }
 
 type AnySlots = Box<dyn Slots + Send>;
@@ -76,6 +81,7 @@ pub struct Device {
     boot: Box<dyn Boot + Send>,
     slots: Arc<Mutex<AnySlots>>,
     slots_dir: PathBuf,
+    components: BTreeMap<String, Component>,
     journal: RecordFile<Durable>,
     trust: RecordFile<Vec<StoredFile>>,
     booted: Booted,
@@ -121,11 +127,13 @@ impl Device {
             .with_room(RECORD_ROOM);
         let slots = Arc::new(Mutex::new(slots));
         let slots_dir = config.slots.dir.clone();
+        let components = component::open_all(disk, &config.components, &config.data_dir, &config.device)?;
         Ok(Self {
             disk: disk.clone(),
             boot,
             slots,
             slots_dir,
+            components,
             journal,
             trust,
             booted,
@@ -216,7 +224,10 @@ impl Device {
             image(active).map_or(0, |image| signed::floor(&self.disk, &self.slots_dir, active, image));
         let running = image(slot);
         let kept = |of| of == active || of == slot;
+        let facts = |(name, component): (&String, &Component)| Ok((name.clone(), component.facts()?));
+        let components = self.components.iter().map(facts).collect::<Result<_, ComponentError>>()?;
         Ok(BootFacts {
+            components,
             slot,
             boot_id: self.booted.boot_id.clone(),
             active,
@@ -247,23 +258,30 @@ impl Device {
     }
 
     /// Writes verified bytes; a failure is told by the next sync.
-    pub fn write(&mut self, slot: SlotName, offset: u64, bytes: &[u8]) {
+    pub fn write(&mut self, target: impl Into<Target>, offset: u64, bytes: &[u8]) {
         if self.write_failed.is_some() {
             return;
         }
-        // A process that goes on with a slot that an earlier one marked bad has not looked at the boot record yet.
-        let result =
-            self.clear(slot).and_then(|()| self.slots().write(slot, offset, bytes).map_err(|e| chain(&e)));
+        let result = match target.into() {
+            // A process that goes on with a slot that an earlier one marked bad has not looked at the boot record yet.
+            Target::Slot(slot) => {
+                self.clear(slot).and_then(|()| self.slots().write(slot, offset, bytes).map_err(|e| chain(&e)))
+            }
+            Target::Component(name) => self.at(&name, |component| component.write(offset, bytes)),
+        };
         self.write_failed = result.err();
     }
 
-    /// Marks a slot bad.
-    pub fn mark_bad(&mut self, slot: SlotName) -> Done {
+    /// Marks it bad.
+    pub fn mark_bad(&mut self, target: impl Into<Target>) -> Done {
         (self.write_failed, self.cleared) = (None, None);
-        match self.clear(slot) {
-            Ok(()) => done(self.slots().mark_bad(slot)),
-            Err(reason) => Done::Failed(reason),
-        }
+        let marked = match target.into() {
+            Target::Slot(slot) => {
+                self.clear(slot).and_then(|()| self.slots().mark_bad(slot).map_err(|error| chain(&error)))
+            }
+            Target::Component(name) => self.at(&name, Component::mark_bad),
+        };
+        marked.map_or_else(Done::Failed, |()| Done::Ok)
     }
 
     /// Makes sure that nothing will boot from a slot while it is written, whichever copy of the boot record is lost.
@@ -292,12 +310,51 @@ impl Device {
         Ok(record)
     }
 
-    /// Syncs a slot.
-    pub fn sync(&mut self, slot: SlotName) -> Done {
+    /// Syncs what was written.
+    pub fn sync(&mut self, target: impl Into<Target>) -> Done {
         if let Some(reason) = self.write_failed.take() {
             return Done::Failed(reason);
         }
-        done(self.slots().sync(slot))
+        match target.into() {
+            Target::Slot(slot) => done(self.slots().sync(slot)),
+            Target::Component(name) => {
+                self.at(&name, Component::sync).map_or_else(Done::Failed, |()| Done::Ok)
+            }
+        }
+    }
+
+    /// Returns a component.
+    pub fn component(&self, name: &str) -> Option<Component> {
+        self.components.get(name).cloned()
+    }
+
+    fn at(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Component) -> Result<(), ComponentError>,
+    ) -> Result<(), String> {
+        let component = self.components.get(name).ok_or_else(|| format!("there is no component {name}"))?;
+        work(component).map_err(|error| chain(&error))
+    }
+
+    /// Returns the work of reading a component's package back, comparing and labelling it; it blocks.
+    pub fn hash_component(
+        &mut self,
+        name: &str,
+        artifact: Artifact,
+        rc: u64,
+        version: String,
+    ) -> impl FnOnce() -> Done + use<> {
+        let component = self.component(name);
+        self.stop_hashing();
+        self.stop = Arc::default();
+        let stop = Arc::clone(&self.stop);
+        move || match component.map(|component| component.hash(&artifact, rc, version, &stop)) {
+            Some(Ok(true)) => Done::Ok,
+            Some(Ok(false)) => Done::Mismatch,
+            Some(Err(error)) => Done::Failed(chain(&error)),
+            None => Done::Failed("there is no such component any more".into()),
+        }
     }
 
     /// Ends the hash of a slot that still runs, if one does: nobody waits for it any more. It holds the slots for one more
@@ -431,7 +488,7 @@ fn done<E: std::error::Error>(result: Result<(), E>) -> Done {
 }
 
 /// Writes an error with its causes in one line, as a report carries it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -31,6 +31,7 @@ pub mod boot;
 pub mod clock;
 pub mod collect;
 pub mod command;
+pub mod component;
 pub mod config;
 pub mod core;
 pub mod device;

@@ -15,9 +15,10 @@ use tokio::task::JoinHandle;
 use crate::clock;
 use crate::collect::Collectors;
 use crate::command::Context;
+use crate::component::{self, Component, ComponentError};
 use crate::config::Config;
 use crate::core::SlotName;
-use crate::core::agent::{Agent, Done, Input, Job, Output, Settings};
+use crate::core::agent::{Agent, ComponentFacts, Done, Input, Job, Output, Settings, Target};
 use crate::core::timing::{Now, Stamp};
 use crate::device::Device;
 use crate::health::run_probes;
@@ -112,6 +113,9 @@ fn settings(config: &Config, claim: Option<Token>) -> Settings {
         hooks: config.hooks.iter().map(|hook| hook.step).collect(),
     }
 }
+
+/// A change of a component that is under way.
+type Changing = Pin<Box<dyn Future<Output = Result<ComponentFacts, ComponentError>> + Send>>;
 
 struct Shell {
     config: Config,
@@ -270,7 +274,7 @@ impl Shell {
                 Output::Failing { work, reason, times } => {
                     tracing::warn!(?work, reason, times, "this could not be done, and is tried again");
                 }
-                Output::Write { slot, offset, bytes } => self.device.write(slot, offset, &bytes),
+                Output::Write { target, offset, bytes } => self.device.write(target, offset, &bytes),
                 Output::Start { job, work } => {
                     if self.start(job, work) {
                         return Ok(true);
@@ -300,8 +304,8 @@ impl Shell {
             self.device.stop_hashing();
         }
         let result = match work {
-            Job::MarkBad(slot) => self.device.mark_bad(slot),
-            Job::Sync(slot, _) => self.device.sync(slot),
+            Job::MarkBad(target) => self.device.mark_bad(target),
+            Job::Sync(target, _) => self.device.sync(target),
             Job::Arm { slot, rc } => self.device.arm(slot, rc),
             Job::Disarm => self.device.disarm(),
             Job::Confirm(slot) => self.device.confirm(slot),
@@ -309,13 +313,27 @@ impl Shell {
                 Done::Ok => return true,
                 failed => failed,
             },
-            Job::Hash { slot, artifact, rc, version } => {
+            Job::Hash { target: Target::Slot(slot), artifact, rc, version } => {
                 let files = self.agent.trust().files();
                 let hash = self.device.hash(slot, artifact, rc, version, files);
-                self.beside(job, async move {
-                    let joined = tokio::task::spawn_blocking(hash).await;
-                    joined.unwrap_or_else(|error| Done::Failed(error.to_string()))
-                });
+                self.blocking(job, hash);
+                return false;
+            }
+            Job::Hash { target: Target::Component(name), artifact, rc, version } => {
+                let hash = self.device.hash_component(&name, artifact, rc, version);
+                self.blocking(job, hash);
+                return false;
+            }
+            Job::Install { component, rc, .. } => {
+                self.component(job, &component, move |it| Box::pin(async move { it.install(rc).await }));
+                return false;
+            }
+            Job::Revert(component) => {
+                self.component(job, &component, |it| Box::pin(async move { it.revert().await }));
+                return false;
+            }
+            Job::Keep(component) => {
+                self.component(job, &component, |it| Box::pin(async move { it.keep().await }));
                 return false;
             }
             Job::Probe => {
@@ -340,6 +358,24 @@ impl Shell {
         };
         self.pending.push_back(Input::Done { job, result });
         false
+    }
+
+    fn blocking(&mut self, job: u64, work: impl FnOnce() -> Done + Send + 'static) {
+        self.beside(job, async move {
+            let joined = tokio::task::spawn_blocking(work).await;
+            joined.unwrap_or_else(|error| Done::Failed(error.to_string()))
+        });
+    }
+
+    /// Does something with a component.
+    fn component(&mut self, job: u64, name: &str, work: impl FnOnce(Component) -> Changing) {
+        let changing = self.device.component(name).map(work);
+        self.beside(job, async move {
+            match changing {
+                Some(changing) => component::done(changing.await),
+                None => Done::Failed("there is no such component any more; see [[components]]".into()),
+            }
+        });
     }
 
     fn probe(&mut self, job: u64) {

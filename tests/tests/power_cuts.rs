@@ -47,6 +47,11 @@ fn a_single_slot_and_its_recovery_survive_a_power_cut_before_every_operation() {
     every_cut(Kind::Single, &Story::ALL);
 }
 
+#[test]
+fn components_are_all_of_one_release_wherever_the_power_fails() {
+    every_cut(Kind::Files, &[Story::Parts, Story::PartsBack]);
+}
+
 /// What recovery has marked as done is not written again, wherever the power fails.
 #[test]
 fn a_long_recovery_goes_on_where_the_power_failed() {
@@ -142,6 +147,8 @@ fn every_pair_of_power_cuts_is_survived() {
         ("second", Story::Second),
         ("rollback", Story::Rollback),
         ("recall", Story::Recall),
+        ("parts", Story::Parts),
+        ("parts-back", Story::PartsBack),
     ];
     let kind = words.next().and_then(|word| kinds.iter().find(|(name, _)| *name == word));
     let story = words.next().and_then(|word| stories.iter().find(|(name, _)| *name == word));

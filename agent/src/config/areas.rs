@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{BootConfig, Config};
+use crate::component::{ComponentConfig, Kind};
 
 /// Areas of one device.
 const AREAS_MAX: usize = 32;
@@ -25,7 +26,8 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
                 "data.areas: {shown:?} must be an absolute path without ':', which divides them in TERN_DATA"
             ));
         }
-        for (what, place) in places(config) {
+        let components = config.components.iter().filter_map(path).map(|path| ("component", path));
+        for (what, place) in places(config).chain(components) {
             if meet(area, place) {
                 let place = place.display();
                 return Err(format!(
@@ -36,6 +38,30 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Refuses components that are installed into what is not theirs.
+pub(super) fn check_components(config: &Config) -> Result<(), String> {
+    for component in &config.components {
+        let Some(path) = path(component) else { continue };
+        for (what, place) in places(config) {
+            if meet(path, place) {
+                let (path, place) = (path.display(), place.display());
+                return Err(format!(
+                    "component {:?}: {path} and {what} {place} are not apart; install it elsewhere",
+                    component.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn path(component: &ComponentConfig) -> Option<&Path> {
+    match &component.kind {
+        Kind::File { path } | Kind::Archive { path, .. } => Some(path),
+        Kind::Program { .. } => None,
+    }
 }
 
 fn places(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {

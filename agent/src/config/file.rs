@@ -8,12 +8,14 @@ use std::time::Duration;
 use tern_protocol::id::CarrierId;
 
 use super::section::Section;
-use super::{BootConfig, BrokerAddress, Config, SlotsConfig, TlsFiles, boot, guard, probe, timing, when};
+use super::{
+    BootConfig, BrokerAddress, Config, SlotsConfig, TlsFiles, boot, component, guard, probe, timing, when,
+};
 use crate::command::Program;
 use crate::hooks::{HOOKS_MAX, Hook, HookStep};
 
 /// Every key that stands in no section, and every section.
-pub(super) const FILE_KEYS: [&str; 25] = [
+pub(super) const FILE_KEYS: [&str; 26] = [
     "fleet",
     "device",
     "product",
@@ -30,6 +32,7 @@ pub(super) const FILE_KEYS: [&str; 25] = [
     "runtime_dir",
     "root",
     "slots",
+    "components",
     "boot",
     "probes",
     "metrics",
@@ -149,6 +152,7 @@ pub(super) fn file(file: Section) -> Result<Config, String> {
     let boot = boot::boot(file.table("boot")?.unwrap_or_default())?;
     let slots = file.table("slots")?.ok_or_else(|| file.missing("slots"))?;
     let slots = self::slots(slots, &boot, &data_dir)?;
+    let components = component::components(file.tables("components")?, &component)?;
     let probes = file.tables("probes")?.into_iter().map(probe::probe).collect::<Result<_, _>>()?;
     let metrics = file.table("metrics")?.map(probe::metrics).transpose()?;
     let collect = file.table("collect")?.map(guard::collect).transpose()?;
@@ -186,6 +190,7 @@ pub(super) fn file(file: Section) -> Result<Config, String> {
         runtime_dir,
         root,
         slots,
+        components,
         boot,
         probes,
         metrics,

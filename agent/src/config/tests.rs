@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::boot::{BOOT_KEYS, COPY_KEYS};
+use super::component::COMPONENT_KEYS;
 use super::file::{DATA_KEYS, FILE_KEYS, HOOK_KEYS, SLOTS_KEYS, TLS_KEYS, program_deadline};
 use super::guard::{COLLECT_KEYS, WATCHDOG_KEYS};
 use super::probe::{METRICS_KEYS, PROBE_KEYS};
@@ -103,6 +104,9 @@ fn the_sample_shows_every_key_there_is() {
     slots.insert("system".to_owned());
     assert_eq!(slots, listed(&SLOTS_KEYS));
     assert!(fs::read_to_string(SAMPLE).unwrap().contains("# system = "));
+    let components = sample["components"].as_array().unwrap().iter();
+    let components = components.flat_map(|component| keys(component.as_table().unwrap()));
+    assert_eq!(components.collect::<BTreeSet<_>>(), listed(&COMPONENT_KEYS));
     assert_eq!(keys(&section("boot")), listed(&BOOT_KEYS));
     assert_eq!(keys(sample["boot"]["copies"][0].as_table().unwrap()), listed(&COPY_KEYS));
     assert_eq!(keys(&section("timing")), keys(&numbers(&Timing::default())));
@@ -414,4 +418,27 @@ fn the_conditions_of_the_sample_are_those_that_it_shows() {
     );
     // 2026-07-01 and 2026-12-01.
     assert_eq!((when.zone.offset(1_782_864_000), when.zone.offset(1_796_083_200)), (7200, 3600));
+}
+
+#[test]
+fn a_component_says_what_it_needs() {
+    let with =
+        |keys: &str| refusal(&format!("{SMALLEST}\n[[components]]\nname = 'modem'\ncapacity = 1000\n{keys}"));
+
+    assert!(with("").contains("missing field `kind` in components"));
+    assert!(with("kind = 'disk'").contains("expected one of [\"file\", \"archive\", \"program\"]"));
+    for keys in ["kind = 'program'\ninstall = ['x']", "kind = 'program'\npath = '/x'"] {
+        assert!(with(keys).contains("has install and revert, and no path"), "{keys}");
+    }
+    for keys in ["kind = 'file'", "kind = 'archive'\npath = '/x'\ninstall = ['x']\nrevert = ['x']"] {
+        assert!(with(keys).contains("has a path, and no programs"), "{keys}");
+    }
+    assert!(with("kind = 'file'\npath = 'x'").contains("must be absolute"));
+    assert!(with("kind = 'file'\npath = '/var/lib/tern/x'").contains("are not apart"));
+    let twice = "kind = 'file'\npath = '/x'\n[[components]]\nname = 'modem'\ncapacity = 1\nkind = 'file'\npath = '/y'";
+    assert!(with(twice).contains("is there twice"));
+    assert!(
+        with("kind = 'file'\npath = '/x'\n[[components]]\nname = '../x'\ncapacity = 1")
+            .contains("is no word")
+    );
 }

@@ -4,21 +4,22 @@
 //! before everything that relies on them. One local job runs at a time; a new job replaces the old one, and what
 //! the old one still says is ignored by its number.
 
-use std::collections::BTreeMap;
-
 use tern_protocol::message::{Pack, Registry, ReportKind, TimeAnswer, Versions};
 use tern_protocol::offer::Selection;
 use tern_protocol::position::{Position, Salt};
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::{Pool, Trusted};
 
+use super::component::{Components, target};
 use super::download::{Accepted, Download};
 use super::durable::Durable;
 use super::entropy::Entropy;
 use super::exchange::Exchange;
 use super::hold::Hold;
 use super::machine::reports;
-pub use super::port::{BootFacts, Content, Done, Held, Input, Job, Keys, Output, Settings};
+pub use super::port::{
+    BootFacts, ComponentFacts, Content, Done, Held, Input, Job, Keys, Output, Settings, Target,
+};
 use super::reader::Reader;
 use super::reconcile::{self, Mend};
 use super::state::{Event, State, UpdatingStep};
@@ -58,6 +59,7 @@ pub struct Agent {
     /// Probes run again at the end of the soak, and whether they have passed; `None` without such probes.
     soaked: Option<bool>,
     pub(super) hold: Hold,
+    pub(super) components: Components,
     looked_at: Now,
     pub(super) out: Vec<Output>,
 }
@@ -100,6 +102,7 @@ impl Agent {
             collect_at: 0,
             soaked: None,
             hold: Hold::default(),
+            components: Components::default(),
             looked_at: Now::default(),
             out: Vec::new(),
         }
@@ -201,7 +204,10 @@ impl Agent {
                 }
             }
             State::Retry { since, wait, .. } => at = at.min(until(*since, *wait)),
-            State::Updating { step: UpdatingStep::Announce { since }, .. } => {
+            State::Updating {
+                step: UpdatingStep::Announce { since } | UpdatingStep::Reask { since },
+                ..
+            } => {
                 at = at.min(until(*since, timing.started_timeout));
             }
             State::VerifyPost { since, heard, .. } => {
@@ -224,11 +230,6 @@ impl Agent {
             self.compared_boot(now);
             self.saved = false;
         }
-        let components = BTreeMap::from([(self.settings.component.clone(), facts.running_version.clone())]);
-        if self.durable.components != components {
-            self.durable.components = components;
-            self.saved = false;
-        }
         // A lost journal knows no floor any more; the file that was signed with the confirmed release does.
         if facts.floor > self.durable.floor {
             self.durable.floor = facts.floor;
@@ -238,6 +239,7 @@ impl Agent {
         self.listen();
         let seen = facts.seen();
         self.boot = Some(facts);
+        self.note_versions();
         self.step(&Event::Booted { seen, rebooted }, now);
         self.mend = reconcile::mend(&self.durable.state, &seen);
         self.evaluate(now);
@@ -285,6 +287,7 @@ impl Agent {
             self.soaked = self.soaked.map(|_| false);
             self.exchange.ask_anew();
             self.enter(&after, now);
+            self.forget_installed();
         }
         self.durable.state = after;
         self.saved = false;
@@ -310,7 +313,7 @@ impl Agent {
     }
 
     fn pack(&mut self, payload: &[u8], now: Now) {
-        let (Some(download), State::Downloading { work, marked: true, .. }) =
+        let (Some(download), State::Downloading { work, at, marked: true, .. }) =
             (&mut self.download, &self.durable.state)
         else {
             return;
@@ -318,7 +321,8 @@ impl Agent {
         let Ok(pack) = Pack::read(payload) else { return };
         if let Accepted::Chunk { index, bytes } = download.accept(pack, now.uptime) {
             let offset = u64::from(index) * tern_protocol::limits::CHUNK as u64;
-            self.out.push(Output::Write { slot: work.slot, offset, bytes });
+            let target = target(work.slot, &work.offer.artifacts, *at);
+            self.out.push(Output::Write { target, offset, bytes });
         }
     }
 

@@ -8,6 +8,8 @@ use tern_protocol::id::ModelId;
 use tern_protocol::offer::{Offer, satisfied};
 use tern_protocol::tuf::content::EntryKind;
 
+use super::component::ComponentFacts;
+use super::port::Held;
 use super::state::Event;
 
 /// What an offer is judged against.
@@ -24,6 +26,10 @@ pub struct Facts<'a> {
     pub component: &'a str,
     /// Versions of the components that it runs.
     pub components: &'a BTreeMap<String, String>,
+    /// The components beside the slots.
+    pub others: &'a BTreeMap<String, ComponentFacts>,
+    /// A component that could not be taken back.
+    pub unsettled: Option<&'a String>,
     /// Bytes that the inactive slot can hold.
     pub capacity: u64,
     /// Root and length of the image in the inactive slot, if it holds one whole.
@@ -51,12 +57,14 @@ pub fn judge(offer: &Offer, facts: &Facts<'_>) -> Event {
     if let Err(unmet) = satisfied(&offer.artifacts, facts.components) {
         return no(format!("release {rc}: {unmet}"));
     }
-    let [artifact] = offer.artifacts.as_slice() else {
-        let found = offer.artifacts.len();
-        return no(format!("release {rc} has {found} artifacts, this device installs exactly one"));
+    let Some((artifact, others)) = offer.artifacts.split_first() else {
+        return no(format!("release {rc} has nothing for this device"));
     };
     if artifact.component != facts.component {
-        return no(format!("release {rc} is for component {}, not {}", artifact.component, facts.component));
+        let (found, component) = (&artifact.component, facts.component);
+        return no(format!(
+            "release {rc} is for component {found}, and has nothing for {component} in the slots"
+        ));
     }
     if artifact.length == 0 || chunks_of(artifact.length).is_none() {
         return no(format!("an image of {} B is outside what a slot can take", artifact.length));
@@ -65,5 +73,20 @@ pub fn judge(offer: &Offer, facts: &Facts<'_>) -> Event {
         let (length, capacity) = (artifact.length, facts.capacity);
         return no(format!("the image has {length} B, the inactive slot holds {capacity} B"));
     }
-    Event::Eligible { present: facts.inactive == Some((artifact.root, artifact.length)) }
+    let mut present = facts.inactive == Some((artifact.root, artifact.length));
+    for artifact in others {
+        let name = &artifact.component;
+        let Some(other) = facts.others.get(name) else {
+            return no(format!("release {rc} is for component {name} too, which this device does not have"));
+        };
+        if artifact.length == 0 || artifact.length > other.capacity || chunks_of(artifact.length).is_none() {
+            let (length, capacity) = (artifact.length, other.capacity);
+            return no(format!("the package for {name} has {length} B, its place holds 1 to {capacity} B"));
+        }
+        present &= other.held == Some(Held::of(artifact));
+    }
+    if let Some(name) = facts.unsettled {
+        return Event::Postponed(format!("component {name}, which is still to be taken back"));
+    }
+    Event::Eligible { present }
 }

@@ -172,7 +172,7 @@ impl Agent {
         }
     }
 
-    fn greet_again(&mut self, now: Now) {
+    pub(super) fn greet_again(&mut self, now: Now) {
         self.exchange.unheard = 0;
         self.exchange.greeted = false;
         self.exchange.hellos = 0;
@@ -454,7 +454,12 @@ impl Agent {
         match &mut self.durable.state {
             State::VerifyPost { since, .. }
             | State::Retry { since, .. }
-            | State::Updating { step: UpdatingStep::Announce { since }, .. } => since.epoch = at.epoch,
+            | State::Updating {
+                step: UpdatingStep::Announce { since } | UpdatingStep::Reask { since },
+                ..
+            } => {
+                since.epoch = at.epoch;
+            }
             State::Idle { not_before: Some(since) } | State::Failed { again: Some(since), .. } => {
                 since.epoch = at.epoch;
             }

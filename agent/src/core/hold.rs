@@ -115,7 +115,7 @@ impl Agent {
     /// Judges an install that is about to be asked for, or begun, with what was measured last. Asked anew when the answer is
     /// here: it may have shown that the clock was wrong.
     pub(super) fn allows_install(&mut self, now: Now) -> bool {
-        let State::Verifying { work, hashed: true } = &self.durable.state else { return true };
+        let State::Verifying { work, hashed: true, .. } = &self.durable.state else { return true };
         if !self.settings.conditions.apply(Stage::Install) {
             return true;
         }

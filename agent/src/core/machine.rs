@@ -41,20 +41,20 @@ const IDLE: State = State::Idle { not_before: None };
 
 impl State {
     /// Returns the state after `event`. A stale or repeated event changes nothing.
-    pub fn after(self, event: &Event, at: Stamp, timing: &Timing) -> Self {
+    pub fn after(self, event: &Event, now: Stamp, timing: &Timing) -> Self {
         use Event as E;
         match (self, event) {
             // A wait may have ended while the device was off; everything else that a boot decides is one table.
             (Self::Retry { work, to, since, wait }, E::Booted { seen, rebooted })
-                if since.passed(wait, at) =>
+                if since.passed(wait, now) =>
             {
-                reconcile(retried(work, to), seen, *rebooted, at)
+                reconcile(retried(work, to), seen, *rebooted, now)
             }
-            (state, E::Booted { seen, rebooted }) => reconcile(state, seen, *rebooted, at),
+            (state, E::Booted { seen, rebooted }) => reconcile(state, seen, *rebooted, now),
 
             // A device that is idle, or gave up on something older, looks at what is offered.
             (Self::Idle { not_before }, E::Offered { offer, slot })
-                if not_before.is_none_or(|since| since.passed(timing.deferral, at)) =>
+                if not_before.is_none_or(|since| since.passed(timing.deferral, now)) =>
             {
                 let tries = super::state::Tries::default();
                 Self::Checking { work: Work { offer: offer.clone(), slot: *slot, tries } }
@@ -65,49 +65,48 @@ impl State {
             }
 
             (Self::Failed { work, again: Some(since), .. }, E::Offered { offer, slot })
-                if offer.attempt == work.offer.attempt && since.passed(timing.deferral, at) =>
+                if offer.attempt == work.offer.attempt && since.passed(timing.deferral, now) =>
             {
                 let unreachable = work.tries.unreachable;
                 let tries = super::state::Tries { unreachable, ..Default::default() };
                 Self::Checking { work: Work { offer: offer.clone(), slot: *slot, tries } }
             }
 
-            (Self::Checking { work }, E::Eligible { present: true }) => {
-                Self::Verifying { work, hashed: false }
-            }
+            (Self::Checking { work }, E::Eligible { present: true }) => verify(work),
             (Self::Checking { work }, E::Eligible { present: false }) => download(work),
             (Self::Checking { work }, E::Ineligible(reason)) => failed(work, reason.clone()),
-            (Self::Checking { .. }, E::Postponed(_)) => Self::Idle { not_before: Some(at) },
+            (Self::Checking { .. }, E::Postponed(_)) => Self::Idle { not_before: Some(now) },
             (Self::Checking { .. }, E::Halted | E::Withdrawn) => IDLE,
 
-            (Self::Downloading { work, have, .. }, E::SlotMarked) => {
-                Self::Downloading { work, marked: true, have }
+            (Self::Downloading { work, at, have, .. }, E::SlotMarked) => {
+                Self::Downloading { work, at, marked: true, have }
             }
-            (Self::Downloading { work, marked: true, mut have }, E::Written(chunks)) => {
+            (Self::Downloading { work, at, marked: true, mut have }, E::Written(chunks)) => {
                 for chunk in chunks {
                     have.insert(*chunk);
                 }
-                if Some(have.len()) == image_chunks(&work) {
-                    Self::Verifying { work, hashed: false }
+                if Some(have.len()) == artifact_chunks(&work, at) {
+                    fetched(work, at)
                 } else {
-                    Self::Downloading { work, marked: true, have }
+                    Self::Downloading { work, at, marked: true, have }
                 }
             }
+            (Self::Downloading { work, at, marked: false, .. }, E::Held) => fetched(work, at),
             (Self::Downloading { work, .. }, E::WriteFailed(reason)) => {
-                retry(work, RetryTo::Downloading, at, timing, reason)
+                retry(work, RetryTo::Downloading, now, timing, reason)
             }
             (Self::Downloading { .. }, E::Halted | E::Withdrawn) => IDLE,
 
-            (Self::Verifying { work, .. }, E::Hashed { matches: true }) => {
-                Self::Verifying { work, hashed: true }
+            (Self::Verifying { work, at, hashed: false }, E::Hashed { matches: true }) => hashed(work, at),
+            (Self::Verifying { work, hashed: false, .. }, E::Hashed { matches: false }) => {
+                retry(work, RetryTo::Downloading, now, timing, "the slot does not hold what was written")
             }
-            (Self::Verifying { work, hashed: false }, E::Hashed { matches: false }) => {
-                retry(work, RetryTo::Downloading, at, timing, "the slot does not hold what was written")
+            (Self::Verifying { work, hashed: true, .. }, E::Answered) => {
+                Self::PreUpdating { work, undo: None }
             }
-            (Self::Verifying { work, hashed: true }, E::Answered) => Self::PreUpdating { work, undo: None },
             (Self::Verifying { .. }, E::Halted | E::Withdrawn) => IDLE,
 
-            (Self::PreUpdating { work, undo: None }, E::HooksDone) => announce(work, at),
+            (Self::PreUpdating { work, undo: None }, E::HooksDone) => announce(work, now),
             (Self::PreUpdating { work, undo: None }, E::HooksPostponed(_)) => {
                 Self::PreUpdating { work, undo: Some(Then::Retry) }
             }
@@ -120,9 +119,12 @@ impl State {
             (Self::PreUpdating { work, undo: None }, E::Withdrawn) => {
                 Self::PreUpdating { work, undo: Some(Then::Defer) }
             }
-            (Self::PreUpdating { work, undo: Some(then) }, E::Undone) => undone(work, then, at, timing),
+            (Self::PreUpdating { work, undo: Some(then) }, E::NotUndone(why)) => {
+                Self::PreUpdating { work, undo: Some(not_undone(then, why)) }
+            }
+            (Self::PreUpdating { work, undo: Some(then) }, E::Undone) => undone(work, then, now, timing),
 
-            (Self::Updating { work, step }, event) => updating(work, step, event, at, timing),
+            (Self::Updating { work, step }, event) => updating(work, step, event, now, timing),
 
             (Self::VerifyPost { work, since, heard, .. }, E::ProbesPassed) => {
                 Self::VerifyPost { work, since, probed: true, heard }
@@ -131,7 +133,7 @@ impl State {
                 roll_back(work, Outcome::RolledBack, reason, RollbackStep::Record)
             }
             (Self::VerifyPost { work, since, probed, .. }, E::Answered) => {
-                if probed && since.passed(timing.soak, at) {
+                if probed && since.passed(timing.soak, now) {
                     Self::Success { work }
                 } else {
                     Self::VerifyPost { work, since, probed, heard: true }
@@ -141,7 +143,7 @@ impl State {
                 roll_back(work, Outcome::Recalled, "halted during the trial", RollbackStep::Record)
             }
             (Self::VerifyPost { work, since, heard, .. }, E::Time)
-                if since.passed(timing.last_answer(heard), at) =>
+                if since.passed(timing.last_answer(heard), now) =>
             {
                 let reason = match heard {
                     false => "nobody answered during the trial",
@@ -152,11 +154,11 @@ impl State {
 
             (Self::Success { .. }, E::Confirmed) => IDLE,
 
-            (Self::Retry { work, to, since, wait }, E::Time) if since.passed(wait, at) => retried(work, to),
+            (Self::Retry { work, to, since, wait }, E::Time) if since.passed(wait, now) => retried(work, to),
             (Self::Retry { .. }, E::Halted | E::Withdrawn) => IDLE,
 
             (Self::Rollback { work, outcome, reason, step }, event) => {
-                rollback(work, outcome, reason, step, event, at)
+                rollback(work, outcome, reason, step, event, now)
             }
 
             (unchanged, _) => unchanged,
@@ -176,6 +178,8 @@ impl State {
             Self::PreUpdating { .. } => Some(Effect::UndoHooks),
             Self::Updating { step, .. } => Some(match step {
                 UpdatingStep::Announce { .. } => Effect::Announce,
+                UpdatingStep::Install => Effect::Install,
+                UpdatingStep::Reask { .. } => Effect::Ask,
                 UpdatingStep::Arm => Effect::Arm,
                 UpdatingStep::Reboot => Effect::Reboot,
                 UpdatingStep::Disarm(_) => Effect::Disarm,
@@ -198,11 +202,19 @@ impl State {
 fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &Timing) -> State {
     use Event as E;
     use UpdatingStep as S;
-    let unarmed = matches!(step, S::Announce { .. });
+    let unarmed = matches!(step, S::Announce { .. } | S::Install | S::Reask { .. });
     let next = match (step, event) {
-        (S::Announce { .. }, E::Answered) => S::Arm,
-        (S::Announce { since }, E::Time) if since.passed(timing.started_timeout, at) => S::Undo(Then::Defer),
-        (S::Announce { .. }, E::Withdrawn) => S::Undo(Then::Defer),
+        (S::Announce { .. }, E::Answered) if work.offer.artifacts.len() > 1 => S::Install,
+        // Nothing lies between the answer and the boot record; what took its time is followed by another answer.
+        (S::Announce { .. } | S::Reask { .. }, E::Answered) => S::Arm,
+        (S::Announce { since } | S::Reask { since }, E::Time) if since.passed(timing.started_timeout, at) => {
+            S::Undo(Then::Defer)
+        }
+        (S::Announce { .. } | S::Install | S::Reask { .. }, E::Withdrawn) => S::Undo(Then::Defer),
+        (S::Install, E::Installed) => S::Reask { since: at },
+        (S::Install, E::InstallPostponed(_)) => S::Undo(Then::Retry),
+        (S::Install, E::InstallFailed(reason)) => S::Undo(Then::Fail(reason.clone())),
+        (S::Undo(then), E::NotUndone(why)) => S::Undo(not_undone(then, why)),
         (_, E::Halted) if unarmed => S::Undo(Then::Recall),
         (S::Arm, E::Armed) => S::Reboot,
         (S::Arm, E::ArmFailed(reason)) => S::Disarm(Then::Fail(reason.clone())),
@@ -229,9 +241,7 @@ fn rollback(
     let next = match (step, event) {
         // The trial has few boots left: when they are used up the boot loader goes back by itself, whatever the record says.
         (S::Record, Event::DisarmFailed { running, reason: why }) => {
-            if !reason.ends_with(why.as_str()) {
-                reason = and(reason, &format!("then {why}"));
-            }
+            reason = and(reason, &format!("then {why}"));
             if running_trial(*running) { S::Reboot } else { S::Undo }
         }
         (S::Record | S::Reboot, Event::NoWayBack) => {
@@ -239,6 +249,10 @@ fn rollback(
         }
         (S::Record, Event::Disarmed { running }) if running_trial(*running) => S::Reboot,
         (S::Record, Event::Disarmed { .. }) => S::Undo,
+        (S::Undo, Event::NotUndone(why)) => {
+            reason = and(reason, why);
+            S::Undo
+        }
         (S::Undo, Event::Undone) if outcome == Outcome::Unreachable => {
             work.tries.unreachable += 1;
             let again = (work.tries.unreachable < UNREACHABLE_TRIES).then_some(at);
@@ -250,9 +264,19 @@ fn rollback(
     State::Rollback { work, outcome, reason, step: next }
 }
 
+/// What could not be undone is said where something is said at all.
+fn not_undone(then: Then, why: &str) -> Then {
+    match then {
+        Then::Fail(reason) => Then::Fail(and(reason, why)),
+        other => other,
+    }
+}
+
 /// Adds to a reason.
 fn and(mut reason: String, more: &str) -> String {
-    reason = format!("{reason}; {more}");
+    if !reason.ends_with(more) {
+        reason = format!("{reason}; {more}");
+    }
     reason.truncate(reason.floor_char_boundary(REASON_MAX));
     reason
 }
@@ -261,12 +285,33 @@ fn failed(work: Work, reason: String) -> State {
     State::Failed { work, reason, again: None }
 }
 
-fn image_chunks(work: &Work) -> Option<u32> {
-    work.offer.artifacts.first().and_then(|artifact| chunks_of(artifact.length))
+fn artifact_chunks(work: &Work, at: usize) -> Option<u32> {
+    work.offer.artifacts.get(at).and_then(|artifact| chunks_of(artifact.length))
 }
 
 fn download(work: Work) -> State {
-    State::Downloading { work, marked: false, have: ChunkSet::default() }
+    fetch(work, 0)
+}
+
+fn fetch(work: Work, at: usize) -> State {
+    State::Downloading { work, at, marked: false, have: ChunkSet::default() }
+}
+
+/// One artifact is here: the next, or all are read back.
+pub(super) fn fetched(work: Work, at: usize) -> State {
+    if at + 1 < work.offer.artifacts.len() { fetch(work, at + 1) } else { verify(work) }
+}
+
+fn verify(work: Work) -> State {
+    State::Verifying { work, at: 0, hashed: false }
+}
+
+/// One artifact was read back: the next, or all were.
+fn hashed(work: Work, at: usize) -> State {
+    match at + 1 < work.offer.artifacts.len() {
+        true => State::Verifying { work, at: at + 1, hashed: false },
+        false => State::Verifying { work, at: 0, hashed: true },
+    }
 }
 
 fn announce(work: Work, at: Stamp) -> State {
@@ -276,7 +321,7 @@ fn announce(work: Work, at: Stamp) -> State {
 fn retried(work: Work, to: RetryTo) -> State {
     match to {
         RetryTo::Downloading => download(work),
-        RetryTo::PreUpdating => State::Verifying { work, hashed: false },
+        RetryTo::PreUpdating => verify(work),
     }
 }
 
@@ -304,7 +349,7 @@ fn undone(work: Work, then: Then, at: Stamp, timing: &Timing) -> State {
         Then::Retry => retry(work, RetryTo::PreUpdating, at, timing, "a hook said not now"),
         Then::Fail(reason) => failed(work, reason),
         Then::Recall => IDLE,
-        Then::Defer => State::Verifying { work, hashed: false },
+        Then::Defer => verify(work),
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`timing`] | every wait, and how points in time survive a restart |
 //! | [`reconcile`] | what a boot has brought up, held against what the journal remembers |
 //! | [`eligibility`] | may this device run that release, now? |
+//! | [`component`] | what is not in a slot: installed with it, kept with it, taken back with it |
 //! | [`conditions`] | may it download, or install, at this moment? |
 //! | [`zone`] | where a device's clock on the wall stands beside UTC |
 //! | [`hold`] | what holds an attempt back for a while |
@@ -29,6 +30,7 @@
 
 pub mod agent;
 mod comparison;
+pub mod component;
 pub mod conditions;
 pub mod download;
 pub mod durable;

@@ -13,6 +13,7 @@ use tern_protocol::topic::Topic;
 use tern_protocol::tuf::{Role, TufError};
 
 use super::SlotName;
+pub use super::component::{ComponentFacts, Target};
 use super::conditions::{Conditions, Stage, Surroundings};
 use super::hook::HookStep;
 pub use super::reconcile::{Content, Seen};
@@ -82,6 +83,8 @@ pub struct BootFacts {
     pub capacity: u64,
     /// What the slots hold, by their labels, in the order of [`SlotName::BOTH`].
     pub contents: [Content; 2],
+    /// The components beside the slots, by name.
+    pub components: BTreeMap<String, ComponentFacts>,
 }
 
 impl BootFacts {
@@ -165,11 +168,11 @@ pub enum Output {
         /// What.
         payload: Vec<u8>,
     },
-    /// Write verified bytes into the inactive slot; needs no answer, [`Job::Sync`] follows.
+    /// Write verified bytes; needs no answer, [`Job::Sync`] follows.
     Write {
-        /// The slot.
-        slot: SlotName,
-        /// Where in the slot.
+        /// Into what.
+        target: Target,
+        /// Where in it.
         offset: u64,
         /// What.
         bytes: Vec<u8>,
@@ -197,14 +200,14 @@ pub enum Output {
 /// Local work with a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
-    /// Mark a slot bad, durably.
-    MarkBad(SlotName),
-    /// Sync the slot's bytes; these chunks are then durable.
-    Sync(SlotName, Vec<u32>),
-    /// Read the slot back, compare, and label it when it matches.
+    /// Mark it bad, durably.
+    MarkBad(Target),
+    /// Sync its bytes; these chunks are then durable.
+    Sync(Target, Vec<u32>),
+    /// Read it back, compare, and label it when it matches.
     Hash {
-        /// The slot.
-        slot: SlotName,
+        /// What.
+        target: Target,
         /// What it must hold.
         artifact: Artifact,
         /// Release counter for the label.
@@ -212,6 +215,19 @@ pub enum Job {
         /// Version for the label.
         version: String,
     },
+    /// Install the package that waits in a component's free place.
+    Install {
+        /// The component.
+        component: String,
+        /// The release that it belongs to.
+        rc: u64,
+        /// Its version.
+        version: String,
+    },
+    /// Put back what a component had before.
+    Revert(String),
+    /// What a component has is for good.
+    Keep(String),
     /// Run the hooks of a step.
     RunHooks(HookStep),
     /// Measure what the conditions ask for.
@@ -246,6 +262,8 @@ pub enum Done {
     NotNow(String),
     /// What was measured.
     Looked(Surroundings),
+    /// A component is so now.
+    Component(Box<ComponentFacts>),
     /// It failed.
     Failed(String),
 }

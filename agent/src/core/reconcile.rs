@@ -15,6 +15,7 @@ use tern_protocol::chunk::ChunkSet;
 use tern_protocol::state::Outcome;
 
 use super::SlotName;
+use super::machine::fetched;
 use super::port::Held;
 use super::state::{RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::Stamp;
@@ -190,6 +191,10 @@ fn does_not_run(state: State, work: Work, seen: &Seen, rebooted: bool, at: Stamp
         State::Updating { step: S::Announce { since }, .. } if since.epoch != at.epoch || !holds => {
             announce_again(work, holds, at)
         }
+        // Whatever of the components is in: it is taken back, and all of it begun anew.
+        State::Updating { step: S::Install | S::Reask { .. }, .. } if rebooted || !holds => {
+            State::Updating { work, step: S::Undo(Then::Defer) }
+        }
         State::VerifyPost { .. } => {
             let reason = "the boot loader went back to the previous slot during the trial";
             roll_back(work, Outcome::RolledBack, reason)
@@ -200,12 +205,13 @@ fn does_not_run(state: State, work: Work, seen: &Seen, rebooted: bool, at: Stamp
         State::Rollback { outcome, reason, step: RollbackStep::Reboot, .. } => {
             State::Rollback { work, outcome, reason, step: RollbackStep::Undo }
         }
-        State::Downloading { marked: true, .. } if holds => State::Verifying { work, hashed: false },
-        // What was written before the slot was marked is not in it any more.
-        State::Downloading { marked: true, .. } if seen.content(work.slot) != Content::Bad => {
-            State::Downloading { work, marked: false, have: ChunkSet::default() }
+        // What was written before the slot was marked is not in it any more. Of components nothing is said here: a place that
+        // is not marked takes no byte, and the attempt begins anew.
+        State::Downloading { at: 0, marked: true, .. } if holds => fetched(work, 0),
+        State::Downloading { at: 0, marked: true, .. } if seen.content(work.slot) != Content::Bad => {
+            State::Downloading { work, at: 0, marked: false, have: ChunkSet::default() }
         }
-        State::Verifying { hashed: true, .. } if !holds => State::Verifying { work, hashed: false },
+        State::Verifying { hashed: true, .. } if !holds => State::Verifying { work, at: 0, hashed: false },
         State::PreUpdating { undo: None, .. } if !holds => {
             State::PreUpdating { work, undo: Some(Then::Defer) }
         }

@@ -50,6 +50,9 @@ pub enum State {
     Downloading {
         /// The attempt.
         work: Work,
+        /// Which of its artifacts.
+        #[serde(default, skip_serializing_if = "is_first")]
+        at: usize,
         /// The slot is marked bad; before that no byte is written.
         marked: bool,
         /// Chunks that were verified, written and synced.
@@ -59,7 +62,10 @@ pub enum State {
     Verifying {
         /// The attempt.
         work: Work,
-        /// The slot's bytes were read back and match.
+        /// Which of its artifacts.
+        #[serde(default, skip_serializing_if = "is_first")]
+        at: usize,
+        /// All bytes were read back and match.
         hashed: bool,
     },
     /// Running hooks.
@@ -150,6 +156,13 @@ pub enum UpdatingStep {
         /// When the wait for the answer began.
         since: Stamp,
     },
+    /// Installing what is not in the slot.
+    Install,
+    /// All of that is in; nothing is armed before one more answer.
+    Reask {
+        /// When the wait for the answer began.
+        since: Stamp,
+    },
     /// Writing the boot record.
     Arm,
     /// The boot record is written; a boot decides.
@@ -209,9 +222,11 @@ pub enum Event {
     SlotMarked,
     /// These chunks are verified, written and synced.
     Written(Vec<u32>),
+    /// The artifact that is to be fetched is there already.
+    Held,
     /// The slot could not be written or marked.
     WriteFailed(String),
-    /// The slot's bytes were read back.
+    /// An artifact's bytes were read back.
     Hashed {
         /// They are the artifact's.
         matches: bool,
@@ -224,8 +239,16 @@ pub enum Event {
     HooksPostponed(String),
     /// A hook failed.
     HooksFailed(String),
-    /// The hooks were undone.
+    /// The hooks were undone, and components taken back.
     Undone,
+    /// Something of that could not be done, and is given up for now.
+    NotUndone(String),
+    /// Everything beside the slot is installed.
+    Installed,
+    /// A component says "not now".
+    InstallPostponed(String),
+    /// A component could not be installed.
+    InstallFailed(String),
     /// The boot record with the trial was written and read back.
     Armed,
     /// It could not be written; nothing is armed.
@@ -280,6 +303,8 @@ pub enum Effect {
     UndoHooks,
     /// Announce the start and wait for its answer.
     Announce,
+    /// Install the components.
+    Install,
     /// Write the boot record with the trial.
     Arm,
     /// Boot.
@@ -294,7 +319,19 @@ pub enum Effect {
     Confirm,
 }
 
+fn is_first(at: &usize) -> bool {
+    *at == 0
+}
+
 impl State {
+    /// Returns which of the attempt's artifacts it is about; the slot's is the first.
+    pub fn at(&self) -> usize {
+        match self {
+            Self::Downloading { at, .. } | Self::Verifying { at, .. } => *at,
+            _ => 0,
+        }
+    }
+
     /// Returns the name that reports, logs and screens use.
     pub fn name(&self) -> StateName {
         match self {

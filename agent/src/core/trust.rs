@@ -10,6 +10,7 @@ use tern_protocol::tuf::Role;
 use tern_protocol::tuf::content::EntryKind;
 
 use super::agent::{Agent, Output};
+use super::component::{changes_component, fitted};
 use super::state::{Event, State};
 use super::timing::{Backoff, Now};
 
@@ -201,6 +202,10 @@ impl Agent {
             self.durable.halted.extend(halted);
             self.saved = false;
         }
+        if self.job.as_ref().is_some_and(|(_, job)| changes_component(job)) {
+            // Seen when it has ended: half a modem is none.
+            return;
+        }
         let open_rc = self.durable.state.open().map(|work| work.offer.attempt.rc);
         if open_rc.is_some_and(|rc| self.durable.halted.contains(&rc)) {
             self.step(&Event::Halted, now);
@@ -225,7 +230,9 @@ impl Agent {
         };
         let slot = boot.slot.other();
         let waiting = matches!(self.durable.state, State::Idle { .. } | State::Failed { .. });
-        if waiting && !self.done_with(&offer) && !self.is_stale(now) && self.hooks_owed().is_none() {
+        let owes = self.hooks_owed().is_some() || self.component_owed().is_some();
+        if waiting && !self.done_with(&offer) && !self.is_stale(now) && !owes {
+            let offer = fitted(offer, &self.settings.component, boot);
             self.step(&Event::Offered { offer, slot }, now);
         }
     }

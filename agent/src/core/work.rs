@@ -3,8 +3,8 @@
 use tern_protocol::offer::Offer;
 use tern_protocol::topic::{Topic, UpKind};
 
-use super::SlotName;
-use super::agent::{Agent, Content, Done, Held, Job, Output};
+use super::agent::{Agent, Content, Done, Held, Job, Output, Target};
+use super::component::{self, COMPONENT_TRIES, target};
 use super::download::Download;
 use super::eligibility::{self, Facts};
 use super::hook::HookStep;
@@ -24,7 +24,9 @@ impl Agent {
         };
         let failed = |result: Done| match result {
             Done::Failed(reason) | Done::NotNow(reason) => reason,
-            Done::Ok | Done::Mismatch | Done::Looked(_) => "it did not say why".to_owned(),
+            Done::Ok | Done::Mismatch | Done::Looked(_) | Done::Component(_) => {
+                "it did not say why".to_owned()
+            }
         };
         let (work, result) = match (work, result) {
             (Job::Look(_), Done::Looked(around)) => {
@@ -41,23 +43,42 @@ impl Agent {
                 }
                 return self.evaluate(now);
             }
+            (
+                Job::Install { component, .. } | Job::Revert(component) | Job::Keep(component),
+                Done::Component(facts),
+            ) => {
+                self.job_retry.reset();
+                self.job_failures = 0;
+                self.component_is(&component, *facts, now);
+                return self.evaluate(now);
+            }
             other => other,
         };
         let event = match (work, result) {
-            (Job::MarkBad(slot), Done::Ok) => {
-                self.set_content(slot, Content::Bad);
+            (Job::MarkBad(target), Done::Ok) => {
+                self.set_content(&target, Content::Bad);
                 Event::SlotMarked
+            }
+            (Job::Install { component, .. }, Done::NotNow(reason)) => {
+                Event::InstallPostponed(format!("component {component}: {reason}"))
+            }
+            (Job::Install { component, .. }, result) => {
+                Event::InstallFailed(format!("component {component}: {}", failed(result)))
             }
             (Job::Sync(_, chunks), Done::Ok) => Event::Written(chunks),
             (Job::MarkBad(_) | Job::Sync(..), result) => {
                 self.download = None;
                 Event::WriteFailed(failed(result))
             }
-            (Job::Hash { slot, artifact, .. }, Done::Ok) => {
-                self.set_content(slot, Content::Whole(Held::of(&artifact)));
+            (Job::Hash { target, artifact, .. }, Done::Ok) => {
+                self.set_content(&target, Content::Whole(Held::of(&artifact)));
                 Event::Hashed { matches: true }
             }
-            (Job::Hash { .. }, Done::Mismatch) => Event::Hashed { matches: false },
+            (Job::Hash { target, .. }, Done::Mismatch) => {
+                // Whatever its label says.
+                self.set_content(&target, Content::Unknown);
+                Event::Hashed { matches: false }
+            }
             // A hook that cannot be undone must not hold the device where it is.
             (Job::UndoHooks, _) => {
                 self.hooks_undone();
@@ -80,6 +101,8 @@ impl Agent {
                 | Job::Disarm
                 | Job::Confirm(_)
                 | Job::Reboot
+                | Job::Revert(_)
+                | Job::Keep(_)
                 | Job::Look(_)
                 | Job::RunHooks(_)),
                 result,
@@ -87,6 +110,9 @@ impl Agent {
                 // The medium would not do it now; nothing is decided, so try again later.
                 let reason = failed(result);
                 self.put_off(&work, reason.clone(), now);
+                if matches!(work, Job::Revert(_) | Job::Keep(_)) && self.job_failures >= COMPONENT_TRIES {
+                    return self.goes_on_without(&work, &reason, now);
+                }
                 match &self.boot {
                     Some(boot) if work == Job::Disarm && self.job_failures >= MENDING_TRIES => {
                         Event::DisarmFailed { running: boot.slot, reason }
@@ -106,10 +132,43 @@ impl Agent {
         self.evaluate(now);
     }
 
-    fn set_content(&mut self, slot: SlotName, content: Content) {
-        if let Some(boot) = &mut self.boot {
-            boot.contents[slot as usize] = content;
+    fn set_content(&mut self, target: &Target, content: Content) {
+        let Some(boot) = &mut self.boot else { return };
+        match target {
+            Target::Slot(slot) => boot.contents[*slot as usize] = content,
+            Target::Component(name) => {
+                if let Some(facts) = boot.components.get_mut(name) {
+                    facts.held = if let Content::Whole(held) = content { Some(held) } else { None };
+                }
+            }
         }
+    }
+
+    /// A component that cannot be settled must not hold the device where it is; it is said, and tried again later.
+    fn goes_on_without(&mut self, work: &Job, reason: &str, now: Now) {
+        self.give_up(work);
+        (self.job_failures, self.job_not_before) = (0, 0);
+        self.job_retry.reset();
+        if let Job::Revert(name) = work {
+            let why = format!("component {name} could not be taken back: {reason}");
+            self.step(&Event::NotUndone(why), now);
+        }
+        self.evaluate(now);
+    }
+
+    /// Tells whether what is to be fetched is there already.
+    fn held(&self) -> Option<Event> {
+        let (State::Downloading { work, at, .. }, Some(boot)) = (&self.durable.state, &self.boot) else {
+            return None;
+        };
+        let artifact = work.offer.artifacts.get(*at)?;
+        let held = match target(work.slot, &work.offer.artifacts, *at) {
+            Target::Slot(slot) => boot.contents[slot as usize] == Content::Whole(Held::of(artifact)),
+            Target::Component(name) => {
+                boot.components.get(&name).is_some_and(|it| it.held == Some(Held::of(artifact)))
+            }
+        };
+        held.then_some(Event::Held)
     }
 
     /// Notes that something could not be done; it is tried again after a pause that grows.
@@ -186,12 +245,14 @@ impl Agent {
             let judged = match owed {
                 Some(Effect::Check) => self.check(now),
                 Some(Effect::RunHooks) => self.hooks_are_done(),
+                Some(Effect::MarkBad) => self.held(),
+                Some(Effect::Install) => self.installed(now),
                 Some(Effect::Disarm | Effect::Reboot) => self.no_way_back(),
                 _ => None,
             };
             match judged {
                 Some(event) => self.step(&event, now),
-                None if owed == Some(Effect::Check) => return,
+                None if matches!(owed, Some(Effect::Check | Effect::Install)) => return,
                 None => return self.attend_effect(owed, now),
             }
         }
@@ -212,6 +273,8 @@ impl Agent {
             model: &self.settings.registry.model,
             component: &self.settings.component,
             components: &self.durable.components,
+            others: &boot.components,
+            unsettled: self.unsettled(),
             capacity: boot.capacity,
             inactive: match boot.contents[boot.slot.other() as usize] {
                 Content::Whole(held) => Some((held.root, held.length)),
@@ -224,7 +287,7 @@ impl Agent {
     fn attend_effect(&mut self, owed: Option<Effect>, now: Now) {
         let (Some(effect), Some(work)) = (owed, self.durable.state.work().cloned()) else {
             self.download = None;
-            match self.hooks_owed() {
+            match self.component_owed().or_else(|| self.hooks_owed()) {
                 Some(job) => self.start(job, now),
                 None => self.job = None,
             }
@@ -233,10 +296,12 @@ impl Agent {
         if effect != Effect::Fetch {
             self.download = None;
         }
-        let Some(artifact) = work.offer.artifacts.first() else { return };
+        let at = self.durable.state.at();
+        let Some(artifact) = work.offer.artifacts.get(at) else { return };
+        let target = target(work.slot, &work.offer.artifacts, at);
         let rc = work.offer.attempt.rc;
         let job = match effect {
-            Effect::Check | Effect::Ask | Effect::Announce | Effect::Soak => {
+            Effect::Check | Effect::Install | Effect::Ask | Effect::Announce | Effect::Soak => {
                 let looking = matches!(self.job, Some((_, Job::Look(_)))) && self.holds_ask(now);
                 if !looking && !self.attend_look(now) {
                     self.job = None;
@@ -244,15 +309,17 @@ impl Agent {
                 return;
             }
             Effect::Fetch => return self.attend_download(now),
-            Effect::MarkBad => Job::MarkBad(work.slot),
-            Effect::Hash => Job::Hash {
-                slot: work.slot,
-                artifact: artifact.clone(),
-                rc,
-                version: work.offer.version.clone(),
-            },
+            Effect::MarkBad => Job::MarkBad(target),
+            Effect::Hash => {
+                let version = if at == 0 {
+                    work.offer.version.clone()
+                } else {
+                    component::version(artifact, &work.offer)
+                };
+                Job::Hash { target, artifact: artifact.clone(), rc, version }
+            }
             Effect::RunHooks => return self.attend_before(now),
-            Effect::UndoHooks => Job::UndoHooks,
+            Effect::UndoHooks => self.component_owed().unwrap_or(Job::UndoHooks),
             Effect::Arm => Job::Arm { slot: work.slot, rc },
             Effect::Reboot => Job::Reboot,
             Effect::Disarm => Job::Disarm,
@@ -274,11 +341,14 @@ impl Agent {
     }
 
     fn attend_download(&mut self, now: Now) {
-        let State::Downloading { work, have, .. } = &self.durable.state else { return };
-        let (slot, Some(artifact)) = (work.slot, work.offer.artifacts.first().cloned()) else { return };
+        let State::Downloading { work, at, have, .. } = &self.durable.state else { return };
+        let target = target(work.slot, &work.offer.artifacts, *at);
+        let Some(artifact) = work.offer.artifacts.get(*at).cloned() else { return };
+        // Once a device waits for its turn; not before each of its artifacts.
+        let spread = if *at == 0 { work.offer.spread } else { 0 };
         if !self.download.as_ref().is_some_and(|d| d.is_of(&artifact)) {
             let mut download = Download::new(&artifact, have, &self.settings.timing);
-            download.wait_until(now.uptime + self.spread(work.offer.spread));
+            download.wait_until(now.uptime + self.spread(spread));
             self.download = Some(download);
         }
         let Some(download) = &mut self.download else { return };
@@ -292,7 +362,7 @@ impl Agent {
         if !matches!(self.job, Some((_, Job::Sync(..))))
             && let Some(chunks) = download.to_sync()
         {
-            self.start(Job::Sync(slot, chunks), now);
+            self.start(Job::Sync(target, chunks), now);
         }
         if self.job.is_none() {
             self.attend_look(now);

@@ -106,6 +106,7 @@ fn agent(trust: Trusted) -> Agent {
     let keys = Box::new(DeviceKeys::new(1, &device));
     let mut agent = Agent::new(settings, keys, Durable::default(), trust, [7; 32]);
     let facts = BootFacts {
+        components: Default::default(),
         slot: SlotName::A,
         boot_id: "bench".to_owned(),
         active: SlotName::A,

@@ -23,6 +23,11 @@ const SYSTEM: &str = "/dev/system";
 const ENVIRONMENT: &str = "/dev/environment";
 const COPY: usize = 8192;
 const SECOND: u64 = 65_536;
+/// Components beside the slots: one of them is there from the factory.
+pub const COMPONENTS: [&str; 2] = ["modem", "app"];
+const APPS: &str = "/opt";
+/// What the factory has put into the first of them.
+const FACTORY: &[u8] = b"the factory's own";
 
 /// A kind of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,10 +85,17 @@ impl Board {
                  {{ path = {ENVIRONMENT:?}, offset = {SECOND}, size = {COPY} }},\n]\n",
             ),
         };
+        let component = |name: &str| {
+            format!(
+                "[[components]]\nname = {name:?}\nkind = \"file\"\npath = \"{APPS}/{name}\"\ncapacity = 100000\n"
+            )
+        };
+        let components =
+            if service.has_packages() { COMPONENTS.map(component).concat() } else { String::new() };
         let text = format!(
             "fleet = \"acme\"\ndevice = \"dev-1\"\nproduct = \"cam\"\nmodel = \"b3\"\nregion = \"eu\"\n\
              brokers = [\"mqtt://127.0.0.1\"]\ndata_dir = \"/data\"\nruntime_dir = \"/run/tern\"\nroot = {root:?}\n\
-             [timing]\nwindow = 1\n[slots]\ncapacity = {capacity}\n{boot}"
+             [timing]\nwindow = 1\n{components}[slots]\ncapacity = {capacity}\n{boot}"
         );
         let path = folder.path().join("agent.toml");
         std::fs::write(&path, text).expect("a configuration");
@@ -96,6 +108,9 @@ impl Board {
         let fake = FakeDisk::default();
         let disk: Disk = Arc::new(fake.clone());
         disk.create_folder(&self.config.slots.dir).expect("a folder");
+        if !self.config.components.is_empty() {
+            fake.put(&self.component(COMPONENTS[0]), FACTORY);
+        }
         if self.kind != Kind::Files {
             for path in PARTITIONS.into_iter().chain([SYSTEM]) {
                 fake.device(Path::new(path), vec![0xee; self.capacity]);
@@ -121,6 +136,16 @@ impl Board {
             Kind::Files | Kind::Single => self.config.slots.dir.join(format!("{slot}.img")),
             Kind::Uboot => PARTITIONS[slot as usize].into(),
         }
+    }
+
+    /// Returns where a component is installed.
+    pub fn component(&self, name: &str) -> PathBuf {
+        Path::new(APPS).join(name)
+    }
+
+    /// Returns what a component has while nothing of ours is installed.
+    pub fn factory_component(&self, name: &str) -> Option<Vec<u8>> {
+        (name == COMPONENTS[0]).then(|| FACTORY.to_vec())
     }
 
     /// Returns where the bytes are that run when a slot does.

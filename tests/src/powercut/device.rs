@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tern_agent::component::{self, Component, ComponentError};
 use tern_agent::core::SlotName;
-use tern_agent::core::agent::{Agent, BootFacts, Done, Input, Job, Output, Settings};
+use tern_agent::core::agent::{Agent, BootFacts, ComponentFacts, Done, Input, Job, Output, Settings, Target};
 use tern_agent::core::conditions::Surroundings;
 use tern_agent::core::state::State;
 use tern_agent::core::timing::Now;
@@ -156,8 +157,14 @@ impl Terminal {
             (&config.data_dir, vec!["journal", "trust"]),
             (&config.slots.dir, vec!["boot", "a.label", "b.label", "a.signed", "b.signed", "recovery"]),
         ];
-        let records =
-            places.into_iter().flat_map(|(folder, names)| names.into_iter().map(move |name| (folder, name)));
+        let components = config.components.iter().map(|component| {
+            let folder = config.data_dir.join("components").join(&component.name);
+            (folder, vec!["installed", "a.label", "b.label"])
+        });
+        let components: Vec<_> = components.collect();
+        let places =
+            places.into_iter().chain(components.iter().map(|(folder, names)| (folder, names.clone())));
+        let records = places.flat_map(|(folder, names)| names.into_iter().map(move |name| (folder, name)));
         records.into_iter().find_map(|(folder, name)| {
             let record = RecordFile::<serde_json::Value>::on(&disk, folder, name).ok()?;
             let damaged = matches!(record.load(), Err(RecordError::Corrupt(_)));
@@ -220,6 +227,11 @@ impl Terminal {
         self.confirmed_is_whole(&facts)
     }
 
+    /// Returns what a component has.
+    pub fn component(&self, name: &str) -> Option<Vec<u8>> {
+        self.disk.bytes(&self.board.component(name))
+    }
+
     /// The confirmed slot holds something that was approved, at every boot: a trial alone is not enough.
     fn confirmed_is_whole(&self, facts: &BootFacts) -> Option<String> {
         let bytes = self.disk.bytes(&self.board.slot(facts.active)).unwrap_or_default();
@@ -278,7 +290,7 @@ impl Terminal {
                     running.queue.push_back(Input::Message { topic: Topic::DevicePack(id.clone()), payload });
                 }
             }
-            Output::Write { slot, offset, bytes } => running.device.write(slot, offset, &bytes),
+            Output::Write { target, offset, bytes } => running.device.write(target, offset, &bytes),
             Output::Start { job, work } => {
                 let Some(result) = self.job(running, work) else { return Err(Step::Reboots) };
                 running.queue.push_back(Input::Done { job, result });
@@ -291,11 +303,19 @@ impl Terminal {
     fn job(&self, running: &mut Running, work: Job) -> Option<Done> {
         let device = &mut running.device;
         Some(match work {
-            Job::MarkBad(slot) => device.mark_bad(slot),
-            Job::Sync(slot, _) => device.sync(slot),
-            Job::Hash { slot, artifact, rc, version } => {
+            Job::MarkBad(target) => device.mark_bad(target),
+            Job::Sync(target, _) => device.sync(target),
+            Job::Hash { target: Target::Slot(slot), artifact, rc, version } => {
                 device.hash(slot, artifact, rc, version, running.agent.trust().files())()
             }
+            Job::Hash { target: Target::Component(name), artifact, rc, version } => {
+                device.hash_component(&name, artifact, rc, version)()
+            }
+            Job::Install { component, rc, .. } => {
+                changed(device, &component, async |it| it.install(rc).await)
+            }
+            Job::Revert(component) => changed(device, &component, async |it| it.revert().await),
+            Job::Keep(component) => changed(device, &component, async |it| it.keep().await),
             Job::Arm { slot, rc } => device.arm(slot, rc),
             Job::Disarm => device.disarm(),
             Job::Confirm(slot) => device.confirm(slot),
@@ -321,6 +341,19 @@ impl Terminal {
     /// Returns the bytes of a slot.
     pub fn slot(&self, slot: SlotName) -> Vec<u8> {
         self.disk.bytes(&self.board.slot(slot)).unwrap_or_default()
+    }
+}
+
+/// Does something with a component, in a runtime that ends with it.
+fn changed(
+    device: &Device,
+    name: &str,
+    work: impl AsyncFnOnce(&Component) -> Result<ComponentFacts, ComponentError>,
+) -> Done {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    match device.component(name) {
+        Some(component) => component::done(runtime.block_on(work(&component))),
+        None => Done::Failed(format!("there is no component {name}")),
     }
 }
 

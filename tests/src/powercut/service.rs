@@ -71,6 +71,8 @@ pub struct Release {
     /// Its image.
     pub image: Vec<u8>,
     leaves: Vec<Digest>,
+    /// Packages for components, in the order in which they are installed.
+    pub packages: Vec<(&'static str, Release)>,
 }
 
 impl Release {
@@ -85,7 +87,14 @@ impl Release {
         image.truncate(length);
         let mut hasher = RootHasher::default();
         hasher.update(&image);
-        Self { rc, image, leaves: hasher.finish() }
+        Self { rc, image, leaves: hasher.finish(), packages: Vec::new() }
+    }
+
+    /// Adds packages for two components.
+    pub fn with_packages(mut self) -> Self {
+        let package = |number: u64, length| Self::new(self.rc * 1000 + number, length);
+        self.packages = vec![("modem", package(1, 70_000)), ("app", package(2, 3000))];
+        self
     }
 
     fn root(&self) -> Digest {
@@ -198,24 +207,35 @@ impl Service {
             telemetry: BTreeMap::from([(KID, point_hex(&telemetry(SERVICE).public_key()))]),
             ..TargetsContent::default()
         };
-        let artifacts: Vec<_> =
-            self.releases.values().map(|release| (named(release), approved(release))).collect();
+        let approved: Vec<_> = self.releases.values().flat_map(artifacts).collect();
         let offered: Vec<&Release> = self.offered.iter().map(|rc| &self.releases[rc]).collect();
         let entries = offered.iter().map(|release| entry(release.rc)).collect();
-        let names: Vec<Named> = offered.iter().map(|release| named(release)).collect();
+        let names: Vec<Named> =
+            offered.iter().flat_map(|release| artifacts(release)).map(|(named, _)| named).collect();
         let (rollout, halt) = (RolloutContent { entries }, HaltContent { halted: self.halted.clone() });
         let product = registry().product;
         let signed = [
             (Role::Timestamp, SERVICE, build::timestamp(v.timestamp, EXPIRES, v.snapshot, None, WALL)),
             (Role::Snapshot, SERVICE, build::snapshot(v.snapshot, EXPIRES, &v)),
             (Role::Targets, PEOPLE, build::targets(v.targets, EXPIRES, &product, &delegated, &content)),
-            (Role::Release, PEOPLE, build::release(v.release, EXPIRES, &artifacts)),
+            (Role::Release, PEOPLE, build::release(v.release, EXPIRES, &approved)),
             (Role::Rollout, SERVICE, build::rollout(v.rollout, EXPIRES, &names, &rollout)),
             (Role::Halt, SERVICE, build::halt(v.halt, EXPIRES, &halt)),
         ];
         let file =
             |(role, by, value)| File { role, bytes: sign::sign(value, &[&key(by)]).expect("it signs") };
         Bundle { root: 1, files: signed.map(file).into() }.pack_stored()
+    }
+
+    /// Returns what has this root: an image, or a package.
+    fn payload(&self, of: Digest) -> Option<&Release> {
+        let packages = self.releases.values().flat_map(|release| release.packages.iter().map(|(_, it)| it));
+        self.releases.values().chain(packages).find(|payload| payload.root() == of)
+    }
+
+    /// Tells whether releases have packages for components.
+    pub fn has_packages(&self) -> bool {
+        self.releases.values().any(|release| !release.packages.is_empty())
     }
 
     /// Answers a request for packs.
@@ -225,7 +245,7 @@ impl Service {
         for want in get.want {
             match want {
                 Want::Packs { of, ranges } => {
-                    let Some(release) = self.releases.values().find(|release| release.root() == of) else {
+                    let Some(release) = self.payload(of) else {
                         continue;
                     };
                     for index in ranges.into_iter().flat_map(|(from, to)| from..to) {
@@ -237,7 +257,7 @@ impl Service {
                     }
                 }
                 Want::Piece { of, level, index } => {
-                    let Some(release) = self.releases.values().find(|release| release.root() == of) else {
+                    let Some(release) = self.payload(of) else {
                         continue;
                     };
                     let piece = tern_protocol::chunk::PieceId { level, index };
@@ -288,16 +308,20 @@ fn sealed(direction: Direction, epoch: u64) -> tern_protocol::mac::MacKey {
     secret.key(direction, &fleet, &device, KID, epoch)
 }
 
-fn named(release: &Release) -> Named {
-    let path = format!("cam/{}/rootfs", release.rc);
-    Named { path, length: release.image.len() as u64, sha256: Digest::of(&release.image) }
+/// What a release consists of.
+fn artifacts(release: &Release) -> Vec<(Named, ArtifactContent)> {
+    let packages = release.packages.iter().zip(1..);
+    let packages =
+        packages.map(|((component, package), order)| artifact(release.rc, component, package, order));
+    [artifact(release.rc, "rootfs", release, 0)].into_iter().chain(packages).collect()
 }
 
-fn approved(release: &Release) -> ArtifactContent {
-    let (component, models) = ("rootfs".to_owned(), vec![registry().model]);
-    let content =
-        ArtifactContent::new(release.rc, format!("1.{}", release.rc), component, models, release.root());
-    ArtifactContent { floor: release.rc.saturating_sub(1), ..content }
+fn artifact(rc: u64, component: &str, payload: &Release, order: u8) -> (Named, ArtifactContent) {
+    let (path, length) = (format!("cam/{rc}/{component}"), payload.image.len() as u64);
+    let named = Named { path, length, sha256: Digest::of(&payload.image) };
+    let (version, models) = (format!("1.{rc}"), vec![registry().model]);
+    let content = ArtifactContent::new(rc, version, component.to_owned(), models, payload.root());
+    (named, ArtifactContent { floor: rc.saturating_sub(1), order, ..content })
 }
 
 fn entry(rc: u64) -> Entry {

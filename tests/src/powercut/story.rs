@@ -8,7 +8,7 @@ use tern_agent::core::state::State;
 use tern_protocol::message::ReportKind;
 use tern_protocol::state::Outcome;
 
-use super::board::{Board, Kind};
+use super::board::{Board, COMPONENTS, Kind};
 use super::device::{Ended, Fate, Terminal};
 use super::service::{Release, Service};
 
@@ -26,14 +26,18 @@ pub enum Story {
     Rollback,
     /// A release that is killed on trial.
     Recall,
+    /// A good release with packages for two components.
+    Parts,
+    /// The same, and it is not well on trial.
+    PartsBack,
 }
 
 impl Story {
-    /// All of them.
+    /// Those of a device that has slots alone.
     pub const ALL: [Self; 4] = [Self::Update, Self::Second, Self::Rollback, Self::Recall];
 
     fn fate(self) -> Fate {
-        Fate { sick: self == Self::Rollback, killed: self == Self::Recall }
+        Fate { sick: matches!(self, Self::Rollback | Self::PartsBack), killed: self == Self::Recall }
     }
 
     /// The release that is offered.
@@ -44,8 +48,8 @@ impl Story {
     /// The outcome that it has when the power stays.
     fn outcome(self) -> Outcome {
         match self {
-            Self::Update | Self::Second => Outcome::Success,
-            Self::Rollback => Outcome::RolledBack,
+            Self::Update | Self::Second | Self::Parts => Outcome::Success,
+            Self::Rollback | Self::PartsBack => Outcome::RolledBack,
             Self::Recall => Outcome::Recalled,
         }
     }
@@ -53,6 +57,10 @@ impl Story {
     /// Returns the device as the story finds it.
     pub fn begins(self, kind: Kind) -> Terminal {
         let releases = [1, 2, 3].map(|rc| Release::new(rc, IMAGE - 500 * usize::try_from(rc).unwrap_or(0)));
+        let releases = match self {
+            Self::Parts | Self::PartsBack => releases.map(Release::with_packages),
+            _ => releases,
+        };
         let service = Service::new(&releases);
         let board = Board::new(kind, &service);
         let disk = board.factory(&releases[0]);
@@ -74,7 +82,12 @@ impl Story {
     pub fn is_over(self, terminal: &Terminal, agent: &Agent) -> bool {
         let durable = agent.durable();
         let at_rest = matches!(durable.state, State::Idle { not_before: None } | State::Failed { .. });
-        at_rest && durable.outbox.pending().next().is_none() && !outcomes(terminal, self.rc()).is_empty()
+        let settled =
+            agent.boot().is_none_or(|boot| boot.components.values().all(|it| it.unsettled.is_none()));
+        at_rest
+            && settled
+            && durable.outbox.pending().next().is_none()
+            && !outcomes(terminal, self.rc()).is_empty()
     }
 
     /// Plays it on from wherever the power failed.
@@ -91,8 +104,8 @@ impl Story {
         // Two cuts in one soak use up both boots of a trial; then it goes back, and says so.
         let allowed = match self {
             _ if found == [self.outcome()] => true,
-            Self::Update | Self::Second => cuts > 1 && found == [Outcome::RolledBack],
-            Self::Rollback | Self::Recall => cuts > 1 && found == [Outcome::RolledBack],
+            Self::Update | Self::Second | Self::Parts => cuts > 1 && found == [Outcome::RolledBack],
+            Self::Rollback | Self::Recall | Self::PartsBack => cuts > 1 && found == [Outcome::RolledBack],
         };
         if !allowed {
             return Some(format!("outcomes {found:?}"));
@@ -114,6 +127,17 @@ impl Story {
         }
         if terminal.runs != Some(expected) {
             return Some(format!("afterwards it runs {:?}, not {expected}", terminal.runs));
+        }
+        if !terminal.board.config.components.is_empty() {
+            for name in COMPONENTS {
+                let packages = &terminal.service.release(expected).packages;
+                let package = packages.iter().find(|(of, _)| *of == name).map(|(_, it)| it.image.clone());
+                // The factory has put release 1 into the slot, and its own into the components.
+                let due = if expected == 1 { terminal.board.factory_component(name) } else { package };
+                if terminal.component(name) != due {
+                    return Some(format!("afterwards component {name} is not that of release {expected}"));
+                }
+            }
         }
         let armed = trial_of(&terminal);
         armed.map(|slot| format!("afterwards slot {slot} is still on trial"))

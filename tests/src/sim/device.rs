@@ -310,6 +310,7 @@ impl Sim {
             }
         };
         let facts = BootFacts {
+            components: Default::default(),
             slot: device.running,
             boot_id: format!("{}-{}", device.id, device.boots),
             active: device.disk.record.active,

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_agent::core::agent::{Done, Input, Job, Output};
+use tern_agent::core::SlotName;
+use tern_agent::core::agent::{Done, Input, Job, Output, Target};
 use tern_agent::core::conditions::{Consent, Surroundings};
 
 use super::clock::SECOND;
@@ -57,7 +58,8 @@ impl Sim {
                 self.queue.plan(self.queue.now() + SECOND, Event::Collected { d, process, figures });
             }
             Output::Publish { topic, payload } => self.send_up(d, topic, payload),
-            Output::Write { slot, offset, bytes } => {
+            Output::Write { target, offset, bytes } => {
+                let slot = slot_of(&target);
                 let offset = usize::try_from(offset).expect("a slot fits into memory");
                 self.check_write(d, slot);
                 self.devices[d].disk.slot_mut(slot).write(offset, bytes);
@@ -109,6 +111,7 @@ impl Sim {
             Job::Sync(..) => 20,
             Job::Hash { .. } => 50,
             Job::RunHooks(_) | Job::UndoHooks => 500,
+            Job::Install { .. } | Job::Revert(_) | Job::Keep(_) => 500,
             Job::Look(_) => 100,
             Job::Probe => 2 * SECOND,
             Job::Reboot => SECOND,
@@ -137,14 +140,14 @@ impl Sim {
     fn perform(&mut self, d: usize, work: &Job) -> Option<Done> {
         let sick = self.trial_of(d) == Trial::Sick && self.devices[d].running_rc() > 0;
         match work {
-            Job::MarkBad(slot) => {
-                self.check_write(d, *slot);
-                let slot = self.devices[d].disk.slot_mut(*slot);
+            Job::MarkBad(target) => {
+                self.check_write(d, slot_of(target));
+                let slot = self.devices[d].disk.slot_mut(slot_of(target));
                 slot.bad = true;
                 slot.label = None;
             }
-            Job::Sync(slot, _) => self.devices[d].disk.slot_mut(*slot).sync(),
-            Job::Hash { slot, artifact, rc, version } => {
+            Job::Sync(target, _) => self.devices[d].disk.slot_mut(slot_of(target)).sync(),
+            Job::Hash { target, artifact, rc, version } => {
                 let skipped = self.config.broken == Some(Broken::SlotNeverReadBack);
                 let files = self.devices[d].agent.as_ref().map(|agent| agent.trust().files());
                 let image = tern_agent::slot::Image {
@@ -155,7 +158,7 @@ impl Sim {
                     root: artifact.root,
                 };
                 let floor = tern_agent::slot::signed::floor_in(&files.unwrap_or_default(), &image);
-                let slot = self.devices[d].disk.slot_mut(*slot);
+                let slot = self.devices[d].disk.slot_mut(slot_of(target));
                 slot.sync();
                 if !skipped && !slot.matches(artifact) {
                     return Some(Done::Mismatch);
@@ -169,6 +172,9 @@ impl Sim {
                 return Some(Done::NotNow("the operator of the site said not now".to_owned()));
             }
             Job::RunHooks(_) | Job::UndoHooks => {}
+            Job::Install { .. } | Job::Revert(_) | Job::Keep(_) => {
+                unreachable!("these devices have slots, and nothing beside them")
+            }
             Job::Look(_) => {
                 let asked = self.queue.now() < self.no_consent_until;
                 let consent = if asked { Consent::NotYet } else { Consent::Given };
@@ -205,5 +211,13 @@ impl Sim {
         }
         self.check_device(d);
         Some(Done::Ok)
+    }
+}
+
+/// These devices have slots, and nothing beside them.
+fn slot_of(target: &Target) -> SlotName {
+    match target {
+        Target::Slot(slot) => *slot,
+        Target::Component(name) => unreachable!("no device has a component {name}"),
     }
 }

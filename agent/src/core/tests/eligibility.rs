@@ -1,8 +1,9 @@
 //! What the floor and the direction of an offer forbid, whoever signed it.
 
-use tern_protocol::offer::Offer;
+use tern_protocol::offer::{Artifact, Offer};
 use tern_protocol::tuf::content::EntryKind;
 
+use super::super::component::ComponentFacts;
 use super::super::eligibility::{Facts, judge};
 use super::super::state::Event;
 use super::offer;
@@ -16,9 +17,21 @@ fn judged_with(offer: &Offer, running: u64, floor: u64, components: &[(&str, &st
     let components =
         &components.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
     let (capacity, inactive) = (1 << 20, None);
+    let others =
+        &[("modem".to_owned(), ComponentFacts { capacity: 1000, ..ComponentFacts::default() })].into();
     judge(
         offer,
-        &Facts { running, floor, model: &model, component: "rootfs", components, capacity, inactive },
+        &Facts {
+            running,
+            floor,
+            model: &model,
+            component: "rootfs",
+            components,
+            others,
+            unsettled: None,
+            capacity,
+            inactive,
+        },
     )
 }
 
@@ -56,5 +69,26 @@ fn a_release_waits_for_the_baseband_that_it_requires_and_a_revert_does_so_too() 
         assert_eq!(runs("4.0"), Event::Ineligible(why.into()));
         let Event::Ineligible(why) = judged(offer, running, 0) else { panic!("no baseband is known") };
         assert!(why.contains("no version of baseband is known"), "{why}");
+    }
+}
+
+#[test]
+fn all_components_of_a_release_are_the_devices_and_fit_or_nothing_is_begun() {
+    let with = |name: &str, length| {
+        let mut offer = offer(2, 1);
+        let digest = offer.artifacts[0].root;
+        offer.artifacts.push(Artifact::new(name, length, digest, digest));
+        judged(&offer, 1, 0)
+    };
+    let why = |event| if let Event::Ineligible(reason) = event { reason } else { format!("{event:?}") };
+
+    assert_eq!(with("modem", 1000), Event::Eligible { present: false });
+    assert_eq!(
+        why(with("baseband", 10)),
+        "release 2 is for component baseband too, which this device does not have"
+    );
+    for length in [0, 1001] {
+        let said = why(with("modem", length));
+        assert_eq!(said, format!("the package for modem has {length} B, its place holds 1 to 1000 B"));
     }
 }

@@ -69,7 +69,9 @@ fn an_install_waits_for_consent_says_so_once_and_then_asks_and_goes_on() {
 
     let wakes = pass(&mut world, 18 * HOUR);
 
-    let State::Verifying { work, hashed: true } = &world.agent.durable().state else { panic!("it moved") };
+    let State::Verifying { work, hashed: true, .. } = &world.agent.durable().state else {
+        panic!("it moved")
+    };
     assert_eq!(work.tries, Default::default(), "waiting is no failure");
     assert_eq!((hooks_run(&world), outcomes(&world)), (vec![], vec![]));
     assert!(world.nonces.is_empty() && wakes < 18 * 60 * 3, "it woke {wakes} times");

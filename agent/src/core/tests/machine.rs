@@ -107,7 +107,7 @@ fn a_start_that_nobody_answers_is_taken_back_and_asked_for_again() {
     let (state, outcomes) = story(waiting, &[Event::Undone]);
     assert_eq!(
         (state, outcomes),
-        (State::Verifying { work: work(), hashed: false }, vec![Outcome::Deferred])
+        (State::Verifying { work: work(), at: 0, hashed: false }, vec![Outcome::Deferred])
     );
 }
 
@@ -132,7 +132,7 @@ fn a_trial_that_is_answered_before_its_soak_is_over_is_not_confirmed() {
 #[test]
 fn bad_bytes_are_fetched_again_a_bounded_number_of_times() {
     let timing = Timing::default();
-    let mut state = State::Verifying { work: work(), hashed: false };
+    let mut state = State::Verifying { work: work(), at: 0, hashed: false };
     let mut tries = 0;
     loop {
         state = after(state, &Event::Hashed { matches: false });

@@ -76,9 +76,10 @@ fn trial(probed: bool, heard: bool) -> State {
 
 /// Every state, with every step and flag that changes what may follow.
 fn states() -> Vec<State> {
-    let downloading = |marked, have: &[u32]| State::Downloading { work: work(), marked, have: chunks(have) };
+    let downloading =
+        |marked, have: &[u32]| State::Downloading { work: work(), at: 0, marked, have: chunks(have) };
     let retry = |to| State::Retry { work: work(), to, since: NOW, wait: 30_000 };
-    let verifying = |hashed| State::Verifying { work: work(), hashed };
+    let verifying = |hashed| State::Verifying { work: work(), at: 0, hashed };
     let pre = |undo| State::PreUpdating { work: work(), undo };
     let fail = || Then::Fail("no space".into());
     vec![
@@ -95,6 +96,8 @@ fn states() -> Vec<State> {
         pre(Some(Then::Recall)),
         pre(Some(Then::Defer)),
         updating(UpdatingStep::Announce { since: NOW }),
+        updating(UpdatingStep::Install),
+        updating(UpdatingStep::Reask { since: NOW }),
         updating(UpdatingStep::Arm),
         updating(UpdatingStep::Reboot),
         updating(UpdatingStep::Disarm(fail())),
@@ -150,6 +153,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("slot marked", E::SlotMarked),
         ("written one", E::Written(vec![1])),
         ("written the rest", E::Written(vec![1, 2])),
+        ("held", E::Held),
         ("write failed", E::WriteFailed(because())),
         ("hash matches", E::Hashed { matches: true }),
         ("hash differs", E::Hashed { matches: false }),
@@ -158,6 +162,10 @@ fn events() -> Vec<(&'static str, Event)> {
         ("hooks not now", E::HooksPostponed(because())),
         ("hooks failed", E::HooksFailed(because())),
         ("hooks undone", E::Undone),
+        ("not undone", E::NotUndone(because())),
+        ("installed", E::Installed),
+        ("install not now", E::InstallPostponed(because())),
+        ("install failed", E::InstallFailed(because())),
         ("armed", E::Armed),
         ("arm failed", E::ArmFailed(because())),
         ("disarm failed in a", E::DisarmFailed { running: SlotName::A, reason: because() }),
@@ -213,6 +221,7 @@ fn show(state: &State) -> String {
         State::PreUpdating { undo: Some(then), .. } => format!("{name}, undo then {then:?}"),
         State::Updating { step, .. } => match step {
             UpdatingStep::Announce { .. } => format!("{name}, announce"),
+            UpdatingStep::Reask { .. } => format!("{name}, ask again"),
             step => format!("{name}, {step:?}"),
         },
         State::VerifyPost { probed, heard, .. } => {

@@ -169,6 +169,7 @@ impl World {
                 }
                 Event::Hashed { matches }
             }
+            Effect::Install => Event::Installed,
             Effect::Ask | Effect::Announce => Event::Answered,
             Effect::RunHooks => Event::HooksDone,
             Effect::UndoHooks => Event::Undone,
@@ -440,8 +441,13 @@ fn a_trial_that_the_journal_is_about_is_left_to_it() {
                 | State::Updating { .. }
         ) && !matches!(
             &state,
-            State::Updating { step: UpdatingStep::Announce { .. } | UpdatingStep::Undo(_), .. }
-                | State::Rollback { step: RollbackStep::Undo, .. }
+            State::Updating {
+                step: UpdatingStep::Announce { .. }
+                    | UpdatingStep::Install
+                    | UpdatingStep::Reask { .. }
+                    | UpdatingStep::Undo(_),
+                ..
+            } | State::Rollback { step: RollbackStep::Undo, .. }
         );
         assert_eq!(mend(&state, &seen).is_none(), knows, "{}", show(&state));
     }

@@ -208,6 +208,7 @@ impl World {
         let (good, content) = approved(6, "m1");
         let inactive = Artifact::approved(&content, good.length, good.sha256);
         self.handle(Input::Up(BootFacts {
+            components: Default::default(),
             slot: SlotName::A,
             boot_id: boot.into(),
             active: SlotName::A,

@@ -134,6 +134,7 @@ impl Terminal {
             self.runs = self.confirmed || (self.armed && !self.runs);
         }
         let facts = BootFacts {
+            components: Default::default(),
             slot: if self.runs { SlotName::B } else { SlotName::A },
             boot_id: self.boots.to_string(),
             active: if self.confirmed { SlotName::B } else { SlotName::A },
@@ -168,6 +169,7 @@ impl Terminal {
             Job::Arm { .. } => self.armed = true,
             Job::Disarm => self.armed = false,
             Job::Confirm(_) => (self.confirmed, self.armed) = (true, false),
+            Job::Install { .. } | Job::Revert(_) | Job::Keep(_) => unreachable!("it has slots alone"),
             Job::Sync(..) | Job::RunHooks(_) | Job::UndoHooks | Job::Look(_) | Job::Probe | Job::Reboot => {}
         }
     }

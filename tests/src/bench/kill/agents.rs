@@ -57,6 +57,7 @@ impl BenchAgent {
         let keys = Box::new(DeviceKeys::new(KEYS, &device));
         let seed = tern_protocol::digest::Digest::of(device.as_str().as_bytes()).0;
         let facts = BootFacts {
+            components: Default::default(),
             slot: SlotName::A,
             boot_id: "bench".to_owned(),
             active: SlotName::A,

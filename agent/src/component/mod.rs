@@ -1,0 +1,401 @@
+//! Components beside the slots: what the agent does with their packages, a kind each.
+//!
+//! | module | kind | install | take back |
+//! |---|---|---|---|
+//! | `file` | one file at a path | copy beside it, sync, rename | the file of before, copied aside first |
+//! | `archive` | a folder per version | unpack beside, sync, turn the link `current` | turn it back |
+//! | `program` | whatever a program does with it: a modem, a microcontroller | the program | the program, with the former package |
+//!
+//! Each has two places for packages in `data_dir/components/NAME`, like a pair of slots: one with what is for good, one
+//! for what comes. The record `installed` says which is which; that something is tried stands in it, in both copies,
+//! before anything changes, and is taken out when it is for good or taken back. All of it may be repeated.
+
+mod archive;
+mod file;
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tern_protocol::id::DeviceId;
+use tern_protocol::offer::Artifact;
+
+use crate::command::{Context, Ending, Program, ProgramFailure};
+use crate::core::SlotName;
+use crate::core::agent::{ComponentFacts, Done, Held};
+use crate::device::chain;
+use crate::record::{RecordError, RecordFile};
+use crate::slot::file::FileSlots;
+use crate::slot::{Image, SlotError, SlotLabel, Slots};
+use crate::storage::Disk;
+
+/// Components of one device, the slots' not among them.
+pub const COMPONENTS_MAX: usize = 16;
+
+/// A component as it is configured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComponentConfig {
+    /// As releases name it.
+    pub name: String,
+    /// Bytes that a package may have.
+    pub capacity: u64,
+    /// Version that the factory put there; empty where it is not known.
+    pub version: String,
+    /// What is done with a package.
+    pub kind: Kind,
+}
+
+/// What is done with a package.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// It is this file.
+    File {
+        /// Absolute path.
+        path: PathBuf,
+    },
+    /// It is unpacked into a folder of its own, below this one.
+    Archive {
+        /// Absolute path.
+        path: PathBuf,
+        /// How long that may take.
+        deadline: Duration,
+    },
+    /// Programs do it.
+    Program {
+        /// Puts a package in.
+        install: Program,
+        /// Puts the former one back.
+        revert: Program,
+    },
+}
+
+/// Says why a component is not as it was to be.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// Its places could not be used.
+    #[error("could not use its places")]
+    Place(#[from] SlotError),
+    /// The record of what is installed could not be used.
+    #[error("could not use the record of what is installed")]
+    Record(#[from] RecordError),
+    /// A file or folder could not be used.
+    #[error("could not use {}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The free place does not hold what is to be installed.
+    #[error("its free place does not hold release {0}")]
+    NotThere(u64),
+    /// A program failed; what it said is among it.
+    #[error("{0}")]
+    Failed(String),
+    /// A program asks for another time.
+    #[error("{0}")]
+    NotNow(String),
+}
+
+/// What is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Installed {
+    /// The place of what is for good; without one the factory put it there.
+    place: Option<SlotName>,
+    /// What is tried, or was when the power went.
+    tried: Option<Tried>,
+}
+
+/// What is tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tried {
+    place: SlotName,
+    rc: u64,
+    /// What there was before, as the kind needs it.
+    before: Option<String>,
+}
+
+/// One component.
+#[derive(Debug, Clone)]
+pub struct Component {
+    config: ComponentConfig,
+    disk: Disk,
+    folder: PathBuf,
+    device: DeviceId,
+}
+
+impl Component {
+    /// Opens a component whose places are in `folder`.
+    pub fn on(
+        disk: &Disk,
+        config: ComponentConfig,
+        folder: PathBuf,
+        device: DeviceId,
+    ) -> Result<Self, ComponentError> {
+        let io = |source| ComponentError::Io { path: folder.clone(), source };
+        disk.create_folder(&folder).map_err(io)?;
+        Ok(Self { config, disk: disk.clone(), folder, device })
+    }
+
+    /// Returns what is known of it.
+    pub fn facts(&self) -> Result<ComponentFacts, ComponentError> {
+        let installed = self.installed()?;
+        let slots = self.slots(&installed)?;
+        let image = |place: Option<SlotName>| match place.map(|place| slots.label(place)).transpose()? {
+            Some(SlotLabel::Holds(image)) => Ok::<_, ComponentError>(Some(image)),
+            _ => Ok(None),
+        };
+        let held = |image: &Image| Held { root: image.root, length: image.length };
+        let for_good = image(installed.place)?;
+        let runs = match &installed.tried {
+            Some(tried) => image(Some(tried.place))?,
+            None => for_good.clone(),
+        };
+        let factory = || if installed.place.is_none() { self.config.version.clone() } else { String::new() };
+        Ok(ComponentFacts {
+            capacity: self.config.capacity,
+            version: runs.map_or_else(factory, |image| image.version),
+            installed: for_good.as_ref().map(held),
+            held: image(Some(installed.free()))?.as_ref().map(held),
+            unsettled: installed.tried.map(|tried| tried.rc),
+        })
+    }
+
+    /// Marks the free place bad.
+    pub fn mark_bad(&self) -> Result<(), ComponentError> {
+        let (mut slots, free) = self.free()?;
+        Ok(slots.mark_bad(free)?)
+    }
+
+    /// Writes into the free place.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), ComponentError> {
+        let (mut slots, free) = self.free()?;
+        Ok(slots.write(free, offset, bytes)?)
+    }
+
+    /// Makes what was written durable.
+    pub fn sync(&self) -> Result<(), ComponentError> {
+        let (mut slots, free) = self.free()?;
+        Ok(slots.sync(free)?)
+    }
+
+    /// Reads the free place back and labels it; tells whether it holds `artifact`.
+    pub fn hash(
+        &self,
+        artifact: &Artifact,
+        rc: u64,
+        version: String,
+        stop: &AtomicBool,
+    ) -> Result<bool, ComponentError> {
+        let (mut slots, free) = self.free()?;
+        let (sha256, root) = match slots.hash_until(free, artifact.length, stop) {
+            Ok(found) => found,
+            Err(SlotError::Short { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if sha256 != artifact.sha256 || root != artifact.root {
+            return Ok(false);
+        }
+        slots.set_label(free, Image { rc, version, length: artifact.length, sha256, root })?;
+        Ok(true)
+    }
+
+    /// Installs what the free place holds for release `rc`.
+    pub async fn install(&self, rc: u64) -> Result<ComponentFacts, ComponentError> {
+        let mut installed = self.installed()?;
+        let free = installed.free();
+        let slots = self.slots(&installed)?;
+        let image = match slots.label(free)? {
+            SlotLabel::Holds(image) if image.rc == rc => image,
+            _ => return Err(ComponentError::NotThere(rc)),
+        };
+        let package = slots.path(free);
+        if installed.tried.as_ref().is_none_or(|tried| tried.rc != rc) {
+            let before = match self.config.kind.clone() {
+                Kind::File { path } => {
+                    let (disk, folder) = (self.disk.clone(), self.folder.clone());
+                    apart(Box::new(move || file::before(&disk, &path, &folder))).await?
+                }
+                Kind::Archive { path, .. } => archive::before(&path)?,
+                Kind::Program { .. } => None,
+            };
+            installed.tried = Some(Tried { place: free, rc, before });
+            self.keep_in_mind(&installed)?;
+        }
+        match &self.config.kind {
+            Kind::File { path } => {
+                let (disk, path) = (self.disk.clone(), path.clone());
+                apart(Box::new(move || file::put(&disk, &package, &path).map(|()| None))).await?;
+            }
+            Kind::Archive { path, deadline } => {
+                archive::install(&self.program_context(free, &package, &image), path, &package, *deadline)
+                    .await?;
+            }
+            Kind::Program { install, .. } => {
+                let former = installed.place.map(|place| slots.path(place));
+                let context = self.program_context(free, &package, &image);
+                program::run(install, "install", &self.config.name, &context, former.as_ref()).await?;
+            }
+        }
+        self.facts()
+    }
+
+    /// Puts back what there was before; nothing if nothing was tried.
+    pub async fn revert(&self) -> Result<ComponentFacts, ComponentError> {
+        let mut installed = self.installed()?;
+        let Some(tried) = installed.tried.take() else { return self.facts() };
+        match &self.config.kind {
+            Kind::File { path } => {
+                let (disk, path, folder) = (self.disk.clone(), path.clone(), self.folder.clone());
+                let back = move || file::revert(&disk, tried.before.as_deref(), &path, &folder);
+                apart(Box::new(move || back().map(|()| None))).await?;
+            }
+            Kind::Archive { path, .. } => {
+                let path = path.clone();
+                let back = move || archive::turn_back(&path, tried.before.as_deref());
+                apart(Box::new(move || back().map(|()| None))).await?;
+            }
+            Kind::Program { revert, .. } => {
+                let slots = self.slots(&installed)?;
+                let former = match installed.place.map(|place| (place, slots.label(place))) {
+                    Some((place, Ok(SlotLabel::Holds(image)))) => Some((place, image)),
+                    _ => None,
+                };
+                let context = match former {
+                    Some((place, image)) => self.program_context(place, &slots.path(place), &image),
+                    None => self.factory_context(),
+                };
+                program::run(revert, "revert", &self.config.name, &context, None).await?;
+            }
+        }
+        self.keep_in_mind(&installed)?;
+        self.facts()
+    }
+
+    /// What was tried is for good.
+    pub async fn keep(&self) -> Result<ComponentFacts, ComponentError> {
+        let mut installed = self.installed()?;
+        if let Some(tried) = installed.tried.take() {
+            installed.place = Some(tried.place);
+            self.keep_in_mind(&installed)?;
+        }
+        match &self.config.kind {
+            Kind::File { .. } => file::forget(&self.disk, &self.folder),
+            Kind::Archive { path, .. } => {
+                let path = path.clone();
+                let forget = move || {
+                    archive::forget_others(&path);
+                    Ok(None)
+                };
+                apart(Box::new(forget)).await?;
+            }
+            Kind::Program { .. } => {}
+        }
+        self.facts()
+    }
+
+    fn record(&self) -> Result<RecordFile<Installed>, RecordError> {
+        RecordFile::on(&self.disk, &self.folder, "installed")
+    }
+
+    fn installed(&self) -> Result<Installed, RecordError> {
+        match self.record()?.load() {
+            Ok(installed) => Ok(installed.unwrap_or_default()),
+            Err(error @ RecordError::Corrupt { .. }) => {
+                // What is installed stays so; only that it came from us is forgotten.
+                let name = &self.config.name;
+                tracing::error!(name, %error, "the record of what is installed is damaged and begun anew");
+                self.record()?.renew(&Installed::default())?;
+                Ok(Installed::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Both copies: what is tried must be known whichever of them is lost.
+    fn keep_in_mind(&self, installed: &Installed) -> Result<(), RecordError> {
+        let record = self.record()?;
+        record.renew(installed)?;
+        record.settle()
+    }
+
+    fn slots(&self, installed: &Installed) -> Result<FileSlots, SlotError> {
+        FileSlots::on(&self.disk, &self.folder, self.config.capacity, installed.free().other())
+    }
+
+    fn free(&self) -> Result<(FileSlots, SlotName), ComponentError> {
+        let installed = self.installed()?;
+        if let Some(tried) = installed.tried {
+            return Err(ComponentError::Failed(format!(
+                "release {} is tried and has to be taken back, or kept, before",
+                tried.rc
+            )));
+        }
+        Ok((self.slots(&installed)?, installed.free()))
+    }
+
+    fn program_context(&self, place: SlotName, package: &std::path::Path, image: &Image) -> Context {
+        let (rc, version) = (image.rc, image.version.clone());
+        Context { slot: place, slot_path: package.to_owned(), rc, version, device: self.device.clone() }
+    }
+
+    fn factory_context(&self) -> Context {
+        let (slot, version, device) = (SlotName::A, self.config.version.clone(), self.device.clone());
+        Context { slot, slot_path: PathBuf::new(), rc: 0, version, device }
+    }
+}
+
+impl Installed {
+    fn free(&self) -> SlotName {
+        self.place.map_or(SlotName::A, SlotName::other)
+    }
+}
+
+/// Opens all components of a device.
+pub fn open_all(
+    disk: &Disk,
+    configs: &[ComponentConfig],
+    data_dir: &std::path::Path,
+    device: &DeviceId,
+) -> Result<BTreeMap<String, Component>, ComponentError> {
+    let open = |config: &ComponentConfig| {
+        let folder = data_dir.join("components").join(&config.name);
+        let component = Component::on(disk, config.clone(), folder, device.clone())?;
+        Ok((config.name.clone(), component))
+    };
+    configs.iter().map(open).collect()
+}
+
+/// What blocks: copying, syncing, removing.
+type Blocking = Box<dyn FnOnce() -> Result<Option<String>, ComponentError> + Send>;
+
+/// Does what blocks apart from the loop. Of one type, whatever it does: the runtime's code for each weighs some kilobytes.
+async fn apart(work: Blocking) -> Result<Option<String>, ComponentError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(ComponentError::Failed(error.to_string())))
+}
+
+/// Says how a change of a component ended.
+pub fn done(result: Result<ComponentFacts, ComponentError>) -> Done {
+    match result {
+        Ok(facts) => Done::Component(Box::new(facts)),
+        Err(ComponentError::NotNow(reason)) => Done::NotNow(reason),
+        Err(error) => Done::Failed(chain(&error)),
+    }
+}
+
+/// Takes how a program ended; one that does not exist or hangs has failed.
+fn judged(name: &str, finished: crate::command::Finished) -> Result<(), ComponentError> {
+    let (name, output_tail) = (name.to_owned(), finished.output_tail);
+    match finished.ending {
+        Ending::Exit(0) => Ok(()),
+        Ending::Exit(crate::hooks::NOT_NOW) => Err(ComponentError::NotNow(format!("not now; {output_tail}"))),
+        reason => Err(ComponentError::Failed(ProgramFailure { name, reason, output_tail }.summary())),
+    }
+}

@@ -1,0 +1,182 @@
+//! Components beside the slots: peripherals, applications, files. All of a release is installed, or nothing.
+//!
+//! ```text
+//! Updating ── answered ──► install one after the other ── all in ──► asked once more ──► arm ──► trial ──► confirmed: keep
+//!                                │ one fails                              │ halted, …       └──────────► rolled back ┐
+//!                                └──────────────► take back, last first ◄─┴─────────────────────────────────────────┘
+//! ```
+//! The slot comes last, because it alone is undone by a boot. What of a component is not for good yet is durable on its
+//! side before its first byte changes, so what has to be taken back is known whatever becomes of the journal: a component
+//! whose release is the confirmed one is kept, any other is taken back.
+
+use std::collections::BTreeSet;
+
+use tern_protocol::offer::{Artifact, Offer};
+
+use super::SlotName;
+use super::agent::{Agent, Job};
+use super::port::{BootFacts, Held};
+use super::state::{Event, State, UpdatingStep};
+use super::timing::Now;
+
+/// Where an artifact is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A slot.
+    Slot(SlotName),
+    /// The free place of a component.
+    Component(String),
+}
+
+impl From<SlotName> for Target {
+    fn from(slot: SlotName) -> Self {
+        Self::Slot(slot)
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Slot(slot) => write!(f, "slot {slot}"),
+            Self::Component(name) => write!(f, "component {name}"),
+        }
+    }
+}
+
+/// What is known of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ComponentFacts {
+    /// Bytes that a package may have.
+    pub capacity: u64,
+    /// Version that is installed; empty where nobody knows it.
+    pub version: String,
+    /// What is installed, if it came from us.
+    pub installed: Option<Held>,
+    /// The package that waits whole in the free place.
+    pub held: Option<Held>,
+    /// The release whose package is, or may be, installed and is not for good yet.
+    pub unsettled: Option<u64>,
+}
+
+/// What the agent remembers of components while its process lives.
+#[derive(Debug, Default)]
+pub(super) struct Components {
+    /// Installed in this state.
+    installed: BTreeSet<String>,
+    /// Could not be taken back, however often it was tried.
+    given_up: BTreeSet<String>,
+}
+
+/// How often a component that cannot be taken back, or kept, is tried before the rest goes on.
+pub(super) const COMPONENT_TRIES: u32 = 3;
+
+/// Returns an offer as this device takes it: what the slots hold first, and nothing that is installed already.
+pub fn fitted(mut offer: Offer, component: &str, boot: &BootFacts) -> Offer {
+    offer.artifacts.sort_by_key(|artifact| artifact.component != component);
+    offer.artifacts.retain(|artifact| {
+        let facts = boot.components.get(&artifact.component).filter(|_| artifact.component != component);
+        !facts.is_some_and(|it| it.unsettled.is_none() && it.installed == Some(Held::of(artifact)))
+    });
+    offer
+}
+
+/// Tells whether a job changes a component: it is waited for, whatever comes, because half a modem is none.
+pub(super) fn changes_component(job: &Job) -> bool {
+    matches!(job, Job::Install { .. } | Job::Revert(_) | Job::Keep(_))
+}
+
+/// Returns where an artifact of an attempt is written: the first is the slot's.
+pub(super) fn target(slot: SlotName, artifacts: &[Artifact], at: usize) -> Target {
+    match artifacts.get(at) {
+        Some(artifact) if at > 0 => Target::Component(artifact.component.clone()),
+        _ => Target::Slot(slot),
+    }
+}
+
+impl Agent {
+    /// Sees that all components are in, or starts the next.
+    pub(super) fn installed(&mut self, now: Now) -> Option<Event> {
+        let State::Updating { work, step: UpdatingStep::Install } = &self.durable.state else { return None };
+        let rc = work.offer.attempt.rc;
+        let rest = work.offer.artifacts.get(1..).unwrap_or_default();
+        let next = rest.iter().find(|artifact| !self.components.installed.contains(&artifact.component));
+        let Some(next) = next else { return Some(Event::Installed) };
+        let job = Job::Install { component: next.component.clone(), rc, version: version(next, &work.offer) };
+        self.start(job, now);
+        None
+    }
+
+    /// Takes what is known of a component after something was done with it.
+    pub(super) fn component_is(&mut self, name: &str, facts: ComponentFacts, now: Now) {
+        if facts.unsettled.is_some() {
+            self.components.installed.insert(name.to_owned());
+        }
+        self.components.given_up.remove(name);
+        if let Some(boot) = &mut self.boot {
+            boot.components.insert(name.to_owned(), facts);
+        }
+        if self.note_versions() {
+            self.greet_again(now);
+        }
+    }
+
+    /// Another state begins.
+    pub(super) fn forget_installed(&mut self) {
+        self.components.installed.clear();
+    }
+
+    /// Notes the versions that run; tells whether they are others than before.
+    pub(super) fn note_versions(&mut self) -> bool {
+        let Some(boot) = &self.boot else { return false };
+        let known = |(name, facts): (&String, &ComponentFacts)| {
+            (!facts.version.is_empty()).then(|| (name.clone(), facts.version.clone()))
+        };
+        let mut versions: std::collections::BTreeMap<_, _> =
+            boot.components.iter().filter_map(known).collect();
+        versions.insert(self.settings.component.clone(), boot.running_version.clone());
+        if self.durable.components == versions {
+            return false;
+        }
+        self.durable.components = versions;
+        self.saved = false;
+        true
+    }
+
+    /// Returns the next component to be taken back, or kept, where nothing is open or everything is undone.
+    pub(super) fn component_owed(&self) -> Option<Job> {
+        let boot = self.boot.as_ref()?;
+        let unsettled = |(name, facts): (&String, &ComponentFacts)| {
+            let rc = facts.unsettled.filter(|_| !self.components.given_up.contains(name))?;
+            Some((name.clone(), rc))
+        };
+        let mut owed: Vec<_> = boot.components.iter().filter_map(unsettled).collect();
+        // The last to be installed is the first to go.
+        let order = |name: &String| {
+            let artifacts = self.durable.state.work().map(|work| &work.offer.artifacts);
+            artifacts.and_then(|all| all.iter().position(|artifact| artifact.component == *name))
+        };
+        owed.sort_by_key(|(name, _)| std::cmp::Reverse(order(name)));
+        let (name, rc) = owed.into_iter().next()?;
+        let is_for_good =
+            boot.active == boot.slot && boot.running == rc && self.durable.state.open().is_none();
+        Some(if is_for_good { Job::Keep(name) } else { Job::Revert(name) })
+    }
+
+    /// Goes on without what cannot be taken back; it is tried again after the next start.
+    pub(super) fn give_up(&mut self, job: &Job) {
+        if let Job::Revert(name) | Job::Keep(name) = job {
+            self.components.given_up.insert(name.clone());
+        }
+    }
+
+    /// Returns a component that could not be settled.
+    pub(super) fn unsettled(&self) -> Option<&String> {
+        let boot = self.boot.as_ref()?;
+        boot.components.iter().find(|(_, facts)| facts.unsettled.is_some()).map(|(name, _)| name)
+    }
+}
+
+/// Returns the version of an artifact.
+pub(super) fn version(artifact: &Artifact, offer: &Offer) -> String {
+    if artifact.version.is_empty() { offer.version.clone() } else { artifact.version.clone() }
+}
