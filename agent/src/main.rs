@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use arguments::Asked;
 use serde_json::{Value, json};
 use tern_agent::backend;
+use tern_agent::component;
 use tern_agent::config::Config;
 use tern_agent::core::SlotName;
 use tern_agent::core::durable::Durable;
@@ -163,6 +164,18 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         Ok(SlotLabel::Empty) => json!({"holds": null, "label": "empty"}),
         Err(error) => json!({"holds": null, "label": error.to_string()}),
     };
+    let components: serde_json::Map<String, Value> = component::open_all(
+        &tern_agent::storage::system(),
+        &config.components,
+        &config.data_dir,
+        &config.device,
+    )?
+    .iter()
+    .map(|(name, component)| match component.facts() {
+        Ok(facts) => (name.clone(), json!({"version": facts.version, "tried": facts.unsettled})),
+        Err(error) => (name.clone(), json!({"error": error.to_string()})),
+    })
+    .collect();
     let (state, waiting) = (&durable.state, durable.waiting.as_ref());
     let report = json!({
         "device": config.device,
@@ -173,6 +186,7 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         "active": record.as_ref().map(|r| r.active),
         "trial": record.as_ref().and_then(|r| r.trial.clone()),
         "slots": {"a": slot(SlotName::A), "b": slot(SlotName::B)},
+        "components": components,
         "floor": durable.floor,
         "halted": durable.halted,
         "epoch": durable.epoch,
@@ -211,6 +225,16 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
             None => text(&slot["label"]),
         };
         out.push_str(&format!("{:16} {holds}\n", format!("slot {name}")));
+    }
+    for (name, component) in &components {
+        let version =
+            component["version"].as_str().filter(|version| !version.is_empty()).unwrap_or("unknown");
+        let tried = component["tried"].as_u64().map(|rc| format!(", tried with release {rc}"));
+        let line = match component["error"].as_str() {
+            Some(error) => error.to_owned(),
+            None => format!("{version}{}", tried.unwrap_or_default()),
+        };
+        out.push_str(&format!("{:16} {line}\n", format!("component {name}")));
     }
     print(out.trim_end())
 }

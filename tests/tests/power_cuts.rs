@@ -49,7 +49,7 @@ fn a_single_slot_and_its_recovery_survive_a_power_cut_before_every_operation() {
 
 #[test]
 fn components_are_all_of_one_release_wherever_the_power_fails() {
-    every_cut(Kind::Files, &[Story::Parts, Story::PartsBack]);
+    every_cut(Kind::Files, &[Story::Parts, Story::PartsBack, Story::PartsFail]);
 }
 
 /// What recovery has marked as done is not written again, wherever the power fails.
@@ -149,6 +149,7 @@ fn every_pair_of_power_cuts_is_survived() {
         ("recall", Story::Recall),
         ("parts", Story::Parts),
         ("parts-back", Story::PartsBack),
+        ("parts-fail", Story::PartsFail),
     ];
     let kind = words.next().and_then(|word| kinds.iter().find(|(name, _)| *name == word));
     let story = words.next().and_then(|word| stories.iter().find(|(name, _)| *name == word));

@@ -101,7 +101,12 @@ impl Agent {
         let rest = work.offer.artifacts.get(1..).unwrap_or_default();
         let next = rest.iter().find(|artifact| !self.components.installed.contains(&artifact.component));
         let Some(next) = next else { return Some(Event::Installed) };
-        let job = Job::Install { component: next.component.clone(), rc, version: version(next, &work.offer) };
+        let component = next.component.clone();
+        let job = Job::Install { component: component.clone(), rc, version: version(next, &work.offer) };
+        if let Some(facts) = self.boot.as_mut().and_then(|boot| boot.components.get_mut(&component)) {
+            // Whatever comes of it: what was begun has to be taken back.
+            facts.unsettled = Some(rc);
+        }
         self.start(job, now);
         None
     }

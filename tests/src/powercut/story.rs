@@ -30,6 +30,8 @@ pub enum Story {
     Parts,
     /// The same, and it is not well on trial.
     PartsBack,
+    /// The same, and the second component says that it failed when it had done its work.
+    PartsFail,
 }
 
 impl Story {
@@ -37,7 +39,11 @@ impl Story {
     pub const ALL: [Self; 4] = [Self::Update, Self::Second, Self::Rollback, Self::Recall];
 
     fn fate(self) -> Fate {
-        Fate { sick: matches!(self, Self::Rollback | Self::PartsBack), killed: self == Self::Recall }
+        Fate {
+            sick: matches!(self, Self::Rollback | Self::PartsBack),
+            killed: self == Self::Recall,
+            jams: self == Self::PartsFail,
+        }
     }
 
     /// The release that is offered.
@@ -51,6 +57,7 @@ impl Story {
             Self::Update | Self::Second | Self::Parts => Outcome::Success,
             Self::Rollback | Self::PartsBack => Outcome::RolledBack,
             Self::Recall => Outcome::Recalled,
+            Self::PartsFail => Outcome::Failed,
         }
     }
 
@@ -58,7 +65,7 @@ impl Story {
     pub fn begins(self, kind: Kind) -> Terminal {
         let releases = [1, 2, 3].map(|rc| Release::new(rc, IMAGE - 500 * usize::try_from(rc).unwrap_or(0)));
         let releases = match self {
-            Self::Parts | Self::PartsBack => releases.map(Release::with_packages),
+            Self::Parts | Self::PartsBack | Self::PartsFail => releases.map(Release::with_packages),
             _ => releases,
         };
         let service = Service::new(&releases);
@@ -105,6 +112,7 @@ impl Story {
         let allowed = match self {
             _ if found == [self.outcome()] => true,
             Self::Update | Self::Second | Self::Parts => cuts > 1 && found == [Outcome::RolledBack],
+            Self::PartsFail => false,
             Self::Rollback | Self::Recall | Self::PartsBack => cuts > 1 && found == [Outcome::RolledBack],
         };
         if !allowed {
