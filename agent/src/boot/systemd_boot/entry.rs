@@ -6,6 +6,7 @@
 //! # tern rc 7         the release, for people              tern-b+0-2.conf     used up: sorted behind all others
 //! sort-key tern
 //! version 12          the serial number: of two entries that may boot, the loader takes the higher one
+//! options tern.trial=1 that it is a trial, for units that guard one; 0 in an uncounted entry
 //! options … tern.slot=b
 //! linux /b/linux      the switch: with '#' in place of its first letter the loader sees no entry here
 //! ```
@@ -153,15 +154,17 @@ pub struct Text {
 }
 
 impl Text {
-    /// Makes an entry of the lines of a template.
-    pub fn of(template: &[u8], slot: SlotName, serial: u64, rc: u64) -> Result<Self, TemplateError> {
+    /// Makes an entry of this name of the lines of a template.
+    pub fn of(template: &[u8], name: Name, serial: u64, rc: u64) -> Result<Self, TemplateError> {
         let keys: Vec<_> = lines(template).filter_map(|(_, line)| pair(line)).map(|(key, _)| key).collect();
         if keys.iter().any(|key| [&b"sort-key"[..], b"version"].contains(key)) {
             return Err(TemplateError::Order);
         }
         let mut on = Vec::new();
         on.extend_from_slice(RC);
-        on.extend_from_slice(format!("{rc}\nsort-key tern\nversion {serial}\n").as_bytes());
+        let trial = u8::from(name.counter.is_some());
+        let head = format!("{rc}\nsort-key tern\nversion {serial}\noptions tern.trial={trial}\n");
+        on.extend_from_slice(head.as_bytes());
         on.extend_from_slice(template);
         if !on.ends_with(b"\n") {
             on.push(b'\n');
@@ -173,8 +176,8 @@ impl Text {
         let [switch] = content.switches[..] else {
             return Err(TemplateError::Switches(content.switches.len()));
         };
-        if content.slot != Some(slot) {
-            return Err(TemplateError::Slot(slot));
+        if content.slot != Some(name.slot) {
+            return Err(TemplateError::Slot(name.slot));
         }
         Ok(Self { on, switch })
     }

@@ -211,7 +211,7 @@ fn make(
     let path = config.templates.join(format!("{}.conf", name.slot));
     let template =
         storage::read(disk, &path, entry::SIZE_MAX).map_err(folder::io_error("read template", &path))?;
-    let text = Text::of(&template, name.slot, entry::next_serial(found), rc)
+    let text = Text::of(&template, name, entry::next_serial(found), rc)
         .map_err(|source| SystemdBootError::Template { path, source })?;
     Ok(folder::make(disk, &config.entries, name, &text)?)
 }

@@ -103,7 +103,7 @@ fn a_trial_is_armed_counted_by_the_loader_confirmed_and_settled() {
     assert_eq!(board.shows(), "tern-a.conf tern-b+2.conf");
     assert_eq!(
         board.text("tern-b+2.conf"),
-        "# tern rc 7\nsort-key tern\nversion 2\ntitle Tern\noptions root=PARTUUID=1234 ro\noptions quiet tern.slot=b\n\
+        "# tern rc 7\nsort-key tern\nversion 2\noptions tern.trial=1\ntitle Tern\noptions root=PARTUUID=1234 ro\noptions quiet tern.slot=b\n\
          linux /b/linux\ninitrd /b/initrd\n"
     );
     board.counts("tern-b+2.conf", "tern-b+1-1.conf");
@@ -116,7 +116,7 @@ fn a_trial_is_armed_counted_by_the_loader_confirmed_and_settled() {
     boot.settle().unwrap();
 
     assert_eq!(board.shows(), "tern-b.conf");
-    assert!(board.text("tern-b.conf").contains("version 3\n"));
+    assert!(board.text("tern-b.conf").contains("version 3\noptions tern.trial=0\n"));
     assert_eq!(board.text("rescue.conf"), "linux /rescue\n", "what is not ours is left alone");
 }
 
@@ -238,7 +238,7 @@ fn a_template_that_makes_no_entry_is_refused_with_what_it_lacks() {
         (TEMPLATE.replace("tern.slot=@", "tern.slot=a"), "do not say tern.slot=b"),
         (format!("version 3\n{TEMPLATE}"), "take that out"),
         (format!("sort-key x\n{TEMPLATE}"), "take that out"),
-        (format!("{TEMPLATE}\n{}", "#".repeat(SIZE_MAX - 60)), "more than 4096 bytes"),
+        (format!("{TEMPLATE}\n{}", "#".repeat(SIZE_MAX - 100)), "more than 4096 bytes"),
     ] {
         let board = Board::provisioned();
         fs::write(board.config.templates.join("b.conf"), template.replace('@', "b")).unwrap();
@@ -248,6 +248,30 @@ fn a_template_that_makes_no_entry_is_refused_with_what_it_lacks() {
         assert!(refusal.contains(says) && refusal.contains("b.conf"), "{refusal}");
         assert_eq!(board.shows(), "tern-a.conf", "nothing was changed");
     }
+}
+
+#[test]
+fn the_samples_make_entries() {
+    let mut board = Board::blank();
+    let samples = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/systemd-boot"));
+    fs::copy(samples.join("loader.conf"), board.folder.path().join("loader/loader.conf")).unwrap();
+    board.config.templates = samples.to_owned();
+    SystemdBoot::provision_on(&System, &board.config).unwrap();
+
+    board.start().write(&trial(2)).unwrap();
+
+    assert_eq!(board.shows(), "tern-a.conf tern-b+2.conf");
+    // Both say the same, each of its own slot.
+    let of = |slot: &str| fs::read_to_string(samples.join(format!("{slot}.conf"))).unwrap();
+    let lines = |text: String| {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let other = of("a")
+        .replace("slot a", "slot b")
+        .replace("slot-a", "slot-b")
+        .replace("=a", "=b")
+        .replace("/a/", "/b/");
+    assert_eq!(lines(of("b")), lines(other));
 }
 
 #[test]
