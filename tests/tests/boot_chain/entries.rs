@@ -13,8 +13,8 @@ use tern_tests::powercut::disk::FakeDisk;
 use tern_tests::powercut::systemd_boot;
 use tern_tests::sim::clock::Rng;
 
-use crate::crash::cuts::cuts;
-use crate::crash::write_log::epochs;
+use crate::crash::cuts::{Cut, cuts};
+use crate::crash::write_log::{Write, epochs};
 use crate::machine::Machine;
 use crate::number;
 use crate::pc::Pc;
@@ -115,16 +115,13 @@ fn a_power_cut_anywhere_in_an_update_leaves_entries_of_which_a_confirmed_slot_bo
     record(&mut machine, "confirm b");
     machine.power_off();
 
+    let begin = disk.clone();
     let most = number("TERN_CRASH_CUTS", 40);
     let (mut kinds, mut runs): (BTreeMap<String, (usize, PathBuf)>, usize) = (BTreeMap::new(), 0);
     let epochs = epochs(&log);
     for (number, epoch) in epochs.iter().enumerate() {
         for cut in cuts(epoch, &disk, most, &mut Rng::of(1, &format!("epoch {number}"))) {
-            let mut left = disk.clone();
-            for (index, part) in cut {
-                let at = epoch[index].at;
-                left[at + part.start..at + part.end].copy_from_slice(&epoch[index].bytes[part]);
-            }
+            let left = written(&disk, epoch, cut);
             runs += 1;
             let path = pc.path(&format!("kind-{}.disk", kinds.len()));
             let (times, _) = kinds.entry(look(&pc, &left)).or_insert_with(|| {
@@ -143,6 +140,18 @@ fn a_power_cut_anywhere_in_an_update_leaves_entries_of_which_a_confirmed_slot_bo
         println!("{times:5} x {kind}");
     }
     assert!(kinds.keys().all(|kind| !kind.contains("WRONG")), "see above");
+    // The control: a back end that flushes nothing leaves all of it to chance.
+    let unflushed = epochs.concat();
+    let drawn = cuts(&unflushed, &begin, 10 * most, &mut Rng::of(1, "unflushed"));
+    let all = drawn.len();
+    let broken = drawn
+        .into_iter()
+        .filter(|cut| look(&pc, &written(&begin, &unflushed, cut.clone())).contains("WRONG"));
+    let broken = broken.count();
+    println!(
+        "control, no flush: {broken} of {all} cuts leave nothing of ours that boots, or not what the record says"
+    );
+    assert!(broken > 0, "the test sees nothing");
     // The real one does what the model says.
     for (kind, (_, disk)) in &kinds {
         let mut machine = pc.power_on(disk, None);
@@ -152,6 +161,16 @@ fn a_power_cut_anywhere_in_an_update_leaves_entries_of_which_a_confirmed_slot_bo
         assert!(up.starts_with(&format!("slot={}", boots.split(' ').next().unwrap())), "{kind}: {up}");
         machine.cut_power();
     }
+}
+
+/// The disk with what of an epoch has reached it.
+fn written(disk: &[u8], epoch: &[Write], cut: Cut) -> Vec<u8> {
+    let mut left = disk.to_vec();
+    for (index, part) in cut {
+        let at = epoch[index].at;
+        left[at + part.start..at + part.end].copy_from_slice(&epoch[index].bytes[part]);
+    }
+    left
 }
 
 /// What a disk shows after a power cut: our entries, the record that our back end reads, and the slot that the loader's
