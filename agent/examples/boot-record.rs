@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use tern_agent::backend;
+use tern_agent::boot::script::ScriptBoot;
 use tern_agent::boot::systemd_boot::SystemdBoot;
 use tern_agent::boot::{BootRecord, Trial};
 use tern_agent::config::{BootConfig, Config};
@@ -26,7 +27,8 @@ fn main() -> anyhow::Result<()> {
     match (*verb, more) {
         ("provision", []) => match &config.boot {
             BootConfig::SystemdBoot(loader) => SystemdBoot::provision_on(&*disk, loader)?,
-            _ => bail!("only for systemd-boot"),
+            BootConfig::Script(script) => ScriptBoot::provision(script)?,
+            _ => bail!("only for systemd-boot and for a program"),
         },
         ("show", []) => {}
         _ => {

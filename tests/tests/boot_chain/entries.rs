@@ -93,6 +93,56 @@ fn systemd_boot_tries_what_our_back_end_has_armed_keeps_what_it_confirms_and_fal
     machine.power_off();
 }
 
+/// The same with GRUB, a trial whose kernel does not load among it. What the folder of entries shows is another's here.
+#[test]
+#[ignore = "takes minutes; .ci/long systemd-boot runs it"]
+fn grub_tries_what_our_program_has_armed_keeps_what_it_confirms_and_falls_back_by_itself() {
+    let tool = std::env::var_os(RECORD).map(PathBuf::from).expect("call .ci/long systemd-boot");
+    let Some(pc) = Pc::of_grub(&tool) else { return };
+    let on = || pc.power_on(&pc.disk(), None);
+    let is = |machine: &mut Machine, verb: &str, expected: &str| {
+        assert_eq!(record(machine, verb).0, expected, "{verb}")
+    };
+    let comes_up = |machine: &mut Machine, slot: &str, trial: u8| {
+        assert_eq!(machine.hear("up"), format!("slot={slot} trial={trial} selected="));
+    };
+    let mut machine = on();
+    comes_up(&mut machine, "a", 0);
+    is(&mut machine, "provision", A);
+    machine.cut_power();
+    let mut machine = on();
+    comes_up(&mut machine, "a", 0);
+    is(&mut machine, "arm b 7", &on_trial("a", "b", 7, 2));
+    machine.cut_power();
+
+    let mut machine = on();
+    comes_up(&mut machine, "b", 1);
+    is(&mut machine, "show", &on_trial("a", "b", 7, 1));
+    is(&mut machine, "confirm b", B);
+    machine.cut_power();
+
+    let mut machine = on();
+    comes_up(&mut machine, "b", 0);
+    is(&mut machine, "arm a 8", &on_trial("b", "a", 8, 2));
+    machine.cut_power();
+    let mut machine = on();
+    comes_up(&mut machine, "a", 1);
+    machine.tell("reboot");
+    comes_up(&mut machine, "a", 1);
+    machine.tell("reboot");
+    comes_up(&mut machine, "b", 0);
+    is(&mut machine, "show", &on_trial("b", "a", 8, 0));
+    is(&mut machine, "disarm", B);
+
+    machine.tell("break a");
+    machine.hear("broken");
+    is(&mut machine, "arm a 9", &on_trial("b", "a", 9, 2));
+    machine.tell("reboot");
+    comes_up(&mut machine, "b", 0);
+    is(&mut machine, "show", &on_trial("b", "a", 9, 0));
+    machine.power_off();
+}
+
 /// Cuts all that was written by our back end and by the loader's counting, between any two flushes, in many ways.
 #[test]
 #[ignore = "takes minutes; .ci/long systemd-boot runs it"]

@@ -36,7 +36,7 @@ impl Pc {
         let mut entries = vec![("a.conf".to_owned(), entry("a", 1))];
         entries.extend((0..more).map(|number| (format!("more-{number}.text"), entry("a", 1))));
         entries.push(("b+2.conf".to_owned(), entry("b", 2)));
-        pc.install(&initrd, "timeout 0\n", &entries);
+        pc.install(pc.kit.systemd_boot(), &initrd, &[("loader.conf", "timeout 0\n")], &entries);
         Some(pc)
     }
 
@@ -59,7 +59,32 @@ impl Pc {
         ];
         let initrd = initramfs_with(&pc.kit.amd64(), "pc-entries", pc.folder.path(), &more);
         let factory = format!("title Factory\nlinux /a/linux\ninitrd /a/initrd\noptions {options}=a\n");
-        pc.install(&initrd, "timeout 0\ndefault tern-*\n", &[("factory.conf".to_owned(), factory)]);
+        let entries = [("factory.conf".to_owned(), factory)];
+        pc.install(
+            pc.kit.systemd_boot(),
+            &initrd,
+            &[("loader.conf", "timeout 0\ndefault tern-*\n")],
+            &entries,
+        );
+        Some(pc)
+    }
+
+    /// A PC with GRUB, its part of deploy/boot-script, and the example `boot-record` with the program there.
+    pub(crate) fn of_grub(record: &Path) -> Option<Self> {
+        let pc = Self::blank()?;
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/boot-script");
+        let (program, config) = (deploy.join("grub-env.sh"), guest("script.toml"));
+        let more = [(record, "bin/boot-record"), (&config, "etc/agent.toml"), (&program, "bin/grub-env.sh")];
+        let initrd = initramfs_with(&pc.kit.amd64(), "pc-entries", pc.folder.path(), &more);
+        let grub = pc.path("grub.efi");
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+            vec![&"-O", &"x86_64-efi", &"-o", &grub, &"-p", &"(hd0,gpt1)/grub"];
+        let modules = ["part_gpt", "fat", "normal", "linux", "loadenv", "test", "echo", "configfile"];
+        arguments.extend(modules.iter().map(|name| name as &dyn AsRef<std::ffi::OsStr>));
+        run("grub-mkimage", &arguments);
+        let board = fs::read_to_string(guest("grub.cfg")).unwrap();
+        let ours = fs::read_to_string(deploy.join("grub.cfg")).unwrap();
+        pc.install(&grub, &initrd, &[("grub.cfg", &board), ("tern.cfg", &ours)], &[]);
         Some(pc)
     }
 
@@ -69,16 +94,26 @@ impl Pc {
     }
 
     /// Makes its disk, with these entries, in this order.
-    fn install(&self, initrd: &Path, loader: &str, entries: &[(String, String)]) {
+    fn install(&self, efi: &Path, initrd: &Path, loader: &[(&str, &str)], entries: &[(String, String)]) {
         let partition = self.path("partition");
         // Clusters of two sectors: the entries' folder, two sectors long, need not grow.
         run("mkfs.vfat", &[&"-F", &"32", &"-s", &"2", &"-C", &partition, &(SIZE >> 10).to_string()]);
         run(
             "mmd",
-            &[&"-i", &partition, &"::EFI", &"::EFI/BOOT", &"::loader", &"::loader/entries", &"::a", &"::b"],
+            &[
+                &"-i",
+                &partition,
+                &"::EFI",
+                &"::EFI/BOOT",
+                &"::loader",
+                &"::loader/entries",
+                &"::a",
+                &"::b",
+                &"::grub",
+            ],
         );
         let put = |from: &dyn AsRef<std::ffi::OsStr>, to: &str| run("mcopy", &[&"-i", &partition, from, &to]);
-        put(&self.kit.systemd_boot(), "::EFI/BOOT/BOOTX64.EFI");
+        put(&efi, "::EFI/BOOT/BOOTX64.EFI");
         for slot in ["a", "b"] {
             put(&self.kit.amd64().kernel(), &format!("::{slot}/linux"));
             put(&initrd, &format!("::{slot}/initrd"));
@@ -87,8 +122,10 @@ impl Pc {
             fs::write(self.path(name), text).unwrap();
             put(&self.path(name), "::loader/entries/");
         }
-        fs::write(self.path("loader.conf"), loader).unwrap();
-        put(&self.path("loader.conf"), "::loader/");
+        for (name, text) in loader {
+            fs::write(self.path(name), text).unwrap();
+            put(&self.path(name), if name.ends_with(".cfg") { "::grub/" } else { "::loader/" });
+        }
         File::create(self.path("disk")).unwrap().set_len(2 * MIB + SIZE).unwrap();
         run("sgdisk", &[&format!("-n1:2048:+{}M", SIZE / MIB), &"-t1:ef00", &"-c1:esp", &self.path("disk")]);
         let disk = OpenOptions::new().write(true).open(self.path("disk")).unwrap();
