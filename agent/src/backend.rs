@@ -5,6 +5,8 @@ mod apart;
 use std::path::Path;
 
 use crate::boot::file::FileBoot;
+use crate::boot::script::ScriptBoot;
+use crate::boot::systemd_boot::SystemdBoot;
 use crate::boot::uboot::UbootBoot;
 use crate::boot::{Boot, BootError, BootRecord};
 use crate::config::{BootConfig, Config};
@@ -34,20 +36,29 @@ pub fn boot(config: &Config, disk: &Disk) -> Result<Box<dyn Boot + Send>, BootEr
             apart::check(&**disk, &config.slots, &uboot.medium)?;
             Box::new(UbootBoot::on(disk, uboot)?)
         }
+        BootConfig::SystemdBoot(loader) => {
+            apart::check_entries(&**disk, &config.slots, &loader.entries)?;
+            Box::new(SystemdBoot::on(disk, loader)?)
+        }
+        BootConfig::Script(script) => Box::new(ScriptBoot::on(disk, script)?),
     })
 }
 
 /// Reads the boot record without taking part in a boot; there is none before the device is provisioned.
 pub fn record(config: &Config) -> Result<Option<BootRecord>, BootError> {
+    record_on(&storage::system(), config)
+}
+
+/// The same on another disk than the system's.
+pub fn record_on(disk: &Disk, config: &Config) -> Result<Option<BootRecord>, BootError> {
     match &config.boot {
         BootConfig::File => {
-            let record = RecordFile::open(&config.slots.dir, "boot").map_err(BootError::Record)?;
+            let record = RecordFile::on(disk, &config.slots.dir, "boot").map_err(BootError::Record)?;
             record.load().map_err(BootError::Record)
         }
-        BootConfig::Uboot(uboot) => match UbootBoot::read(&uboot.medium) {
-            Err(BootError::NotProvisioned) => Ok(None),
-            other => other.map(Some),
-        },
+        BootConfig::Uboot(uboot) => UbootBoot::record_on(&**disk, &uboot.medium),
+        BootConfig::SystemdBoot(loader) => SystemdBoot::record_on(&**disk, loader),
+        BootConfig::Script(script) => ScriptBoot::read(script),
     }
 }
 
@@ -59,14 +70,16 @@ pub fn provision(config: &Config, from: &Path, image: Image) -> Result<(), BootE
 
 /// The same on another disk than the system's, where the image is not.
 pub fn provision_on(disk: &Disk, config: &Config, from: &Path, image: Image) -> Result<(), BootError> {
-    let BootConfig::Uboot(uboot) = &config.boot else {
-        return FileBoot::provision_on(disk, &config.slots.dir, from, image);
-    };
-    apart::check(&**disk, &config.slots, &uboot.medium)?;
+    match &config.boot {
+        BootConfig::File => return FileBoot::provision_on(disk, &config.slots.dir, from, image),
+        BootConfig::Uboot(uboot) => apart::check(&**disk, &config.slots, &uboot.medium)?,
+        BootConfig::SystemdBoot(loader) => apart::check_entries(&**disk, &config.slots, &loader.entries)?,
+        BootConfig::Script(_) => {}
+    }
     if image.length == 0 {
         return Err(BootError::EmptyImage);
     }
-    if UbootBoot::is_provisioned_on(&**disk, &uboot.medium)? {
+    if record_on(disk, config)?.is_some() {
         return Err(BootError::AlreadyProvisioned);
     }
     let (slots, first) = (&config.slots, SlotName::A);
@@ -80,7 +93,13 @@ pub fn provision_on(disk: &Disk, config: &Config, from: &Path, image: Image) -> 
         // Before the boot record: a device without one is not provisioned, and the call can be repeated.
         recovery::provision(disk, config).map_err(|error| BootError::Recovery(Box::new(error)))?;
     }
-    UbootBoot::provision_on(&**disk, &uboot.medium)
+    match &config.boot {
+        // Done above, with its slot.
+        BootConfig::File => Ok(()),
+        BootConfig::Uboot(uboot) => UbootBoot::provision_on(&**disk, &uboot.medium),
+        BootConfig::SystemdBoot(loader) => SystemdBoot::provision_on(&**disk, loader),
+        BootConfig::Script(script) => ScriptBoot::provision(script),
+    }
 }
 
 #[cfg(test)]

@@ -265,7 +265,7 @@ async fn supervise(
     ending
 }
 
-fn ending_of(status: ExitStatus) -> Ending {
+pub(crate) fn ending_of(status: ExitStatus) -> Ending {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exit(code),
         (None, Some(signal)) => Ending::Signal(signal),

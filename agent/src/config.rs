@@ -21,6 +21,8 @@ use std::str::FromStr;
 use tern_protocol::claim::{ClaimError, Token};
 use tern_protocol::id::{CarrierId, DeviceId, FleetId, ModelId, ProductId, RegionId};
 
+use crate::boot::script::ScriptConfig;
+use crate::boot::systemd_boot::SystemdBootConfig;
 use crate::boot::uboot::UbootConfig;
 use crate::collect::CollectConfig;
 use crate::command::Program;
@@ -131,6 +133,10 @@ pub enum BootConfig {
     File,
     /// U-Boot.
     Uboot(UbootConfig),
+    /// systemd-boot.
+    SystemdBoot(SystemdBootConfig),
+    /// A program of the integrator's stands for a boot loader.
+    Script(ScriptConfig),
 }
 
 /// Says what is wrong with a configuration.

@@ -20,7 +20,8 @@ fn every_cut(kind: Kind, stories: &[Story]) {
     for story in stories.iter().copied() {
         let operations =
             trace(story, kind, None).unwrap_or_else(|violation| panic!("{story:?}: {violation}"));
-        let tally = single(story, kind, None, &Outcome::all(), (0, 1))
+        let outcomes = if kind == Kind::SystemdBoot { Outcome::on_fat() } else { Outcome::all() };
+        let tally = single(story, kind, None, &outcomes, (0, 1))
             .unwrap_or_else(|violation| panic!("{story:?}: {violation}"));
         println!(
             "{kind:?} {story:?}: {} operations, {} runs ({})",
@@ -50,6 +51,12 @@ fn a_single_slot_and_its_recovery_survive_a_power_cut_before_every_operation() {
 #[test]
 fn components_are_all_of_one_release_wherever_the_power_fails() {
     every_cut(Kind::Files, &[Story::Parts, Story::PartsBack, Story::PartsFail]);
+}
+
+/// With what FAT makes of a rename: the loader's counting leaves an entry there twice, or not at all.
+#[test]
+fn partitions_and_entries_of_systemd_boot_survive_a_power_cut_before_every_operation() {
+    every_cut(Kind::SystemdBoot, &Story::ALL);
 }
 
 /// What recovery has marked as done is not written again, wherever the power fails.
@@ -108,7 +115,7 @@ fn a_long_recovery_goes_on_where_the_power_failed() {
 #[ignore = "minutes of work: .ci/long power-cuts"]
 fn every_sync_and_every_order_of_two_writes_is_needed() {
     let mut survived = Vec::new();
-    for kind in [Kind::Files, Kind::Uboot, Kind::Single] {
+    for kind in [Kind::Files, Kind::Uboot, Kind::Single, Kind::SystemdBoot] {
         let mut lies = Vec::new();
         for story in Story::ALL {
             let operations = trace(story, kind, None).unwrap_or_else(|violation| panic!("{violation}"));
@@ -141,7 +148,12 @@ fn every_sync_and_every_order_of_two_writes_is_needed() {
 fn every_pair_of_power_cuts_is_survived() {
     let asked = std::env::var("TERN_PAIRS").unwrap_or_default();
     let mut words = asked.split_whitespace();
-    let kinds = [("files", Kind::Files), ("uboot", Kind::Uboot), ("single", Kind::Single)];
+    let kinds = [
+        ("files", Kind::Files),
+        ("uboot", Kind::Uboot),
+        ("single", Kind::Single),
+        ("systemd-boot", Kind::SystemdBoot),
+    ];
     let stories = [
         ("update", Story::Update),
         ("second", Story::Second),

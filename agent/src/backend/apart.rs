@@ -21,6 +21,17 @@ pub enum NotApart {
         /// The slot.
         slot: PathBuf,
     },
+    /// The loader's entries are on a slot.
+    #[error(
+        "boot.entries: {} lies on the device of slot {}, and an update would write over it; name the folder on the \
+         partition that the boot loader reads, and mount it there", entries.display(), slot.display()
+    )]
+    EntriesOnSlot {
+        /// The folder.
+        entries: PathBuf,
+        /// The slot.
+        slot: PathBuf,
+    },
     /// Two names lead to one copy.
     #[error(
         "boot.copies: {} and {} are two names of one place, where the copies overlap; compare with /etc/fw_env.config",
@@ -48,6 +59,18 @@ pub(super) fn check(disk: &dyn Storage, slots: &SlotsConfig, medium: &Medium) ->
     let near = first.offset.abs_diff(second.offset) < medium.size as u64;
     if near && copies[0].is_some() && copies[0] == copies[1] {
         return Err(NotApart::Copies([first.path.clone(), second.path.clone()]));
+    }
+    Ok(())
+}
+
+/// Refuses a folder of entries on the file system of a slot: also where it is, because nothing is mounted there.
+pub(super) fn check_entries(disk: &dyn Storage, slots: &SlotsConfig, entries: &Path) -> Result<(), NotApart> {
+    let Ok(folder) = disk.look(entries) else { return Ok(()) };
+    for slot in slots.paths.iter().flatten() {
+        let Ok(found) = disk.look(slot) else { continue };
+        if found.identity.is_device && found.identity.device == folder.identity.device {
+            return Err(NotApart::EntriesOnSlot { entries: entries.to_owned(), slot: slot.clone() });
+        }
     }
     Ok(())
 }

@@ -194,3 +194,27 @@ fn the_confirmed_slot_is_not_written_while_another_runs() {
     assert_eq!(device.confirm(SlotName::B), Done::Ok);
     assert_eq!(device.mark_bad(SlotName::A), Done::Ok, "the control");
 }
+
+/// Every mounted file system of this machine that is on a device with a name stands for a slot.
+#[test]
+fn entries_on_the_file_system_of_a_slot_are_refused() {
+    let none = SlotsConfig { dir: "/x".into(), capacity: 1, paths: None, system: None };
+    assert_eq!(apart::check_entries(&storage::system::System, &none, Path::new("/")), Ok(()));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for line in mounts.lines() {
+        let mut words = line.split(' ').map(PathBuf::from);
+        let (Some(device), Some(folder)) = (words.next(), words.next()) else { continue };
+        let Ok(number) = fs::metadata(&device).map(|found| std::os::unix::fs::MetadataExt::rdev(&found))
+        else {
+            continue;
+        };
+        let Ok(on) = fs::metadata(&folder).map(|found| std::os::unix::fs::MetadataExt::dev(&found)) else {
+            continue;
+        };
+        let slots = SlotsConfig { paths: Some([device.clone(), device]), ..none.clone() };
+
+        let refused = apart::check_entries(&storage::system::System, &slots, &folder).is_err();
+
+        assert_eq!(refused, number != 0 && number == on, "{line}");
+    }
+}

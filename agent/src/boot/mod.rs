@@ -11,6 +11,9 @@
 //! to boot, the answer is recovery, never a loop.
 
 pub mod file;
+pub mod kernel;
+pub mod script;
+pub mod systemd_boot;
 pub mod uboot;
 
 use std::time::Duration;
@@ -89,6 +92,12 @@ pub enum BootError {
     /// U-Boot and its environment.
     #[error("could not use U-Boot")]
     Uboot(#[from] uboot::UbootError),
+    /// systemd-boot and its entries.
+    #[error("could not use systemd-boot")]
+    SystemdBoot(#[from] systemd_boot::SystemdBootError),
+    /// The integrator's program.
+    #[error("could not use the boot program")]
+    Script(#[from] script::ScriptError),
     /// Slots and copies of the boot record meet.
     #[error(transparent)]
     NotApart(#[from] crate::backend::NotApart),

@@ -65,18 +65,22 @@ fn path(component: &ComponentConfig) -> Option<&Path> {
 }
 
 fn places(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
-    let copies = match &config.boot {
-        BootConfig::File => &[][..],
-        BootConfig::Uboot(uboot) => &uboot.medium.copies[..],
+    let boot: Vec<(&'static str, &Path)> = match &config.boot {
+        BootConfig::File | BootConfig::Script(_) => Vec::new(),
+        BootConfig::Uboot(uboot) => {
+            uboot.medium.copies.iter().map(|copy| ("boot copy", copy.path.as_path())).collect()
+        }
+        BootConfig::SystemdBoot(loader) => {
+            vec![("boot.entries", &loader.entries), ("boot.templates", &loader.templates)]
+        }
     };
     let slots = config.slots.paths.iter().flatten().map(|path| ("slot", path.as_path()));
-    let copies = copies.iter().map(|copy| ("boot copy", copy.path.as_path()));
     let own = [
         ("slots.dir", config.slots.dir.as_path()),
         ("data_dir", config.data_dir.as_path()),
         ("runtime_dir", config.runtime_dir.as_path()),
     ];
-    own.into_iter().chain(slots).chain(copies)
+    own.into_iter().chain(slots).chain(boot)
 }
 
 fn meet(area: &Path, place: &Path) -> bool {

@@ -73,16 +73,18 @@ fn slots(section: Section, boot: &BootConfig, data_dir: &Path) -> Result<SlotsCo
         (None, None) => None,
         (Some(a), Some(b)) if a == b => return Err("slots.a and slots.b are the same; name two".into()),
         (Some(_), Some(_)) if *boot == BootConfig::File => {
-            return Err("slots.a and slots.b need a boot loader; write boot.kind = \"uboot\"".into());
+            return Err("slots.a and slots.b need a boot loader; write boot.kind = \"uboot\", \"systemd-boot\" or \"script\"".into());
         }
         (Some(a), Some(b)) => Some([a, b]),
         _ => return Err("slots.a and slots.b go together; name both or neither".into()),
     };
     let system = path("system")?;
-    if system.is_some() && (paths.is_some() || *boot == BootConfig::File) {
-        return Err("slots.system is for a device with a single slot, which a boot loader boots: name neither slots.a \
+    if system.is_some() && (paths.is_some() || !matches!(boot, BootConfig::Uboot(_))) {
+        return Err(
+            "slots.system is for a device with a single slot, which U-Boot boots: name neither slots.a \
                     nor slots.b, and write boot.kind = \"uboot\""
-            .into());
+                .into(),
+        );
     }
     let dir = path("dir")?.unwrap_or_else(|| data_dir.join("slots"));
     Ok(SlotsConfig { dir, capacity, paths, system })

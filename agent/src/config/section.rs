@@ -134,6 +134,11 @@ impl Section {
         }
     }
 
+    /// Tells whether a key was written.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.iter().any(|(known, _)| known == key)
+    }
+
     fn take(&mut self, key: &str) -> Option<Value> {
         let at = self.values.iter().position(|(known, _)| known == key)?;
         Some(self.values.swap_remove(at).1)

@@ -107,7 +107,13 @@ fn the_sample_shows_every_key_there_is() {
     let components = sample["components"].as_array().unwrap().iter();
     let components = components.flat_map(|component| keys(component.as_table().unwrap()));
     assert_eq!(components.collect::<BTreeSet<_>>(), listed(&COMPONENT_KEYS));
-    assert_eq!(keys(&section("boot")), listed(&BOOT_KEYS));
+    // A device has one boot loader, and the keys of that.
+    let mut boot = keys(&section("boot"));
+    boot.extend(["entries", "templates", "command", "deadline"].map(str::to_owned));
+    assert_eq!(boot, listed(&BOOT_KEYS));
+    for key in ["entries", "templates", "command", "deadline"] {
+        assert!(fs::read_to_string(SAMPLE).unwrap().contains(&format!("\n# {key} = ")), "{key}");
+    }
     assert_eq!(keys(sample["boot"]["copies"][0].as_table().unwrap()), listed(&COPY_KEYS));
     assert_eq!(keys(&section("timing")), keys(&numbers(&Timing::default())));
     let probes = sample["probes"].as_array().unwrap().iter().map(|probe| keys(probe.as_table().unwrap()));
@@ -146,6 +152,21 @@ fn the_defaults_in_the_sample_are_the_defaults_in_the_code() {
     assert_eq!(smallest.slots.paths, None);
     assert_eq!(smallest.boot, BootConfig::File);
     assert_eq!(sample.boot, load(&with_uboot("", COPIES)).unwrap().boot);
+    for (kind, needed, shown) in [
+        ("systemd-boot", "", &["entries", "templates"][..]),
+        ("script", "command = [\"/usr/lib/tern/boot-script\"]", &["command", "deadline"][..]),
+    ] {
+        let text = fs::read_to_string(SAMPLE).unwrap();
+        let lines = shown.iter().map(|key| {
+            text.lines()
+                .find_map(|line| {
+                    line.strip_prefix("# ").filter(|line| line.starts_with(&format!("{key} = ")))
+                })
+                .unwrap()
+        });
+        let with = |keys: &str| load(&format!("{SMALLEST}[boot]\nkind = \"{kind}\"\n{keys}")).unwrap().boot;
+        assert_eq!(with(needed), with(&lines.collect::<Vec<_>>().join("\n")), "{kind}");
+    }
     assert_eq!(sample.probes[0].deadline, program_deadline());
     assert_eq!(sample.probes[2].deadline, program_deadline());
     assert_eq!((smallest.collect, smallest.watchdog), (None, None));
@@ -167,7 +188,7 @@ fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
         "[watchdog]\npasword_file = 1",
         "[tls]\npasword_file = 1",
         "[boot]\npasword_file = 1",
-        "[boot]\ncopies = [{ pasword_file = 1 }]",
+        "[boot]\nkind = 'uboot'\ncopies = [{ pasword_file = 1 }]",
         "[[hooks]]\npasword_file = 1",
         "[when]\npasword_file = 1",
         "[when]\nwindows = [{ pasword_file = 1 }]",
@@ -210,7 +231,26 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
         (with_uboot(", a = '/dev/a', b = '/dev/b', system = '/dev/c'", COPIES), "neither slots.a"),
         (with_uboot(", a = '/dev/a', b = '/dev/a'", COPIES), "are the same"),
         (SMALLEST.replace("1000", "1000, a = '/dev/a', b = '/dev/b'"), "need a boot loader"),
-        (with_uboot("", COPIES).replace("uboot\"\n", "file\"\n"), "write boot.kind"),
+        (with_uboot("", COPIES).replace("uboot\"\n", "file\"\n"), "boot.copies is for boot.kind = \"uboot\""),
+        (with_uboot("", COPIES).replace("uboot\"\n", "grub\"\n"), "boot.copies is for"),
+        (format!("{SMALLEST}[boot]\nkind = 'grub'"), "\"uboot\", \"systemd-boot\" or \"script\""),
+        (format!("{SMALLEST}[boot]\nentries = '/x'"), "boot.entries is for boot.kind = \"systemd-boot\""),
+        (
+            format!("{SMALLEST}[boot]\nkind = 'systemd-boot'\nentries = '/x'\ntemplates = '/x'"),
+            "would boot them",
+        ),
+        (format!("{SMALLEST}[boot]\nkind = 'systemd-boot'\nreboot = []"), "boot.reboot is empty"),
+        (format!("{SMALLEST}[boot]\nkind = 'script'"), "missing field `command`"),
+        (format!("{SMALLEST}[boot]\nkind = 'script'\ncommand = []"), "name an executable"),
+        (format!("{SMALLEST}[boot]\nkind = 'script'\ncommand = ['x']\ndeadline = 0"), "never succeed"),
+        (format!("{SMALLEST}[boot]\nkind = 'script'\ncommand = ['x']\ndeadline = 31"), "above 30 s"),
+        (
+            format!(
+                "{}[boot]\nkind = 'script'\ncommand = ['x']",
+                SMALLEST.replace("1000", "1000, system = '/dev/c'")
+            ),
+            "which U-Boot boots",
+        ),
         (with_uboot("", ""), "must be two"),
         (with_uboot("", &COPIES.replace("0x10000", "0x3fff")), "overlap"),
         (with_uboot("", &COPIES.replacen("0x4000", "0x8000", 1)), "differ in size"),

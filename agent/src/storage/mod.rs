@@ -6,6 +6,7 @@
 pub mod system;
 
 use std::any::Any;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -115,6 +116,9 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// Opens a file or device.
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn Opened>>;
 
+    /// Returns the names in a folder, in no order; more than `most` are refused.
+    fn list(&self, folder: &Path, most: usize) -> io::Result<Vec<OsString>>;
+
     /// Makes a folder, with those above it.
     fn create_folder(&self, folder: &Path) -> io::Result<()>;
 
@@ -134,6 +138,11 @@ pub trait Storage: fmt::Debug + Send + Sync {
 /// Returns the system's own disk.
 pub fn system() -> Disk {
     Arc::new(system::System)
+}
+
+/// Says that a folder has more names than somebody wants to read.
+pub fn too_many(most: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it holds more than {most} files"))
 }
 
 /// Reads a small file whole; one of more than `most` bytes is refused.

@@ -1,6 +1,7 @@
 //! The system's own files and block devices.
 
 use std::any::Any;
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::{Advice, OFlags, SeekFrom, fadvise, major, minor, seek};
 
-use super::{Access, Found, Identity, Kind, Opened, Storage, Use};
+use super::{Access, Found, Identity, Kind, Opened, Storage, Use, too_many};
 
 /// How often, and how far apart, a device that is claimed is asked for.
 const CLAIM_ATTEMPTS: u32 = 10;
@@ -59,6 +60,12 @@ impl Storage for System {
             }
         };
         Ok(Box::new(file?))
+    }
+
+    fn list(&self, folder: &Path, most: usize) -> io::Result<Vec<OsString>> {
+        let names = fs::read_dir(folder)?.take(most + 1).map(|entry| Ok(entry?.file_name()));
+        let names: Vec<_> = names.collect::<io::Result<_>>()?;
+        if names.len() > most { Err(too_many(most)) } else { Ok(names) }
     }
 
     fn create_folder(&self, folder: &Path) -> io::Result<()> {

@@ -1,10 +1,11 @@
-//! Kinds of devices: one whose boot loader is made of files, and one with U-Boot and partitions.
+//! Kinds of devices: one whose boot loader is made of files, those with U-Boot and partitions, and one with systemd-boot.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tern_agent::backend;
 use tern_agent::boot::choose;
+use tern_agent::boot::systemd_boot::SystemdBootConfig;
 use tern_agent::boot::uboot::UbootConfig;
 use tern_agent::boot::uboot::environment::Environment;
 use tern_agent::boot::uboot::variables;
@@ -15,12 +16,17 @@ use tern_agent::storage::Disk;
 
 use super::disk::FakeDisk;
 use super::service::{Release, Service};
+use super::systemd_boot;
 
 /// Bytes of a slot.
 pub const CAPACITY: usize = 4 * 65_536;
 const PARTITIONS: [&str; 2] = ["/dev/slot-a", "/dev/slot-b"];
 const SYSTEM: &str = "/dev/system";
 const ENVIRONMENT: &str = "/dev/environment";
+const LOADER: &str = "/boot/loader";
+const TEMPLATES: &str = "/etc/tern/entries";
+/// Boots of a kernel that panics, before somebody looks at the device.
+const PANICS: u32 = 8;
 const COPY: usize = 8192;
 const SECOND: u64 = 65_536;
 /// Components beside the slots: one of them is there from the factory.
@@ -38,6 +44,8 @@ pub enum Kind {
     Uboot,
     /// One partition, filled by recovery from packages that are files; the boot record is in U-Boot's environment.
     Single,
+    /// Slots are partitions, and the boot record is in the entries of systemd-boot.
+    SystemdBoot,
 }
 
 /// A device's configuration.
@@ -78,7 +86,7 @@ impl Board {
             _ => format!("a = {:?}\nb = {:?}\n", PARTITIONS[0], PARTITIONS[1]),
         };
         let boot = match kind {
-            Kind::Files => String::new(),
+            Kind::Files | Kind::SystemdBoot => String::new(),
             Kind::Uboot | Kind::Single => format!(
                 "{slots}[boot]\nkind = \"uboot\"\nlock = \"/run/lock\"\nreboot = [\"/bin/true\"]\ncopies = [\n\
                  {{ path = {ENVIRONMENT:?}, offset = 0, size = {COPY} }},\n\
@@ -92,6 +100,13 @@ impl Board {
         };
         let components =
             if service.has_packages() { COMPONENTS.map(component).concat() } else { String::new() };
+        let boot = match kind {
+            Kind::SystemdBoot => format!(
+                "{slots}[boot]\nkind = \"systemd-boot\"\nentries = \"{LOADER}/entries\"\ntemplates = {TEMPLATES:?}\n\
+                 reboot = [\"/bin/true\"]\n"
+            ),
+            _ => boot,
+        };
         let text = format!(
             "fleet = \"acme\"\ndevice = \"dev-1\"\nproduct = \"cam\"\nmodel = \"b3\"\nregion = \"eu\"\n\
              brokers = [\"mqtt://127.0.0.1\"]\ndata_dir = \"/data\"\nruntime_dir = \"/run/tern\"\nroot = {root:?}\n\
@@ -124,6 +139,16 @@ impl Board {
             }
             fake.device(Path::new(ENVIRONMENT), bytes);
         }
+        if self.kind == Kind::SystemdBoot {
+            fake.put(&Path::new(LOADER).join("loader.conf"), b"timeout 0\ndefault tern-*\n");
+            disk.create_folder(&Path::new(LOADER).join("entries")).expect("a folder");
+            for slot in SlotName::BOTH {
+                let text = format!(
+                    "title Tern\noptions root=PARTLABEL=slot-{slot} ro tern.slot={slot}\nlinux /{slot}/linux\n"
+                );
+                fake.put(&Path::new(TEMPLATES).join(format!("{slot}.conf")), text.as_bytes());
+            }
+        }
         let image = self.folder.path().join("factory.img");
         std::fs::write(&image, &release.image).expect("an image");
         backend::provision_on(&disk, &self.config, &image, release.label()).expect("a device is provisioned");
@@ -134,7 +159,7 @@ impl Board {
     pub fn slot(&self, slot: SlotName) -> PathBuf {
         match self.kind {
             Kind::Files | Kind::Single => self.config.slots.dir.join(format!("{slot}.img")),
-            Kind::Uboot => PARTITIONS[slot as usize].into(),
+            Kind::Uboot | Kind::SystemdBoot => PARTITIONS[slot as usize].into(),
         }
     }
 
@@ -152,13 +177,44 @@ impl Board {
     pub fn runs_from(&self, slot: SlotName) -> PathBuf {
         match self.kind {
             Kind::Single => SYSTEM.into(),
-            Kind::Files | Kind::Uboot => self.slot(slot),
+            Kind::Files | Kind::Uboot | Kind::SystemdBoot => self.slot(slot),
         }
     }
 
-    /// Does what happens before the agent: U-Boot and its script, recovery, or nothing.
+    /// systemd-boot, and a kernel that panics where it does not find what it knows.
+    fn systemd_boot(
+        &self,
+        config: &SystemdBootConfig,
+        disk: &FakeDisk,
+        service: &Service,
+        boot: u64,
+    ) -> Result<(), NoBoot> {
+        let stranded = |why: String| {
+            if disk.is_dead() { NoBoot::Cut } else { NoBoot::Stranded(why) }
+        };
+        for _ in 0..PANICS {
+            let choice =
+                systemd_boot::boot(disk, Path::new(LOADER)).map_err(|error| stranded(error.to_string()))?;
+            let named = choice.options.split(' ').find_map(|word| word.strip_prefix("tern.slot="));
+            let slot = SlotName::BOTH.into_iter().find(|slot| Some(slot.to_string().as_str()) == named);
+            let slot = slot.ok_or_else(|| stranded(format!("{choice:?} names no slot")))?;
+            let bytes = disk.bytes(&self.slot(slot)).unwrap_or_default();
+            if service.release_in(&bytes).is_some() {
+                disk.put(&config.cmdline, format!("{}\n", choice.options).as_bytes());
+                disk.put(&config.boot_id, format!("boot-{boot}\n").as_bytes());
+                return Ok(());
+            }
+        }
+        Err(stranded("the kernel panics again and again".into()))
+    }
+
+    /// Does what happens before the agent: U-Boot and its script, recovery, systemd-boot, or nothing.
     pub fn power_on(&self, disk: &FakeDisk, service: &Service, boot: u64) -> Result<(), NoBoot> {
-        let BootConfig::Uboot(uboot) = &self.config.boot else { return Ok(()) };
+        let uboot = match &self.config.boot {
+            BootConfig::Uboot(uboot) => uboot,
+            BootConfig::SystemdBoot(config) => return self.systemd_boot(config, disk, service, boot),
+            BootConfig::File | BootConfig::Script(_) => return Ok(()),
+        };
         let stranded = |why: String| {
             if disk.is_dead() { NoBoot::Cut } else { NoBoot::Stranded(why) }
         };

@@ -83,7 +83,9 @@ pub fn single(
                     Ended::Done => {}
                     other => return Err(Violation { cuts: cut(), what: format!("{other:?}") }),
                 }
-                if let Some(what) = story.judge(&mut reborn, 1) {
+                // An entry that is lost with the power counts as a second cut.
+                let cuts = if outcome.can_take_an_entry() { 2 } else { 1 };
+                if let Some(what) = story.judge(&mut reborn, cuts) {
                     return Err(Violation { cuts: cut(), what });
                 }
             }

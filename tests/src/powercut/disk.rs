@@ -9,11 +9,12 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tern_agent::storage::{Access, DIRECT_ALIGNMENT, Found, Identity, Kind, Opened, Storage, Use};
+use tern_agent::storage::{Access, DIRECT_ALIGNMENT, Found, Identity, Kind, Opened, Storage, Use, too_many};
 
 use super::outcome::Outcome;
 
@@ -440,6 +441,16 @@ impl Storage for FakeDisk {
         };
         let direct = access == Access::ReadDirect;
         Ok(Box::new(Open { disk: self.clone(), path: path.to_owned(), node, direct }))
+    }
+
+    fn list(&self, folder: &Path, most: usize) -> io::Result<Vec<OsString>> {
+        let state = self.alive()?;
+        if !state.medium.folders.contains(folder) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let here = state.medium.names.keys().filter(|path| path.parent() == Some(folder));
+        let names: Vec<_> = here.filter_map(|path| path.file_name().map(OsString::from)).collect();
+        if names.len() > most { Err(too_many(most)) } else { Ok(names) }
     }
 
     fn create_folder(&self, folder: &Path) -> io::Result<()> {

@@ -6,7 +6,8 @@
 //! | [`outcome`] | what a power cut may leave of what was not synced |
 //! | [`service`] | releases, their packs, and a service that answers |
 //! | [`device`] | one device: boot loader, agent and disk, with a power switch |
-//! | [`board`] | kinds of devices: files, and U-Boot with partitions |
+//! | [`board`] | kinds of devices: files; U-Boot with partitions, or with a single one; systemd-boot |
+//! | [`mod@systemd_boot`] | what systemd-boot does with the entries that it finds |
 //! | [`story`] | what happens to a device, and what must be true whenever it boots and when it is over |
 //! | [`campaign`] | a story played with the power cut at every operation, and with each sync taken away |
 
@@ -17,3 +18,4 @@ pub mod disk;
 pub mod outcome;
 pub mod service;
 pub mod story;
+pub mod systemd_boot;

@@ -6,7 +6,7 @@
 //! keeps what it holds.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::disk::{Medium, Naming, Node, Pending, apply, replayed};
 
@@ -32,34 +32,63 @@ pub enum Bytes {
     TornAlone(u8),
 }
 
+/// What becomes of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// None of those that were not synced has arrived.
+    Old,
+    /// All have.
+    New,
+    /// All have, and what was renamed on FAT has both names.
+    Both,
+    /// All have, and what was renamed on FAT has neither name.
+    Neither,
+}
+
 /// What becomes of bytes and names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     bytes: Bytes,
-    names: bool,
+    names: Names,
 }
 
 impl Outcome {
     /// Everything has arrived: an orderly end.
-    pub const EVERYTHING: Self = Self { bytes: Bytes::All, names: true };
+    pub const EVERYTHING: Self = Self { bytes: Bytes::All, names: Names::New };
 
     /// Returns all of them.
     pub fn all() -> Vec<Self> {
         let mut kinds = vec![Bytes::None, Bytes::All, Bytes::OnlyLast, Bytes::ButLast, Bytes::ButFirst];
         kinds.extend((0..=4).map(Bytes::TornAt));
         kinds.extend((0..=4).map(Bytes::TornAlone));
-        kinds.into_iter().flat_map(|bytes| [false, true].map(|names| Self { bytes, names })).collect()
+        kinds
+            .into_iter()
+            .flat_map(|bytes| [Names::Old, Names::New].map(|names| Self { bytes, names }))
+            .collect()
+    }
+
+    /// Returns all of them where names are on FAT too, which gives a new name and takes the old one in two steps.
+    pub fn on_fat() -> Vec<Self> {
+        let torn = [Names::Both, Names::Neither];
+        let torn =
+            torn.into_iter().flat_map(|names| [Bytes::None, Bytes::All].map(|bytes| Self { bytes, names }));
+        Self::all().into_iter().chain(torn).collect()
+    }
+
+    /// Tells whether an entry of the boot loader's can be lost by it, and with it the trial that it stood for.
+    pub fn can_take_an_entry(self) -> bool {
+        self.names == Names::Neither
     }
 
     /// The worst few, for campaigns that multiply.
     pub fn few() -> Vec<Self> {
         let pairs = [
-            (Bytes::None, false),
-            (Bytes::None, true),
-            (Bytes::All, false),
-            (Bytes::All, true),
-            (Bytes::OnlyLast, true),
-            (Bytes::TornAt(2), true),
+            (Bytes::None, Names::Old),
+            (Bytes::None, Names::New),
+            (Bytes::All, Names::Old),
+            (Bytes::All, Names::New),
+            (Bytes::OnlyLast, Names::New),
+            (Bytes::TornAt(2), Names::New),
         ];
         pairs.map(|(bytes, names)| Self { bytes, names }).to_vec()
     }
@@ -68,10 +97,23 @@ impl Outcome {
     pub(super) fn of(self, medium: &Medium) -> Medium {
         let contents = medium.nodes.iter().map(|node| self.contents(node)).collect();
         let mut names: BTreeMap<PathBuf, usize> = medium.durable_names.clone();
-        if self.names {
-            medium.naming.iter().for_each(|naming: &Naming| apply(&mut names, naming));
+        if self.names != Names::Old {
+            medium.naming.iter().for_each(|naming| self.rename(&mut names, naming));
         }
         medium.clone().reborn(contents, names)
+    }
+
+    fn rename(self, names: &mut BTreeMap<PathBuf, usize>, naming: &Naming) {
+        let Naming::Rename(from, to) = naming else { return apply(names, naming) };
+        match self.names {
+            Names::Both if is_fat(from) => {
+                if let Some(node) = names.get(from).copied() {
+                    names.insert(to.clone(), node);
+                }
+            }
+            Names::Neither if is_fat(from) => drop(names.remove(from)),
+            _ => apply(names, naming),
+        }
     }
 
     fn contents(self, node: &Node) -> Vec<u8> {
@@ -87,6 +129,11 @@ impl Outcome {
             Bytes::TornAlone(quarter) => torn(&node.durable, last, quarter),
         }
     }
+}
+
+/// The partition of the boot loader.
+fn is_fat(path: &Path) -> bool {
+    path.starts_with("/boot")
 }
 
 /// Tears a write: whole sectors before the place, a spoiled one there, and what was there before behind it.

@@ -46,8 +46,18 @@ pub(crate) const BROKEN: &str = "libmodem.so.3 is missing";
 
 /// Makes the first file system: modules, and the script `init` that loads them.
 pub(crate) fn initramfs(kit: &GuestKit, init: &str, folder: &Path) -> PathBuf {
+    initramfs_with(kit, init, folder, &[])
+}
+
+/// The same with `more` files: where each comes from, and where it goes.
+pub(crate) fn initramfs_with(kit: &GuestKit, init: &str, folder: &Path, more: &[(&Path, &str)]) -> PathBuf {
     let root = folder.join("initramfs");
     first_files(kit, init, &root);
+    for (from, to) in more {
+        let to = root.join(to);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        copy(from, &to);
+    }
     pack(&root, folder.join("initrd"))
 }
 

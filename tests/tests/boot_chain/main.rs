@@ -8,6 +8,7 @@
 mod crash;
 mod device;
 mod disk;
+mod entries;
 mod image;
 mod kit;
 mod machine;
@@ -192,7 +193,7 @@ fn boots_as_found(device: &Device, kind: &str, finding: &Finding, disk: &Path) {
     assert!(now.is_none() || now == left, "{kind}: {status}");
 }
 
-/// What a back end for systemd-boot will rely on; the agent has none yet.
+/// What our back end for systemd-boot relies on.
 #[test]
 fn systemd_boot_counts_a_trial_down_then_boots_the_other_entry_and_counts_a_renamed_one_no_more() {
     let Some(pc) = Pc::make(0) else { return };

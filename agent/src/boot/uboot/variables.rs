@@ -9,6 +9,7 @@
 //! | `tern_installed` | devices with a single slot: the package in it, `a` or `b`; not there while it is being written |
 
 use super::environment::Environment;
+use crate::boot::kernel::named as slot;
 use crate::boot::{BootRecord, Trial};
 use crate::slot::SlotName;
 
@@ -80,9 +81,4 @@ fn read<T>(
         Some(parsed) => Ok(Some(parsed)),
         None => Err(VariableError { name, value: value.into_owned(), expected }),
     }
-}
-
-/// Reads a slot's name as it stands in a variable or on the kernel's command line.
-pub(super) fn slot(text: &str) -> Option<SlotName> {
-    SlotName::BOTH.into_iter().find(|slot| slot.to_string() == text)
 }

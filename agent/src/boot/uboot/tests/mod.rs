@@ -2,11 +2,14 @@ mod tools;
 mod torn;
 
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use super::environment::{Environment, newest};
 use super::medium::Location;
 use super::*;
 use crate::boot::{Trial, choose};
+use crate::slot::SlotName;
 use crate::storage::system::System;
 
 /// Bytes of a copy, and of the distance between both.

@@ -1,5 +1,7 @@
 //! U-Boot's own tools, as Debian's package libubootenv-tool has them, on the bytes that we write and read.
 
+use std::process::{Command, Stdio};
+
 use std::io::Write as _;
 use std::process::{Child, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
