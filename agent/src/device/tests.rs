@@ -48,6 +48,9 @@ impl Storage for SlowDisk {
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         System.sync_folder(folder)
     }
+    fn list(&self, folder: &Path, most: usize) -> io::Result<Vec<std::ffi::OsString>> {
+        System.list(folder, most)
+    }
     fn lock(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Any + Send>> {
         System.lock(path, mode)
     }
