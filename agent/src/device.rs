@@ -16,6 +16,7 @@ use crate::core::SlotName;
 use crate::core::agent::{BootFacts, Content, Done, Held};
 use crate::core::durable::Durable;
 use crate::record::{RecordError, RecordFile};
+use crate::recovery;
 use crate::slot::place;
 use crate::slot::signed::{self, StoredFile};
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
@@ -84,6 +85,8 @@ pub struct Device {
     cleared: Option<SlotName>,
     /// Ends the hash that was begun last.
     stop: Arc<AtomicBool>,
+    /// One system slot, which recovery fills: going there and back takes changes of the boot record.
+    is_single: bool,
     _lock: Box<dyn std::any::Any + Send>,
 }
 
@@ -121,6 +124,9 @@ impl Device {
             .with_room(RECORD_ROOM);
         let slots = Arc::new(Mutex::new(slots));
         let slots_dir = config.slots.dir.clone();
+        if config.slots.system.is_some() {
+            recovery::came_up(disk, &slots_dir);
+        }
         Ok(Self {
             disk: disk.clone(),
             boot,
@@ -132,6 +138,7 @@ impl Device {
             write_failed: None,
             cleared: None,
             stop: Arc::default(),
+            is_single: config.slots.system.is_some(),
             _lock: lock,
         })
     }
@@ -352,6 +359,14 @@ impl Device {
             Ok(SlotLabel::Holds(image)) if image.rc == rc => {}
             Ok(_) => return Done::Failed(format!("slot {slot} does not hold release {rc} any more")),
             Err(error) => return Done::Failed(chain(&error)),
+        }
+        if self.is_single
+            && let Err(error) = self.boot.prove()
+        {
+            // With two slots a copy that died costs the next trial. Here recovery would have to write it, and could not.
+            let reason =
+                format!("not armed: a single slot needs both copies of its boot record: {}", chain(&error));
+            return Done::Failed(reason);
         }
         let trial = Some(Trial { slot, rc, tries_left: TRIES });
         // The confirmed slot is what the record says, not what runs: somebody may have chosen that at the boot loader.

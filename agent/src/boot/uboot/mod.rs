@@ -149,6 +149,10 @@ impl Boot for UbootBoot {
         Ok(self.medium.settle(&*self.disk).map_err(UbootError::from)?)
     }
 
+    fn prove(&mut self) -> Result<(), BootError> {
+        Ok(self.medium.prove(&*self.disk).map_err(UbootError::from)?)
+    }
+
     fn booted(&self) -> Result<Booted, BootError> {
         Ok(self.booted.clone())
     }
