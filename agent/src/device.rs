@@ -205,7 +205,12 @@ impl Device {
 
     /// Makes the trusted files durable.
     pub fn save_trust(&self, files: &[File]) -> Result<(), RecordError> {
-        self.trust.save(&StoredFile::of(files))
+        let files = StoredFile::of(files);
+        // Should the newer copy be lost, an older one would have the device believe what was in force before.
+        self.trust.save_both(&files).or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the trusted files are kept only once");
+            self.trust.save(&files)
+        })
     }
 
     /// Returns what boot record and slots say.
@@ -394,6 +399,16 @@ impl Device {
         if let Err(error) = self.boot.settle() {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the older copy of the boot record still names the former slot");
+        }
+        // Where the copy that was just written is not read any more, the older one counts again.
+        match self.boot.record() {
+            Ok(record) if record.active != slot || record.trial.is_some() => {
+                return Done::Failed(
+                    "the boot record still names the former slot; the medium is failing".to_owned(),
+                );
+            }
+            Ok(_) => {}
+            Err(error) => return Done::Failed(chain(&error)),
         }
         Done::Ok
     }

@@ -133,7 +133,14 @@ impl Medium {
             tracing::debug!(%error, "reading the U-Boot environment back from the cache");
         }
         let mut found = vec![0; self.size];
-        storage::read_exact_at(&*file, &mut found, *offset).map_err(io("read back"))?;
+        let mut read = Ok(());
+        for _ in 0..READ_ATTEMPTS {
+            read = storage::read_exact_at(&*file, &mut found, *offset);
+            if read.is_ok() {
+                break;
+            }
+        }
+        read.map_err(io("read back"))?;
         if found == bytes { Ok(()) } else { Err(MediumError::ReadBack(path.clone())) }
     }
 

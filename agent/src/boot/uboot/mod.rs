@@ -97,7 +97,9 @@ impl UbootBoot {
         if Self::is_provisioned_on(disk, medium)? {
             return Err(BootError::AlreadyProvisioned);
         }
-        write(disk, medium, &BootRecord { active: SlotName::A, trial: None })
+        write(disk, medium, &BootRecord { active: SlotName::A, trial: None })?;
+        // The other copy knows of no record at all.
+        Ok(medium.settle(disk).map_err(UbootError::from)?)
     }
 
     /// Tells whether there is a boot record.
