@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Asked::Status { config, json } => status(&config, json),
         Asked::Recover { config, json } => recover(&config, json),
         Asked::Rotate(config) => rotate(&config),
+        Asked::Exchange { one, other } => exchange(&one, &other),
         Asked::Identity(config) => identity(&config),
         Asked::Provision { config, image, rc, version } => provision(&config, &image, rc, version),
     };
@@ -81,6 +82,13 @@ fn identity(path: &Path) -> anyhow::Result<()> {
     line["carrier"] = json!(config.carrier);
     line["region"] = json!(config.region);
     print(&line.to_string())
+}
+
+/// One step, so that a power cut leaves either of them under its old name or its new one.
+fn exchange(one: &Path, other: &Path) -> anyhow::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+        .with_context(|| format!("could not exchange {} and {}", one.display(), other.display()))
 }
 
 fn rotate(path: &Path) -> anyhow::Result<()> {
@@ -187,6 +195,7 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         "active": record.as_ref().map(|r| r.active),
         "trial": record.as_ref().and_then(|r| r.trial.clone()),
         "slots": {"a": slot(SlotName::A), "b": slot(SlotName::B)},
+        "not_undone": Some(&durable.hooks.not_undone).filter(|why| !why.is_empty()),
         "floor": durable.floor,
         "halted": durable.halted,
         "epoch": durable.epoch,
@@ -210,6 +219,7 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         "rollout",
         "active",
         "trial",
+        "not_undone",
         "floor",
         "halted",
         "epoch",

@@ -14,6 +14,11 @@ use super::timing::Now;
 
 /// How often a boot record that cannot be written is tried before a trial is left all the same.
 const MENDING_TRIES: u32 = 3;
+/// Boots by which a trial is left whose boot record cannot be changed. With two slots the first one does; a single slot comes
+/// up with what is in it, and would for ever.
+const LEAVING_TRIES: u32 = 3;
+/// How often a slot that cannot be read back is tried before it counts as not holding what was written.
+const HASH_TRIES: u32 = 3;
 
 impl Agent {
     pub(super) fn done(&mut self, job: u64, result: Done, now: Now) {
@@ -58,15 +63,24 @@ impl Agent {
                 Event::Hashed { matches: true }
             }
             (Job::Hash { .. }, Done::Mismatch) => Event::Hashed { matches: false },
-            // A hook that cannot be undone must not hold the device where it is.
-            (Job::UndoHooks, _) => {
+            (Job::UndoHooks, Done::Ok) => {
                 self.hooks_undone();
+                Event::Undone
+            }
+            (Job::UndoHooks, result) => {
+                let reason = failed(result);
+                if self.undo_is_tried_again() {
+                    return self.put_off(&Job::UndoHooks, reason, now);
+                }
+                // A hook that cannot be undone must not hold the device where it is; but it is told.
+                self.give_up_undo(&reason);
                 Event::Undone
             }
             (Job::Arm { .. }, Done::Ok) => Event::Armed,
             (Job::Arm { .. }, result) => Event::ArmFailed(failed(result)),
             (Job::Disarm, Done::Ok) => match &mut self.boot {
                 Some(boot) => {
+                    self.durable.leaving = 0;
                     boot.trial = None;
                     Event::Disarmed { running: boot.slot }
                 }
@@ -90,6 +104,10 @@ impl Agent {
                 match &self.boot {
                     Some(boot) if work == Job::Disarm && self.job_failures >= MENDING_TRIES => {
                         Event::DisarmFailed { running: boot.slot, reason }
+                    }
+                    // A worn sector reads no better later; written anew the medium may put another in its place.
+                    _ if matches!(work, Job::Hash { .. }) && self.job_failures >= HASH_TRIES => {
+                        Event::Hashed { matches: false }
                     }
                     _ => return,
                 }
@@ -184,6 +202,7 @@ impl Agent {
             let judged = match owed {
                 Some(Effect::Check) => self.check(now),
                 Some(Effect::RunHooks) => self.hooks_are_done(),
+                Some(Effect::UndoHooks) => self.undo_is_over(),
                 _ => None,
             };
             match judged {
@@ -215,6 +234,10 @@ impl Agent {
     fn attend_effect(&mut self, owed: Option<Effect>, now: Now) {
         let (Some(effect), Some(work)) = (owed, self.durable.state.work().cloned()) else {
             self.download = None;
+            if self.hooks_owed() == Some(Job::UndoHooks) {
+                // Nothing waits for it here: the attempt is over.
+                let _concluded = self.undo_is_over();
+            }
             match self.hooks_owed() {
                 Some(job) => self.start(job, now),
                 None => self.job = None,
@@ -245,6 +268,10 @@ impl Agent {
             Effect::RunHooks => return self.attend_before(now),
             Effect::UndoHooks => Job::UndoHooks,
             Effect::Arm => Job::Arm { slot: work.slot, rc },
+            Effect::Reboot if self.cannot_leave() => {
+                self.job = None;
+                return;
+            }
             Effect::Reboot => Job::Reboot,
             Effect::Disarm => Job::Disarm,
             Effect::Probe if self.attend_hooks(&[HookStep::PostBoot], now) => return,
@@ -254,10 +281,22 @@ impl Agent {
         self.start(job, now);
     }
 
+    /// Tells whether more boots would lead nowhere: the release that is not well runs on, and the device can be reached.
+    fn cannot_leave(&self) -> bool {
+        matches!(self.durable.state, State::Rollback { .. }) && self.durable.leaving >= LEAVING_TRIES
+    }
+
     pub(super) fn start(&mut self, work: Job, now: Now) {
         if self.job.as_ref().is_some_and(|(_, running)| *running == work) || now.uptime < self.job_not_before
         {
             return;
+        }
+        if work == Job::UndoHooks {
+            self.undo_begins();
+        }
+        if work == Job::Reboot && matches!(self.durable.state, State::Rollback { .. }) {
+            self.durable.leaving += 1;
+            self.saved = false;
         }
         self.jobs += 1;
         self.job = Some((self.jobs, work.clone()));
