@@ -7,6 +7,7 @@
 //! | [`service`] | releases, their packs, and a service that answers |
 //! | [`device`] | one device: boot loader, agent and disk, with a power switch |
 //! | [`board`] | kinds of devices: files, and U-Boot with partitions |
+//! | [`flaw`] | media that do not read any more, and copies that are gone |
 //! | [`story`] | what happens to a device, and what must be true whenever it boots and when it is over |
 //! | [`campaign`] | a story played with the power cut at every operation, and with each sync taken away |
 
@@ -14,6 +15,7 @@ pub mod board;
 pub mod campaign;
 pub mod device;
 pub mod disk;
+pub mod flaw;
 pub mod outcome;
 pub mod service;
 pub mod story;
