@@ -29,6 +29,13 @@ pub(crate) enum Asked {
         /// As one JSON object.
         json: bool,
     },
+    /// Exchange two names.
+    Exchange {
+        /// One.
+        one: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
     /// Put the first image there.
     Provision {
         /// Configuration file.
@@ -55,7 +62,7 @@ struct Usage {
 const CONFIG: Flag = ("config", "FILE", "Configuration file");
 const JSON: Flag = ("json", "", "Print one JSON object");
 
-const COMMANDS: [Usage; 6] = [
+const COMMANDS: [Usage; 7] = [
     Usage { name: "run", options: &[CONFIG], help: "Run the agent until it is stopped", more: "" },
     Usage {
         name: "status",
@@ -94,6 +101,15 @@ const COMMANDS: [Usage; 6] = [
         help: "Put the first image into slot a and make it the confirmed one",
         more: "",
     },
+    Usage {
+        name: "exchange",
+        options: &[
+            ("one", "PATH", "A file or folder"),
+            ("other", "PATH", "Another one, on the same file system"),
+        ],
+        help: "Exchange the names of two files or folders in one step, for hooks that put user data back",
+        more: "",
+    },
 ];
 
 const EXAMPLES: &str = "\
@@ -105,7 +121,8 @@ Examples:
   tern-agent status --config /etc/tern/agent.toml --json
 
 The log goes to standard error; TERN_LOG=debug says more.
-Exit codes: 0 stopped or done, 1 failed, 2 wrong usage.
+Exit codes: 0 stopped or done, 1 failed, 2 wrong usage; of recover 3 where a person has to come, 75 while the network
+is waited for.
 ";
 
 /// Reads what follows the program's name. What cannot be understood is returned as a text for people.
@@ -158,6 +175,10 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, 
         |key: &str| given.iter().position(|(other, _)| *other == key).map(|at| given.swap_remove(at).1);
     let json = take("json").is_some();
     let mut needed = |key: &str| take(key).ok_or_else(|| wrong(format!("--{key} is missing")));
+    if usage.name == "exchange" {
+        let (one, other) = (needed("one")?.into(), needed("other")?.into());
+        return Ok(Asked::Exchange { one, other });
+    }
     let config = PathBuf::from(needed("config")?);
     Ok(match usage.name {
         "run" => Asked::Run(config),
@@ -235,6 +256,8 @@ mod tests {
             Ok(Asked::Status { config: config.clone(), json: true })
         );
         assert_eq!(asked("recover --config c"), Ok(Asked::Recover { config: config.clone(), json: false }));
+        let names = Asked::Exchange { one: "-x".into(), other: "y".into() };
+        assert_eq!(asked("exchange --one -x --other y"), Ok(names));
         assert_eq!(asked("identity --config c"), Ok(Asked::Identity(config.clone())));
         assert_eq!(asked("identity rotate --config c"), Ok(Asked::Rotate(config.clone())));
         let (image, version) = ("-i".into(), "1.0".into());

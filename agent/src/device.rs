@@ -18,6 +18,7 @@ use crate::core::SlotName;
 use crate::core::agent::{BootFacts, Content, Done, Held, Target};
 use crate::core::durable::Durable;
 use crate::record::{RecordError, RecordFile};
+use crate::recovery;
 use crate::slot::place;
 use crate::slot::signed::{self, StoredFile};
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
@@ -90,6 +91,8 @@ pub struct Device {
     cleared: Option<SlotName>,
     /// Ends the hash that was begun last.
     stop: Arc<AtomicBool>,
+    /// One system slot, which recovery fills: going there and back takes changes of the boot record.
+    is_single: bool,
     _lock: Box<dyn std::any::Any + Send>,
 }
 
@@ -128,6 +131,9 @@ impl Device {
         let slots = Arc::new(Mutex::new(slots));
         let slots_dir = config.slots.dir.clone();
         let components = component::open_all(disk, &config.components, &config.data_dir, &config.device)?;
+        if config.slots.system.is_some() {
+            recovery::came_up(disk, &slots_dir);
+        }
         Ok(Self {
             disk: disk.clone(),
             boot,
@@ -140,6 +146,7 @@ impl Device {
             write_failed: None,
             cleared: None,
             stop: Arc::default(),
+            is_single: config.slots.system.is_some(),
             _lock: lock,
         })
     }
@@ -206,7 +213,12 @@ impl Device {
 
     /// Makes the trusted files durable.
     pub fn save_trust(&self, files: &[File]) -> Result<(), RecordError> {
-        self.trust.save(&StoredFile::of(files))
+        let files = StoredFile::of(files);
+        // Should the newer copy be lost, an older one would have the device believe what was in force before.
+        self.trust.save_both(&files).or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the trusted files are kept only once");
+            self.trust.save(&files)
+        })
     }
 
     /// Returns what boot record and slots say.
@@ -413,6 +425,14 @@ impl Device {
             Ok(_) => return Done::Failed(format!("slot {slot} does not hold release {rc} any more")),
             Err(error) => return Done::Failed(chain(&error)),
         }
+        if self.is_single
+            && let Err(error) = self.boot.prove()
+        {
+            // With two slots a copy that died costs the next trial. Here recovery would have to write it, and could not.
+            let reason =
+                format!("not armed: a single slot needs both copies of its boot record: {}", chain(&error));
+            return Done::Failed(reason);
+        }
         let trial = Some(Trial { slot, rc, tries_left: TRIES });
         // The confirmed slot is what the record says, not what runs: somebody may have chosen that at the boot loader.
         done(self.boot.write(&BootRecord { active: record.active, trial }))
@@ -439,6 +459,16 @@ impl Device {
         if let Err(error) = self.boot.settle() {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the older copy of the boot record still names the former slot");
+        }
+        // Where the copy that was just written is not read any more, the older one counts again.
+        match self.boot.record() {
+            Ok(record) if record.active != slot || record.trial.is_some() => {
+                return Done::Failed(
+                    "the boot record still names the former slot; the medium is failing".to_owned(),
+                );
+            }
+            Ok(_) => {}
+            Err(error) => return Done::Failed(chain(&error)),
         }
         Done::Ok
     }

@@ -19,7 +19,7 @@ use tern_agent::core::SlotName;
 use tern_agent::core::durable::Durable;
 use tern_agent::identity::FileIdentity;
 use tern_agent::record::RecordFile;
-use tern_agent::recovery::{self, Recovered};
+use tern_agent::recovery::{self, Recovered, RecoveryError, Remedy};
 use tern_agent::slot::Image;
 use tern_protocol::chunk::{RootHasher, root};
 use tracing_subscriber::Layer as _;
@@ -32,6 +32,9 @@ compile_error!("a build for size leaves the unwind tables out (build.rs), so it 
 
 /// Exit code of a command line that cannot be understood.
 const WRONG_USAGE: u8 = 2;
+/// Exit codes of `recover`, for the init that called it: nothing that recovery could do is left; try again until it is done.
+const PERSON: u8 = 3;
+const WAIT: u8 = 75;
 
 fn main() -> ExitCode {
     // TERN_LOG is a level, or targets with levels: "debug", "info,tern_agent=debug".
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Asked::Status { config, json } => status(&config, json),
         Asked::Recover { config, json } => recover(&config, json),
         Asked::Rotate(config) => rotate(&config),
+        Asked::Exchange { one, other } => exchange(&one, &other),
         Asked::Identity(config) => identity(&config),
         Asked::Provision { config, image, rc, version } => provision(&config, &image, rc, version),
     };
@@ -59,7 +63,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<RecoveryError>().map(RecoveryError::remedy) {
+                Some(Remedy::Person) => ExitCode::from(PERSON),
+                Some(Remedy::Wait) => ExitCode::from(WAIT),
+                Some(Remedy::Again) | None => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -75,6 +83,13 @@ fn identity(path: &Path) -> anyhow::Result<()> {
     line["carrier"] = json!(config.carrier);
     line["region"] = json!(config.region);
     print(&line.to_string())
+}
+
+/// One step, so that a power cut leaves either of them under its old name or its new one.
+fn exchange(one: &Path, other: &Path) -> anyhow::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+        .with_context(|| format!("could not exchange {} and {}", one.display(), other.display()))
 }
 
 fn rotate(path: &Path) -> anyhow::Result<()> {
@@ -107,15 +122,22 @@ fn recover(path: &Path, as_json: bool) -> anyhow::Result<()> {
         .context("could not start the runtime")?;
     let disk = tern_agent::storage::system();
     let recovered = runtime.block_on(recovery::recover_or_fetch(&disk, &config, &mut progress))?;
-    let (slot, was_written) = match recovered {
-        Recovered::Applied(slot) => (slot, true),
-        Recovered::Nothing(slot) => (slot, false),
-    };
+    let (slot, was_written) = (recovered.slot(), matches!(recovered, Recovered::Applied(_)));
+    let is_unrecorded = matches!(recovered, Recovered::Unrecorded(_));
     if as_json {
-        return print(&json!({"slot": slot, "written": was_written}).to_string());
+        let mut said = json!({"slot": slot, "written": was_written});
+        if is_unrecorded {
+            said["unrecorded"] = json!(true);
+        }
+        return print(&said.to_string());
     }
     print(&match was_written {
         true => format!("package {slot} is in the system slot; reboot"),
+        false if is_unrecorded => {
+            format!(
+                "the boot record cannot be changed; the confirmed package {slot} is in the system slot; reboot"
+            )
+        }
         false => format!("package {slot} was in the system slot already; reboot"),
     })
 }
@@ -187,6 +209,7 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         "trial": record.as_ref().and_then(|r| r.trial.clone()),
         "slots": {"a": slot(SlotName::A), "b": slot(SlotName::B)},
         "components": components,
+        "not_undone": Some(&durable.hooks.not_undone).filter(|why| !why.is_empty()),
         "floor": durable.floor,
         "halted": durable.halted,
         "epoch": durable.epoch,
@@ -210,6 +233,7 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         "rollout",
         "active",
         "trial",
+        "not_undone",
         "floor",
         "halted",
         "epoch",

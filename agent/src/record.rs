@@ -8,7 +8,8 @@
 //! place: whatever a power cut leaves of it, the other copy stands. Overwriting needs no new blocks while a value
 //! fits the room that was reserved for it, so a full disk cannot stop a journal, and no directory entry changes. Only the first write of a copy goes through a
 //! temporary file and a rename: a copy that exists under its name was whole once, so one that is not is damage,
-//! never an interrupted first save.
+//! never an interrupted first save. A copy that the medium does not give any more is not written over, which would keep
+//! nothing: it is made anew, elsewhere.
 
 use std::io;
 use std::marker::PhantomData;
@@ -24,6 +25,8 @@ const FORMAT: u32 = 1;
 const HEADER: usize = 24;
 /// Ceiling on a record's JSON: a damaged length must not become a buffer.
 const JSON_MAX: usize = 1024 * 1024;
+/// How often a copy that cannot be read is tried.
+const READ_ATTEMPTS: u32 = 3;
 
 /// Says why a record could not be read or saved.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +81,26 @@ pub struct RecordFile<T> {
     value: PhantomData<fn() -> T>,
 }
 
+/// What stands in both copies.
+struct Survey {
+    /// Number, generation and value of the newest whole one.
+    newest: Option<(usize, u64, Vec<u8>)>,
+    worn: [bool; 2],
+}
+
 /// What stands in one copy.
 enum Copy {
     Missing,
     Bad(&'static str),
-    Newer { format: u32 },
-    Whole { generation: u64, json: Vec<u8> },
+    /// The medium does not give it.
+    Worn,
+    Newer {
+        format: u32,
+    },
+    Whole {
+        generation: u64,
+        json: Vec<u8>,
+    },
 }
 
 impl<T: Serialize + DeserializeOwned> RecordFile<T> {
@@ -119,13 +136,14 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
     /// Has both copies say the same, so that losing either one of them changes nothing: where what the older one says
     /// would now be wrong, and not only old.
     pub fn settle(&self) -> Result<(), RecordError> {
-        let Some((newest, generation, json)) = self.newest()? else { return Ok(()) };
+        let Survey { newest, worn } = self.survey()?;
+        let Some((newest, generation, json)) = newest else { return Ok(()) };
         if matches!(self.read(1 - newest)?, Copy::Whole { json: older, .. } if older == json) {
             return Ok(());
         }
         let value: T = serde_json::from_slice(&json)
             .map_err(|source| RecordError::Content { path: self.path(newest), source })?;
-        self.write(1 - newest, generation + 1, &value)
+        self.write(1 - newest, generation + 1, &value, worn[1 - newest])
     }
 
     fn has_both(&self) -> bool {
@@ -134,7 +152,7 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
 
     /// Returns the newest whole copy, or `None` if nothing was ever saved.
     pub fn load(&self) -> Result<Option<T>, RecordError> {
-        let Some((index, _, json)) = self.newest()? else { return Ok(None) };
+        let Some((index, _, json)) = self.survey()?.newest else { return Ok(None) };
         serde_json::from_slice(&json)
             .map(Some)
             .map_err(|source| RecordError::Content { path: self.path(index), source })
@@ -142,30 +160,52 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
 
     /// Saves `value`; when this returns, it survives a power cut. Refuses to write over damage or a newer format.
     pub fn save(&self, value: &T) -> Result<(), RecordError> {
-        match self.newest()? {
-            None => self.write(0, 1, value),
-            Some((newest, generation, _)) => self.write(1 - newest, generation + 1, value),
+        let Survey { newest, worn } = self.survey()?;
+        match newest {
+            None => self.write(0, 1, value, false),
+            Some((newest, generation, _)) => self.write(1 - newest, generation + 1, value, worn[1 - newest]),
         }
+    }
+
+    /// Saves `value` in one copy and then in the other: where what was there before must not come back, whichever of them is
+    /// lost. Over damage, too.
+    ///
+    /// Not by [`Self::save`] and [`Self::settle`]: should the copy that was just written not be read, the older value would be
+    /// taken for the newest, and be put over it.
+    pub fn save_both(&self, value: &T) -> Result<(), RecordError> {
+        let (first, generation, worn) = match self.survey() {
+            Ok(Survey { newest: Some((newest, generation, _)), worn }) => (1 - newest, generation + 1, worn),
+            Ok(Survey { newest: None, worn }) => (0, 1, worn),
+            Err(RecordError::Corrupt(_)) => (0, 1, [true; 2]),
+            Err(error) => return Err(error),
+        };
+        self.write(first, generation, value, worn[first])?;
+        self.write(1 - first, generation + 1, value, worn[1 - first])
     }
 
     /// Saves `value` over a record of which no copy is whole, when its owner knows how to live with the loss.
     pub fn renew(&self, value: &T) -> Result<(), RecordError> {
         match self.save(value) {
-            Err(RecordError::Corrupt(_)) => self.write(0, 1, value),
+            // One that only could not be read must not come back as the newer one.
+            Err(RecordError::Corrupt(_)) => self.save_both(value),
             other => other,
         }
     }
 
-    fn newest(&self) -> Result<Option<(usize, u64, Vec<u8>)>, RecordError> {
+    fn survey(&self) -> Result<Survey, RecordError> {
         let copies = [self.read(0)?, self.read(1)?];
         let mut newest: Option<(usize, u64, Vec<u8>)> = None;
-        let mut bad = 0;
+        let (mut bad, mut worn) = (0, [false; 2]);
         for (index, copy) in copies.into_iter().enumerate() {
             match copy {
                 Copy::Missing => {}
                 Copy::Bad(why) => {
                     bad += 1;
                     tracing::warn!(file = %self.path(index).display(), why, "a copy of a record is damaged");
+                }
+                Copy::Worn => {
+                    bad += 1;
+                    worn[index] = true;
                 }
                 // Even beside a whole copy of ours: the newer program's word is the later one.
                 Copy::Newer { format } => {
@@ -180,7 +220,7 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
         }
         match newest {
             None if bad > 0 => Err(RecordError::Corrupt([self.path(0), self.path(1)])),
-            found => Ok(found),
+            newest => Ok(Survey { newest, worn }),
         }
     }
 
@@ -192,30 +232,38 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
                 _ => Err(io_error("open", &path, error)),
             };
         }
-        match storage::read(&*self.disk, &path, HEADER + JSON_MAX) {
-            Ok(bytes) => Ok(decode(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Err(io_error("open", &path, error))
-            }
-            // A worn-out block under one copy is what the other copy is for.
-            Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "could not read a copy of a record");
-                Ok(Copy::Bad("unreadable"))
+        for attempt in 1..=READ_ATTEMPTS {
+            match read_copy(&*self.disk, &path) {
+                Ok(bytes) => return Ok(decode(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(io_error("open", &path, error));
+                }
+                // A worn-out block under one copy is what the other copy is for.
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), attempt, %error, "could not read a copy of a record");
+                }
             }
         }
+        Ok(Copy::Worn)
     }
 
-    fn write(&self, index: usize, generation: u64, value: &T) -> Result<(), RecordError> {
+    fn write(&self, index: usize, generation: u64, value: &T, is_worn: bool) -> Result<(), RecordError> {
         let path = self.path(index);
         let json = serde_json::to_vec(value)
             .map_err(|source| RecordError::Content { path: path.clone(), source })?;
         let mut bytes = encode(generation, &json)?;
-        if self.disk.look(&path).is_ok() {
+        let is_there = self.disk.look(&path).is_ok();
+        if is_there && !is_worn {
             return overwrite(&*self.disk, &path, &bytes, self.room);
         }
+        let length = bytes.len();
         // Written, not left out: a hole takes no room.
-        bytes.resize(bytes.len().max(self.room), 0);
-        create_on(&*self.disk, &self.folder, &path, &bytes, 0o644)
+        bytes.resize(length.max(self.room), 0);
+        match create_on(&*self.disk, &self.folder, &path, &bytes, 0o644) {
+            // A full disk: what is there may still keep it.
+            Err(_) if is_there => overwrite(&*self.disk, &path, &bytes[..length], self.room),
+            other => other,
+        }
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -261,6 +309,27 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), RecordError> {
 /// The same on another disk than the system's.
 pub(crate) fn sync_folder_on(disk: &dyn Storage, folder: &Path) -> Result<(), RecordError> {
     disk.sync_folder(folder).map_err(|source| io_error("sync folder", folder, source))
+}
+
+/// Reads as much of a copy as is said to be its value: what a longer predecessor left, and room that is only kept, may be
+/// lost.
+fn read_copy(disk: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, Access::Read)?;
+    let (mut bytes, mut wanted) = (Vec::new(), HEADER);
+    let mut buffer = [0; 4096];
+    while bytes.len() < wanted {
+        match file.read_at(&mut buffer, bytes.len() as u64) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(length) = bytes.first_chunk::<HEADER>().filter(|header| header[..4] == MAGIC) {
+            let length = u32::from_be_bytes([16, 17, 18, 19].map(|at| length[at])) as usize;
+            wanted = HEADER + length.min(JSON_MAX);
+        }
+    }
+    Ok(bytes)
 }
 
 fn overwrite(disk: &dyn Storage, path: &Path, bytes: &[u8], room: usize) -> Result<(), RecordError> {
@@ -315,6 +384,11 @@ fn decode(mut bytes: Vec<u8>) -> Copy {
     bytes.truncate(HEADER + length);
     bytes.drain(..HEADER);
     Copy::Whole { generation, json: bytes }
+}
+
+/// Tells whether the bytes of a copy are whole: for whoever looks at one from outside.
+pub fn is_whole(copy: &[u8]) -> bool {
+    matches!(decode(copy.to_vec()), Copy::Whole { .. } | Copy::Newer { .. })
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> RecordError {

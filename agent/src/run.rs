@@ -410,11 +410,11 @@ impl Shell {
         let (hooks, told) = (self.config.hooks.clone(), self.told(step));
         let through = self.agent.durable().hooks.through;
         self.beside(job, async move {
-            let ran = match step {
-                HookStep::Undo => undo_hooks(&hooks, through, &told).await,
-                step => run_hooks(&hooks, step, &told).await,
-            };
-            match ran {
+            if step == HookStep::Undo {
+                let undone = undo_hooks(&hooks, through, &told).await;
+                return undone.map_or_else(|error| Done::Failed(error.summary()), |()| Done::Ok);
+            }
+            match run_hooks(&hooks, step, &told).await {
                 Ok(()) => Done::Ok,
                 Err(refusal @ HookRefusal::NotNow { .. }) => Done::NotNow(refusal.summary()),
                 Err(refusal) => Done::Failed(refusal.summary()),

@@ -16,6 +16,8 @@ const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/hooks");
 struct Scene {
     folder: tempfile::TempDir,
     areas: Vec<PathBuf>,
+    /// Version of the release that runs.
+    runs: String,
 }
 
 impl Scene {
@@ -55,7 +57,7 @@ impl Scene {
                 attribute(&area.join(name), "user.tern.test", name.as_bytes());
             }
         }
-        Self { folder, areas }
+        Self { folder, areas, runs: "1.5".into() }
     }
 
     fn snapshot_folder(&self) -> PathBuf {
@@ -67,17 +69,25 @@ impl Scene {
     }
 
     fn run_for(&self, script: &str, step: &str, rc: u64) -> String {
+        let output = self.ends(script, step, rc, &[]);
+        assert!(output.status.success(), "{script} {step}: {output:?}");
+        text(&output)
+    }
+
+    fn ends(&self, script: &str, step: &str, rc: u64, more: &[(&str, &OsStr)]) -> Output {
         let areas: Vec<_> = self.areas.iter().map(|area| area.as_os_str()).collect();
-        let output = Command::new(Path::new(SCRIPTS).join(script))
+        Command::new(Path::new(SCRIPTS).join(script))
             .arg(self.snapshot_folder())
             .env("TERN_STEP", step)
             .env("TERN_RC", rc.to_string())
             .env("TERN_DATA", areas.join(OsStr::new(":")))
             .env("TERN_REASON", "a probe failed")
+            .env("TERN_VERSION", format!("1.{rc}"))
+            .env("TERN_FROM_VERSION", &self.runs)
+            .env("TERN_AGENT", env!("CARGO_BIN_EXE_tern-agent"))
+            .envs(more.iter().copied())
             .output()
-            .unwrap();
-        assert!(output.status.success(), "{script} {step}: {output:?}");
-        text(&output)
+            .unwrap()
     }
 
     /// Does what a migration that goes wrong may do.
@@ -95,11 +105,48 @@ impl Scene {
     }
 
     fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        for area in &self.areas {
+        self.digests().concat()
+    }
+
+    /// One of each area.
+    fn digests(&self) -> Vec<String> {
+        let one = |area: &PathBuf| {
+            let mut hash = Sha256::new();
             add(&mut hash, area, Path::new(""));
+            hex::encode(hash.finalize())
+        };
+        self.areas.iter().map(one).collect()
+    }
+
+    /// Has every program that a script runs counted, and the script killed at the one with this number: before it, after
+    /// it, or with the half of a copy done. Returns whether that came.
+    fn killed_at(&self, script: &str, number: u32, how: &str) -> bool {
+        let bin = self.folder.path().join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        let count = self.folder.path().join("count");
+        fs::write(&count, "0").unwrap();
+        for name in ["cp", "mv", "rm", "sync", "mkdir", "find", "tern-agent"] {
+            let real = match name {
+                "tern-agent" => env!("CARGO_BIN_EXE_tern-agent").to_owned(),
+                name => format!("/usr/bin/{name}"),
+            };
+            let half = "for last; do :; done; /usr/bin/rm -rf \"$last/deep\" \"$last/user\"";
+            executable(
+                &bin.join(name),
+                &format!(
+                    "#!/bin/sh\nn=$(($(cat '{count}') + 1)); echo $n >'{count}'\n\
+                     [ $n = {number} ] || exec {real} \"$@\"\n\
+                     case {how} in before) ;; after) {real} \"$@\" ;; half) {real} \"$@\"; [ {name} != cp ] || {{ {half}; }} ;; esac\n\
+                     kill -9 $PPID\n",
+                    count = count.display()
+                ),
+            );
         }
-        hex::encode(hash.finalize())
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        let agent = bin.join("tern-agent");
+        let more = [("PATH", OsStr::new(&path)), ("TERN_AGENT", agent.as_os_str())];
+        let output = self.ends(script, "undo", 7, &more);
+        !output.status.success()
     }
 }
 
@@ -201,10 +248,97 @@ fn half_a_snapshot_and_one_of_another_release_put_nothing_back() {
     scene.run_for("undo.sh", "undo", 6);
     assert_eq!(scene.digest(), now, "it was not whole");
 
+    // Half of one is no copy that anybody needs.
     scene.run("snapshot-data.sh", "snapshot");
     fs::write(scene.areas[0].join("empty folder is not empty"), "").unwrap();
     scene.run("undo.sh", "undo");
     assert_eq!(scene.digest(), now, "the copy of release 7 took its place");
+}
+
+#[test]
+fn a_copy_that_another_release_still_needs_is_not_replaced_and_the_release_waits() {
+    let mut scene = Scene::new();
+    let before = scene.digest();
+    scene.run_for("snapshot-data.sh", "snapshot", 6);
+    scene.spoil();
+
+    let output = scene.ends("snapshot-data.sh", "snapshot", 7, &[]);
+
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    assert!(text(&output).contains("release 6 was not undone"), "{output:?}");
+    scene.run_for("undo.sh", "undo", 6);
+    assert_eq!(scene.digest(), before, "it can still be undone");
+    scene.run("snapshot-data.sh", "snapshot");
+
+    // Release 7 was confirmed, and its copy not dropped: nobody needs it any more.
+    scene.runs = "1.7".into();
+    scene.run_for("snapshot-data.sh", "snapshot", 8);
+    assert_eq!(fs::read_to_string(scene.snapshot_folder().join("whole")).unwrap(), "8\n");
+}
+
+/// Before, after and in the middle of every program that the undo runs.
+#[test]
+fn an_undo_that_is_killed_anywhere_leaves_either_tree_and_can_be_repeated() {
+    for how in ["before", "after", "half"] {
+        let (mut kills, mut old, mut new) = (0, 0, 0);
+        for number in 1.. {
+            let scene = Scene::new();
+            // It only takes time here.
+            scene.areas.iter().for_each(|area| fs::remove_file(area.join("sparse")).unwrap());
+            let wanted = scene.digests();
+            scene.run("snapshot-data.sh", "snapshot");
+            scene.spoil();
+            let spoilt = scene.digests();
+
+            if !scene.killed_at("undo.sh", number, how) {
+                assert_eq!(scene.digests(), wanted);
+                break;
+            }
+
+            kills += 1;
+            for (area, found) in scene.digests().iter().enumerate() {
+                let (is_old, is_new) = (*found == spoilt[area], *found == wanted[area]);
+                assert!(is_old || is_new, "{how} program {number}: area {area} is neither");
+                (old, new) = (old + u32::from(is_old), new + u32::from(is_new));
+            }
+            scene.run("undo.sh", "undo");
+            assert_eq!(scene.digests(), wanted, "{how} program {number}");
+            assert!(scene.areas.iter().all(|area| !area.with_added_extension("tern-undo").exists()));
+        }
+        assert!(kills > 12 && old > 8 && new > 8, "{how}: {kills} kills, {old} old, {new} new");
+    }
+}
+
+/// It cannot be exchanged as a whole, and what is in it can.
+#[test]
+fn an_area_that_is_a_mount_point_gets_its_entries_back() {
+    let scene = Scene::new();
+    let before = scene.digest();
+    scene.run("snapshot-data.sh", "snapshot");
+    scene.spoil();
+    attribute(&scene.areas[0], "user.tern.test", b"");
+    let area = scene.areas[0].to_str().unwrap();
+    let script = Path::new(SCRIPTS).join("undo.sh");
+    let mut command = Command::new("unshare");
+    let inside = "mount --bind \"$1\" \"$1\" || exit 99; exec \"$2\" \"$3\"";
+    command.args(["-rm", "/bin/sh", "-c", inside, "-", area]).arg(script).arg(scene.snapshot_folder());
+    let areas: Vec<_> = scene.areas.iter().map(|area| area.as_os_str()).collect();
+    command.env("TERN_RC", "7").env("TERN_DATA", areas.join(OsStr::new(":")));
+    let output = command.env("TERN_AGENT", env!("CARGO_BIN_EXE_tern-agent")).output();
+    let output = match output {
+        Ok(output) if output.status.code() != Some(99) => output,
+        refused => {
+            let _shown = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("NOT TRIED: no mount in a namespace of its own here: {refused:?}\n").as_bytes(),
+            );
+            return;
+        }
+    };
+
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(scene.digest(), before);
+    assert!(!scene.areas[0].join(".tern-undo").exists());
 }
 
 #[test]

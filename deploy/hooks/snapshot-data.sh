@@ -24,10 +24,17 @@ if [ "${TERN_STEP:-}" = confirmed ]; then
     rm -rf "$snapshot"
     exit 0
 fi
+whole=$(cat "$snapshot/whole" 2>/dev/null || true)
 # After a power cut hooks run again. What "migrate" may have changed by then must not take the place of the copy.
-if [ "$(cat "$snapshot/whole" 2>/dev/null || true)" = "$TERN_RC" ]; then
+if [ "$whole" = "$TERN_RC" ]; then
     echo "the copy for release $TERN_RC is whole already"
     exit 0
+fi
+# The copy of another release is what its undo still needs, and the data may be half of either: no other copy takes its
+# place. Unless that release runs now: then it was confirmed, and only its copy was not dropped.
+if [ -n "$whole" ] && [ "$(cat "$snapshot/version" 2>/dev/null || true)" != "${TERN_FROM_VERSION:-}" ]; then
+    echo "release $whole was not undone: run undo.sh with TERN_RC=$whole, or remove $snapshot if the data is right"
+    exit 75
 fi
 rm -f "$snapshot/whole"
 rm -rf "$snapshot"
@@ -44,6 +51,7 @@ for area in $TERN_DATA; do
     fi
 done
 IFS=$old_ifs
+echo "${TERN_VERSION:-}" >"$snapshot/version"
 sync -f "$snapshot"
 # Last: without it undo.sh touches nothing.
 echo "$TERN_RC" >"$snapshot/new"

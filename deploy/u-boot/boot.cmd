@@ -48,9 +48,33 @@ if test -n "${tern_single}"; then
     setenv tern_wanted a
     if test "${tern_active}" = b; then setenv tern_wanted b; fi
   fi
+  setenv tern_lacking
   if test "${tern_installed}" != "${tern_wanted}"; then
     echo "tern: ${tern_wanted} is wanted, installed is ${tern_installed}: recovery"
+    # Not part of what is saved.
     setenv tern_slot
+    setenv tern_wanted
+    # Recovery begins by changing the record. Where it cannot be saved, and what is confirmed is there, there is no trial:
+    # recovery could only send the device back here, again and again.
+    if test -n "${tern_installed}" -a "${tern_installed}" = "${tern_active}"; then
+      setenv tern_saved
+      if test -n "${tern_save}"; then
+        if run tern_save; then setenv tern_saved 1; fi
+      else
+        if saveenv; then setenv tern_saved 1; fi
+      fi
+      if test -n "${tern_saved}"; then
+        setenv tern_lacking 1
+      else
+        echo "tern: the environment cannot be saved, no trial"
+      fi
+      setenv tern_saved
+    else
+      setenv tern_lacking 1
+    fi
+  fi
+  setenv tern_wanted
+  if test -n "${tern_lacking}"; then
     run tern_recovery
     # Where recovery does not come up, only what is installed can be tried.
     echo "tern: recovery does not boot"

@@ -75,6 +75,6 @@ if test -n "${tern_newest}"; then
 fi
 
 # Saves over the copy that does not count: one write, after which that one counts. Where it fails, the other one still
-# does. tern_next: flag, checksum and text at their places.
+# does. Read back: what the medium does not keep was not saved. tern_next: flag, checksum and text at their places.
 setenv tern_next 'setexpr tern_flag 0x${tern_flag} + 1; if itest 0x${tern_flag} == 100; then setenv tern_flag 0; fi; cp.b ${tern_c} ${tern_d} 4; setexpr tern_x ${tern_d} + 4; mw.b ${tern_x} ${tern_flag} 1; setexpr tern_x ${tern_d} + 5; setexpr tern_y ${tern_c} + 4; cp.b ${tern_y} ${tern_x} ${tern_text}'
-setenv tern_save 'if env export -c -s ${tern_data} ${tern_c} ${tern_names}; then run tern_next; if test "${tern_newest}" = a; then setenv tern_newest b; setenv tern_to ${tern_second}; else setenv tern_newest a; setenv tern_to ${tern_first}; fi; ${tern_medium} write ${tern_d} ${tern_to} ${tern_blocks}; else false; fi'
+setenv tern_save 'if env export -c -s ${tern_data} ${tern_c} ${tern_names}; then run tern_next; if test "${tern_newest}" = a; then setenv tern_newest b; setenv tern_to ${tern_second}; else setenv tern_newest a; setenv tern_to ${tern_first}; fi; if ${tern_medium} write ${tern_d} ${tern_to} ${tern_blocks}; then ${tern_medium} read ${tern_c} ${tern_to} ${tern_blocks}; cmp.b ${tern_c} ${tern_d} ${tern_size}; else false; fi; else false; fi'

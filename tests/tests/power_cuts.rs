@@ -12,6 +12,7 @@ use tern_agent::storage::Disk;
 use tern_tests::powercut::board::{Board, Kind};
 use tern_tests::powercut::campaign::{orders, pairs, single, syncs, trace};
 use tern_tests::powercut::disk::{FakeDisk, Lie};
+use tern_tests::powercut::flaw::flawed;
 use tern_tests::powercut::outcome::Outcome;
 use tern_tests::powercut::service::{Release, Service};
 use tern_tests::powercut::story::Story;
@@ -57,6 +58,23 @@ fn components_are_all_of_one_release_wherever_the_power_fails() {
 #[test]
 fn partitions_and_entries_of_systemd_boot_survive_a_power_cut_before_every_operation() {
     every_cut(Kind::SystemdBoot, &Story::ALL);
+}
+
+/// Media that fail: a read, a sector, a whole copy. `TERN_FLAWS` names the seeds, as `0..30000`.
+#[test]
+fn a_read_that_fails_a_worn_sector_and_a_lost_copy_cost_no_device() {
+    let asked = std::env::var("TERN_FLAWS").ok();
+    let seeds = asked.as_deref().unwrap_or("0..24").split_once("..").unwrap();
+    let seeds = seeds.0.parse().unwrap()..seeds.1.parse().unwrap();
+    let mut broken = Vec::new();
+    for kind in [Kind::Files, Kind::Uboot, Kind::Single] {
+        for story in Story::ALL {
+            let (runs, seen) = flawed(story, kind, seeds.clone());
+            println!("{kind:?} {story:?}: {runs} flaws, {} broken", seen.len());
+            broken.extend(seen.into_iter().map(|what| format!("{kind:?} {story:?} {what}")));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
 /// What recovery has marked as done is not written again, wherever the power fails.

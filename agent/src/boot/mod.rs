@@ -121,6 +121,12 @@ pub trait Boot {
     /// slot is written that an older copy may still name.
     fn settle(&mut self) -> Result<(), BootError>;
 
+    /// Makes sure that every copy of the record can be changed, for a device that could not go back without: writes them
+    /// anew with what they say, where the loader keeps several.
+    fn prove(&mut self) -> Result<(), BootError> {
+        self.settle()
+    }
+
     /// Returns the boot that this process lives in.
     fn booted(&self) -> Result<Booted, BootError>;
 

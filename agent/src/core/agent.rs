@@ -267,7 +267,7 @@ impl Agent {
         if after == before {
             return;
         }
-        let said = reports(&before, &after, event);
+        let said = self.telling_what_was_not_undone(event, reports(&before, &after, event));
         for kind in self.told(&before, &after, event, said) {
             self.durable.outbox.push(kind);
         }
@@ -284,6 +284,7 @@ impl Agent {
             self.durable.floor = self.durable.floor.max(work.offer.floor);
         }
         if before.name() != after.name() {
+            self.durable.leaving = 0;
             self.soaked = self.soaked.map(|_| false);
             self.exchange.ask_anew();
             self.enter(&after, now);

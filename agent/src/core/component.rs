@@ -162,8 +162,8 @@ impl Agent {
         };
         owed.sort_by_key(|(name, _)| std::cmp::Reverse(order(name)));
         let (name, rc) = owed.into_iter().next()?;
-        let is_for_good =
-            boot.active == boot.slot && boot.running == rc && self.durable.state.open().is_none();
+        let is_over = matches!(self.durable.state, State::Idle { .. } | State::Failed { .. });
+        let is_for_good = is_over && boot.running == rc;
         Some(if is_for_good { Job::Keep(name) } else { Job::Revert(name) })
     }
 

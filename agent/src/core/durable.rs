@@ -51,6 +51,9 @@ pub struct Durable {
     /// Which hooks may have run, and which are still to be told.
     #[serde(default)]
     pub hooks: Hooked,
+    /// Boots that were asked for to leave a trial, and have not left it.
+    #[serde(default)]
+    pub leaving: u32,
 }
 
 impl Default for Durable {
@@ -71,6 +74,7 @@ impl Default for Durable {
             compared: None,
             waiting: None,
             hooks: Hooked::default(),
+            leaving: 0,
         }
     }
 }

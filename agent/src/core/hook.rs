@@ -12,11 +12,13 @@
 //! cut, and after an attempt that was dropped on the way.
 
 use serde::{Deserialize, Serialize};
+use tern_protocol::message::Attempt;
 use tern_protocol::state::Outcome;
 
 use super::agent::{Agent, Done, Job};
 use super::state::{Event, RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::Now;
+use super::undo::UndoTries;
 
 /// When a hook runs, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -104,6 +106,12 @@ pub struct Hooked {
     /// Why it was rolled back; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Undos that were begun and have not ended well, since the last one that did.
+    #[serde(default)]
+    pub undo: UndoTries,
+    /// Which hook could not be undone in the end, and why; until hooks run again, or an undo ends well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub not_undone: String,
 }
 
 /// What hooks are told about an attempt.
@@ -115,6 +123,9 @@ pub struct About {
     pub version: String,
     /// The version that ran before.
     pub from: String,
+    /// The attempt, for reports after its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
 }
 
 impl Agent {
@@ -133,7 +144,9 @@ impl Agent {
             self.about(&work);
         }
         if step.can_be_undone() && self.durable.hooks.through.is_none_or(|through| through < step) {
-            self.durable.hooks.through = Some(step);
+            if self.durable.hooks.through.replace(step).is_none() {
+                self.durable.hooks.not_undone.clear();
+            }
             self.saved = false;
         }
         self.start(Job::RunHooks(step), now);
@@ -172,13 +185,6 @@ impl Agent {
             (_, Done::NotNow(reason)) => Some(Event::HooksPostponed(reason)),
             (_, Done::Failed(reason)) => Some(Event::HooksFailed(reason)),
             (_, Done::Mismatch | Done::Looked(_) | Done::Component(_)) => None,
-        }
-    }
-
-    /// Everything was undone.
-    pub(super) fn hooks_undone(&mut self) {
-        if self.durable.hooks.through.take().is_some() {
-            self.saved = false;
         }
     }
 
@@ -224,12 +230,23 @@ impl Agent {
         let (rc, version) = (work.offer.attempt.rc, work.offer.version.clone());
         if self.durable.hooks.about.as_ref().is_some_and(|about| about.rc == rc) {
             // On trial another version runs than before.
-            return;
+            return self.about_again(work);
         }
         let running = self.durable.components.get(&self.settings.component);
         let from = running.cloned().unwrap_or_default();
-        self.durable.hooks.about = Some(About { rc, version, from });
+        let attempt = Some(work.offer.attempt.clone());
+        self.durable.hooks.about = Some(About { rc, version, from, attempt });
         self.saved = false;
+    }
+
+    fn about_again(&mut self, work: &Work) {
+        let attempt = Some(&work.offer.attempt);
+        if let Some(about) =
+            self.durable.hooks.about.as_mut().filter(|about| about.attempt.as_ref() != attempt)
+        {
+            about.attempt = attempt.cloned();
+            self.saved = false;
+        }
     }
 
     /// Returns why hooks are undone, as they see it in `TERN_REASON`.

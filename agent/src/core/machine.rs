@@ -153,6 +153,11 @@ impl State {
             }
 
             (Self::Success { .. }, E::Confirmed) => IDLE,
+            (Self::Success { work }, E::ConfirmFailed(why)) => {
+                // Its boots run out, whatever is wished. Better to go back now, and to say why.
+                let reason = format!("well, but it could not be confirmed: {why}");
+                roll_back(work, Outcome::RolledBack, &reason, RollbackStep::Record)
+            }
 
             (Self::Retry { work, to, since, wait }, E::Time) if since.passed(wait, now) => retried(work, to),
             (Self::Retry { .. }, E::Halted | E::Withdrawn) => IDLE,

@@ -13,6 +13,7 @@
 //! | [`zone`] | where a device's clock on the wall stands beside UTC |
 //! | [`hold`] | what holds an attempt back for a while |
 //! | [`hook`] | when hooks run, and which of them are to be undone |
+//! | [`undo`] | how often that is tried, and what is told if it cannot be done |
 //! | [`download`] | which packs to ask for next, and which to believe |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
 //! | `reader` | bundles: their dictionary, and those that wait for one |
@@ -49,6 +50,7 @@ pub mod state;
 pub mod time;
 pub mod timing;
 mod trust;
+pub mod undo;
 mod work;
 pub mod zone;
 

@@ -280,6 +280,8 @@ pub enum Event {
     ProbeFailed(String),
     /// The slot is permanent now.
     Confirmed,
+    /// The boot record cannot be written, so it is not, and the next boots will be of the former one.
+    ConfirmFailed(String),
     /// Time went by.
     Time,
 }

@@ -8,12 +8,19 @@ use super::component::{self, COMPONENT_TRIES, target};
 use super::download::Download;
 use super::eligibility::{self, Facts};
 use super::hook::HookStep;
-use super::reconcile::{self, Mend};
+use super::reconcile::{self, Mend, Seen};
 use super::state::{Effect, Event, State};
 use super::timing::Now;
 
+/// How often a release that is well is tried to be confirmed: with the usual pauses for a quarter of an hour.
+const CONFIRM_TRIES: u32 = 6;
 /// How often a boot record that cannot be written is tried before a trial is left all the same.
 const MENDING_TRIES: u32 = 3;
+/// Boots by which a trial is left whose boot record cannot be changed. With two slots the first one does; a single slot comes
+/// up with what is in it, and would for ever.
+const LEAVING_TRIES: u32 = 3;
+/// How often a slot that cannot be read back is tried before it counts as not holding what was written.
+const HASH_TRIES: u32 = 3;
 
 impl Agent {
     pub(super) fn done(&mut self, job: u64, result: Done, now: Now) {
@@ -79,15 +86,24 @@ impl Agent {
                 self.set_content(&target, Content::Unknown);
                 Event::Hashed { matches: false }
             }
-            // A hook that cannot be undone must not hold the device where it is.
-            (Job::UndoHooks, _) => {
+            (Job::UndoHooks, Done::Ok) => {
                 self.hooks_undone();
+                Event::Undone
+            }
+            (Job::UndoHooks, result) => {
+                let reason = failed(result);
+                if self.undo_is_tried_again() {
+                    return self.put_off(&Job::UndoHooks, reason, now);
+                }
+                // A hook that cannot be undone must not hold the device where it is; but it is told.
+                self.give_up_undo(&reason);
                 Event::Undone
             }
             (Job::Arm { .. }, Done::Ok) => Event::Armed,
             (Job::Arm { .. }, result) => Event::ArmFailed(failed(result)),
             (Job::Disarm, Done::Ok) => match &mut self.boot {
                 Some(boot) => {
+                    self.durable.leaving = 0;
                     boot.trial = None;
                     Event::Disarmed { running: boot.slot }
                 }
@@ -114,14 +130,21 @@ impl Agent {
                     return self.goes_on_without(&work, &reason, now);
                 }
                 match &self.boot {
+                    Some(_) if matches!(work, Job::Confirm(_)) && self.job_failures >= CONFIRM_TRIES => {
+                        Event::ConfirmFailed(reason)
+                    }
                     Some(boot) if work == Job::Disarm && self.job_failures >= MENDING_TRIES => {
                         Event::DisarmFailed { running: boot.slot, reason }
+                    }
+                    // A worn sector reads no better later; written anew the medium may put another in its place.
+                    _ if matches!(work, Job::Hash { .. }) && self.job_failures >= HASH_TRIES => {
+                        Event::Hashed { matches: false }
                     }
                     _ => return,
                 }
             }
         };
-        if !matches!(event, Event::DisarmFailed { .. }) {
+        if !matches!(event, Event::DisarmFailed { .. } | Event::ConfirmFailed(_)) {
             self.job_retry.reset();
             self.job_failures = 0;
         }
@@ -248,6 +271,7 @@ impl Agent {
                 Some(Effect::MarkBad) => self.held(),
                 Some(Effect::Install) => self.installed(now),
                 Some(Effect::Disarm | Effect::Reboot) => self.no_way_back(),
+                Some(Effect::UndoHooks) if self.component_owed().is_none() => self.undo_is_over(),
                 _ => None,
             };
             match judged {
@@ -261,7 +285,8 @@ impl Agent {
     /// Sees that a rollback has nowhere to go, before it gives up what boots.
     fn no_way_back(&self) -> Option<Event> {
         let seen = self.boot.as_ref()?.seen();
-        reconcile::has_no_way_back(&self.durable.state, &seen).then_some(Event::NoWayBack)
+        let is_stuck = reconcile::has_no_way_back(&self.durable.state, &seen) || self.cannot_leave(&seen);
+        is_stuck.then_some(Event::NoWayBack)
     }
 
     /// Judges whether this device may run a release, now.
@@ -287,6 +312,10 @@ impl Agent {
     fn attend_effect(&mut self, owed: Option<Effect>, now: Now) {
         let (Some(effect), Some(work)) = (owed, self.durable.state.work().cloned()) else {
             self.download = None;
+            if self.component_owed().is_none() && self.hooks_owed() == Some(Job::UndoHooks) {
+                // Nothing waits for it here: the attempt is over.
+                let _concluded = self.undo_is_over();
+            }
             match self.component_owed().or_else(|| self.hooks_owed()) {
                 Some(job) => self.start(job, now),
                 None => self.job = None,
@@ -330,10 +359,23 @@ impl Agent {
         self.start(job, now);
     }
 
+    /// Tells whether more boots would lead nowhere: the release that is not well runs on, and the device can be reached.
+    fn cannot_leave(&self, seen: &Seen) -> bool {
+        let State::Rollback { work, .. } = &self.durable.state else { return false };
+        work.slot == seen.slot && self.durable.leaving >= LEAVING_TRIES
+    }
+
     pub(super) fn start(&mut self, work: Job, now: Now) {
         if self.job.as_ref().is_some_and(|(_, running)| *running == work) || now.uptime < self.job_not_before
         {
             return;
+        }
+        if work == Job::UndoHooks {
+            self.undo_begins();
+        }
+        if work == Job::Reboot && matches!(self.durable.state, State::Rollback { .. }) {
+            self.durable.leaving += 1;
+            self.saved = false;
         }
         self.jobs += 1;
         self.job = Some((self.jobs, work.clone()));

@@ -82,6 +82,28 @@ impl HookRefusal {
     }
 }
 
+/// Says which hooks could not be undone.
+#[derive(Debug, thiserror::Error)]
+#[error("{} hooks could not be undone", 1 + .more.len())]
+pub struct NotUndone {
+    /// The first.
+    #[source]
+    pub first: HookRefusal,
+    /// The names of the others.
+    pub more: Vec<String>,
+}
+
+impl NotUndone {
+    /// Returns one line for a report or a screen.
+    pub fn summary(&self) -> String {
+        let first = self.first.summary();
+        match self.more.is_empty() {
+            true => format!("undo of {first}"),
+            false => format!("undo of {}, and of {first}", self.more.join(", ")),
+        }
+    }
+}
+
 /// Runs the hooks of `step` in order; the first refusal ends it.
 pub async fn run_hooks(hooks: &[Hook], step: HookStep, told: &Told) -> Result<(), HookRefusal> {
     for hook in hooks.iter().filter(|hook| hook.step == step) {
@@ -92,19 +114,22 @@ pub async fn run_hooks(hooks: &[Hook], step: HookStep, told: &Told) -> Result<()
 }
 
 /// Takes back what hooks up to and with the step `through` may have done, in reverse order; then come the hooks of step
-/// `undo`. It always runs to its end, because half of an undo is the worst of both, and then tells the first refusal.
-pub async fn undo_hooks(hooks: &[Hook], through: Option<HookStep>, told: &Told) -> Result<(), HookRefusal> {
-    let mut first = Ok(());
+/// `undo`. It always runs to its end, because half of an undo is the worst of both, and then tells what was refused.
+pub async fn undo_hooks(hooks: &[Hook], through: Option<HookStep>, told: &Told) -> Result<(), NotUndone> {
+    let mut result = Ok(());
     for program in to_undo(hooks, through) {
         match run(program, HookStep::Undo, told).await {
             Ok(()) => tracing::info!(hook = program.name, "undone"),
             Err(refusal) => {
                 tracing::warn!(error = &refusal as &dyn std::error::Error, "an undo hook failed");
-                first = first.and(Err(refusal));
+                match &mut result {
+                    Ok(()) => result = Err(NotUndone { first: refusal, more: Vec::new() }),
+                    Err(before) => before.more.push(program.name.clone()),
+                }
             }
         }
     }
-    first
+    result
 }
 
 fn to_undo(hooks: &[Hook], through: Option<HookStep>) -> Vec<&Program> {

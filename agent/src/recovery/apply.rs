@@ -21,6 +21,8 @@ use crate::storage::{self, Access, Disk};
 const STRIDE: u64 = 16;
 /// How often a system slot that reads back wrong is written anew.
 const ATTEMPTS: u32 = 3;
+/// How often a system slot that cannot be read is asked for.
+const READS: u32 = 3;
 
 /// Hears of progress: bytes done, bytes in all.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
@@ -103,14 +105,21 @@ fn image(disk: &Disk, config: &Config, slot: SlotName) -> Result<Image, ApplyErr
     }
 }
 
+/// One good reading is enough: a medium does not read the right bytes by chance. Wrong bytes are not read again, for the
+/// package is there to write them anew.
 fn reads_back(disk: &Disk, system: &Path, slot: SlotName, image: &Image) -> bool {
-    match reread::hash_directly(&**disk, system, slot, image.length, &reread::GO_ON) {
-        Ok(found) => found == (image.sha256, image.root),
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not read the system slot back");
-            false
+    for _ in 0..READS {
+        match reread::hash_directly(&**disk, system, slot, image.length, &reread::GO_ON) {
+            Ok(found) => return found == (image.sha256, image.root),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "could not read the system slot back"
+                );
+            }
         }
     }
+    false
 }
 
 #[expect(clippy::too_many_arguments, reason = "one loop, and everything that it goes over")]

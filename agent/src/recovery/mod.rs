@@ -12,29 +12,36 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `package` | whether a package is what its label says |
 //! | `target` | the system slot: opened for writing, filled chunk by chunk, read back |
 //! | `fetch` | the wanted package once more, over MQTT |
 //! | `apply` | one package into the system slot, resumed after a power cut |
+//! | `tries` | how often all of this was done since the system came up last |
 #![deny(missing_docs)]
 
 mod apply;
 mod fetch;
+mod package;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tries;
+
+use std::path::Path;
 
 use crate::boot::uboot::medium::{Medium, MediumError};
 use crate::boot::uboot::variables::{self, VariableError};
 use crate::boot::{BootRecord, NothingBootable, choose};
 use crate::config::{BootConfig, Config};
 use crate::record::RecordError;
-use crate::slot::file as packages;
-use crate::slot::{SlotError, SlotName};
+use crate::slot::{SlotError, SlotName, place};
 use crate::storage::Disk;
+use tries::Tries;
 
 pub use apply::{ApplyError, Progress};
-pub use fetch::FetchError;
+pub use fetch::{FetchError, Fetching};
 pub use target::TargetError;
+pub(crate) use tries::came_up;
 
 /// Says why recovery could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +87,57 @@ pub enum RecoveryError {
     /// Packages could not be looked at.
     #[error("could not use the packages")]
     Slot(#[from] SlotError),
+    /// A package that may be good could not be read.
+    #[error("package {slot} could not be read, and is not given up yet: {why}")]
+    InDoubt {
+        /// The package.
+        slot: SlotName,
+        /// What was seen.
+        why: String,
+    },
+    /// The boot loader comes back to recovery whatever it does.
+    #[error(
+        "recovery has put package {slot} right {} times, and the system has not come up: look at the console of the boot \
+         loader, at both copies of its environment and at the system slot",
+        tries::TURNS
+    )]
+    InTurns {
+        /// The package.
+        slot: SlotName,
+    },
+}
+
+/// What is to be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The same again, some times: a medium may come back.
+    Again,
+    /// The same again until it is done: the network may come back.
+    Wait,
+    /// Nothing that recovery could do: a person has to come.
+    Person,
+}
+
+impl RecoveryError {
+    /// Tells what is to be done about it.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::NotSingle | Self::NotProvisioned | Self::Variable(_) | Self::InTurns { .. } => {
+                Remedy::Person
+            }
+            Self::Fetch { source, .. } => match **source {
+                FetchError::Unknown(_) => Remedy::Person,
+                FetchError::Silence | FetchError::Link(_) => Remedy::Wait,
+                FetchError::Slot(_) | FetchError::Record(_) | FetchError::ReadBack => Remedy::Again,
+            },
+            Self::Medium(_)
+            | Self::NoPackage(_)
+            | Self::Apply { .. }
+            | Self::Progress(_)
+            | Self::Slot(_)
+            | Self::InDoubt { .. } => Remedy::Again,
+        }
+    }
 }
 
 /// What recovery has done.
@@ -89,6 +147,18 @@ pub enum Recovered {
     Applied(SlotName),
     /// The wanted package was there already, byte for byte.
     Nothing(SlotName),
+    /// The boot record cannot be changed, so nothing was. The confirmed package is in the system slot, whole: a boot script
+    /// that finds the same about the record boots it.
+    Unrecorded(SlotName),
+}
+
+impl Recovered {
+    /// Returns the package that is in the system slot.
+    pub fn slot(self) -> SlotName {
+        match self {
+            Self::Applied(slot) | Self::Nothing(slot) | Self::Unrecorded(slot) => slot,
+        }
+    }
 }
 
 /// What recovery is to do: worked out from the boot record and what is usable.
@@ -127,31 +197,105 @@ pub fn recover(
     config: &Config,
     progress: &mut Progress<'_>,
 ) -> Result<Recovered, RecoveryError> {
+    let mut tries = Tries::load(disk, &config.slots.dir).map_err(RecoveryError::Progress)?;
+    let recovered = put_right(disk, config, &mut tries, progress)?;
+    // Whoever called reboots. Where that leads back here again and again, or nobody can tell, it ends.
+    match tries.turn() {
+        Ok(turns) if turns <= tries::TURNS => Ok(recovered),
+        Ok(_) => Err(RecoveryError::InTurns { slot: recovered.slot() }),
+        Err(error) => Err(RecoveryError::Progress(error)),
+    }
+}
+
+fn put_right(
+    disk: &Disk,
+    config: &Config,
+    tries: &mut Tries,
+    progress: &mut Progress<'_>,
+) -> Result<Recovered, RecoveryError> {
     let (medium, system) = single(config)?;
     let environment = medium.read(&**disk)?;
     let record = variables::record(&environment)?.ok_or(RecoveryError::NotProvisioned)?;
     let installed = variables::installed(&environment)?;
-    let usable = SlotName::BOTH.map(|slot| packages::is_bootable(disk, &config.slots.dir, slot));
-    let plan = plan(&record, installed, usable)?;
+    let mut usable = Usable::default();
+    let trial = record.trial.as_ref().filter(|trial| trial.tries_left > 0).map(|trial| trial.slot);
+    for slot in trial.into_iter().chain([record.active]) {
+        if usable.look(disk, config, system, slot, tries)? {
+            break;
+        }
+    }
+    let plan = plan(&record, installed, usable.any)?;
+    let unrecorded = |error: MediumError| match apply::holds(disk, config, system, record.active) {
+        true => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(
+                error,
+                "the boot record cannot be changed; the confirmed package is in the system slot"
+            );
+            Ok(Recovered::Unrecorded(record.active))
+        }
+        false => Err(RecoveryError::Medium(error)),
+    };
     if let Some(record) = &plan.record {
         tracing::warn!("the package on trial is damaged; going back to the confirmed one");
-        medium.change(&**disk, |environment| variables::put(environment, record))?;
+        if let Err(error) = medium.change(&**disk, |environment| variables::put(environment, record)) {
+            return unrecorded(error);
+        }
     }
+    let wanted = plan.wanted;
     // Read back, too: the boot loader also comes here where what is installed does not start any more.
-    if plan.is_installed && apply::holds(disk, config, system, plan.wanted) {
-        return Ok(Recovered::Nothing(plan.wanted));
+    let is_there =
+        (plan.is_installed && apply::holds(disk, config, system, wanted)) || usable.in_system[place(wanted)];
+    if is_there && plan.is_installed {
+        return Ok(Recovered::Nothing(wanted));
+    }
+    if is_there {
+        set_installed(disk, medium, Some(wanted))?;
+        return Ok(Recovered::Applied(wanted));
     }
     if installed.is_some() {
+        // What is installed still boots, as far as anybody knows. It is given up only where what comes after can be said.
+        if let Err(error) = medium.prove(&**disk) {
+            return unrecorded(error);
+        }
         // Marks are of an earlier time, in which the slot came to hold something else.
         apply::forget(disk, config).map_err(RecoveryError::Progress)?;
     }
     // Before the first byte: from here on the system slot is nothing that anybody may boot.
     set_installed(disk, medium, None)?;
-    tracing::info!(slot = %plan.wanted, "putting a package into the system slot");
-    apply::apply(disk, config, system, plan.wanted, progress)
-        .map_err(|source| RecoveryError::Apply { slot: plan.wanted, source })?;
-    set_installed(disk, medium, Some(plan.wanted))?;
-    Ok(Recovered::Applied(plan.wanted))
+    tracing::info!(slot = %wanted, "putting a package into the system slot");
+    apply::apply(disk, config, system, wanted, progress)
+        .map_err(|source| RecoveryError::Apply { slot: wanted, source })?;
+    set_installed(disk, medium, Some(wanted))?;
+    Ok(Recovered::Applied(wanted))
+}
+
+/// Which packages can be used, in the order of [`SlotName::BOTH`].
+#[derive(Debug, Default)]
+struct Usable {
+    any: [bool; 2],
+    /// Its bytes are in the system slot already, and the package is not needed.
+    in_system: [bool; 2],
+}
+
+impl Usable {
+    fn look(
+        &mut self,
+        disk: &Disk,
+        config: &Config,
+        system: &Path,
+        slot: SlotName,
+        tries: &mut Tries,
+    ) -> Result<bool, RecoveryError> {
+        let whole = package::is_whole(disk, &config.slots.dir, slot, tries);
+        if !matches!(whole, Ok(true)) && apply::holds(disk, config, system, slot) {
+            tracing::warn!(%slot, "a package is not whole; the system slot holds its bytes");
+            (self.any[place(slot)], self.in_system[place(slot)]) = (true, true);
+            return Ok(true);
+        }
+        self.any[place(slot)] = whole?;
+        Ok(self.any[place(slot)])
+    }
 }
 
 /// The same, and fetches the confirmed package again where no package is whole.
@@ -176,7 +320,7 @@ fn set_installed(disk: &Disk, medium: &Medium, slot: Option<SlotName>) -> Result
     Ok(medium.settle(&**disk)?)
 }
 
-fn single(config: &Config) -> Result<(&Medium, &std::path::Path), RecoveryError> {
+fn single(config: &Config) -> Result<(&Medium, &Path), RecoveryError> {
     match (&config.boot, &config.slots.system) {
         (BootConfig::Uboot(uboot), Some(system)) => Ok((&uboot.medium, system)),
         _ => Err(RecoveryError::NotSingle),

@@ -114,17 +114,41 @@ pub(crate) fn provision(
     fill(&mut FileSlots::on(disk, folder, u64::MAX, slot.other())?, slot, from, image)
 }
 
+/// What the bytes of a slot are, held against its label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bytes {
+    /// The ones that its label vouches for.
+    Whole,
+    /// Nothing vouches for them.
+    Unvouched,
+    /// There are none.
+    Missing,
+    /// Another number of them.
+    Length(u64),
+    /// Others.
+    Other(Digest),
+}
+
+/// Reads the bytes of `slot` and holds them against its label; an error says that they could not be read.
+pub(crate) fn bytes(disk: &Disk, folder: &Path, slot: SlotName) -> Result<Bytes, SlotError> {
+    let SlotLabel::Holds(image) = label::label(disk, folder, slot)? else { return Ok(Bytes::Unvouched) };
+    let path = image_path(folder, slot);
+    let found = match disk.look(&path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Bytes::Missing),
+        Err(source) => return Err(SlotError::Io { action: "look at", slot, source }),
+    };
+    // Longer is as wrong as shorter: the surplus would be executed too.
+    if found.size != image.length {
+        return Ok(Bytes::Length(found.size));
+    }
+    let (sha256, root) = hash(&**disk, &path, slot, image.length, &GO_ON)?;
+    Ok(if (sha256, root) == (image.sha256, image.root) { Bytes::Whole } else { Bytes::Other(sha256) })
+}
+
 /// Tells whether the bytes of `slot` are the ones its label vouches for: what a verifying boot loader asks.
 pub fn is_bootable(disk: &Disk, folder: &Path, slot: SlotName) -> bool {
-    let matches = || -> Result<bool, SlotError> {
-        let SlotLabel::Holds(image) = label::label(disk, folder, slot)? else { return Ok(false) };
-        let path = image_path(folder, slot);
-        let found = disk.look(&path).map_err(|source| SlotError::Io { action: "look at", slot, source })?;
-        // Longer is as wrong as shorter: the surplus would be executed too.
-        Ok(found.size == image.length
-            && hash(&**disk, &path, slot, image.length, &GO_ON)? == (image.sha256, image.root))
-    };
-    matches().unwrap_or_else(|error| {
+    bytes(disk, folder, slot).map(|found| found == Bytes::Whole).unwrap_or_else(|error| {
         tracing::warn!(%slot, error = &error as &dyn std::error::Error, "a slot cannot be judged");
         false
     })

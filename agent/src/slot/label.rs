@@ -53,9 +53,9 @@ impl Labels {
         // Spare the medium when it says so already; a damaged label only looks bad and is renewed.
         let record = record(&self.disk, &self.folder, slot)?;
         if !matches!(record.load(), Ok(Some(SlotLabel::Bad))) {
-            put(&self.disk, &self.folder, slot, &SlotLabel::Bad)?;
+            return put(&self.disk, &self.folder, slot, &SlotLabel::Bad);
         }
-        // The older copy still vouches for bytes that are about to go: it must not come back should the newer be lost.
+        // The older copy may still vouch for bytes that are about to go: it must not come back should the newer be lost.
         record.settle().map_err(|source| SlotError::Label { slot, source })
     }
 
@@ -97,10 +97,9 @@ impl Labels {
     /// Vouches for the bytes of `slot`.
     pub(super) fn vouch(&self, slot: SlotName, image: Image) -> Result<(), SlotError> {
         self.borne_out(slot, &image)?;
-        put(&self.disk, &self.folder, slot, &SlotLabel::Holds(image))?;
-        // The older copy says that the slot is bad: should the newer be lost, nothing would vouch for bytes that are right.
-        let record = record(&self.disk, &self.folder, slot)?;
-        record.settle().map_err(|source| SlotError::Label { slot, source })
+        // In both copies: should the newer be lost, an older one that says that the slot is bad would not vouch for bytes that
+        // are right.
+        put(&self.disk, &self.folder, slot, &SlotLabel::Holds(image))
     }
 }
 
@@ -123,6 +122,6 @@ pub(super) fn label(disk: &Disk, folder: &Path, slot: SlotName) -> Result<SlotLa
 }
 
 fn put(disk: &Disk, folder: &Path, slot: SlotName, label: &SlotLabel) -> Result<(), SlotError> {
-    record(disk, folder, slot)?.renew(label).map_err(|source| SlotError::Label { slot, source })?;
+    record(disk, folder, slot)?.save_both(label).map_err(|source| SlotError::Label { slot, source })?;
     sync_folder_on(&**disk, folder).map_err(|source| SlotError::Label { slot, source })
 }

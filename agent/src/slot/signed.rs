@@ -45,7 +45,7 @@ fn record(disk: &Disk, folder: &Path, slot: SlotName) -> Result<RecordFile<Vec<S
 pub fn keep(disk: &Disk, folder: &Path, slot: SlotName, files: &[File]) -> Result<(), RecordError> {
     let wanted = |file: &&File| matches!(file.role, Role::Root | Role::Targets | Role::Release);
     let files: Vec<File> = files.iter().filter(wanted).cloned().collect();
-    record(disk, folder, slot)?.renew(&StoredFile::of(&files))
+    record(disk, folder, slot)?.save_both(&StoredFile::of(&files))
 }
 
 /// Returns the floor that was signed with `image`; 0 if no file beside the slot names it.

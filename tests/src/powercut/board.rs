@@ -1,5 +1,7 @@
 //! Kinds of devices: one whose boot loader is made of files, those with U-Boot and partitions, and one with systemd-boot.
 
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,12 +9,12 @@ use tern_agent::backend;
 use tern_agent::boot::choose;
 use tern_agent::boot::systemd_boot::SystemdBootConfig;
 use tern_agent::boot::uboot::UbootConfig;
-use tern_agent::boot::uboot::environment::Environment;
+use tern_agent::boot::uboot::environment::{Environment, newest};
 use tern_agent::boot::uboot::variables;
 use tern_agent::config::{BootConfig, Config};
 use tern_agent::core::SlotName;
-use tern_agent::recovery;
-use tern_agent::storage::Disk;
+use tern_agent::recovery::{self, Remedy};
+use tern_agent::storage::{self, Access, Disk, Storage as _};
 
 use super::disk::FakeDisk;
 use super::service::{Release, Service};
@@ -34,6 +36,8 @@ pub const COMPONENTS: [&str; 2] = ["modem", "app"];
 const APPS: &str = "/opt";
 /// What the factory has put into the first of them.
 const FACTORY: &[u8] = b"the factory's own";
+/// Tries of a recovery system in one boot.
+const RECOVERIES: u32 = 20;
 
 /// A kind of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,10 +229,18 @@ impl Board {
             let installed =
                 variables::installed(&environment).map_err(|error| stranded(error.to_string()))?;
             let (wanted, _) = choose(&record, [true, true]).map_err(|error| stranded(error.to_string()))?;
+            let is_there = installed == Some(record.active);
+            if installed != Some(wanted) && is_there && self.save(uboot, disk).is_err() {
+                if disk.is_dead() {
+                    return Err(NoBoot::Cut);
+                }
+                // No trial: the script boots what is confirmed.
+                self.kernel(uboot, disk, record.active, boot);
+                return Ok(());
+            }
             if installed != Some(wanted) {
                 let port: Disk = Arc::new(disk.clone());
-                recovery::recover(&port, &self.config, &mut |_, _| {})
-                    .map_err(|error| stranded(error.to_string()))?;
+                self.recover(&port, disk).map_err(stranded)?;
                 disk.restart();
                 return self.power_on(disk, service, boot);
             }
@@ -242,10 +254,55 @@ impl Board {
             choose(&record, usable).map_err(|error| stranded(format!("{error}; {record:?} {usable:?}")))?;
         if next != record {
             let change = |environment: &mut Environment| variables::put(environment, &next);
-            uboot.medium.change(disk, change).map_err(|error| stranded(error.to_string()))?;
+            if uboot.medium.change(disk, change).is_err() {
+                if disk.is_dead() {
+                    return Err(NoBoot::Cut);
+                }
+                // A try that cannot be taken is not made. With a single slot nothing else is there to boot.
+                let slot = if self.kind == Kind::Single { slot } else { record.active };
+                self.kernel(uboot, disk, slot, boot);
+                return Ok(());
+            }
         }
         self.kernel(uboot, disk, slot, boot);
         Ok(())
+    }
+
+    /// Does what `environment.cmd` does to save: the copy that does not count is written with what counts, and read back.
+    fn save(&self, uboot: &UbootConfig, disk: &FakeDisk) -> io::Result<()> {
+        let copies = uboot.medium.copies.each_ref().map(|copy| {
+            let mut bytes = vec![0; COPY];
+            let file = disk.open(&copy.path, Access::Read)?;
+            storage::read_exact_at(&*file, &mut bytes, copy.offset).map(|()| bytes)
+        });
+        let found = newest(copies.each_ref().map(|copy| copy.as_deref().unwrap_or_default()));
+        let found = found.ok_or(io::ErrorKind::InvalidData)?;
+        let bytes = found.environment.encode(found.flag.wrapping_add(1), COPY).map_err(io::Error::other)?;
+        let other = &uboot.medium.copies[1 - found.index];
+        let file = disk.open(&other.path, Access::Write)?;
+        file.write_at(&bytes, other.offset)?;
+        file.sync()?;
+        let mut found = vec![0; COPY];
+        storage::read_exact_at(&*file, &mut found, other.offset)?;
+        if found == bytes { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    /// Does what the init of a recovery system does: tries again, but for what a person has to see to.
+    fn recover(&self, port: &Disk, disk: &FakeDisk) -> Result<(), String> {
+        let mut tries = 1..=RECOVERIES;
+        loop {
+            let Err(error) = recovery::recover(port, &self.config, &mut |_, _| {}) else { return Ok(()) };
+            if disk.is_dead() || error.remedy() == Remedy::Person || tries.next().is_none() {
+                return Err(error.to_string());
+            }
+        }
+    }
+
+    /// Returns where a copy of the environment lies, if there are any.
+    pub fn environment(&self) -> Option<(&Path, [Range<usize>; 2])> {
+        let second = usize::try_from(SECOND).unwrap_or(0);
+        let copies = [0..COPY, second..second + COPY];
+        (self.kind != Kind::Files).then_some((Path::new(ENVIRONMENT), copies))
     }
 
     fn kernel(&self, uboot: &UbootConfig, disk: &FakeDisk, slot: SlotName, boot: u64) {

@@ -135,7 +135,10 @@ impl Terminal {
             let mut running = match self.start(start) {
                 Ok(running) => running,
                 Err(_) if self.disk.is_dead() => return Some(Ended::Cut),
-                Err(error) => return Some(Ended::Broken(format!("the agent does not start: {error}"))),
+                Err(error) => {
+                    reason = format!("it does not start: {error}");
+                    continue;
+                }
             };
             if let Some(broken) = self.came_up(&running) {
                 return Some(Ended::Broken(broken));
@@ -339,8 +342,12 @@ impl Terminal {
 
     /// Notes what the device claims.
     fn heard(&mut self, payload: &[u8]) {
-        if let Some(ReportKind::Outcome { attempt, outcome, .. }) = self.service.peek(payload)
+        let Some(kind) = self.service.peek(payload) else { return };
+        // What it has said before, and repeats after a loss, it claimed then.
+        let is_new = !self.service.heard.values().any(|before| *before == kind);
+        if let ReportKind::Outcome { attempt, outcome, .. } = kind
             && outcome == tern_protocol::state::Outcome::Success
+            && is_new
         {
             self.taken = Some(attempt.rc);
         }

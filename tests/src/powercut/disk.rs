@@ -6,6 +6,9 @@
 //!
 //! What real storage refuses is refused: writes past the end of a device, to a medium that may not be written, beyond
 //! the room there is, into a slot that has vanished, direct reads that are not aligned.
+//!
+//! Reads fail, too: one once ([`FakeDisk::fail_reads`]), or a sector for good ([`FakeDisk::wear_out`]), which no writing over it
+//! heals; and a whole copy of something that is kept twice may be gone when the device comes up ([`FakeDisk::lose`]).
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_agent::storage::{Access, DIRECT_ALIGNMENT, Found, Identity, Kind, Opened, Storage, Use, too_many};
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, SECTOR};
 
 /// Folders in memory: a power cut empties them.
 const MEMORY: [&str; 2] = ["/run", "/proc"];
@@ -59,6 +62,8 @@ pub(super) struct Node {
     seen: Vec<u8>,
     pub(super) durable: Vec<u8>,
     pub(super) pending: Vec<Pending>,
+    /// Sectors that nobody can read any more.
+    worn: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +95,13 @@ struct State {
     deferred: Vec<(Operation, PathBuf, usize)>,
     trace: Vec<(Operation, String)>,
     written: BTreeMap<String, u64>,
+    reads: u64,
+    /// The read that fails, by its number, and whether its sector does so for good.
+    flaw: Option<(u64, bool)>,
+    /// Where it failed.
+    failed: Option<(PathBuf, u64)>,
+    /// Reads of a place that fail from here on.
+    failing: BTreeMap<PathBuf, u32>,
 }
 
 /// The disk.
@@ -129,6 +141,7 @@ impl FakeDisk {
             seen: bytes.clone(),
             durable: bytes,
             pending: Vec::new(),
+            worn: BTreeSet::new(),
         };
         self.state().medium.add(path, node);
     }
@@ -136,7 +149,8 @@ impl FakeDisk {
     /// Puts a durable file somewhere, as a factory or a kernel does.
     pub fn put(&self, path: &Path, bytes: &[u8]) {
         let (seen, durable) = (bytes.to_vec(), bytes.to_vec());
-        let node = Node { is_device: false, read_only: false, seen, durable, pending: Vec::new() };
+        let (pending, worn) = Default::default();
+        let node = Node { is_device: false, read_only: false, seen, durable, pending, worn };
         let state = &mut *self.state();
         let folder = path.parent().unwrap_or(path).to_owned();
         state.medium.folders.insert(folder);
@@ -179,6 +193,58 @@ impl FakeDisk {
             *byte ^= 0xff;
             node.seen = replayed(&node.durable, &node.pending);
         }
+    }
+
+    /// Has the next reads of a place fail, and those after them succeed.
+    pub fn fail_reads(&self, path: &Path, count: u32) {
+        self.state().failing.insert(path.to_owned(), count);
+    }
+
+    /// Has the read with this number fail, counted from now, 1 being the next one: once, or for good with its sector.
+    pub fn fail_read(&self, number: u64, for_good: bool) {
+        let state = &mut *self.state();
+        state.flaw = Some((state.reads + number, for_good));
+    }
+
+    /// Returns which read has failed by [`Self::fail_read`]: where, and from which byte on.
+    pub fn failed_read(&self) -> Option<(PathBuf, u64)> {
+        self.state().failed.clone()
+    }
+
+    /// Has the sector with this byte never be read again, whatever is written to it.
+    pub fn wear_out(&self, path: &Path, at: usize) {
+        let state = &mut *self.state();
+        if let Some(node) = state.medium.names.get(path).copied() {
+            state.medium.nodes[node].worn.insert(at / SECTOR);
+        }
+    }
+
+    /// Destroys bytes that are durable: one copy of something that is kept twice. A file of them is gone altogether if it
+    /// `vanishes`.
+    pub fn lose(&self, path: &Path, range: std::ops::Range<usize>, vanishes: bool) {
+        let state = &mut *self.state();
+        let Some(number) = state.medium.names.get(path).copied() else { return };
+        let node = &mut state.medium.nodes[number];
+        if vanishes && !node.is_device {
+            state.medium.names.remove(path);
+            state.medium.durable_names.remove(path);
+            return;
+        }
+        let end = range.end.min(node.durable.len());
+        node.durable[range.start.min(end)..end].fill(0);
+        node.seen = replayed(&node.durable, &node.pending);
+    }
+
+    /// Returns every file that is kept, in order.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let state = self.state();
+        let is_file = |node: &usize| !state.medium.nodes[*node].is_device;
+        state.medium.names.iter().filter(|(_, node)| is_file(node)).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Returns how many reads were asked for.
+    pub fn reads(&self) -> u64 {
+        self.state().reads
     }
 
     /// Has the power fail before the operation with this number, counted from now; 1 is the next one.
@@ -290,6 +356,28 @@ impl State {
                 self.settle(operation, &path, node);
             }
         }
+    }
+
+    /// Counts a read, and tells whether the medium does not give it.
+    fn read_fails(&mut self, path: &Path, node: usize, offset: u64, length: usize) -> bool {
+        self.reads += 1;
+        if let Some(left) = self.failing.get_mut(path).filter(|left| **left > 0) {
+            *left -= 1;
+            return true;
+        }
+        let first = usize::try_from(offset).unwrap_or(usize::MAX) / SECTOR;
+        let node = &mut self.medium.nodes[node];
+        // Where nothing stands there is no sector that could fail.
+        if let Some((_, for_good)) = self.flaw.take_if(|(number, _)| *number <= self.reads)
+            && first * SECTOR < node.seen.len()
+        {
+            self.failed = Some((path.to_owned(), offset));
+            if for_good {
+                node.worn.insert(first);
+            }
+            return true;
+        }
+        node.worn.range(first..first + length.div_ceil(SECTOR)).next().is_some()
     }
 
     fn settle(&mut self, operation: Operation, path: &Path, node: usize) {
@@ -423,8 +511,9 @@ impl Storage for FakeDisk {
                 if state.medium.names.contains_key(path) {
                     return Err(ErrorKind::AlreadyExists.into());
                 }
-                let (seen, durable, pending) = Default::default();
-                state.medium.nodes.push(Node { is_device: false, read_only: false, seen, durable, pending });
+                let (seen, durable, pending, worn) = Default::default();
+                let node = Node { is_device: false, read_only: false, seen, durable, pending, worn };
+                state.medium.nodes.push(node);
                 let number = state.medium.nodes.len() - 1;
                 state.medium.name(Naming::Give(path.to_owned(), number));
                 number
@@ -515,9 +604,12 @@ impl Open {
 
 impl Opened for Open {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.alive()?;
+        let mut state = self.disk.alive()?;
         if self.is_gone(&state) {
             return Err(io::Error::from_raw_os_error(6));
+        }
+        if !is_memory(&self.path) && state.read_fails(&self.path, self.node, offset, buffer.len()) {
+            return Err(io::Error::from_raw_os_error(5));
         }
         let is_aligned = buffer.len().is_multiple_of(DIRECT_ALIGNMENT)
             && offset.is_multiple_of(DIRECT_ALIGNMENT as u64)

@@ -8,6 +8,7 @@
 //! | [`device`] | one device: boot loader, agent and disk, with a power switch |
 //! | [`board`] | kinds of devices: files; U-Boot with partitions, or with a single one; systemd-boot |
 //! | [`mod@systemd_boot`] | what systemd-boot does with the entries that it finds |
+//! | [`flaw`] | media that do not read any more, and copies that are gone |
 //! | [`story`] | what happens to a device, and what must be true whenever it boots and when it is over |
 //! | [`campaign`] | a story played with the power cut at every operation, and with each sync taken away |
 
@@ -15,6 +16,7 @@ pub mod board;
 pub mod campaign;
 pub mod device;
 pub mod disk;
+pub mod flaw;
 pub mod outcome;
 pub mod service;
 pub mod story;

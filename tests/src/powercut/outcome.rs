@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::disk::{Medium, Naming, Node, Pending, apply, replayed};
 
 /// Bytes that a medium writes whole, or not, or spoils.
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
 /// What becomes of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

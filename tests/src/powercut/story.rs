@@ -15,6 +15,9 @@ use super::service::{Release, Service};
 /// Bytes of an image: two chunks and a part of one that ends in no block.
 const IMAGE: usize = 2 * 65_536 + 1234;
 
+/// What is wrong with a record that nobody disarmed.
+const ON_TRIAL: &str = "is still on trial";
+
 /// A story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Story {
@@ -125,6 +128,17 @@ impl Story {
         self.stays(terminal, expected)
     }
 
+    /// The same on a medium that is not what it was: it may also have been given up, for a reason that is told.
+    pub fn judge_flawed(self, terminal: &mut Terminal, cuts: u32) -> Option<String> {
+        let given_up = |found: &[Outcome]| matches!(found, [Outcome::Failed | Outcome::RolledBack]);
+        let what = match outcomes(terminal, self.rc()) {
+            found if given_up(&found) && found != [self.outcome()] => self.stays(terminal, self.rc() - 1),
+            _ => self.judge(terminal, cuts),
+        };
+        // A record that can no longer be changed keeps the trial; no boot of it can be taken, so none is made.
+        what.filter(|what| !(what.contains(ON_TRIAL) && is_worn(terminal)))
+    }
+
     /// One more night without power, and one more day: what was reported is what boots.
     fn stays(self, terminal: &mut Terminal, expected: u64) -> Option<String> {
         let medium = terminal.disk.shut_down();
@@ -148,7 +162,7 @@ impl Story {
             }
         }
         let armed = trial_of(&terminal);
-        armed.map(|slot| format!("afterwards slot {slot} is still on trial"))
+        armed.map(|slot| format!("afterwards slot {slot} {ON_TRIAL}"))
     }
 }
 
@@ -160,6 +174,12 @@ fn outcomes(terminal: &Terminal, rc: u64) -> Vec<Outcome> {
     };
     // A deferred start was taken back: it is no end.
     terminal.service.heard.values().filter_map(of).filter(|outcome| *outcome != Outcome::Deferred).collect()
+}
+
+/// Tells whether a copy of the environment cannot be read any more.
+fn is_worn(terminal: &Terminal) -> bool {
+    let environment = terminal.board.environment().map(|(path, _)| path.to_owned());
+    terminal.disk.failed_read().is_some_and(|(path, _)| Some(path) == environment)
 }
 
 fn trial_of(terminal: &Terminal) -> Option<SlotName> {

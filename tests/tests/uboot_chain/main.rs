@@ -132,6 +132,28 @@ fn a_single_slot_boots_what_is_wanted_or_recovery() {
     assert_eq!((board.booted().as_str(), board.record()), ("recovery", record(A, Some((B, 0)))));
 }
 
+/// Recovery could not do anything there, and the two would take turns.
+#[test]
+fn a_single_slot_whose_record_cannot_be_saved_boots_what_is_confirmed_and_makes_no_trial() {
+    let Some(board) = Board::single() else { return };
+    let before = record(A, Some((B, 2)));
+    board.arm(&before);
+    board.medium.change(&System, |it| variables::put_installed(it, Some(A))).unwrap();
+
+    for _ in 0..2 {
+        let (booted, console) = board.boot(",readonly=on");
+
+        assert_eq!(booted, "a", "{console}");
+        assert!(console.contains("the environment cannot be saved, no trial"), "{console}");
+        assert_eq!(board.record(), before);
+    }
+    // The control: where it can be saved it is recovery's turn, at no cost.
+    assert_eq!((board.booted().as_str(), board.record()), ("recovery", before.clone()));
+    // What is not confirmed is never booted instead.
+    board.medium.change(&System, |it| variables::put_installed(it, None)).unwrap();
+    assert_eq!(board.boot(",readonly=on").0, "recovery");
+}
+
 /// Under another name the agent would take a trial for the confirmed release.
 #[test]
 fn a_single_slot_boots_under_no_name_but_that_of_what_is_in_it() {

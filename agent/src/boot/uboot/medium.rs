@@ -101,16 +101,25 @@ impl Medium {
     /// Both have to be readable: as long as one is not, nobody can tell which of them the boot loader will believe.
     pub fn settle(&self, disk: &dyn Storage) -> Result<(), MediumError> {
         let _lock = self.lock(disk)?;
-        let copies = self.both(disk)?;
-        if let Some(index) = copies.iter().position(Option::is_none) {
-            return Err(MediumError::Unreadable(self.copies[index].path.clone()));
-        }
+        let copies = self.readable(disk)?;
         let found = self.newest(&copies)?;
         let other = copies[1 - found.index].as_deref().unwrap_or_default();
         match settled(&found, other, self.size)? {
             Some((index, bytes)) => self.write(disk, index, &bytes),
             None => Ok(()),
         }
+    }
+
+    /// Writes both copies anew, one after the other, with what counts, and reads each back: whoever relies on changing them
+    /// later knows now that they can be changed. Fails, and changes no variable, where one of them cannot be read or written.
+    pub fn prove(&self, disk: &dyn Storage) -> Result<(), MediumError> {
+        let _lock = self.lock(disk)?;
+        for _ in 0..2 {
+            let found = self.newest(&self.readable(disk)?)?;
+            let bytes = found.environment.encode(found.flag.wrapping_add(1), self.size)?;
+            self.write(disk, 1 - found.index, &bytes)?;
+        }
+        Ok(())
     }
 
     fn write(&self, disk: &dyn Storage, index: usize, bytes: &[u8]) -> Result<(), MediumError> {
@@ -124,7 +133,14 @@ impl Medium {
             tracing::debug!(%error, "reading the U-Boot environment back from the cache");
         }
         let mut found = vec![0; self.size];
-        storage::read_exact_at(&*file, &mut found, *offset).map_err(io("read back"))?;
+        let mut read = Ok(());
+        for _ in 0..READ_ATTEMPTS {
+            read = storage::read_exact_at(&*file, &mut found, *offset);
+            if read.is_ok() {
+                break;
+            }
+        }
+        read.map_err(io("read back"))?;
         if found == bytes { Ok(()) } else { Err(MediumError::ReadBack(path.clone())) }
     }
 
@@ -136,6 +152,15 @@ impl Medium {
     /// Reads both copies; nothing of one that the medium does not give.
     fn both(&self, disk: &dyn Storage) -> Result<[Option<Vec<u8>>; 2], MediumError> {
         Ok([self.copy(disk, 0)?, self.copy(disk, 1)?])
+    }
+
+    /// The same, and refuses where the medium does not give one of them.
+    fn readable(&self, disk: &dyn Storage) -> Result<[Option<Vec<u8>>; 2], MediumError> {
+        let copies = self.both(disk)?;
+        match copies.iter().position(Option::is_none) {
+            Some(index) => Err(MediumError::Unreadable(self.copies[index].path.clone())),
+            None => Ok(copies),
+        }
     }
 
     fn copy(&self, disk: &dyn Storage, index: usize) -> Result<Option<Vec<u8>>, MediumError> {

@@ -68,7 +68,9 @@ impl UbootBoot {
         if Self::is_provisioned_on(disk, medium)? {
             return Err(BootError::AlreadyProvisioned);
         }
-        write(disk, medium, &BootRecord { active: SlotName::A, trial: None })
+        write(disk, medium, &BootRecord { active: SlotName::A, trial: None })?;
+        // The other copy knows of no record at all.
+        Ok(medium.settle(disk).map_err(UbootError::from)?)
     }
 
     /// Tells whether there is a boot record.
@@ -121,6 +123,10 @@ impl Boot for UbootBoot {
 
     fn settle(&mut self) -> Result<(), BootError> {
         Ok(self.medium.settle(&*self.disk).map_err(UbootError::from)?)
+    }
+
+    fn prove(&mut self) -> Result<(), BootError> {
+        Ok(self.medium.prove(&*self.disk).map_err(UbootError::from)?)
     }
 
     fn booted(&self) -> Result<Booted, BootError> {

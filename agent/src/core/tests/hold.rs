@@ -229,6 +229,111 @@ fn a_migration_that_fails_is_undone_with_everything_before_it_once() {
     assert_eq!(world.agent.durable().hooks.through, None);
 }
 
+/// The reason that the controller hears of the end.
+fn reason(world: &World) -> String {
+    let reason = |kind: &ReportKind| match kind {
+        ReportKind::Outcome { reason, .. } => reason.clone(),
+        _ => None,
+    };
+    world.said.values().find_map(reason).unwrap_or_default()
+}
+
+/// A migration of release 6 fails, and so does its undo, or it `hangs`.
+fn not_undone(hangs: bool) -> World {
+    use HookStep as S;
+    let mut world = World::with(Conditions::default(), &[S::Snapshot, S::Migrate], true);
+    let undo = Done::Failed("undo of data: exit code 1, saying \"no room\"".to_owned());
+    world.refuses = vec![(S::Migrate, Done::Failed("migrate: exit code 1".to_owned())), (S::Undo, undo)];
+    world.hangs = hangs.then_some(Job::UndoHooks);
+    world.publish(&Published::offers(6));
+    world
+}
+
+fn undos(world: &World) -> usize {
+    hooks_run(world).iter().filter(|step| **step == HookStep::Undo).count()
+}
+
+#[test]
+fn an_undo_that_fails_is_tried_again_over_restarts_and_in_the_end_the_report_says_what_was_not_undone() {
+    let mut world = not_undone(true);
+    assert_eq!((undos(&world), outcomes(&world)), (1, vec![]), "it is not over yet");
+    world.hangs = None;
+    // However often the agent begins anew: it counts on.
+    for _ in 0..3 {
+        world.restarts();
+    }
+    pass(&mut world, 20 * HOUR);
+
+    assert_eq!((undos(&world), outcomes(&world)), (6, vec![Outcome::Failed]));
+    let told = reason(&world);
+    assert_eq!(told, "migrate: exit code 1; not undone: undo of data: exit code 1, saying \"no room\"");
+    let durable = world.agent.durable();
+    assert!(matches!(&durable.state, State::Failed { reason, .. } if *reason == told));
+    assert!(durable.hooks.not_undone.starts_with("undo of data"));
+    assert_eq!((durable.hooks.through, durable.hooks.undo), (None, Default::default()));
+}
+
+#[test]
+fn an_undo_that_succeeds_in_the_end_says_nothing_more() {
+    let mut world = not_undone(true);
+    world.hangs = None;
+    world.restarts();
+    assert_eq!((undos(&world), outcomes(&world)), (2, vec![]), "it has failed once");
+
+    world.refuses.retain(|(step, _)| *step != HookStep::Undo);
+    pass(&mut world, HOUR);
+
+    assert_eq!((reason(&world).as_str(), outcomes(&world)), ("migrate: exit code 1", vec![Outcome::Failed]));
+    assert_eq!(
+        (world.agent.durable().hooks.not_undone.as_str(), world.agent.durable().hooks.undo),
+        ("", Default::default())
+    );
+}
+
+#[test]
+fn what_a_kill_leaves_behind_is_told_too() {
+    use HookStep as S;
+    let mut world = World::with(Conditions::default(), &[S::PreUpdate], true);
+    world.refuses = vec![
+        (S::PreUpdate, Done::NotNow("busy".to_owned())),
+        (S::Undo, Done::Failed("undo of services: exit code 2".to_owned())),
+    ];
+    world.publish(&Published::offers(6));
+
+    world.publish(&Published { halted: vec![5, 6], ..Published::default() });
+    pass(&mut world, HOUR);
+
+    assert_eq!(outcomes(&world), [Outcome::Recalled]);
+    assert_eq!(reason(&world), "not undone: undo of services: exit code 2");
+}
+
+#[test]
+fn an_undo_of_a_dropped_attempt_that_fails_is_told_by_a_step_that_leads_nowhere() {
+    let mut world = World::with(Conditions::default(), &[HookStep::Download], false);
+    world.refuses = vec![(HookStep::Undo, Done::Failed("undo of modem: exit code 2".to_owned()))];
+    world.publish(&Published::offers(6));
+
+    world.publish(&Published { halted: vec![5], ..Published::default() });
+    pass(&mut world, HOUR);
+
+    assert_eq!(undos(&world), 5);
+    let told = (StateName::Idle, StateName::Idle, Some("not undone: undo of modem: exit code 2".to_owned()));
+    assert_eq!(steps(&world).last(), Some(&told));
+    leads_from_state_to_state(&world);
+}
+
+#[test]
+fn an_undo_that_never_ends_because_the_device_goes_down_with_it_is_not_begun_for_ever() {
+    let mut world = not_undone(true);
+    for _ in 0..40 {
+        world.restarts();
+        pass(&mut world, HOUR / 10);
+    }
+
+    assert_eq!((undos(&world), outcomes(&world)), (20, vec![Outcome::Failed]));
+    assert!(reason(&world).contains("begun 20 times"), "{}", reason(&world));
+}
+
 #[test]
 fn a_hook_that_says_not_now_again_and_again_is_asked_again_and_fails_nothing() {
     let mut world = World::with(Conditions::default(), &[HookStep::PreUpdate], true);

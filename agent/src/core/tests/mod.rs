@@ -183,6 +183,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("probe failed", E::ProbeFailed(because())),
         ("no way back", E::NoWayBack),
         ("confirmed", E::Confirmed),
+        ("confirm failed", E::ConfirmFailed(because())),
         ("time", E::Time),
     ]
 }

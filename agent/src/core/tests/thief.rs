@@ -133,6 +133,8 @@ pub(super) struct World {
     pub(super) around: Surroundings,
     /// How hooks end, but for those that do what they should.
     pub(super) refuses: Vec<(HookStep, Done)>,
+    /// Does not end.
+    pub(super) hangs: Option<Job>,
     /// Steps of the machine that it has reported, once each.
     pub(super) said: BTreeMap<u64, ReportKind>,
     /// Windows of packs that it has asked for.
@@ -183,6 +185,7 @@ impl World {
             jobs: Vec::new(),
             around: Surroundings::default(),
             refuses: Vec::new(),
+            hangs: None,
             said: BTreeMap::new(),
             gets: 0,
             keeps_nonces: false,
@@ -292,11 +295,15 @@ impl World {
     fn responds(&mut self, output: Output) -> Vec<Input> {
         match output {
             Output::Start { job, work } => {
-                let arms = matches!(work, Job::Arm { .. });
+                let arms = matches!(work, Job::Arm { .. }) || self.hangs.as_ref() == Some(&work);
                 let result = match &work {
                     Job::Look(_) => Done::Looked(self.around.clone()),
                     Job::RunHooks(step) => {
                         let refusal = self.refuses.iter().find(|(of, _)| of == step);
+                        refusal.map_or(Done::Ok, |(_, refusal)| refusal.clone())
+                    }
+                    Job::UndoHooks => {
+                        let refusal = self.refuses.iter().find(|(of, _)| *of == HookStep::Undo);
                         refusal.map_or(Done::Ok, |(_, refusal)| refusal.clone())
                     }
                     _ => Done::Ok,
