@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -59,8 +59,8 @@ pub(super) fn run(
     };
     let mut child = start(command, verb, words).map_err(not_run)?;
     let group = Group(i32::try_from(child.id()).ok().and_then(Pid::from_raw));
-    let output = child.stdout.take().map(|pipe| listen(pipe, OUTPUT_MAX + 1));
-    let said = child.stderr.take().map(|pipe| listen(pipe, SAID_MAX));
+    let output = child.stdout.take().and_then(|pipe| listen(pipe, OUTPUT_MAX + 1));
+    let said = child.stderr.take().and_then(|pipe| listen(pipe, SAID_MAX));
     if let Some(mut pipe) = child.stdin.take() {
         // Less than a pipe holds: this does not wait. Who ends without reading it is judged by how it ends.
         drop(pipe.write_all(input));
@@ -71,10 +71,7 @@ pub(super) fn run(
         // Killed. One in an uninterruptible read outlives even that, and is not waited for.
         drop(wait(&mut child, GONE));
     }
-    let last = |pipe: Option<Receiver<Vec<u8>>>| {
-        pipe.and_then(|pipe| pipe.recv_timeout(LAST_WORDS).ok()).unwrap_or_default()
-    };
-    let (output, said) = (last(output), last(said));
+    let (output, said) = (heard(output), heard(said));
     let said = || String::from_utf8_lossy(said.trim_ascii()).into_owned();
     match status {
         Ok(Some(status)) if status.success() && output.len() > OUTPUT_MAX => Err(Failure::Output),
@@ -89,7 +86,7 @@ fn start(command: &[String], verb: &str, words: &[(&str, String)]) -> io::Result
     for _ in 0..BUSY_TRIES {
         match spawn(command, verb, words) {
             // For a moment after another fork, a child still shares the descriptor with which the very file was written.
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY_PAUSE),
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => thread::sleep(BUSY_PAUSE),
             result => return result,
         }
     }
@@ -112,16 +109,28 @@ fn spawn(command: &[String], verb: &str, words: &[(&str, String)]) -> io::Result
 }
 
 /// Reads up to `most` bytes, and throws the rest away: who writes more must not wait for us.
-fn listen(mut pipe: impl Read + Send + 'static, most: usize) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+fn listen(mut pipe: impl Read + Send + 'static, most: usize) -> Option<JoinHandle<Vec<u8>>> {
+    let listen = move || {
         let mut kept = Vec::new();
         // Each fails only by the pipe, which then has no more to tell.
         drop(pipe.by_ref().take(most as u64).read_to_end(&mut kept));
         drop(io::copy(&mut pipe, &mut io::sink()));
-        drop(sender.send(kept));
-    });
-    receiver
+        kept
+    };
+    thread::Builder::new().spawn(listen).ok()
+}
+
+/// What was heard once the program has ended. Whoever has left its group may hold the pipe open for ever.
+fn heard(listener: Option<JoinHandle<Vec<u8>>>) -> Vec<u8> {
+    let Some(listener) = listener else { return Vec::new() };
+    let end = clock::uptime() + LAST_WORDS;
+    while !listener.is_finished() {
+        if clock::uptime() >= end {
+            return Vec::new();
+        }
+        thread::sleep(PAUSE);
+    }
+    listener.join().unwrap_or_default()
 }
 
 fn wait(child: &mut Child, deadline: Duration) -> io::Result<Option<ExitStatus>> {
@@ -130,7 +139,7 @@ fn wait(child: &mut Child, deadline: Duration) -> io::Result<Option<ExitStatus>>
         match child.try_wait()? {
             Some(status) => return Ok(Some(status)),
             None if clock::uptime() >= end => return Ok(None),
-            None => std::thread::sleep(PAUSE),
+            None => thread::sleep(PAUSE),
         }
     }
 }

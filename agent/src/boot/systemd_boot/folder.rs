@@ -49,7 +49,6 @@ pub(super) fn entries(disk: &dyn Storage, folder: &Path) -> Result<Vec<Entry>, F
         };
         entries.push(Entry { file: file.to_owned(), name, content });
     }
-    entries.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(entries)
 }
 

@@ -60,7 +60,9 @@ impl Board {
         let entries = folder::entries(&System, &self.config.entries).unwrap();
         let name =
             |entry: &Entry| if entry.is_on() { entry.file.clone() } else { format!("({})", entry.file) };
-        entries.iter().map(name).collect::<Vec<_>>().join(" ")
+        let mut names: Vec<_> = entries.iter().map(name).collect();
+        names.sort();
+        names.join(" ")
     }
 
     fn counts(&self, from: &str, to: &str) {
