@@ -132,6 +132,10 @@ impl Story {
     pub fn judge_flawed(self, terminal: &mut Terminal, cuts: u32) -> Option<String> {
         let given_up = |found: &[Outcome]| matches!(found, [Outcome::Failed | Outcome::RolledBack]);
         let what = match outcomes(terminal, self.rc()) {
+            // A record that can no longer be changed: what was put into the single slot stays, and that is said.
+            found if found == [Outcome::Failed] && is_kept(terminal, self.rc()) => {
+                self.stays(terminal, self.rc())
+            }
             found if given_up(&found) && found != [self.outcome()] => self.stays(terminal, self.rc() - 1),
             _ => self.judge(terminal, cuts),
         };
@@ -180,6 +184,16 @@ fn outcomes(terminal: &Terminal, rc: u64) -> Vec<Outcome> {
 fn is_worn(terminal: &Terminal) -> bool {
     let environment = terminal.board.environment().map(|(path, _)| path.to_owned());
     terminal.disk.failed_read().is_some_and(|(path, _)| Some(path) == environment)
+}
+
+/// Tells whether the service heard that the device could not go back.
+fn is_kept(terminal: &Terminal, rc: u64) -> bool {
+    terminal.service.heard.values().any(|kind| match kind {
+        ReportKind::Outcome { attempt, reason: Some(reason), .. } => {
+            attempt.rc == rc && reason.ends_with("there is nothing to go back to")
+        }
+        _ => false,
+    })
 }
 
 fn trial_of(terminal: &Terminal) -> Option<SlotName> {
