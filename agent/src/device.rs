@@ -26,6 +26,9 @@ use crate::storage::{self, Disk};
 
 /// Boots that a trial gets: one power cycle inside the soak does not roll back.
 const TRIES: u8 = 2;
+/// How often, and after which pause, a lock that somebody has is tried again.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
 /// Bytes kept for each copy of journal and trusted files: a slot that fills the disk must not keep the agent from
 /// saying so. Both are a few KiB as a rule.
 const RECORD_ROOM: usize = 64 * 1024;
@@ -111,7 +114,7 @@ impl Device {
         disk.create_folder(&config.data_dir).map_err(io(&config.data_dir))?;
         disk.create_folder(&config.runtime_dir).map_err(io(&config.runtime_dir))?;
         let lock_path = config.data_dir.join("lock");
-        let lock = match disk.lock(&lock_path, 0o600) {
+        let lock = match lock_soon(disk, &lock_path) {
             Ok(lock) => lock,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 return Err(DeviceError::InUse(config.data_dir.display().to_string()));
@@ -494,6 +497,20 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         self.stop_hashing();
+    }
+}
+
+/// Takes the lock of the data folder. A program that an agent before us has just started may hold it for a moment.
+fn lock_soon(disk: &Disk, path: &Path) -> std::io::Result<Box<dyn std::any::Any + Send>> {
+    let mut tries = 1;
+    loop {
+        match disk.lock(path, 0o600) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -34,7 +34,7 @@ impl Device {
     /// One that keeps what it is given.
     fn keeps() -> Self {
         Self::with(
-            "case $2 in\nget) [ ! -e $record ] || cat $record ;;\nset) cat >$record; env | grep ^TERN_ | sort >$record.env ;;\n\
+            "case $2 in\nget) [ ! -e $record ] || cat $record ;;\nset) cat >$record; env | grep -E '^TERN_(ACTIVE|TRIES|TRIAL|TRIAL_RC)=' | sort >$record.env ;;\n\
              running) echo b ;;\n*) exit 9 ;;\nesac",
         )
     }
