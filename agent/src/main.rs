@@ -209,7 +209,7 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         "trial": record.as_ref().and_then(|r| r.trial.clone()),
         "slots": {"a": slot(SlotName::A), "b": slot(SlotName::B)},
         "components": components,
-        "not_undone": Some(&durable.hooks.not_undone).filter(|why| !why.is_empty()),
+        "not_undone": Some(durable.hooks.all_not_undone()).filter(|why| !why.is_empty()),
         "floor": durable.floor,
         "halted": durable.halted,
         "epoch": durable.epoch,

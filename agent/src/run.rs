@@ -19,6 +19,7 @@ use crate::component::{self, Component, ComponentError};
 use crate::config::Config;
 use crate::core::SlotName;
 use crate::core::agent::{Agent, ComponentFacts, Done, Input, Job, Output, Settings, Target};
+use crate::core::state::State;
 use crate::core::timing::{Now, Stamp};
 use crate::device::Device;
 use crate::health::run_probes;
@@ -246,7 +247,12 @@ impl Shell {
         let after = self.agent.durable().state.name();
         if before != after {
             let rc = self.agent.durable().state.work().map(|work| work.offer.attempt.rc);
-            tracing::info!(from = %before, to = %after, rc, "state");
+            match &self.agent.durable().state {
+                State::Failed { reason, .. } => {
+                    tracing::warn!(from = %before, to = %after, rc, reason, "state")
+                }
+                _ => tracing::info!(from = %before, to = %after, rc, "state"),
+            }
         }
         for output in outputs {
             match output {
@@ -370,9 +376,17 @@ impl Shell {
     /// Does something with a component.
     fn component(&mut self, job: u64, name: &str, work: impl FnOnce(Component) -> Changing) {
         let changing = self.device.component(name).map(work);
+        let name = name.to_owned();
         self.beside(job, async move {
             match changing {
-                Some(changing) => component::done(changing.await),
+                Some(changing) => {
+                    let done = component::done(changing.await);
+                    if let Done::Component(facts) = &done {
+                        let (version, tried) = (&facts.version, facts.unsettled);
+                        tracing::info!(component = name, version, tried, "component done");
+                    }
+                    done
+                }
                 None => Done::Failed("there is no such component any more; see [[components]]".into()),
             }
         });

@@ -5,11 +5,11 @@
 //! PATH/13/           release 13
 //! PATH/current  ──►  13      turned in one step
 //! ```
-//! `tar` of the system unpacks: plain archives everywhere, compressed ones where it knows them.
+//! `tar` of the system unpacks, all of it as the agent's own: plain archives everywhere, compressed ones where it knows them.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,11 +50,13 @@ pub(super) async fn install(
         let clear = move || {
             remove(&empty)?;
             remove(&old)?;
-            fs::create_dir_all(&empty).map_err(failed(&empty)).map(|()| None)
+            // Whoever uses it is another user, and the service's umask keeps those out.
+            let open = || fs::set_permissions(&empty, fs::Permissions::from_mode(0o755));
+            fs::create_dir_all(&empty).and_then(|()| open()).map_err(failed(&empty)).map(|()| None)
         };
         apart(Box::new(clear)).await?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let command = vec!["tar".to_owned(), "-xf".into(), text(package), "-C".into(), text(&partly)];
+        let command = vec!["tar".to_owned(), "-xof".into(), text(package), "-C".into(), text(&partly)];
         let unpack = Program { name: "tar".into(), command, deadline };
         judged("tar", unpack.run(context, &[]).await)?;
         let path = path.to_owned();

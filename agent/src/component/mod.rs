@@ -37,6 +37,9 @@ use crate::storage::Disk;
 /// Components of one device, the slots' not among them.
 pub const COMPONENTS_MAX: usize = 16;
 
+/// How often taking back is begun that never comes to an end.
+const REVERTS: u32 = 5;
+
 /// A component as it is configured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComponentConfig {
@@ -119,6 +122,12 @@ struct Tried {
     rc: u64,
     /// What there was before, as the kind needs it.
     before: Option<String>,
+    /// It is in, whole.
+    #[serde(default)]
+    is_in: bool,
+    /// Times that it was begun to be taken back, and did not come to an end: it takes the device down.
+    #[serde(default)]
+    reverts: u32,
 }
 
 /// One component.
@@ -154,10 +163,13 @@ impl Component {
         let held = |image: &Image| Held { root: image.root, length: image.length };
         let for_good = image(installed.place)?;
         let runs = match &installed.tried {
-            Some(tried) => image(Some(tried.place))?,
+            Some(tried) if tried.is_in => image(Some(tried.place))?,
+            // Half of this and half of that, for all that is known.
+            Some(_) => None,
             None => for_good.clone(),
         };
-        let factory = || if installed.place.is_none() { self.config.version.clone() } else { String::new() };
+        let is_factory = installed.place.is_none() && installed.tried.is_none();
+        let factory = || if is_factory { self.config.version.clone() } else { String::new() };
         Ok(ComponentFacts {
             capacity: self.config.capacity,
             version: runs.map_or_else(factory, |image| image.version),
@@ -225,9 +237,11 @@ impl Component {
                 Kind::Archive { path, .. } => archive::before(&path)?,
                 Kind::Program { .. } => None,
             };
-            installed.tried = Some(Tried { place: free, rc, before });
+            installed.tried = Some(Tried { place: free, rc, before, is_in: false, reverts: 0 });
             self.keep_in_mind(&installed)?;
         }
+        // Days may have passed since it was read back.
+        self.is_whole(free, &image).await?;
         match &self.config.kind {
             Kind::File { path } => {
                 let (disk, path) = (self.disk.clone(), path.clone());
@@ -243,39 +257,78 @@ impl Component {
                 program::run(install, "install", &self.config.name, &context, former.as_ref()).await?;
             }
         }
+        if let Some(tried) = &mut installed.tried {
+            tried.is_in = true;
+        }
+        self.keep_in_mind(&installed)?;
         self.facts()
     }
 
     /// Puts back what there was before; nothing if nothing was tried.
     pub async fn revert(&self) -> Result<ComponentFacts, ComponentError> {
         let mut installed = self.installed()?;
-        let Some(tried) = installed.tried.take() else { return self.facts() };
+        let Some(mut tried) = installed.tried.take() else { return self.facts() };
+        if tried.reverts >= REVERTS {
+            return Err(ComponentError::Failed(format!(
+                "it was begun {REVERTS} times and never ended: the device goes down with it"
+            )));
+        }
+        (tried.is_in, tried.reverts) = (false, tried.reverts + 1);
+        self.keep_in_mind(&Installed { tried: Some(tried.clone()), ..installed.clone() })?;
+        if let Err(error) = self.put_back(&installed, &tried).await {
+            tried.reverts = 0;
+            self.keep_in_mind(&Installed { tried: Some(tried), ..installed })?;
+            return Err(error);
+        }
+        self.keep_in_mind(&installed)?;
+        self.facts()
+    }
+
+    async fn put_back(&self, installed: &Installed, tried: &Tried) -> Result<(), ComponentError> {
+        let before = tried.before.clone();
         match &self.config.kind {
             Kind::File { path } => {
                 let (disk, path, folder) = (self.disk.clone(), path.clone(), self.folder.clone());
-                let back = move || file::revert(&disk, tried.before.as_deref(), &path, &folder);
+                let back = move || file::revert(&disk, before.as_deref(), &path, &folder);
                 apart(Box::new(move || back().map(|()| None))).await?;
             }
             Kind::Archive { path, .. } => {
                 let path = path.clone();
-                let back = move || archive::turn_back(&path, tried.before.as_deref());
+                let back = move || archive::turn_back(&path, before.as_deref());
                 apart(Box::new(move || back().map(|()| None))).await?;
             }
             Kind::Program { revert, .. } => {
-                let slots = self.slots(&installed)?;
-                let former = match installed.place.map(|place| (place, slots.label(place))) {
-                    Some((place, Ok(SlotLabel::Holds(image)))) => Some((place, image)),
-                    _ => None,
-                };
-                let context = match former {
-                    Some((place, image)) => self.program_context(place, &slots.path(place), &image),
+                let slots = self.slots(installed)?;
+                let context = match installed.place.map(|place| (place, slots.label(place))) {
+                    Some((place, Ok(SlotLabel::Holds(image)))) => {
+                        self.is_whole(place, &image).await?;
+                        self.program_context(place, &slots.path(place), &image)
+                    }
+                    // The factory's is another one than what was there.
+                    Some(_) => return Err(ComponentError::Failed("its former package is damaged".into())),
                     None => self.factory_context(),
                 };
                 program::run(revert, "revert", &self.config.name, &context, None).await?;
             }
         }
-        self.keep_in_mind(&installed)?;
-        self.facts()
+        Ok(())
+    }
+
+    /// Reads a package once more.
+    async fn is_whole(&self, place: SlotName, image: &Image) -> Result<(), ComponentError> {
+        let (component, image) = (self.clone(), image.clone());
+        let read = move || {
+            let mut slots = component.slots(&component.installed()?)?;
+            let found = slots.hash(place, image.length)?;
+            if found == (image.sha256, image.root) {
+                return Ok(None);
+            }
+            let rc = image.rc;
+            Err(ComponentError::Failed(format!(
+                "its package of release {rc} is not what was read back any more"
+            )))
+        };
+        apart(Box::new(read)).await.map(|_| ())
     }
 
     /// What was tried is for good.
@@ -320,9 +373,7 @@ impl Component {
 
     /// Both copies: what is tried must be known whichever of them is lost.
     fn keep_in_mind(&self, installed: &Installed) -> Result<(), RecordError> {
-        let record = self.record()?;
-        record.renew(installed)?;
-        record.settle()
+        self.record()?.save_both(installed)
     }
 
     fn slots(&self, installed: &Installed) -> Result<FileSlots, SlotError> {

@@ -60,7 +60,7 @@ pub struct Agent {
     soaked: Option<bool>,
     pub(super) hold: Hold,
     pub(super) components: Components,
-    looked_at: Now,
+    pub(super) looked_at: Now,
     pub(super) out: Vec<Output>,
 }
 

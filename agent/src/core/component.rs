@@ -9,7 +9,7 @@
 //! side before its first byte changes, so what has to be taken back is known whatever becomes of the journal: a component
 //! whose release is the confirmed one is kept, any other is taken back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_protocol::offer::{Artifact, Offer};
 
@@ -63,8 +63,8 @@ pub struct ComponentFacts {
 pub(super) struct Components {
     /// Installed in this state.
     installed: BTreeSet<String>,
-    /// Could not be taken back, however often it was tried.
-    given_up: BTreeSet<String>,
+    /// Could not be taken back, or kept, however often it was tried; since this uptime.
+    given_up: BTreeMap<String, u64>,
 }
 
 /// How often a component that cannot be taken back, or kept, is tried before the rest goes on.
@@ -72,10 +72,16 @@ pub(super) const COMPONENT_TRIES: u32 = 3;
 
 /// Returns an offer as this device takes it: what the slots hold first, and nothing that is installed already.
 pub fn fitted(mut offer: Offer, component: &str, boot: &BootFacts) -> Offer {
+    let version = offer.version.clone();
     offer.artifacts.sort_by_key(|artifact| artifact.component != component);
     offer.artifacts.retain(|artifact| {
         let facts = boot.components.get(&artifact.component).filter(|_| artifact.component != component);
-        !facts.is_some_and(|it| it.unsettled.is_none() && it.installed == Some(Held::of(artifact)))
+        // The same bytes under another version are another package to whoever asks for that version.
+        !facts.is_some_and(|it| {
+            let is_same =
+                it.installed == Some(Held::of(artifact)) && it.version == *named(artifact, &version);
+            it.unsettled.is_none() && is_same
+        })
     });
     offer
 }
@@ -106,7 +112,9 @@ impl Agent {
         if let Some(facts) = self.boot.as_mut().and_then(|boot| boot.components.get_mut(&component)) {
             // Whatever comes of it: what was begun has to be taken back.
             facts.unsettled = Some(rc);
+            facts.version.clear();
         }
+        self.note_versions();
         self.start(job, now);
         None
     }
@@ -117,6 +125,9 @@ impl Agent {
             self.components.installed.insert(name.to_owned());
         }
         self.components.given_up.remove(name);
+        if facts.unsettled.is_none() && self.durable.hooks.components.remove(name).is_some() {
+            self.saved = false;
+        }
         if let Some(boot) = &mut self.boot {
             boot.components.insert(name.to_owned(), facts);
         }
@@ -136,8 +147,7 @@ impl Agent {
         let known = |(name, facts): (&String, &ComponentFacts)| {
             (!facts.version.is_empty()).then(|| (name.clone(), facts.version.clone()))
         };
-        let mut versions: std::collections::BTreeMap<_, _> =
-            boot.components.iter().filter_map(known).collect();
+        let mut versions: BTreeMap<_, _> = boot.components.iter().filter_map(known).collect();
         versions.insert(self.settings.component.clone(), boot.running_version.clone());
         if self.durable.components == versions {
             return false;
@@ -151,7 +161,9 @@ impl Agent {
     pub(super) fn component_owed(&self) -> Option<Job> {
         let boot = self.boot.as_ref()?;
         let unsettled = |(name, facts): (&String, &ComponentFacts)| {
-            let rc = facts.unsettled.filter(|_| !self.components.given_up.contains(name))?;
+            let since = self.components.given_up.get(name);
+            let rests = since.is_some_and(|at| self.looked_at.uptime < at + self.settings.timing.deferral);
+            let rc = facts.unsettled.filter(|_| !rests)?;
             Some((name.clone(), rc))
         };
         let mut owed: Vec<_> = boot.components.iter().filter_map(unsettled).collect();
@@ -162,15 +174,20 @@ impl Agent {
         };
         owed.sort_by_key(|(name, _)| std::cmp::Reverse(order(name)));
         let (name, rc) = owed.into_iter().next()?;
+        if boot.running != rc {
+            return Some(Job::Revert(name));
+        }
+        // It runs. On trial, or about to be left, nothing is settled yet.
         let is_over = matches!(self.durable.state, State::Idle { .. } | State::Failed { .. });
-        let is_for_good = is_over && boot.running == rc;
-        Some(if is_for_good { Job::Keep(name) } else { Job::Revert(name) })
+        (is_over && boot.active == boot.slot && boot.trial.is_none()).then_some(Job::Keep(name))
     }
 
-    /// Goes on without what cannot be taken back; it is tried again after the next start.
-    pub(super) fn give_up(&mut self, job: &Job) {
+    /// Goes on without what cannot be taken back; it is tried again when a deferral is over.
+    pub(super) fn give_up(&mut self, job: &Job, why: &str, now: Now) {
         if let Job::Revert(name) | Job::Keep(name) = job {
-            self.components.given_up.insert(name.clone());
+            self.components.given_up.insert(name.clone(), now.uptime);
+            self.durable.hooks.components.insert(name.clone(), why.to_owned());
+            self.saved = false;
         }
     }
 
@@ -183,5 +200,9 @@ impl Agent {
 
 /// Returns the version of an artifact.
 pub(super) fn version(artifact: &Artifact, offer: &Offer) -> String {
-    if artifact.version.is_empty() { offer.version.clone() } else { artifact.version.clone() }
+    named(artifact, &offer.version).clone()
+}
+
+fn named<'a>(artifact: &'a Artifact, release: &'a String) -> &'a String {
+    if artifact.version.is_empty() { release } else { &artifact.version }
 }

@@ -135,6 +135,8 @@ pub enum Awaited {
     Link,
     /// A hook that said "not now".
     Hook,
+    /// A component that is still to be taken back.
+    Component,
 }
 
 /// Not now.

@@ -56,7 +56,14 @@ impl Agent {
         let State::Checking { work } = &self.durable.state else { return None };
         let offer = work.offer.clone();
         let event = self.eligible(&offer)?;
-        let Event::Eligible { present } = event else { return Some(event) };
+        let present = match event {
+            Event::Eligible { present } => present,
+            Event::Postponed(reason) => {
+                let wait = Wait { awaited: Awaited::Component, reason, until: None };
+                return Some(self.postponed(&wait, &offer));
+            }
+            other => return Some(other),
+        };
         if !present && let Some(stage) = self.download_stage(&offer) {
             let Some((_, around)) = self.hold.looked.clone() else {
                 self.start(Job::Look(stage), now);
@@ -70,7 +77,7 @@ impl Agent {
         if self.attend_hooks(hooks, now) {
             return None;
         }
-        Some(event)
+        Some(Event::Eligible { present })
     }
 
     fn download_stage(&self, offer: &Offer) -> Option<Stage> {

@@ -11,6 +11,8 @@
 //! Which steps have begun is saved before the first program of each, so what may have run is undone, also after a power
 //! cut, and after an attempt that was dropped on the way.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tern_protocol::message::Attempt;
 use tern_protocol::state::Outcome;
@@ -112,6 +114,9 @@ pub struct Hooked {
     /// Which hook could not be undone in the end, and why; until hooks run again, or an undo ends well.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub not_undone: String,
+    /// Components that could not be taken back, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub components: BTreeMap<String, String>,
 }
 
 /// What hooks are told about an attempt.

@@ -37,6 +37,9 @@ use super::timing::{Stamp, Timing};
 /// Trials of one attempt in which nobody is reached. An outage passes; a release that breaks the network does not.
 const UNREACHABLE_TRIES: u32 = 3;
 
+/// Installs of components that come to nothing, for one attempt: each wears the flash of a modem.
+const INSTALL_TRIES: u32 = 3;
+
 const IDLE: State = State::Idle { not_before: None };
 
 impl State {
@@ -118,9 +121,6 @@ impl State {
             }
             (Self::PreUpdating { work, undo: None }, E::Withdrawn) => {
                 Self::PreUpdating { work, undo: Some(Then::Defer) }
-            }
-            (Self::PreUpdating { work, undo: Some(then) }, E::NotUndone(why)) => {
-                Self::PreUpdating { work, undo: Some(not_undone(then, why)) }
             }
             (Self::PreUpdating { work, undo: Some(then) }, E::Undone) => undone(work, then, now, timing),
 
@@ -212,14 +212,14 @@ fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &T
         (S::Announce { .. }, E::Answered) if work.offer.artifacts.len() > 1 => S::Install,
         // Nothing lies between the answer and the boot record; what took its time is followed by another answer.
         (S::Announce { .. } | S::Reask { .. }, E::Answered) => S::Arm,
-        (S::Announce { since } | S::Reask { since }, E::Time) if since.passed(timing.started_timeout, at) => {
-            S::Undo(Then::Defer)
+        (S::Announce { since }, E::Time) if since.passed(timing.started_timeout, at) => S::Undo(Then::Defer),
+        (S::Reask { since }, E::Time) if since.passed(timing.started_timeout, at) => {
+            return broken_off(work, "nobody answered once the components were in");
         }
         (S::Announce { .. } | S::Install | S::Reask { .. }, E::Withdrawn) => S::Undo(Then::Defer),
         (S::Install, E::Installed) => S::Reask { since: at },
         (S::Install, E::InstallPostponed(_)) => S::Undo(Then::Retry),
         (S::Install, E::InstallFailed(reason)) => S::Undo(Then::Fail(reason.clone())),
-        (S::Undo(then), E::NotUndone(why)) => S::Undo(not_undone(then, why)),
         (_, E::Halted) if unarmed => S::Undo(Then::Recall),
         (S::Arm, E::Armed) => S::Reboot,
         (S::Arm, E::ArmFailed(reason)) => S::Disarm(Then::Fail(reason.clone())),
@@ -231,6 +231,16 @@ fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &T
         (step, _) => step,
     };
     State::Updating { work, step: next }
+}
+
+/// An install of components came to nothing: all is taken back, and begun anew a few times.
+pub(super) fn broken_off(mut work: Work, why: &str) -> State {
+    work.tries.installs += 1;
+    let then = match work.tries.installs < INSTALL_TRIES {
+        true => Then::Defer,
+        false => Then::Fail(format!("{why}, {INSTALL_TRIES} times")),
+    };
+    State::Updating { work, step: UpdatingStep::Undo(then) }
 }
 
 fn rollback(
@@ -254,10 +264,6 @@ fn rollback(
         }
         (S::Record, Event::Disarmed { running }) if running_trial(*running) => S::Reboot,
         (S::Record, Event::Disarmed { .. }) => S::Undo,
-        (S::Undo, Event::NotUndone(why)) => {
-            reason = and(reason, why);
-            S::Undo
-        }
         (S::Undo, Event::Undone) if outcome == Outcome::Unreachable => {
             work.tries.unreachable += 1;
             let again = (work.tries.unreachable < UNREACHABLE_TRIES).then_some(at);
@@ -267,14 +273,6 @@ fn rollback(
         (step, _) => step,
     };
     State::Rollback { work, outcome, reason, step: next }
-}
-
-/// What could not be undone is said where something is said at all.
-fn not_undone(then: Then, why: &str) -> Then {
-    match then {
-        Then::Fail(reason) => Then::Fail(and(reason, why)),
-        other => other,
-    }
 }
 
 /// Adds to a reason.

@@ -15,7 +15,7 @@ use tern_protocol::chunk::ChunkSet;
 use tern_protocol::state::Outcome;
 
 use super::SlotName;
-use super::machine::fetched;
+use super::machine::{broken_off, fetched};
 use super::port::Held;
 use super::state::{RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::Stamp;
@@ -193,8 +193,10 @@ fn does_not_run(state: State, work: Work, seen: &Seen, rebooted: bool, at: Stamp
         }
         // Whatever of the components is in: it is taken back, and all of it begun anew.
         State::Updating { step: S::Install | S::Reask { .. }, .. } if rebooted || !holds => {
-            State::Updating { work, step: S::Undo(Then::Defer) }
+            broken_off(work, "the device went down while its components were installed")
         }
+        // Only the agent's process is new, but for how long it was away nobody knows: nothing goes on on an old answer.
+        State::Updating { step: S::Install | S::Reask { .. }, .. } => announce_again(work, holds, at),
         State::VerifyPost { .. } => {
             let reason = "the boot loader went back to the previous slot during the trial";
             roll_back(work, Outcome::RolledBack, reason)

@@ -30,6 +30,9 @@ pub struct Tries {
     /// Trials in which nobody was reached.
     #[serde(default)]
     pub unreachable: u32,
+    /// Installs of components that the device did not come out of, or after which nobody was reached.
+    #[serde(default)]
+    pub installs: u32,
 }
 
 /// The state of the update machine. Saved before anything it owes is done.
@@ -241,8 +244,6 @@ pub enum Event {
     HooksFailed(String),
     /// The hooks were undone, and components taken back.
     Undone,
-    /// Something of that could not be done, and is given up for now.
-    NotUndone(String),
     /// Everything beside the slot is installed.
     Installed,
     /// A component says "not now".

@@ -14,6 +14,7 @@ use tern_protocol::message::ReportKind;
 use tern_protocol::state::StateName;
 
 use super::agent::{Agent, Job};
+use super::hook::Hooked;
 use super::state::{Event, RollbackStep, State, Then, UpdatingStep};
 
 /// Undos that fail before they are given up; with the usual pauses that is after eight minutes.
@@ -32,6 +33,20 @@ pub struct UndoTries {
     /// Ended badly.
     #[serde(default)]
     pub failed: u32,
+}
+
+impl Hooked {
+    /// Returns what was not undone, or taken back, in one line; empty if all was.
+    pub fn all_not_undone(&self) -> String {
+        let components = self.components.iter().map(|(name, why)| format!("component {name}: {why}"));
+        let mut all: Vec<_> = components.collect();
+        if !self.not_undone.is_empty() {
+            all.push(self.not_undone.clone());
+        }
+        let mut all = all.join("; ");
+        all.truncate(all.floor_char_boundary(TOLD));
+        all
+    }
 }
 
 impl Agent {
@@ -103,7 +118,7 @@ impl Agent {
         event: &Event,
         mut said: Vec<ReportKind>,
     ) -> Vec<ReportKind> {
-        let why = &self.durable.hooks.not_undone;
+        let why = &self.durable.hooks.all_not_undone();
         if *event != Event::Undone || why.is_empty() {
             return said;
         }
@@ -115,7 +130,7 @@ impl Agent {
                 _ => continue,
             };
             let before = reason.take().unwrap_or_default();
-            let is_said = before.ends_with(why.as_str());
+            let is_said = self.durable.hooks.components.is_empty() && before.ends_with(why.as_str());
             *reason = Some(if is_said { before } else { and_not_undone(&before, why) });
         }
         said

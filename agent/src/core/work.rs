@@ -169,13 +169,9 @@ impl Agent {
 
     /// A component that cannot be settled must not hold the device where it is; it is said, and tried again later.
     fn goes_on_without(&mut self, work: &Job, reason: &str, now: Now) {
-        self.give_up(work);
+        self.give_up(work, reason, now);
         (self.job_failures, self.job_not_before) = (0, 0);
         self.job_retry.reset();
-        if let Job::Revert(name) = work {
-            let why = format!("component {name} could not be taken back: {reason}");
-            self.step(&Event::NotUndone(why), now);
-        }
         self.evaluate(now);
     }
 
@@ -340,11 +336,7 @@ impl Agent {
             Effect::Fetch => return self.attend_download(now),
             Effect::MarkBad => Job::MarkBad(target),
             Effect::Hash => {
-                let version = if at == 0 {
-                    work.offer.version.clone()
-                } else {
-                    component::version(artifact, &work.offer)
-                };
+                let version = component::version(artifact, &work.offer);
                 Job::Hash { target, artifact: artifact.clone(), rc, version }
             }
             Effect::RunHooks => return self.attend_before(now),
@@ -362,7 +354,8 @@ impl Agent {
     /// Tells whether more boots would lead nowhere: the release that is not well runs on, and the device can be reached.
     fn cannot_leave(&self, seen: &Seen) -> bool {
         let State::Rollback { work, .. } = &self.durable.state else { return false };
-        work.slot == seen.slot && self.durable.leaving >= LEAVING_TRIES
+        // Where the record could be changed it is the boot that is missing, and that is asked for again and again.
+        work.slot == seen.slot && seen.trial.is_some() && self.durable.leaving >= LEAVING_TRIES
     }
 
     pub(super) fn start(&mut self, work: Job, now: Now) {

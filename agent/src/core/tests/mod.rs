@@ -162,7 +162,6 @@ fn events() -> Vec<(&'static str, Event)> {
         ("hooks not now", E::HooksPostponed(because())),
         ("hooks failed", E::HooksFailed(because())),
         ("hooks undone", E::Undone),
-        ("not undone", E::NotUndone(because())),
         ("installed", E::Installed),
         ("install not now", E::InstallPostponed(because())),
         ("install failed", E::InstallFailed(because())),
