@@ -1,0 +1,143 @@
+//! Logistic mixing in integers: what a bit's models say becomes one probability.
+//!
+//! Probabilities have 16 bits; in the logistic domain, ln(p / (1 - p)), 256 is one.
+
+/// The end of the logistic domain: ln(65535) is 11.09.
+pub(super) const LIMIT: i32 = 2815;
+/// e^(1/256) with 32 bits after the point.
+const STEP: u64 = 4_311_777_253;
+
+/// The two tables that every bit goes through.
+pub(super) struct Logistic {
+    squash: Vec<u16>,
+    low: Vec<i16>,
+    middle: Vec<i16>,
+}
+
+impl Logistic {
+    /// Makes the tables, from integers alone.
+    pub(super) fn new() -> Self {
+        // powers[i] = e^(i/256), 32 bits after the point.
+        let mut powers = vec![1u64 << 32];
+        for i in 0..LIMIT as usize {
+            powers.push(((u128::from(powers[i]) * u128::from(STEP)) >> 32) as u64);
+        }
+        let one = 1u128 << 32;
+        let squash: Vec<u16> = (-LIMIT..=LIMIT)
+            .map(|x| {
+                let power = u128::from(powers[x.unsigned_abs() as usize]);
+                let p = if x >= 0 { (power << 16) / (power + one) } else { (one << 16) / (power + one) };
+                p.clamp(1, 65_535) as u16
+            })
+            .collect();
+        let stretch =
+            |p: u32| (squash.partition_point(|s| u32::from(*s) < p) as i32 - LIMIT).min(LIMIT) as i16;
+        let low = (0..4096).map(|p| stretch(p.max(1))).collect();
+        let middle = (0..4096).map(|p| stretch(p * 16 + 8)).collect();
+        Self { squash, low, middle }
+    }
+
+    /// Returns ln(p / (1 - p)) of `p` / 65536, 256 being one.
+    #[inline]
+    pub(super) fn stretch(&self, p: u32) -> i32 {
+        i32::from(match p {
+            0..4096 => self.low[p as usize],
+            4096..61_440 => self.middle[(p >> 4) as usize],
+            _ => return -i32::from(self.low[(65_535 - p.min(65_535)) as usize]),
+        })
+    }
+
+    /// Returns the probability, of 65536, whose [`Logistic::stretch`] is `x`.
+    #[inline]
+    pub(super) fn squash(&self, x: i32) -> u32 {
+        u32::from(self.squash[(x.clamp(-LIMIT, LIMIT) + LIMIT) as usize])
+    }
+}
+
+/// Weights of `N` inputs: the sum of one set chosen by `first` and one chosen by `second`.
+pub(super) struct Mixer<const N: usize> {
+    first: Vec<[i32; N]>,
+    second: Vec<[i32; N]>,
+}
+
+/// No weight of a set is larger; 65536 is one. Two sets of 15 inputs stay below 2^31 in [`Mixer::dot`].
+const WEIGHT: i32 = 3 << 15;
+
+impl<const N: usize> Mixer<N> {
+    /// Makes `first` and `second` sets, each input starting with `weight` in all.
+    pub(super) fn new(first: usize, second: usize, weight: i32) -> Self {
+        Self { first: vec![[weight / 2; N]; first], second: vec![[weight / 2; N]; second] }
+    }
+
+    /// Makes all weights as new.
+    pub(super) fn reset(&mut self, weight: i32) {
+        self.first.fill([weight / 2; N]);
+        self.second.fill([weight / 2; N]);
+    }
+
+    /// Returns the mixture of `x`, in the logistic domain.
+    #[inline]
+    pub(super) fn dot(&self, x: &[i32; N], first: usize, second: usize) -> i32 {
+        let (a, b) = (&self.first[first], &self.second[second]);
+        let sum: i32 = (0..N).map(|i| ((a[i] + b[i]) >> 3) * x[i]).fold(0, i32::wrapping_add);
+        (sum >> 13).clamp(-LIMIT, LIMIT)
+    }
+
+    /// Moves the weights against `error` (65536 × (bit - p)) by input × error × `rate` / 2^20.
+    #[inline]
+    pub(super) fn update(&mut self, x: &[i32; N], first: usize, second: usize, error: i32, rate: i32) {
+        let step = (error * rate) >> 4;
+        let (a, b) = (&mut self.first[first], &mut self.second[second]);
+        for i in 0..N {
+            let change = (x[i] * step + (1 << 15)) >> 16;
+            a[i] = (a[i] + change).clamp(-WEIGHT, WEIGHT);
+            b[i] = (b[i] + change).clamp(-WEIGHT, WEIGHT);
+        }
+    }
+}
+
+/// Adaptive probability map: corrects a probability by what followed it in a context.
+pub(super) struct Apm {
+    cells: Vec<u16>,
+    at: usize,
+}
+
+/// Cells of one context: one per 176 of the logistic domain.
+const CELLS: usize = 33;
+const WIDTH: i32 = 2 * LIMIT / 32 + 1;
+
+impl Apm {
+    /// Makes the map of `contexts` contexts, each the identity.
+    pub(super) fn new(contexts: usize, logistic: &Logistic) -> Self {
+        let mut apm = Self { cells: vec![0; contexts * CELLS], at: 0 };
+        apm.reset(logistic);
+        apm
+    }
+
+    /// Makes every context the identity again.
+    pub(super) fn reset(&mut self, logistic: &Logistic) {
+        for (i, cell) in self.cells.iter_mut().enumerate() {
+            *cell = logistic.squash((i % CELLS) as i32 * WIDTH - LIMIT) as u16;
+        }
+    }
+
+    /// Returns what `context` makes of the probability whose logistic value is `x`.
+    #[inline]
+    pub(super) fn refine(&mut self, x: i32, context: usize) -> u32 {
+        let place = x + LIMIT;
+        let (cell, part) = ((place / WIDTH) as usize, (place % WIDTH) as u32);
+        let at = context * CELLS + cell;
+        // The nearer cell learns.
+        self.at = at + usize::from(part * 2 >= WIDTH as u32);
+        let (a, b) = (u32::from(self.cells[at]), u32::from(self.cells[at + 1]));
+        (a * (WIDTH as u32 - part) + b * part) / WIDTH as u32
+    }
+
+    /// Learns that `bit` followed the last [`Apm::refine`].
+    #[inline]
+    pub(super) fn update(&mut self, bit: bool, rate: u32) {
+        let cell = &mut self.cells[self.at];
+        let (p, target) = (i32::from(*cell), if bit { 65_535 } else { 0 });
+        *cell = (p + ((target - p) >> rate)) as u16;
+    }
+}
