@@ -1,7 +1,7 @@
 //! Bytes that have a counterpart in the source: whether each is the same, and by how much it differs.
 
 use super::arith::Bits;
-use super::model::{FLAG_INPUTS, MARGIN, Model, PATCH_INPUTS, Word, confidence};
+use super::model::{Model, Word};
 use super::slots::hash;
 
 /// Bytes of the source that contexts look at before and after the one that is coded.
@@ -165,6 +165,7 @@ impl Model {
             difference = out[place].wrapping_sub(old[AROUND]);
             difference = self.patch(io, out, place, old, at, difference, absolute, relative);
             self.last = difference;
+            self.lasts = self.lasts << 8 | u32::from(difference);
             self.since = 0;
         } else {
             self.since += 1;
@@ -236,7 +237,7 @@ impl Model {
             hash(2, since << 3 | column, rel),
             hash(3, o(0) << 8 | o(-1), since.min(7)),
             hash(4, word(old, AROUND), 0),
-            hash(5, word(old, AROUND - 4), flags(3)),
+            hash(5, o(1) << 16 | o(0) << 8 | u32::from(self.last), flags(1)),
             hash(6, far << 3 | column, flags(15)),
             hash(7, rel << 8 | rel_difference, flags(3) << 8 | abs),
             hash(8, abs << 8 | abs_difference, flags(3)),
@@ -246,28 +247,18 @@ impl Model {
                 flags(7) << 8 | o(0),
                 u32::from(self.last) << 8 | u32::from(self.differences[(at as usize + 24) % 32]),
             ),
-            hash(11, u32::from(out[place - 1]) << 16 | u32::from(out[place - 2]) << 8 | o(0), flags(3)),
+            0,
         ];
-        let places = contexts.map(|c| self.flags.place(c));
-        let mut x = [256; FLAG_INPUTS];
-        for (x, place) in x.iter_mut().zip(places) {
-            *x = self.logistic.stretch(self.flags.p(place));
-        }
         let first = (since << 3 | flags(7)) as usize & 255;
         let second = ((rel >> 1 & 7) << 5 | (abs >> 1 & 7) << 2 | (rel & 1) << 1 | abs & 1) as usize;
-        let mixed = self.flag_mixer.dot(&x, first, second);
-        let p = self.logistic.squash(mixed);
-        let refined = self
-            .flag_apm
-            .refine(mixed, (hash(12, u32::from(code) << 16 | rel << 8 | abs, since) & 1023) as usize);
-        let bit = io.bit(!B::DECODES && out[place] != old[AROUND], Self::probability(p, refined));
-        let error = (i32::from(bit) << 16) - p as i32;
-        self.flag_mixer.update(&x, first, second, error, 3);
-        self.flag_apm.update(bit, 6);
-        for place in places {
-            self.flags.update(place, bit, 250);
+        let beside = hash(12, u32::from(code) << 16 | rel << 8 | abs, since);
+        let bit = !B::DECODES && out[place] != old[AROUND];
+        let tables = (&mut self.flags, &self.logistic);
+        if !self.full {
+            let [a, b, _, c, _, _, d, e, ..] = contexts;
+            return self.choices.code(io, tables, &[a, b, c, d, e, 0], (first, second, beside), bit);
         }
-        bit
+        self.choices.code(io, tables, &contexts, (first, second, beside), bit)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the innermost loop, split off to be read")]
@@ -282,7 +273,6 @@ impl Model {
         absolute: &Word,
         relative: &Word,
     ) -> u8 {
-        debug_assert!(place >= MARGIN);
         let o = |n: isize| u32::from(old[(AROUND as isize + n) as usize]);
         let d = |n: u64| u32::from(self.differences[at.wrapping_sub(n) as usize % 32]);
         let new = |n: usize| u32::from(out[place - n]);
@@ -297,12 +287,12 @@ impl Model {
             hash(23, u32::from(self.last), run),
             hash(24, d(4) << 8 | d(8), run),
             hash(25, d(24) << 8 | d(16), at as u32 % 8),
-            hash(26, o(0) << 8 | o(-1), run),
+            hash(26, self.lasts, run),
             hash(27, word(old, AROUND), 0),
-            hash(28, new(1) << 8 | o(0), new(2)),
             hash(29, d(1) << 8 | d(2), o(0)),
             hash(30, word(old, AROUND - 4), run),
             hash(31, o(0) << 8 | new(1), o(1)),
+            0,
         ];
         let first = (run << 6
             | relative.age.min(3) << 4
@@ -310,37 +300,12 @@ impl Model {
             | u32::from(relative.guess.sure > 1) << 1
             | u32::from(absolute.guess.sure > 1)) as usize
             & 255;
-        let mut node = 1usize;
-        let mut bases = [0u32; PATCH_INPUTS - 1];
-        for place in (0..8).rev() {
-            if place == 7 || place == 3 {
-                let prefix = if place == 3 { node as u32 } else { 0 };
-                for (base, context) in bases.iter_mut().zip(contexts) {
-                    *base = self.lines.line(hash(99, context, prefix));
-                }
-            }
-            let in_nibble = if place > 3 {
-                node as u32
-            } else {
-                (node as u32 & ((1 << (3 - place)) - 1)) | 1 << (3 - place)
-            };
-            let mut x = [256; PATCH_INPUTS];
-            for (x, base) in x.iter_mut().zip(bases) {
-                *x = self.logistic.stretch(self.lines.p(base + in_nibble));
-            }
-            let mixed = self.patch_mixer.dot(&x, first, node);
-            let p = self.logistic.squash(mixed);
-            let refined = self.patch_apm.refine(mixed, ((run.min(3) as usize) << 8 | node) & 1023);
-            let bit = io.bit(difference >> place & 1 != 0, Self::probability(p, refined));
-            let error = (i32::from(bit) << 16) - p as i32;
-            self.patch_mixer.update(&x, first, node, error, 6);
-            self.patch_apm.update(bit, 6);
-            for base in bases {
-                self.lines.update(base + in_nibble, bit, 7);
-            }
-            node = node << 1 | usize::from(bit);
+        let tables = (&mut self.lines, &self.logistic);
+        let chosen = (first, hash(52, rel, abs));
+        if !self.full {
+            let [a, b, c, d, _, _, e, ..] = contexts;
+            return self.patches.code(io, tables, &[a, b, c, d, e, 0], chosen, difference);
         }
-        debug_assert!(confidence(0) > 0);
-        (node & 0xff) as u8
+        self.patches.code(io, tables, &contexts, chosen, difference)
     }
 }

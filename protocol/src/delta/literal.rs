@@ -2,7 +2,7 @@
 
 use super::arith::Bits;
 use super::copy::AROUND;
-use super::model::{LITERAL_INPUTS, Model};
+use super::model::Model;
 use super::slots::hash;
 
 impl Model {
@@ -43,50 +43,22 @@ impl Model {
         let matched = matched.min(15) + u32::from(matched > 24) + u32::from(matched > 32);
         let expected = if matched > 0 { u32::from(expected) } else { 0 };
         let contexts = [
-            hash(41, 0, 0),
             hash(42, c(1), 0),
             hash(43, c(1) << 8 | c(2), 0),
             hash(44, c(1) << 16 | c(2) << 8 | c(3), 0),
-            hash(45, c(1) << 24 | c(2) << 16 | c(3) << 8 | c(4), 0),
             hash(46, expected << 8 | matched, 0),
-            hash(47, expected << 8 | c(1), matched.min(1)),
             hash(48, o(0) << 8 | u32::from(beside[AROUND - 1]), c(1)),
             hash(49, c(8) << 8 | c(16), at as u32 % 8),
             hash(50, c(24) << 8 | c(4), 0),
+            0,
         ];
         let first = (matched as usize * 8 + usize::from(c(1) == u32::from(beside[AROUND - 1]))) & 255;
-        let mut node = 1usize;
-        let mut bases = [0u32; LITERAL_INPUTS - 1];
-        for place in (0..8).rev() {
-            if place == 7 || place == 3 {
-                let prefix = if place == 3 { node as u32 } else { 0 };
-                for (base, context) in bases.iter_mut().zip(contexts) {
-                    *base = self.lines.line(hash(99, context, prefix));
-                }
-            }
-            let in_nibble = if place > 3 {
-                node as u32
-            } else {
-                (node as u32 & ((1 << (3 - place)) - 1)) | 1 << (3 - place)
-            };
-            let mut x = [256; LITERAL_INPUTS];
-            for (x, base) in x.iter_mut().zip(bases) {
-                *x = self.logistic.stretch(self.lines.p(base + in_nibble));
-            }
-            let mixed = self.literal_mixer.dot(&x, first, node);
-            let p = self.logistic.squash(mixed);
-            let a = self.literal_apm.refine(mixed, node);
-            let b = self.literal_apm2.refine(mixed, (hash(51, c(1), node as u32) & 4095) as usize);
-            let bit = io.bit(byte >> place & 1 != 0, Self::probability(p, (a + b) / 2));
-            let error = (i32::from(bit) << 16) - p as i32;
-            self.literal_mixer.update(&x, first, node, error, 6);
-            self.literal_apm.update(bit, 6);
-            self.literal_apm2.update(bit, 6);
-            for base in bases {
-                self.lines.update(base + in_nibble, bit, 7);
-            }
-            node = node << 1 | usize::from(bit);
+        let chosen = (first, c(1));
+        let tables = (&mut self.lines, &self.logistic);
+        if !self.full {
+            let [a, b, c, d, e, ..] = contexts;
+            return self.symbols.code(io, tables, &[a, b, c, d, e, 0], chosen, byte);
         }
-        (node & 0xff) as u8
+        self.symbols.code(io, tables, &contexts, chosen, byte)
     }
 }

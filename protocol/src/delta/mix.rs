@@ -54,40 +54,49 @@ impl Logistic {
     }
 }
 
-/// Weights of `N` inputs: the sum of one set chosen by `first` and one chosen by `second`.
-pub(super) struct Mixer<const N: usize> {
-    first: Vec<[i32; N]>,
-    second: Vec<[i32; N]>,
+/// Weights of inputs: the sum of one set chosen by `first` and one chosen by `second`.
+pub(super) struct Mixer {
+    first: Vec<i32>,
+    second: Vec<i32>,
+    weight: i32,
 }
 
-/// No weight of a set is larger; 65536 is one. Two sets of 15 inputs stay below 2^31 in [`Mixer::dot`].
+/// No weight of a set is larger; 65536 is one. Two sets of 16 inputs stay below 2^31 in [`Mixer::dot`].
 const WEIGHT: i32 = 3 << 15;
 
-impl<const N: usize> Mixer<N> {
-    /// Makes `first` and `second` sets, each input starting with `weight` in all.
-    pub(super) fn new(first: usize, second: usize, weight: i32) -> Self {
-        Self { first: vec![[weight / 2; N]; first], second: vec![[weight / 2; N]; second] }
+impl Mixer {
+    /// Makes `first` and `second` sets for `inputs` inputs, each starting with `weight` in all.
+    pub(super) fn new(inputs: usize, first: usize, second: usize, weight: i32) -> Self {
+        let sets = |count| vec![weight / 2; count * inputs];
+        Self { first: sets(first), second: sets(second), weight }
     }
 
     /// Makes all weights as new.
-    pub(super) fn reset(&mut self, weight: i32) {
-        self.first.fill([weight / 2; N]);
-        self.second.fill([weight / 2; N]);
+    pub(super) fn reset(&mut self) {
+        self.first.fill(self.weight / 2);
+        self.second.fill(self.weight / 2);
     }
 
     /// Returns the mixture of `x`, in the logistic domain.
     #[inline]
-    pub(super) fn dot(&self, x: &[i32; N], first: usize, second: usize) -> i32 {
-        let (a, b) = (&self.first[first], &self.second[second]);
+    pub(super) fn dot<const N: usize>(&self, x: &[i32; N], first: usize, second: usize) -> i32 {
+        let (a, b) = (&self.first[first * N..][..N], &self.second[second * N..][..N]);
         let sum: i32 = (0..N).map(|i| ((a[i] + b[i]) >> 3) * x[i]).fold(0, i32::wrapping_add);
         (sum >> 13).clamp(-LIMIT, LIMIT)
     }
 
     /// Moves the weights against `error` (65536 × (bit - p)) by input × error × `rate` / 2^20.
     #[inline]
-    pub(super) fn update(&mut self, x: &[i32; N], first: usize, second: usize, error: i32, rate: i32) {
+    pub(super) fn update<const N: usize>(
+        &mut self,
+        x: &[i32; N],
+        first: usize,
+        second: usize,
+        error: i32,
+        rate: i32,
+    ) {
         let step = (error * rate) >> 4;
-        let (a, b) = (&mut self.first[first], &mut self.second[second]);
+        let (a, b) = (&mut self.first[first * N..][..N], &mut self.second[second * N..][..N]);
         for i in 0..N {
             let change = (x[i] * step + (1 << 15)) >> 16;
             a[i] = (a[i] + change).clamp(-WEIGHT, WEIGHT);
@@ -100,16 +109,17 @@ impl<const N: usize> Mixer<N> {
 pub(super) struct Apm {
     cells: Vec<u16>,
     at: usize,
+    mask: usize,
 }
 
-/// Cells of one context: one per 176 of the logistic domain.
-const CELLS: usize = 33;
-const WIDTH: i32 = 2 * LIMIT / 32 + 1;
+/// Cells of one context: one per 256 of the logistic domain.
+const CELLS: usize = 24;
+const WIDTH: i32 = 256;
 
 impl Apm {
-    /// Makes the map of `contexts` contexts, each the identity.
+    /// Makes the map of `contexts` contexts, a power of two, each the identity.
     pub(super) fn new(contexts: usize, logistic: &Logistic) -> Self {
-        let mut apm = Self { cells: vec![0; contexts * CELLS], at: 0 };
+        let mut apm = Self { cells: vec![0; contexts * CELLS], at: 0, mask: contexts - 1 };
         apm.reset(logistic);
         apm
     }
@@ -121,12 +131,12 @@ impl Apm {
         }
     }
 
-    /// Returns what `context` makes of the probability whose logistic value is `x`.
+    /// Returns what `context`, cut to the number of contexts, makes of the probability whose logistic value is `x`.
     #[inline]
-    pub(super) fn refine(&mut self, x: i32, context: usize) -> u32 {
+    pub(super) fn refine(&mut self, x: i32, context: u32) -> u32 {
         let place = x + LIMIT;
         let (cell, part) = ((place / WIDTH) as usize, (place % WIDTH) as u32);
-        let at = context * CELLS + cell;
+        let at = (context as usize & self.mask) * CELLS + cell;
         // The nearer cell learns.
         self.at = at + usize::from(part * 2 >= WIDTH as u32);
         let (a, b) = (u32::from(self.cells[at]), u32::from(self.cells[at + 1]));

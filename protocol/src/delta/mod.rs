@@ -14,7 +14,7 @@
 //! | `pack` | a pack's header; the walk over chunks that both directions share |
 //! | `model` | what is learnt within a pack; `copy`: bytes with a counterpart, `literal`: bytes without |
 //! | `words` | what became of old addresses; `history`: literals that come again |
-//! | `mix`, `slots`, `arith` | mixing, probabilities, the arithmetic coder |
+//! | `symbol`, `mix`, `slots`, `arith` | bytes and flags out of contexts: mixing, probabilities, the arithmetic coder |
 //! | `window` | the part of the source that is at hand |
 #![allow(
     clippy::cast_possible_truncation,
@@ -37,6 +37,7 @@ mod pack;
 pub mod port;
 pub mod profile;
 mod slots;
+mod symbol;
 #[cfg(all(test, feature = "delta-encode"))]
 mod tests;
 mod window;

@@ -2,22 +2,19 @@
 
 use super::arith::Bits;
 use super::history::History;
-use super::mix::{Apm, LIMIT, Logistic, Mixer};
+use super::mix::Logistic;
 use super::profile::Sizes;
 use super::slots::{Flags, Lines, Numbers};
+use super::symbol::{Choices, Symbols};
 use super::words::{Guess, Memory};
 
 /// Bytes before the chunk that contexts may look at.
 pub(super) const MARGIN: usize = 32;
 
-/// Inputs of the mixer of flags, of patches and of literals; the last is constant.
-pub(super) const FLAG_INPUTS: usize = 12;
-pub(super) const PATCH_INPUTS: usize = 12;
-pub(super) const LITERAL_INPUTS: usize = 11;
-
-/// What each input weighs before anything was learnt; 65536 is one.
-const FLAG_WEIGHT: i32 = 16_000;
-const BYTE_WEIGHT: i32 = 20_000;
+/// Inputs of flags, patches and literals with the full coder; the last is constant.
+const INPUTS: [usize; 3] = [11, 11, 8];
+/// And with the small one.
+const FEW: [usize; 3] = [6; 3];
 
 /// A word that is being coded, and what is believed of it.
 #[derive(Clone, Copy)]
@@ -49,13 +46,11 @@ pub(super) struct Model {
     pub(super) numbers: Numbers,
     pub(super) flags: Flags,
     pub(super) lines: Lines,
-    pub(super) flag_mixer: Mixer<FLAG_INPUTS>,
-    pub(super) patch_mixer: Mixer<PATCH_INPUTS>,
-    pub(super) literal_mixer: Mixer<LITERAL_INPUTS>,
-    pub(super) flag_apm: Apm,
-    pub(super) patch_apm: Apm,
-    pub(super) literal_apm: Apm,
-    pub(super) literal_apm2: Apm,
+    /// Whether this is the full coder, or the small and fast one.
+    pub(super) full: bool,
+    pub(super) choices: Choices,
+    pub(super) patches: Symbols,
+    pub(super) symbols: Symbols,
     pub(super) absolute: Memory,
     pub(super) relative: Memory,
     pub(super) history: History,
@@ -67,29 +62,27 @@ pub(super) struct Model {
     pub(super) differences: [u8; 32],
     /// The last difference that was not 0.
     pub(super) last: u8,
+    /// And the three before it, in the higher bytes.
+    pub(super) lasts: u32,
     /// Shifts (position in the source minus position in the image) that were used last, newest first.
     pub(super) shifts: [i64; 4],
     /// Where the last copy ended in the source.
     pub(super) source_end: i64,
-    pub(super) age: u32,
 }
 
 impl Model {
     /// Makes all tables; nothing else allocates while a pack is coded.
     pub(super) fn new(sizes: Sizes) -> Self {
         let logistic = Logistic::new();
-        let apm = |contexts| Apm::new(contexts, &logistic);
+        let inputs = if sizes.full { INPUTS } else { FEW };
         let mut model = Self {
             numbers: Numbers::new(),
             flags: Flags::new(sizes.flags),
             lines: Lines::new(sizes.lines),
-            flag_mixer: Mixer::new(256, 256, FLAG_WEIGHT),
-            patch_mixer: Mixer::new(256, 256, BYTE_WEIGHT),
-            literal_mixer: Mixer::new(256, 256, BYTE_WEIGHT),
-            flag_apm: apm(1024),
-            patch_apm: apm(1024),
-            literal_apm: apm(256),
-            literal_apm2: apm(1 << 12),
+            full: sizes.full,
+            choices: Choices::new(inputs[0], 12, &logistic),
+            patches: Symbols::new(inputs[1], sizes.corrections, 18, &logistic),
+            symbols: Symbols::new(inputs[2], sizes.corrections, 18, &logistic),
             absolute: Memory::new(sizes.words),
             relative: Memory::new(sizes.words),
             history: History::new(sizes.history),
@@ -97,9 +90,9 @@ impl Model {
             since: 0,
             differences: [0; 32],
             last: 0,
+            lasts: 0,
             shifts: [0; 4],
             source_end: 0,
-            age: 0,
             logistic,
         };
         model.reset();
@@ -111,20 +104,16 @@ impl Model {
         self.numbers.reset();
         self.flags.reset();
         self.lines.reset();
-        self.flag_mixer.reset(FLAG_WEIGHT);
-        self.patch_mixer.reset(BYTE_WEIGHT);
-        self.literal_mixer.reset(BYTE_WEIGHT);
-        self.flag_apm.reset(&self.logistic);
-        self.patch_apm.reset(&self.logistic);
-        self.literal_apm.reset(&self.logistic);
-        self.literal_apm2.reset(&self.logistic);
+        self.choices.reset(&self.logistic);
+        self.patches.reset(&self.logistic);
+        self.symbols.reset(&self.logistic);
         self.absolute.reset();
         self.relative.reset();
         self.history.reset();
-        (self.recent, self.since, self.last) = (0, 0, 0);
+        (self.recent, self.since, self.last, self.lasts) = (0, 0, 0, 0);
         self.differences = [0; 32];
         self.shifts = [0; 4];
-        (self.source_end, self.age) = (0, 0);
+        self.source_end = 0;
     }
 
     /// Codes where a copy comes from, given the position `at` of its first byte in the image.
@@ -160,16 +149,4 @@ impl Model {
         self.recent = if length >= 64 { 0 } else { self.recent << length };
         self.since = self.since.saturating_add(length as u32);
     }
-
-    /// Returns the probability, of 65536, that a mixture and its refinement make.
-    #[inline]
-    pub(super) fn probability(mixed: u32, refined: u32) -> u32 {
-        (mixed + refined).div_ceil(2).clamp(1, 65_535)
-    }
-}
-
-/// The logistic domain in a few steps, as a context.
-#[inline]
-pub(super) fn confidence(x: i32) -> u32 {
-    ((x + LIMIT) >> 9) as u32
 }

@@ -24,6 +24,10 @@ pub(super) struct Sizes {
     pub(super) words: u32,
     /// Bytes of literals remembered, doubled by their index.
     pub(super) history: u32,
+    /// Contexts of a byte model's hashed correction, 66 bytes each; twice.
+    pub(super) corrections: u32,
+    /// The full coder, or the small and fast one.
+    pub(super) full: bool,
 }
 
 impl Profile {
@@ -63,10 +67,14 @@ impl Profile {
     /// Returns the sizes of the tables.
     pub(super) const fn sizes(self) -> Sizes {
         match self {
-            Self::Linux => Sizes { flags: 18, lines: 16, words: 15, history: 19 },
-            Self::SmallLinux => Sizes { flags: 16, lines: 14, words: 13, history: 17 },
-            Self::Mcu => Sizes { flags: 13, lines: 11, words: 10, history: 14 },
-            Self::Fast => Sizes { flags: 16, lines: 14, words: 13, history: 17 },
+            Self::Linux => {
+                Sizes { flags: 18, lines: 16, words: 15, history: 19, corrections: 12, full: true }
+            }
+            Self::SmallLinux => {
+                Sizes { flags: 16, lines: 14, words: 13, history: 17, corrections: 10, full: true }
+            }
+            Self::Mcu => Sizes { flags: 13, lines: 11, words: 10, history: 14, corrections: 8, full: true },
+            Self::Fast => Sizes { flags: 16, lines: 14, words: 13, history: 17, corrections: 8, full: false },
         }
     }
 

@@ -77,7 +77,7 @@ pub(super) struct Lines {
 /// A node that was never seen: one half.
 const UNSEEN: u16 = 1 << 15;
 /// How far a node moves to a bit, of 65536, by how often it was seen.
-const RATES: [i32; 8] = [36_000, 24_000, 17_000, 12_500, 9_000, 6_500, 4_600, 3_200];
+const RATES: [i32; 8] = [36_000, 24_000, 17_000, 12_500, 9_000, 7_000, 5_500, 4_300];
 
 impl Lines {
     /// Makes 2^`log2` lines of 32 bytes.
@@ -136,9 +136,9 @@ pub(super) struct Numbers {
 }
 
 /// Kinds of numbers and of single choices that [`Numbers`] keeps apart.
-pub(super) const KINDS: usize = 96;
-/// 64 cells for the count of bits, 64 × 8 for the highest bits after the first, 64 for each other's place.
-const KIND: usize = 64 + 64 * 8 + 64;
+pub(super) const KINDS: usize = 43;
+/// 64 cells for the count of bits, 49 × 8 for the three highest bits after the first, 48 for each other's place.
+const KIND: usize = 64 + 49 * 8 + 48;
 
 impl Numbers {
     /// Makes the cells of all kinds.
@@ -179,7 +179,7 @@ impl Numbers {
             let known = bits - 1 - place;
             let at = match known {
                 0..3 => base + 64 + bits * 8 + (1 << known | (got as usize & ((1 << known) - 1))),
-                _ => base + 64 + 64 * 8 + place,
+                _ => base + 64 + 49 * 8 + place,
             };
             got = got << 1 | u64::from(self.cell(io, at, value >> place & 1 != 0));
         }

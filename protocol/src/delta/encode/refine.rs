@@ -47,11 +47,12 @@ struct Table {
     next: Vec<u16>,
 }
 
+/// Hashes the first six of at least eight bytes.
+#[inline]
 fn seed(bytes: &[u8]) -> usize {
-    let low = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    let high = u32::from(u16::from_le_bytes([bytes[4], bytes[5]]));
-    ((low.wrapping_mul(0x9e37_79b1) ^ high.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0xc2b2_ae35) >> 19)
-        as usize
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&bytes[..8]);
+    ((u64::from_le_bytes(eight) << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as usize
 }
 
 impl Table {
@@ -88,18 +89,19 @@ fn best(
     before: usize,
     table: &mut Table,
 ) -> Option<Run> {
-    if high < low + SEED {
+    if high < low + 8 {
         return None;
     }
     let gap = &new[start..end];
-    for i in 0..=gap.len() - SEED {
+    for i in 0..=gap.len() - 8 {
         let place = seed(&gap[i..]);
         table.next[i + 1] = table.heads[place];
         table.heads[place] = i as u16 + 1;
     }
     let mut best: Option<(i64, Run)> = None;
-    for at in low..=high - SEED {
-        let mut i = table.heads[seed(&old[at..])] as usize;
+    for (n, eight) in old[low..high].windows(8).enumerate() {
+        let at = low + n;
+        let mut i = table.heads[seed(eight)] as usize;
         let mut tries = 8;
         while i > 0 && tries > 0 {
             let place = i - 1;
@@ -123,7 +125,7 @@ fn best(
             }
         }
     }
-    for i in 0..=gap.len() - SEED {
+    for i in 0..=gap.len() - 8 {
         table.heads[seed(&gap[i..])] = 0;
     }
     best.map(|b| b.1)
