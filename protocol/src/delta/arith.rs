@@ -123,7 +123,8 @@ impl Writer {
                 break;
             }
         }
-        while self.bytes.last() == Some(&0) {
+        // No further: a reader is four bytes ahead of what was written, and no more.
+        while self.bytes.len() > mark.length && self.bytes.last() == Some(&0) {
             self.bytes.pop();
         }
         self.bytes
@@ -156,6 +157,19 @@ impl Bits for Writer {
 #[cfg(all(test, feature = "delta-encode"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pack_that_ends_in_zeros_is_whole() {
+        let mut writer = Writer::default();
+        writer.direct(0xff00_0000_0000_0000, 64);
+        writer.direct(u64::MAX, 64);
+        let mark = writer.mark();
+        let bytes = writer.finish_at(mark);
+
+        let mut reader = Reader::new(&bytes);
+        assert_eq!([reader.direct(0, 64), reader.direct(0, 64)], [0xff00_0000_0000_0000, u64::MAX]);
+        assert!(!reader.overrun() && reader.exhausted(), "{bytes:?}");
+    }
 
     #[test]
     fn what_was_written_is_read_up_to_any_mark() {

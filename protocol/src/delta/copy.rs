@@ -247,7 +247,6 @@ impl Model {
                 flags(7) << 8 | o(0),
                 u32::from(self.last) << 8 | u32::from(self.differences[(at as usize + 24) % 32]),
             ),
-            0,
         ];
         let first = (since << 3 | flags(7)) as usize & 255;
         let second = ((rel >> 1 & 7) << 5 | (abs >> 1 & 7) << 2 | (rel & 1) << 1 | abs & 1) as usize;
@@ -256,9 +255,9 @@ impl Model {
         let tables = (&mut self.flags, &self.logistic);
         if !self.full {
             let [a, b, _, c, _, _, d, e, ..] = contexts;
-            return self.choices.code(io, tables, &[a, b, c, d, e, 0], (first, second, beside), bit);
+            return self.choices.code::<B, 5, 8>(io, tables, &[a, b, c, d, e], (first, second, beside), bit);
         }
-        self.choices.code(io, tables, &contexts, (first, second, beside), bit)
+        self.choices.code::<B, _, 16>(io, tables, &contexts, (first, second, beside), bit)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the innermost loop, split off to be read")]
@@ -292,7 +291,6 @@ impl Model {
             hash(29, d(1) << 8 | d(2), o(0)),
             hash(30, word(old, AROUND - 4), run),
             hash(31, o(0) << 8 | new(1), o(1)),
-            0,
         ];
         let first = (run << 6
             | relative.age.min(3) << 4
@@ -304,8 +302,8 @@ impl Model {
         let chosen = (first, hash(52, rel, abs));
         if !self.full {
             let [a, b, c, d, _, _, e, ..] = contexts;
-            return self.patches.code(io, tables, &[a, b, c, d, e, 0], chosen, difference);
+            return self.patches.code::<B, 5, 8>(io, tables, &[a, b, c, d, e], chosen, difference);
         }
-        self.patches.code(io, tables, &contexts, chosen, difference)
+        self.patches.code::<B, _, 16>(io, tables, &contexts, chosen, difference)
     }
 }

@@ -5,6 +5,9 @@ use super::copy::AROUND;
 use super::model::Model;
 use super::slots::hash;
 
+/// Length of a match from which on its byte is asked about before its bits.
+const SURE: u32 = 16;
+
 impl Model {
     /// Codes `length` literals; `out[start..]` takes them, or has them when this encodes. `beside` is what the source
     /// has where the last copy would go on, [`AROUND`] bytes more at each end.
@@ -40,6 +43,16 @@ impl Model {
         let c = |n: usize| u32::from(out[place - n]);
         let o = |n: usize| u32::from(beside[AROUND + n]);
         let (expected, matched) = self.history.expected();
+        if matched >= SURE {
+            // A long match is asked about as a whole, for the time it saves.
+            let place = self.flags.place(hash(53, matched, u32::from(c(1) == u32::from(beside[AROUND - 1]))));
+            let p = self.flags.p(place).clamp(16, 65_520);
+            let same = io.bit(!B::DECODES && u32::from(byte) == u32::from(expected), p);
+            self.flags.update(place, same, 60);
+            if same {
+                return expected;
+            }
+        }
         let matched = matched.min(15) + u32::from(matched > 24) + u32::from(matched > 32);
         let expected = if matched > 0 { u32::from(expected) } else { 0 };
         let contexts = [
@@ -50,15 +63,14 @@ impl Model {
             hash(48, o(0) << 8 | u32::from(beside[AROUND - 1]), c(1)),
             hash(49, c(8) << 8 | c(16), at as u32 % 8),
             hash(50, c(24) << 8 | c(4), 0),
-            0,
         ];
         let first = (matched as usize * 8 + usize::from(c(1) == u32::from(beside[AROUND - 1]))) & 255;
         let chosen = (first, c(1));
         let tables = (&mut self.lines, &self.logistic);
         if !self.full {
             let [a, b, c, d, e, ..] = contexts;
-            return self.symbols.code(io, tables, &[a, b, c, d, e, 0], chosen, byte);
+            return self.symbols.code::<B, 5, 8>(io, tables, &[a, b, c, d, e], chosen, byte);
         }
-        self.symbols.code(io, tables, &contexts, chosen, byte)
+        self.symbols.code::<B, _, 8>(io, tables, &contexts, chosen, byte)
     }
 }

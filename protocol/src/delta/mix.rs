@@ -10,8 +10,7 @@ const STEP: u64 = 4_311_777_253;
 /// The two tables that every bit goes through.
 pub(super) struct Logistic {
     squash: Vec<u16>,
-    low: Vec<i16>,
-    middle: Vec<i16>,
+    stretch: Vec<i16>,
 }
 
 impl Logistic {
@@ -32,19 +31,14 @@ impl Logistic {
             .collect();
         let stretch =
             |p: u32| (squash.partition_point(|s| u32::from(*s) < p) as i32 - LIMIT).min(LIMIT) as i16;
-        let low = (0..4096).map(|p| stretch(p.max(1))).collect();
-        let middle = (0..4096).map(|p| stretch(p * 16 + 8)).collect();
-        Self { squash, low, middle }
+        let stretch = (0..8192).map(|p| stretch(p * 8 + 4)).collect();
+        Self { squash, stretch }
     }
 
-    /// Returns ln(p / (1 - p)) of `p` / 65536, 256 being one.
+    /// Returns ln(p / (1 - p)) of `p` / 65536, 256 being one; the lowest three bits of `p` do not count.
     #[inline]
-    pub(super) fn stretch(&self, p: u32) -> i32 {
-        i32::from(match p {
-            0..4096 => self.low[p as usize],
-            4096..61_440 => self.middle[(p >> 4) as usize],
-            _ => return -i32::from(self.low[(65_535 - p.min(65_535)) as usize]),
-        })
+    pub(super) fn stretch(&self, p: u32) -> i16 {
+        self.stretch[(p >> 3) as usize & 8191]
     }
 
     /// Returns the probability, of 65536, whose [`Logistic::stretch`] is `x`.
@@ -55,18 +49,17 @@ impl Logistic {
 }
 
 /// Weights of inputs: the sum of one set chosen by `first` and one chosen by `second`.
+///
+/// Sets are as long as vector registers like them; what is too much of an input is 0.
 pub(super) struct Mixer {
-    first: Vec<i32>,
-    second: Vec<i32>,
-    weight: i32,
+    first: Vec<i16>,
+    second: Vec<i16>,
+    weight: i16,
 }
 
-/// No weight of a set is larger; 65536 is one. Two sets of 16 inputs stay below 2^31 in [`Mixer::dot`].
-const WEIGHT: i32 = 3 << 15;
-
 impl Mixer {
-    /// Makes `first` and `second` sets for `inputs` inputs, each starting with `weight` in all.
-    pub(super) fn new(inputs: usize, first: usize, second: usize, weight: i32) -> Self {
+    /// Makes `first` and `second` sets for `inputs` inputs, each starting with `weight` / 16384 in all.
+    pub(super) fn new(inputs: usize, first: usize, second: usize, weight: i16) -> Self {
         let sets = |count| vec![weight / 2; count * inputs];
         Self { first: sets(first), second: sets(second), weight }
     }
@@ -79,28 +72,30 @@ impl Mixer {
 
     /// Returns the mixture of `x`, in the logistic domain.
     #[inline]
-    pub(super) fn dot<const N: usize>(&self, x: &[i32; N], first: usize, second: usize) -> i32 {
+    pub(super) fn dot<const N: usize>(&self, x: &[i16; N], first: usize, second: usize) -> i32 {
         let (a, b) = (&self.first[first * N..][..N], &self.second[second * N..][..N]);
-        let sum: i32 = (0..N).map(|i| ((a[i] + b[i]) >> 3) * x[i]).fold(0, i32::wrapping_add);
-        (sum >> 13).clamp(-LIMIT, LIMIT)
+        let product = |i: usize| i32::from(a[i].saturating_add(b[i])) * i32::from(x[i]);
+        // 16 products of 2815 and 32768 stay below 2^31.
+        let sum = (0..N).map(product).fold(0, i32::wrapping_add);
+        (sum >> 14).clamp(-LIMIT, LIMIT)
     }
 
-    /// Moves the weights against `error` (65536 × (bit - p)) by input × error × `rate` / 2^20.
+    /// Moves the weights against `error` (65536 × (bit - p)) by input × error × `rate` / 2^22.
     #[inline]
     pub(super) fn update<const N: usize>(
         &mut self,
-        x: &[i32; N],
+        x: &[i16; N],
         first: usize,
         second: usize,
         error: i32,
         rate: i32,
     ) {
-        let step = (error * rate) >> 4;
+        let step = i32::from(((error * rate) >> 6) as i16);
         let (a, b) = (&mut self.first[first * N..][..N], &mut self.second[second * N..][..N]);
         for i in 0..N {
-            let change = (x[i] * step + (1 << 15)) >> 16;
-            a[i] = (a[i] + change).clamp(-WEIGHT, WEIGHT);
-            b[i] = (b[i] + change).clamp(-WEIGHT, WEIGHT);
+            let change = ((i32::from(x[i]) * step + (1 << 15)) >> 16) as i16;
+            a[i] = a[i].saturating_add(change);
+            b[i] = b[i].saturating_add(change);
         }
     }
 }

@@ -12,9 +12,9 @@ use super::words::{Guess, Memory};
 pub(super) const MARGIN: usize = 32;
 
 /// Inputs of flags, patches and literals with the full coder; the last is constant.
-const INPUTS: [usize; 3] = [11, 11, 8];
+const INPUTS: [usize; 3] = [16, 16, 8];
 /// And with the small one.
-const FEW: [usize; 3] = [6; 3];
+const FEW: [usize; 3] = [8; 3];
 
 /// A word that is being coded, and what is believed of it.
 #[derive(Clone, Copy)]

@@ -74,7 +74,7 @@ impl Profile {
                 Sizes { flags: 16, lines: 14, words: 13, history: 17, corrections: 10, full: true }
             }
             Self::Mcu => Sizes { flags: 13, lines: 11, words: 10, history: 14, corrections: 8, full: true },
-            Self::Fast => Sizes { flags: 16, lines: 14, words: 13, history: 17, corrections: 8, full: false },
+            Self::Fast => Sizes { flags: 17, lines: 15, words: 14, history: 17, corrections: 8, full: false },
         }
     }
 

@@ -43,24 +43,24 @@ impl Flags {
         self.slots[place as usize] >> 16
     }
 
-    /// Learns `bit`; the first `limit` times by the mean, then by 1 / `limit`.
+    /// Learns `bit`; the first `limit` (below 64) times by the mean, then by 1 / `limit`.
     #[inline]
     pub(super) fn update(&mut self, place: u32, bit: bool, limit: u32) {
         let slot = &mut self.slots[place as usize];
         let (p, n) = (*slot >> 10, *slot & 0x3ff);
         let target = if bit { (1 << 22) - 1 } else { 0 };
-        let step = ((i64::from(target) - i64::from(p)) * i64::from(RECIPROCALS[n.min(255) as usize])) >> 16;
-        let p = (i64::from(p) + step) as u32;
-        *slot = p << 10 | (n + u32::from(n < limit)).min(0x3ff);
+        let step = (((target - p as i32) >> 3) * RECIPROCALS[n as usize & 63]) >> 7;
+        let p = (p as i32 + step) as u32;
+        *slot = p << 10 | (n + u32::from(n < limit));
     }
 }
 
-/// 65536 / (n + 1.5).
-const RECIPROCALS: [u32; 256] = {
-    let mut table = [0; 256];
+/// 1024 / (n + 1.5).
+const RECIPROCALS: [i32; 64] = {
+    let mut table = [0; 64];
     let mut n = 0;
-    while n < 256 {
-        table[n as usize] = 131_072 / (2 * n + 3);
+    while n < 64 {
+        table[n as usize] = 2048 / (2 * n + 3);
         n += 1;
     }
     table

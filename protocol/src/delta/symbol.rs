@@ -19,7 +19,7 @@ pub(super) struct Symbols {
 impl Symbols {
     /// Makes the model for `inputs` inputs, the constant one among them; 2^`log2` places of the hashed correction.
     pub(super) fn new(inputs: usize, log2: u32, rate: i32, logistic: &Logistic) -> Self {
-        Self { mixer: Mixer::new(inputs, 256, 256, 20_000), by_hash: Apm::new(1 << log2, logistic), rate }
+        Self { mixer: Mixer::new(inputs, 256, 256, 5_000), by_hash: Apm::new(1 << log2, logistic), rate }
     }
 
     /// Makes everything as new.
@@ -28,31 +28,32 @@ impl Symbols {
         self.by_hash.reset(logistic);
     }
 
-    /// Codes `byte` out of `contexts`, of which the last stands for the constant input. `chosen` of 256 picks weights,
+    /// Codes `byte` out of `contexts`; the last of the `N` inputs is constant. `chosen` of 256 picks weights,
     /// the hash `beside` a correction.
     #[allow(clippy::too_many_arguments, reason = "the innermost loop, shared")]
     #[inline]
-    pub(super) fn code<B: Bits, const N: usize>(
+    pub(super) fn code<B: Bits, const K: usize, const N: usize>(
         &mut self,
         io: &mut B,
         (lines, logistic): (&mut Lines, &Logistic),
-        contexts: &[u32; N],
+        contexts: &[u32; K],
         (chosen, beside): (usize, u32),
         byte: u8,
     ) -> u8 {
         let mut node = 1usize;
-        let mut bases = [0u32; N];
+        let mut bases = [0u32; K];
         for place in (0..8).rev() {
             if place == 7 || place == 3 {
                 let prefix = if place == 3 { node as u32 } else { 0 };
-                for (base, context) in bases[..N - 1].iter_mut().zip(contexts) {
+                for (base, context) in bases.iter_mut().zip(contexts) {
                     *base = lines.line(hash(99, *context, prefix));
                 }
             }
             let in_nibble =
                 if place > 3 { node } else { (node & ((1 << (3 - place)) - 1)) | 1 << (3 - place) } as u32;
-            let mut x = [256; N];
-            for (x, base) in x[..N - 1].iter_mut().zip(bases) {
+            let mut x = [0i16; N];
+            x[N - 1] = 256;
+            for (x, base) in x.iter_mut().zip(bases) {
                 *x = logistic.stretch(lines.p(base + in_nibble));
             }
             let mixed = self.mixer.dot(&x, chosen, node);
@@ -62,7 +63,7 @@ impl Symbols {
             let error = (i32::from(bit) << 16) - p as i32;
             self.mixer.update(&x, chosen, node, error, self.rate);
             self.by_hash.update(bit, CORRECTION);
-            for base in &bases[..N - 1] {
+            for base in &bases {
                 lines.update(base + in_nibble, bit, 7);
             }
             node = node << 1 | usize::from(bit);
@@ -81,7 +82,7 @@ pub(super) struct Choices {
 impl Choices {
     /// Makes the model for `inputs` inputs, the constant one among them.
     pub(super) fn new(inputs: usize, rate: i32, logistic: &Logistic) -> Self {
-        Self { mixer: Mixer::new(inputs, 256, 256, 16_000), by_hash: Apm::new(1024, logistic), rate }
+        Self { mixer: Mixer::new(inputs, 256, 256, 4_000), by_hash: Apm::new(1024, logistic), rate }
     }
 
     /// Makes everything as new.
@@ -90,20 +91,21 @@ impl Choices {
         self.by_hash.reset(logistic);
     }
 
-    /// Codes `bit` out of `contexts`, of which the last stands for the constant input. `first` and `second` of 256 pick
+    /// Codes `bit` out of `contexts`; the last of the `N` inputs is constant. `first` and `second` of 256 pick
     /// weights, the hash `beside` picks a correction.
     #[inline]
-    pub(super) fn code<B: Bits, const N: usize>(
+    pub(super) fn code<B: Bits, const K: usize, const N: usize>(
         &mut self,
         io: &mut B,
         (flags, logistic): (&mut Flags, &Logistic),
-        contexts: &[u32; N],
+        contexts: &[u32; K],
         (first, second, beside): (usize, usize, u32),
         bit: bool,
     ) -> bool {
         let places = contexts.map(|context| flags.place(context));
-        let mut x = [256; N];
-        for (x, place) in x[..N - 1].iter_mut().zip(places) {
+        let mut x = [0i16; N];
+        x[N - 1] = 256;
+        for (x, place) in x.iter_mut().zip(places) {
             *x = logistic.stretch(flags.p(place));
         }
         let mixed = self.mixer.dot(&x, first, second);
@@ -113,7 +115,7 @@ impl Choices {
         let error = (i32::from(bit) << 16) - p as i32;
         self.mixer.update(&x, first, second, error, self.rate);
         self.by_hash.update(bit, CORRECTION);
-        for place in &places[..N - 1] {
+        for place in &places {
             flags.update(*place, bit, FLAG_LIMIT);
         }
         bit
