@@ -168,7 +168,7 @@ impl Model {
             self.lasts = self.lasts << 8 | u32::from(difference);
             self.since = 0;
         } else {
-            self.since += 1;
+            self.since = self.since.saturating_add(1);
         }
         out[place] = old[AROUND].wrapping_add(difference);
         self.recent = self.recent << 1 | u64::from(differs);
