@@ -68,7 +68,7 @@ impl Profile {
     pub(super) const fn sizes(self) -> Sizes {
         match self {
             Self::Linux => {
-                Sizes { flags: 18, lines: 16, words: 15, history: 19, corrections: 12, full: true }
+                Sizes { flags: 18, lines: 16, words: 14, history: 18, corrections: 11, full: true }
             }
             Self::SmallLinux => {
                 Sizes { flags: 16, lines: 14, words: 13, history: 17, corrections: 10, full: true }

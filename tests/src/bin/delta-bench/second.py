@@ -5,7 +5,7 @@ python3 second.py FOLDER OLD OUT      FOLDER holds manifest, pack-0, pack-1, ...
 import hashlib, struct, sys
 
 M32 = 0xFFFFFFFF
-PROFILES = {1: (True, 18, 16, 15, 19, 12), 2: (True, 16, 14, 13, 17, 10), 3: (True, 13, 11, 10, 14, 8), 4: (False, 17, 15, 14, 17, 8)}
+PROFILES = {1: (True, 18, 16, 14, 18, 11), 2: (True, 16, 14, 13, 17, 10), 3: (True, 13, 11, 10, 14, 8), 4: (False, 17, 15, 14, 17, 8)}
 RATES = (36000, 24000, 17000, 12500, 9000, 7000, 5500, 4300)
 BLOCKS = ((64, 32), (512, 256), (8192, 4096))
 OPERANDS = bytes.fromhex("8b8d893b83806315ff10116fc7")
