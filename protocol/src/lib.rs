@@ -10,6 +10,7 @@
 //! | [`topic`] | every MQTT topic, built and parsed in one place |
 //! | [`position`] | where a device stands in a rollout: partition, cohort, position, cut |
 //! | [`chunk`] | images as 64 KiB chunks under a Merkle root; the chunk index |
+//! | [`delta`] | a new image from the old one and a few packs |
 //! | [`bundle`] | the container in which signed files travel |
 //! | [`message`] | reports, answers, requests for packs and files |
 //! | [`claim`] | tokens that let devices enrol which no factory list names |
@@ -23,6 +24,7 @@
 pub mod bundle;
 pub mod chunk;
 pub mod claim;
+pub mod delta;
 pub mod digest;
 pub mod id;
 pub mod limits;

@@ -1,0 +1,518 @@
+"""A second decoder of deltas, written from docs/delta-format.md alone, to show that the page says enough. Slow.
+
+python3 second.py FOLDER OLD OUT      FOLDER holds manifest, pack-0, pack-1, ...
+"""
+import hashlib, struct, sys
+
+M32 = 0xFFFFFFFF
+PROFILES = {1: (True, 18, 16, 14, 18, 11), 2: (True, 16, 14, 13, 17, 10), 3: (True, 13, 11, 10, 14, 8), 4: (False, 17, 15, 14, 17, 8)}
+RATES = (36000, 24000, 17000, 12500, 9000, 7000, 5500, 4300)
+BLOCKS = ((64, 32), (512, 256), (8192, 4096))
+OPERANDS = bytes.fromhex("8b8d893b83806315ff10116fc7")
+
+
+def hash_(id_, a, b):
+    h = ((a ^ id_ * 0x9E3779B1) & M32) * 0x85EBCA6B & M32
+    h ^= h >> 15
+    h = (h ^ b) * 0xC2B2AE35 & M32
+    return h ^ h >> 16
+
+
+def clamp(v, low, high):
+    return low if v < low else high if v > high else v
+
+
+def log2(v):
+    return v.bit_length() - 1
+
+
+POWER = [1 << 32]
+for _ in range(2815):
+    POWER.append(POWER[-1] * 4311777253 >> 32)
+SQUASH = [
+    clamp((POWER[x] << 16) // (POWER[x] + (1 << 32)) if x >= 0 else (1 << 48) // (POWER[-x] + (1 << 32)), 1, 65535)
+    for x in range(-2815, 2816)
+]
+
+
+def squash(x):
+    return SQUASH[clamp(x, -2815, 2815) + 2815]
+
+
+def inverse(p):
+    low, high = 0, len(SQUASH)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if SQUASH[middle] < p else (low, middle)
+    return min(low - 2815, 2815)
+
+
+STRETCH = [inverse(p * 8 + 4) for p in range(8192)]
+
+
+class Mixer:
+    def __init__(self, inputs, weight, rate):
+        self.sets = [[[weight // 2] * inputs for _ in range(256)] for _ in range(2)]
+        self.rate = rate
+
+    def dot(self, x, first, second):
+        self.a, self.b = self.sets[0][first], self.sets[1][second]
+        total = sum(clamp(a + b, -32768, 32767) * v for a, b, v in zip(self.a, self.b, x))
+        return clamp(total >> 14, -2815, 2815)
+
+    def update(self, x, error):
+        step = error * self.rate >> 6
+        for i, v in enumerate(x):
+            change = v * step + 32768 >> 16
+            self.a[i] = clamp(self.a[i] + change, -32768, 32767)
+            self.b[i] = clamp(self.b[i] + change, -32768, 32767)
+
+
+class Correction:
+    def __init__(self, log):
+        self.cells = [squash(256 * i - 2815) for i in range(24)] * (1 << log)
+
+    def refine(self, x, context):
+        place = x + 2815
+        i, f = context * 24 + (place >> 8), place & 255
+        self.at = i + (f >= 128)
+        return self.cells[i] * (256 - f) + self.cells[i + 1] * f >> 8
+
+    def update(self, bit):
+        self.cells[self.at] += (65535 * bit - self.cells[self.at]) >> 5
+
+
+class Word:
+    def __init__(self):
+        self.age, self.target, self.old, self.change, self.sure = 4, 0, 0, 0, 0
+
+    def difference(self):
+        if self.age > 3:
+            return 0
+        shift = 8 * self.age
+        return ((self.old + self.change & M32) >> shift) - (self.old >> shift) & 255
+
+
+class Memory:
+    def __init__(self, w):
+        self.w, self.exact, self.near = w, {}, {}
+
+    def places(self, target):
+        e, n = hash_(90, target, 0), hash_(91, target >> 8, 0)
+        return e >> 32 - self.w, e & 0xFFFF | 1, n >> 33 - self.w, n & 0xFFFF | 1
+
+    def guess(self, target):
+        e, ec, n, nc = self.places(target)
+        entry = self.exact.get(e)
+        if entry and entry[0] == ec:
+            return entry[1], 2 + entry[2]
+        entry = self.near.get(n)
+        return (entry[1], 1) if entry and entry[0] == nc else (0, 0)
+
+    def learn(self, target, change):
+        e, ec, n, nc = self.places(target)
+        entry = self.exact.get(e)
+        same = entry and entry[0] == ec and entry[1] == change
+        self.exact[e] = (ec, change, min(entry[2] + 1, 3) if same else 0)
+        self.near[n] = (nc, change)
+
+
+class Pack:
+    def __init__(self, code, profile):
+        self.full, self.f, self.n, w, self.h, self.c = PROFILES[profile]
+        self.bytes, self.at = code, 0
+        self.low, self.high, self.code = 0, M32, 0
+        for _ in range(4):
+            self.code = self.code << 8 | self.next()
+        self.flags, self.lines = {}, {}
+        self.choices = (Mixer(16 if self.full else 8, 4000, 12), Correction(10))
+        self.patches = (Mixer(16 if self.full else 8, 5000, 18), Correction(self.c))
+        self.symbols = (Mixer(8, 5000, 18), Correction(self.c))
+        self.numbers = [32768] * (43 * 504)
+        self.absolute, self.relative = Memory(w), Memory(w)
+        self.ring, self.index, self.pushed, self.follows, self.match = bytearray(1 << self.h), {}, 0, 0, 0
+        self.recent = self.since = self.last = self.lasts = 0
+        self.differences = [0] * 32
+        self.shifts, self.source_end, self.kind = [0] * 4, 0, 0
+        self.before = bytes(32)
+
+    def next(self):
+        self.at += 1
+        return self.bytes[self.at - 1] if self.at <= len(self.bytes) else 0
+
+    def bit(self, p):
+        span = self.high - self.low
+        middle = self.low + (span >> 16) * p + ((span & 0xFFFF) * p >> 16)
+        bit = self.code <= middle
+        if bit:
+            self.high = middle
+        else:
+            self.low = middle + 1
+        while (self.low ^ self.high) >> 24 == 0:
+            self.low = self.low << 8 & M32
+            self.high = self.high << 8 & M32 | 0xFF
+            self.code = self.code << 8 & M32 | self.next()
+        return int(bit)
+
+    def direct(self, n):
+        v = 0
+        for _ in range(n):
+            v = v << 1 | self.bit(32768)
+        return v
+
+    # numbers and choices
+    def cell(self, at):
+        bit = self.bit(clamp(self.numbers[at], 64, 65472))
+        self.numbers[at] += (65535 * bit - self.numbers[at]) >> 4
+        return bit
+
+    def choice(self, kind, which):
+        return self.cell(kind * 504 + which)
+
+    def number(self, kind):
+        base, node = kind * 504, 1
+        for _ in range(6):
+            node = 2 * node + self.cell(base + node)
+        n = min(node - 64, 48)
+        got = 1
+        for k in range(n):
+            place = n - 1 - k
+            at = 64 + 8 * n + (1 << k | got & (1 << k) - 1) if k < 3 else 456 + place
+            got = got << 1 | self.cell(base + at)
+        return got - 1
+
+    # flags and bytes
+    def flag_update(self, slot, bit, limit):
+        v = self.flags.get(slot, 1 << 31)
+        p, n = v >> 10, v & 0x3FF
+        p += ((((1 << 22) - 1) * bit - p) >> 3) * (2048 // (2 * n + 3)) >> 7
+        self.flags[slot] = p << 10 | n + (n < limit)
+
+    def flag_p(self, slot):
+        return self.flags.get(slot, 1 << 31) >> 16
+
+    def single(self, hashed, limit):
+        slot = hashed & (1 << self.f) - 1
+        bit = self.bit(clamp(self.flag_p(slot), 16, 65520))
+        self.flag_update(slot, bit, limit)
+        return bit
+
+    def flag(self, contexts, first, second, beside):
+        mixer, correction = self.choices
+        slots = [c & (1 << self.f) - 1 for c in contexts]
+        x = [STRETCH[self.flag_p(s) >> 3] for s in slots]
+        x += [0] * ((16 if self.full else 8) - 1 - len(x)) + [256]
+        mixed = mixer.dot(x, first, second)
+        p = squash(mixed)
+        r = correction.refine(mixed, beside & 1023)
+        bit = self.bit(clamp(p + r + 1 >> 1, 1, 65535))
+        mixer.update(x, (bit << 16) - p)
+        correction.update(bit)
+        for s in slots:
+            self.flag_update(s, bit, 20)
+        return bit
+
+    def line(self, h):
+        first, check = h >> 32 - self.n, h & 0xFFFF
+        new = [0x8000] * 16
+        a, b = (self.lines.setdefault(i, list(new)) for i in (first, first ^ 1))
+        for cells in (a, b):
+            if cells[0] == check:
+                return cells
+        cells = a if a[1] & 7 <= b[1] & 7 else b
+        cells[:] = new
+        cells[0] = check
+        return cells
+
+    def symbol(self, model, inputs, contexts, chosen, beside):
+        mixer, correction = model
+        node = 1
+        for place in range(7, -1, -1):
+            if place in (7, 3):
+                lines = [self.line(hash_(99, c, node if place == 3 else 0)) for c in contexts]
+                cell = 1
+            x = [STRETCH[(cells[cell] & 0xFFF8 | 4) >> 3] for cells in lines]
+            x += [0] * (inputs - 1 - len(x)) + [256]
+            mixed = mixer.dot(x, chosen, node)
+            p = squash(mixed)
+            r = correction.refine(mixed, hash_(51, beside, node) & (1 << self.c) - 1)
+            bit = self.bit(clamp(p + r + 1 >> 1, 1, 65535))
+            mixer.update(x, (bit << 16) - p)
+            correction.update(bit)
+            for cells in lines:
+                p13, n = cells[cell] >> 3, cells[cell] & 7
+                step = (8191 * bit - p13) * RATES[n]
+                p13 += step + 65535 >> 16 if step > 0 else step >> 16
+                cells[cell] = p13 << 3 | n + (n < 7)
+            node, cell = 2 * node + bit, 2 * cell + bit
+        return node & 255
+
+    # history
+    def push(self, byte):
+        mask = len(self.ring) - 1
+        if self.match and self.ring[self.follows & mask] == byte:
+            self.match = min(self.match + 1, 63)
+            self.follows += 1
+        else:
+            self.match = 0
+        self.ring[self.pushed & mask] = byte
+        self.pushed += 1
+        if self.pushed < 5:
+            return
+        back = [self.ring[self.pushed - k & mask] for k in range(1, 6)]
+        h = hash_(92, back[0] << 24 | back[1] << 16 | back[2] << 8 | back[3], back[4]) >> 32 - (self.h - 2)
+        found = self.index.get(h, 0)
+        if not self.match and found and self.pushed - found < mask:
+            common = 0
+            while common < 24 and self.ring[found - common - 1 & mask] == self.ring[self.pushed - common - 1 & mask]:
+                common += 1
+            if common >= 5:
+                self.follows, self.match = found, common
+        self.index[h] = self.pushed
+
+    def literals(self, out, count, beside, at):
+        if not count:
+            return
+        self.match = 0
+        for b in out[-6:]:
+            self.push(b)
+        for i in range(count):
+            c = lambda n: out[-n]
+            o0, o1 = beside[16 + i], beside[15 + i]
+            m, expected = self.match, self.ring[self.follows & len(self.ring) - 1]
+            if m >= 16 and self.single(hash_(53, m, c(1) == o1), 60):
+                byte = expected
+            else:
+                length = min(m, 15) + (m > 24) + (m > 32)
+                expected = expected if m else 0
+                contexts = [hash_(42, c(1), 0), hash_(43, c(1) << 8 | c(2), 0), hash_(44, c(1) << 16 | c(2) << 8 | c(3), 0),
+                            hash_(46, expected << 8 | length, 0), hash_(48, o0 << 8 | o1, c(1)),
+                            hash_(49, c(8) << 8 | c(16), (at + i) % 8), hash_(50, c(24) << 8 | c(4), 0)]
+                if not self.full:
+                    contexts = contexts[:5]
+                byte = self.symbol(self.symbols, 8, contexts, 8 * length + (c(1) == o1), c(1))
+            out.append(byte)
+            self.push(byte)
+        self.since, self.recent, self.differences = 8, (self.recent << 8 | 0x80) & (1 << 64) - 1, [0] * 32
+
+    def same(self, n):
+        self.recent = self.recent << n & (1 << 64) - 1 if n < 64 else 0
+        self.since += n
+
+    # copies
+    def copy(self, out, source, start, at, length):
+        i, words = 0, (Word(), Word())
+        while i < length:
+            if self.since >= 64:
+                skipped = self.blocks(out, source, i, length)
+                i += skipped
+                if i == length:
+                    break
+                if skipped:
+                    words = (Word(), Word())
+            certain = min(i + 32, length) if self.since >= 64 else 0
+            while i < (certain or length):
+                differs = self.byte(out, source[i:i + 32], start + i, at + i, i + 1 == certain, *words)
+                i += 1
+                if (certain and differs) or (not certain and self.since >= 64):
+                    break
+
+    def blocks(self, out, source, first, length):
+        i, within = first, None
+        level = max(l for l in range(3) if self.since >= BLOCKS[l][0])
+        while i < length:
+            end = min(i + BLOCKS[level][1], length if within is None else within)
+            piece = source[16 + i:16 + end]
+            same = 0
+            if within != end:
+                hot = min(3, sum(b in (0xE8, 0xE9) for b in piece)) if level == 0 else 0
+                context = 256 * level + 64 * hot + 4 * min(15, log2(self.since) - 5) + 2 * (self.recent != 0) + (within is not None)
+                same = self.single(hash_(80, context, 0), 60)
+            if same:
+                out += piece
+                self.same(end - i)
+                i = end
+                if within is None and level < 2 and self.since >= BLOCKS[level + 1][0]:
+                    level += 1
+            elif level == 0:
+                break
+            else:
+                within, level = end, level - 1
+        if i != first:
+            self.differences = [0] * 32
+        return i - first
+
+    def begin(self, word, memory, target, old, shift):
+        word.age, word.target, word.old = 0, target, old
+        change, word.sure = memory.guess(target)
+        word.change = change - shift & M32
+
+    def byte(self, out, old, start, at, known, absolute, relative):
+        shift = at - start & M32
+        o = lambda n: old[16 + n]
+        w0, w4 = (struct.unpack_from("<I", old, p)[0] for p in (16, 12))
+        code = o(-1) in (0xE8, 0xE9) or (o(-2) == 0x0F and o(-1) & 0xF0 == 0x80) or (o(-1) & 0xC7 == 5 and o(-2) in OPERANDS)
+
+        def begin_relative():
+            self.begin(relative, self.relative, w0 + start & M32, w0, shift)
+
+        def begin_absolute():
+            self.begin(absolute, self.absolute, w0, w0, 0)
+
+        if relative.age > 3 and (code or start % 4 == 0):
+            begin_relative()
+        if absolute.age > 3 and start % 4 == 0:
+            begin_absolute()
+        recent, d = self.recent, lambda n: self.differences[(at - n) % 32]
+        differs = 1
+        if not known:
+            s = self.since
+            steps = (s if s < 6 else 6 if s < 8 else 7 if s < 12 else 8 if s < 16 else 9 if s < 24 else 10 if s < 32
+                     else 11 if s < 64 else 12 + min(3, log2(s) - 6))
+            column = at % 8
+            far = recent >> 3 & 1 | (recent >> 7 & 1) << 1 | (recent >> 15 & 1) << 2 | (recent >> 23 & 1) << 3
+            state = lambda w: min(w.age, 4) << 4 | (7 if w.age > 3 else w.sure) << 1 | (w.difference() != 0)
+            rel, abs_ = state(relative), state(absolute)
+            contexts = [hash_(1, recent & 0xFFFF, 0), hash_(2, steps << 3 | column, rel), hash_(3, o(0) << 8 | o(-1), min(steps, 7)),
+                        hash_(4, w0, 0), hash_(5, o(1) << 16 | o(0) << 8 | self.last, recent & 1),
+                        hash_(6, far << 3 | column, recent & 15),
+                        hash_(7, rel << 8 | relative.difference(), (recent & 3) << 8 | abs_),
+                        hash_(8, abs_ << 8 | absolute.difference(), recent & 3),
+                        hash_(9, recent & 0xFF, o(-1) << 8 | o(-2)),
+                        hash_(10, (recent & 7) << 8 | o(0), self.last << 8 | d(8))]
+            if not self.full:
+                contexts = [contexts[k] for k in (0, 1, 3, 6, 7)]
+            second = (rel >> 1 & 7) << 5 | (abs_ >> 1 & 7) << 2 | (rel & 1) << 1 | abs_ & 1
+            differs = self.flag(contexts, (steps << 3 | recent & 7) & 255, second, hash_(12, code << 16 | rel << 8 | abs_, steps))
+        difference = 0
+        if differs:
+            if relative.age > 3:
+                begin_relative()
+            if absolute.age > 3:
+                begin_absolute()
+            run = 0
+            while run < 3 and recent >> run & 1:
+                run += 1
+            rel, abs_ = relative.difference(), absolute.difference()
+            contexts = [hash_(21, rel, relative.sure << 3 | relative.age), hash_(22, abs_, absolute.sure << 3 | absolute.age),
+                        hash_(23, self.last, run), hash_(24, d(4) << 8 | d(8), run), hash_(25, d(24) << 8 | d(16), at % 8),
+                        hash_(26, self.lasts, run), hash_(27, w0, 0), hash_(29, d(1) << 8 | d(2), o(0)), hash_(30, w4, run),
+                        hash_(31, o(0) << 8 | out[-1], o(1))]
+            if not self.full:
+                contexts = [contexts[k] for k in (0, 1, 2, 3, 6)]
+            chosen = (run << 6 | min(3, relative.age) << 4 | min(3, absolute.age) << 2 | (relative.sure > 1) << 1 | (absolute.sure > 1)) & 255
+            difference = self.symbol(self.patches, 16 if self.full else 8, contexts, chosen, hash_(52, rel, abs_))
+            self.last, self.lasts, self.since = difference, (self.lasts << 8 | difference) & M32, 0
+        else:
+            self.since += 1
+        out.append(o(0) + difference & 255)
+        self.recent = (recent << 1 | differs) & (1 << 64) - 1
+        self.differences[at % 32] = difference
+        for word in (relative, absolute):
+            if word.age > 3:
+                continue
+            if word.difference() != difference:
+                word.sure = 0
+            word.age += 1
+            if word.age == 4:
+                change = struct.unpack("<I", out[-4:])[0] - word.old & M32
+                if word is relative:
+                    self.relative.learn(word.target, change + shift & M32)
+                elif change or word.sure:
+                    self.absolute.learn(word.target, change)
+        return differs
+
+    def place(self, at):
+        candidates = [self.shifts[0], self.source_end - at, *self.shifts[1:]]
+        for which, shift in enumerate(candidates):
+            if shift not in candidates[:which] and self.choice(0, which):
+                break
+        else:
+            back = self.choice(0, 8)
+            size = self.number(1)
+            shift = candidates[1] + (-size if back else size)
+        if shift in self.shifts:
+            self.shifts.remove(shift)
+        self.shifts = [shift, *self.shifts][:4]
+        return at + shift
+
+    def chunk(self, read, at, length):
+        """Returns (chunks, bytes or None for a move, digest or None, place of a move)."""
+        which = 4 * self.kind
+        if not self.choice(2, which):
+            count = self.number(3) + 1
+            self.kind = 1
+            return count, None, None, self.place(at)
+        kind = "coded" if self.choice(2, which + 1) else "listed" if self.choice(2, which + 2) else "raw"
+        self.kind = {"coded": 0, "listed": 2, "raw": 3}[kind]
+        digest = None if kind == "listed" else self.direct(64)
+        out = bytearray(self.before)
+        if kind == "raw":
+            out += bytes(self.direct(8) for _ in range(length))
+        class_ = 0
+        while len(out) - 32 < length:
+            left = length - (len(out) - 32)
+            if kind == "coded":
+                count = left if self.choice(4, class_) else self.number(5 + class_)
+                here = at + len(out) - 32
+                self.literals(out, count, read(here + self.shifts[0] - 16, count + 32), here)
+                class_ = min(7, log2(count + 1))
+                left -= count
+                if not left:
+                    break
+            size = left if self.choice(4, 16 + class_) else self.number(24 + class_)
+            here = at + len(out) - 32
+            start = self.place(here)
+            log = min(15, log2(size))
+            exact = kind == "listed" or self.choice(42, log)
+            source = read(start - 16, size + 32)
+            if exact:
+                out += source[16:16 + size]
+                self.same(size)
+                self.differences = [0] * 32
+            else:
+                self.copy(out, source, start, here, size)
+            self.source_end = start + size
+            class_ = min(15, 8 + log // 2)
+        assert len(out) == 32 + length
+        self.before = bytes(out[-32:])
+        return 1, bytes(out[32:]), digest, None
+
+
+def main(folder, old_path, out_path):
+    manifest = open(f"{folder}/manifest", "rb").read()
+    version, profile, log, packs = struct.unpack_from("<BBBI", manifest)
+    old_length, new_length = (struct.unpack_from("<Q", manifest, p)[0] for p in (7, 47))
+    old, new = open(old_path, "rb").read(), bytearray()
+    assert version == 1 and len(old) == old_length
+    for n in range(packs):
+        pack = open(f"{folder}/pack-{n}", "rb").read()
+        assert hashlib.sha256(pack).digest() == manifest[87 + 32 * n:119 + 32 * n]
+        _, _, _, first, chunks = struct.unpack_from("<BBBII", pack)
+        coder, chunk = Pack(pack[11:], profile), first
+        while chunk < first + chunks:
+            at = chunk << log
+            length = min(1 << log, new_length - at)
+            whole = bytes(old) + bytes(new[:at])
+
+            def read(position, count):
+                lead = max(0, min(count, -position))
+                part = whole[max(0, position):max(0, position + count)]
+                return (bytes(lead) + part).ljust(count, b"\0")
+
+            count, out, digest, start = coder.chunk(read, at, length)
+            if out is None:
+                length = min(count << log, new_length - at)
+                out = whole[start:start + length]
+                coder.before = (coder.before + out)[-32:]
+                coder.source_end, coder.since, coder.recent, coder.differences = start + length, 65536, 0, [0] * 32
+            elif digest is not None:
+                assert hashlib.sha256(b"\0" + out).digest()[:8] == digest.to_bytes(8, "big"), f"chunk {chunk}"
+            new[at:at + length] = out
+            chunk += count
+        assert coder.at >= len(coder.bytes) and coder.at <= len(coder.bytes) + 4
+    open(out_path, "wb").write(new)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
