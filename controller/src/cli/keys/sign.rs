@@ -91,7 +91,9 @@ fn signed(flags: &Flags, file: &Document, context: &Context) -> Result<Exit, Fai
         let out = flags.out.display();
         let next = match (missing.is_empty(), file.role) {
             (false, _) => missing.join("\n"),
-            (true, Role::Release) => format!("next: `tern release publish {out} --image FILE`"),
+            (true, Role::Release) => format!(
+                "next: `tern release publish {out}` with --image FILE, or --manifest FILE of its draft"
+            ),
             (true, _) => {
                 let product = [&signed].into_iter().chain(others.iter().copied()).find_map(Document::product);
                 let product = product.map_or_else(|| "PRODUCT".to_owned(), |product| product.to_string());

@@ -13,6 +13,10 @@ use crate::cli::failure::Failure;
 /// A manifest, as it stands in the help.
 pub(super) const EXAMPLE: &str = r#"  # release.toml; paths are relative to it
   [[artifact]]
+  component = "rootfs"                 # what the devices' slots hold: every release has it
+  image     = "rootfs.img"
+
+  [[artifact]]
   component = "modem"
   variant   = "acme"                   # devices take the first that is for them, by name
   image     = "modem-acme.bin"
@@ -124,12 +128,13 @@ mod tests {
     fn the_manifest_of_the_help_reads() {
         let manifest = read("release.toml", EXAMPLE).unwrap();
 
-        let [acme, plain] = manifest.artifacts.as_slice() else { panic!("two artifacts") };
+        let [slots, acme, plain] = manifest.artifacts.as_slice() else { panic!("three artifacts") };
+        assert_eq!(slots.component, "rootfs");
         assert_eq!(acme.variant.as_ref().map(VariantId::as_str), Some("acme"));
         assert_eq!((acme.order, acme.requires["boot"].to_string()), (1, ">=3, <4".into()));
         assert!(acme.image.ends_with("modem-acme.bin") && acme.image.is_absolute(), "{:?}", acme.image);
         assert_eq!((plain.variant.as_ref(), plain.carriers.len(), plain.models.len()), (None, 0, 0));
-        assert_eq!(manifest.images().len(), 2);
+        assert_eq!(manifest.images().len(), 3);
         let json = r#"{"artifact": [{"component": "app", "image": "app.img", "requires": {"modem": "=2"}}]}"#;
         assert_eq!(read("release.json", json).unwrap().artifacts.len(), 1);
     }
