@@ -312,3 +312,55 @@ proptest! {
         }
     }
 }
+
+/// The image that the fuzz target decodes against.
+fn fuzzed_against() -> Vec<u8> {
+    (0..150_000u64).map(|i| ((i * i) >> 7) as u8 ^ i as u8).collect()
+}
+
+/// What the fuzz target starts from: `cargo test -p tern-protocol --features delta-encode corpus -- --ignored` writes it anew.
+#[test]
+#[ignore = "writes files of the repository"]
+fn the_corpus_of_the_fuzz_target() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/delta");
+    std::fs::create_dir_all(&folder).unwrap();
+    let old = fuzzed_against();
+    let mut touched = old.clone();
+    (0..40).for_each(|i| touched[i * 997] ^= 5);
+    let mut moved = old[50_000..].to_vec();
+    moved.extend(&old[..49_000]);
+    moved.extend(random(4, 1000));
+    for (name, new) in [("equal", &old), ("touched", &touched), ("moved", &moved)] {
+        let delta = encode(&old, new, Options::new(Profile::Mcu));
+        assert_eq!((delta.manifest.chunk_log2, new.len()), (14, 150_000));
+        for (number, pack) in delta.packs.iter().enumerate() {
+            assert!(pack.len() <= 6000, "{name}: {}", pack.len());
+            std::fs::write(folder.join(format!("{name}-{number}")), pack).unwrap();
+        }
+        std::fs::write(folder.join(format!("{name}-manifest")), delta.manifest.write()).unwrap();
+    }
+}
+
+#[test]
+fn the_fuzz_target_starts_from_packs_that_are_whole() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/delta");
+    let old = fuzzed_against();
+    let mut whole = 0;
+    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let bytes = std::fs::read(file.path()).unwrap();
+        if DeltaManifest::read(&bytes).is_ok() {
+            continue;
+        }
+        let image = ImageId { length: 150_000, root: crate::digest::Digest::of(&[]) };
+        let manifest = DeltaManifest {
+            profile: Profile::Mcu,
+            chunk_log2: 14,
+            old: image,
+            new: image,
+            packs: Vec::new(),
+        };
+        let decoded = Decoder::new(&manifest).decode(&bytes, &old, &mut Strict::of(&manifest));
+        whole += usize::from(decoded.is_ok());
+    }
+    assert!(whole >= 3, "{whole}");
+}
