@@ -15,7 +15,7 @@ use crate::command::Context;
 use crate::component::{self, Component, ComponentError};
 use crate::config::Config;
 use crate::core::SlotName;
-use crate::core::agent::{BootFacts, Content, Done, Held, Target};
+use crate::core::agent::{BootFacts, ComponentFacts, Content, Done, Held, Target};
 use crate::core::durable::Durable;
 use crate::record::{RecordError, RecordFile};
 use crate::recovery;
@@ -239,8 +239,16 @@ impl Device {
             image(active).map_or(0, |image| signed::floor(&self.disk, &self.slots_dir, active, image));
         let running = image(slot);
         let kept = |of| of == active || of == slot;
-        let facts = |(name, component): (&String, &Component)| Ok((name.clone(), component.facts()?));
-        let components = self.components.iter().map(facts).collect::<Result<_, ComponentError>>()?;
+        let facts = |(name, component): (&String, &Component)| {
+            let facts = component.facts().unwrap_or_else(|error| {
+                // An agent that does not start helps nobody. Nothing fits into it, so no release begins with it.
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(component = name, error, "nothing is known of a component");
+                ComponentFacts::default()
+            });
+            (name.clone(), facts)
+        };
+        let components = self.components.iter().map(facts).collect();
         Ok(BootFacts {
             components,
             slot,

@@ -178,5 +178,17 @@ fn a_release_of_three_components_is_installed_whole_or_not_at_all() {
     scene.lab.wait_for_status("r6", "completed", PATIENCE);
     scene.are(6);
     assert!(scene.read("flashed").ends_with("install 6\nrevert 5\ninstall 6\n"), "{}", scene.read("flashed"));
+
+    // Of a component whose record cannot be read nothing is known; the agent is there all the same, and says so.
+    scene.device.kill();
+    for copy in ["installed.0", "installed.1"] {
+        let path = scene.device.dir.join("data/components/app").join(copy);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+    }
+    scene.device.start();
+    scene.rolls_out(7, false);
+    let told = scene.failed(7);
+    assert!(told.contains("the package for app has"), "{told}");
     scene.device.kill();
 }
