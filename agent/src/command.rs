@@ -218,7 +218,7 @@ impl Context {
 }
 
 /// Kills a process group when it goes out of scope, also when the future that runs it is dropped.
-struct Group(Option<Pid>);
+pub(crate) struct Group(pub(crate) Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {

@@ -174,7 +174,9 @@ impl Pulse {
 
 /// Tells whether what runs is on trial, or is to be left: the slot of an open attempt runs in no other case.
 fn on_trial(state: &State, running: SlotName) -> bool {
-    state.work().is_some_and(|work| work.slot == running)
+    // One that could not be left has ended: it stays, and nobody is to reset the device for it.
+    let is_over = matches!(state, State::Failed { .. });
+    !is_over && state.work().is_some_and(|work| work.slot == running)
 }
 
 /// Without the release's version: its line breaks would be words to the service manager.

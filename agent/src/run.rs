@@ -330,7 +330,7 @@ impl Shell {
                 self.blocking(job, hash);
                 return false;
             }
-            Job::Install { component, rc, .. } => {
+            Job::Install { component, rc } => {
                 self.component(job, &component, move |it| Box::pin(async move { it.install(rc).await }));
                 return false;
             }

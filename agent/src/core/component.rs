@@ -108,7 +108,7 @@ impl Agent {
         let next = rest.iter().find(|artifact| !self.components.installed.contains(&artifact.component));
         let Some(next) = next else { return Some(Event::Installed) };
         let component = next.component.clone();
-        let job = Job::Install { component: component.clone(), rc, version: version(next, &work.offer) };
+        let job = Job::Install { component: component.clone(), rc };
         if let Some(facts) = self.boot.as_mut().and_then(|boot| boot.components.get_mut(&component)) {
             // Whatever comes of it: what was begun has to be taken back.
             facts.unsettled = Some(rc);

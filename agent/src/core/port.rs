@@ -221,8 +221,6 @@ pub enum Job {
         component: String,
         /// The release that it belongs to.
         rc: u64,
-        /// Its version.
-        version: String,
     },
     /// Put back what a component had before.
     Revert(String),

@@ -132,6 +132,8 @@ fn what_runs_is_on_trial_until_it_is_confirmed_or_left() {
         assert!(!super::on_trial(state, SlotName::A), "the former release runs: {}", state.name());
     }
     assert!(!on_trial(&State::Idle { not_before: None }));
+    let stays = State::Failed { work: work(), reason: "nothing to go back to".into(), again: None };
+    assert!(!on_trial(&stays), "it ended, and runs on");
 }
 
 #[test]

@@ -316,15 +316,13 @@ impl Terminal {
             Job::Hash { target: Target::Component(name), artifact, rc, version } => {
                 device.hash_component(&name, artifact, rc, version)()
             }
-            Job::Install { component, rc, .. } if self.fate.jams && component == COMPONENTS[1] => {
+            Job::Install { component, rc } if self.fate.jams && component == COMPONENTS[1] => {
                 match changed(device, &component, async |it| it.install(rc).await) {
                     Done::Component(_) => Done::Failed("it does not answer".into()),
                     failed => failed,
                 }
             }
-            Job::Install { component, rc, .. } => {
-                changed(device, &component, async |it| it.install(rc).await)
-            }
+            Job::Install { component, rc } => changed(device, &component, async |it| it.install(rc).await),
             Job::Revert(component) => changed(device, &component, async |it| it.revert().await),
             Job::Keep(component) => changed(device, &component, async |it| it.keep().await),
             Job::Arm { slot, rc } => device.arm(slot, rc),

@@ -8,10 +8,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Pid;
 
 use crate::clock;
-use crate::command::{Ending, Said, ending_of};
+use crate::command::{Ending, Group, Said, ending_of};
 
 /// Ceiling on what it prints; a record has a hundred bytes.
 const OUTPUT_MAX: usize = 4096;
@@ -140,20 +140,6 @@ fn wait(child: &mut Child, deadline: Duration) -> io::Result<Option<ExitStatus>>
             Some(status) => return Ok(Some(status)),
             None if clock::uptime() >= end => return Ok(None),
             None => thread::sleep(PAUSE),
-        }
-    }
-}
-
-/// Kills a process group when it goes out of scope.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0
-            && let Err(error) = kill_process_group(leader, Signal::KILL)
-            && error != rustix::io::Errno::SRCH
-        {
-            tracing::warn!(%error, "could not kill the boot program's process group");
         }
     }
 }
