@@ -79,7 +79,7 @@ async fn packs_and_files_come_through_the_second_broker_when_the_first_is_away()
         .iter()
         .filter_map(|pack| match pack.kind {
             PackKind::Chunk(index) => Some(index),
-            PackKind::Piece(_) => None,
+            PackKind::Piece(_) | PackKind::Delta => None,
         })
         .collect();
     kinds.sort_unstable();

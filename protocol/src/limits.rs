@@ -16,6 +16,8 @@ pub const GET_MAX: usize = 2048;
 pub const GET_WANTS_MAX: usize = 8;
 /// Ranges in one want.
 pub const GET_RANGES_MAX: usize = 64;
+/// Profiles of deltas that one want may name.
+pub const GET_PROFILES_MAX: usize = 8;
 /// Packs that one `get` request may ask for.
 pub const GET_PACKS_MAX: u32 = 96;
 /// An enrolment message.

@@ -154,6 +154,7 @@ impl Download {
         let accepted = match pack.kind {
             PackKind::Piece(piece) => self.accept_piece(piece, &pack),
             PackKind::Chunk(index) => self.accept_chunk(index, pack.payload),
+            PackKind::Delta => Accepted::Nothing,
         };
         if accepted != Accepted::Nothing {
             // Progress: the stall clock starts anew; a piece lets the next request go out at once.

@@ -31,7 +31,7 @@ pub(crate) fn jobs(get: &Get, topic: String) -> impl Iterator<Item = Job> + '_ {
             Want::Piece { of, level, index } => {
                 (*of, &[][..], Some(PieceId { level: *level, index: *index }))
             }
-            Want::File { .. } => (Digest([0; 32]), &[][..], None),
+            Want::Delta { .. } | Want::File { .. } => (Digest([0; 32]), &[][..], None),
         };
         let chunks = range.iter().flat_map(|(from, to)| *from..*to).map(PackKind::Chunk);
         let topic = topic.clone();
@@ -54,7 +54,7 @@ impl Pending {
             }
             match job.part {
                 // Without its piece of the tree a device cannot verify a chunk.
-                PackKind::Piece(_) => self.jobs.push_front(job),
+                PackKind::Piece(_) | PackKind::Delta => self.jobs.push_front(job),
                 PackKind::Chunk(_) => self.jobs.push_back(job),
             }
             if self.jobs.len() > PENDING_MAX {

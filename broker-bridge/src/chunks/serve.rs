@@ -13,6 +13,7 @@ pub(crate) fn pack(store: &ChunkStore, job: &Job) -> Result<Vec<u8>, StoreError>
     let pack = match job.part {
         PackKind::Chunk(index) => Pack::chunk(&job.of, index, store.read_chunk(&job.of, index)?),
         PackKind::Piece(piece) => Pack::piece(&job.of, piece, &store.piece(&job.of, piece)?),
+        PackKind::Delta => return Err(StoreError::Missing(job.of)),
     };
     Ok(pack.write())
 }

@@ -31,7 +31,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes one pack, whose digest was verified, and hands its chunks to `slot` in their order; returns them.
+    /// Decodes one pack, whose leaf was verified, and hands its chunks to `slot` in their order; returns them.
     ///
     /// Chunks that carry a digest are verified before they are handed over.
     pub fn decode(

@@ -48,10 +48,24 @@ pub enum DeltaManifestError {
     /// Of a version or profile that this program does not know.
     #[error("a delta manifest of an unknown version or profile; update the agent, or take the full image")]
     Unknown,
-    /// Its length is not that of its packs.
-    #[error("a delta manifest of {0} B does not hold the digests it announces")]
+    /// Its length is not that of a manifest.
+    #[error("a delta manifest of {0} B has not the length of one")]
     Length(usize),
     /// An image or the list of packs is above its ceiling.
     #[error("a delta manifest above the ceilings of images or packs")]
     Ceiling,
+}
+
+/// Says why bytes are not a signed delta manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignedDeltaError {
+    /// Not of this shape.
+    #[error("a signed delta manifest is cut off or too long")]
+    Malformed,
+    /// What was signed is no manifest.
+    #[error(transparent)]
+    Manifest(#[from] DeltaManifestError),
+    /// Too few of the keys that may sign did.
+    #[error("a delta manifest that the keys of the rollout role did not sign")]
+    Unsigned,
 }

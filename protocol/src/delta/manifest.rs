@@ -1,19 +1,23 @@
 //! The delta manifest: which packs make a new image from an old one.
 //!
 //! ```text
-//! version: u8 = 1   profile: u8   log2 of chunk length: u8   packs: u32
-//! old: length u64, root 32 bytes   new: length u64, root 32 bytes   SHA-256 of each pack, 32 bytes
+//! version: u8 = 1   profile: u8   log2 of chunk length: u8   packs: u32   bytes: u64
+//! old: length u64, root 32 bytes   new: length u64, root 32 bytes   root over the packs, 32 bytes
 //! ```
-//! Numbers are little endian; roots are those of [`crate::chunk::root`].
+//! Numbers are little endian; the images' roots are those of [`crate::chunk::root`]. The packs have a tree of the same
+//! kind, a leaf each, so that a manifest has one length whatever the delta's, and its pieces travel as an image's do.
 
 use super::error::DeltaManifestError;
 use super::pack::VERSION;
 use super::profile::Profile;
+use crate::chunk;
 use crate::digest::Digest;
 use crate::limits::{CHUNK, CHUNKS_MAX};
 
 /// Packs of one delta.
-pub const DELTA_PACKS_MAX: usize = 65_536;
+pub const DELTA_PACKS_MAX: u32 = CHUNKS_MAX;
+/// What a pack may have above its ceiling when it holds one chunk that cannot be coded.
+pub const PACK_EXCESS: usize = 49;
 
 /// Names an image by what it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +28,15 @@ pub struct ImageId {
     pub root: Digest,
 }
 
+impl ImageId {
+    /// The image without bytes: a delta from it is a whole image, coded.
+    pub fn nothing() -> Self {
+        Self { length: 0, root: chunk::root(&[]) }
+    }
+}
+
 /// Names the packs of a delta, and the images between which it leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeltaManifest {
     /// The profile that all packs are made for.
     pub profile: Profile,
@@ -35,57 +46,68 @@ pub struct DeltaManifest {
     pub old: ImageId,
     /// The image that comes out.
     pub new: ImageId,
-    /// SHA-256 of each pack, in the order of what they hold.
-    pub packs: Vec<Digest>,
+    /// How many packs there are.
+    pub packs: u32,
+    /// Bytes of all packs.
+    pub bytes: u64,
+    /// Merkle root over the packs, in the order of what they hold. It names the delta.
+    pub root: Digest,
 }
 
-const HEAD: usize = 7 + 2 * 40;
+/// Bytes of a manifest as it is written.
+pub const MANIFEST_LENGTH: usize = 15 + 2 * 40 + 32;
 
 impl DeltaManifest {
     /// Writes the manifest.
     pub fn write(&self) -> Vec<u8> {
         let mut out = vec![VERSION, self.profile.id(), self.chunk_log2 as u8];
-        out.extend_from_slice(&u32::try_from(self.packs.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(&self.packs.to_le_bytes());
+        out.extend_from_slice(&self.bytes.to_le_bytes());
         for image in [&self.old, &self.new] {
             out.extend_from_slice(&image.length.to_le_bytes());
             out.extend_from_slice(&image.root.0);
         }
-        self.packs.iter().for_each(|pack| out.extend_from_slice(&pack.0));
+        out.extend_from_slice(&self.root.0);
         out
     }
 
-    /// Reads a manifest; ceilings are checked before anything is made.
+    /// Reads a manifest and checks its ceilings.
     pub fn read(bytes: &[u8]) -> Result<Self, DeltaManifestError> {
-        let length = DeltaManifestError::Length(bytes.len());
-        let (head, digests) = bytes.split_at_checked(HEAD).ok_or(length)?;
-        let profile = Profile::from_id(head[1]).filter(|_| head[0] == VERSION);
-        let profile = profile.filter(|_| (12..=16).contains(&head[2])).ok_or(DeltaManifestError::Unknown)?;
-        let packs = u32::from_le_bytes([head[3], head[4], head[5], head[6]]) as usize;
-        if packs > DELTA_PACKS_MAX {
-            return Err(DeltaManifestError::Ceiling);
+        if bytes.len() != MANIFEST_LENGTH {
+            return Err(DeltaManifestError::Length(bytes.len()));
         }
-        if digests.len() != packs * 32 {
-            return Err(length);
-        }
-        let image = |at: usize| {
-            let (mut length, mut root) = ([0; 8], [0; 32]);
-            length.copy_from_slice(&head[at..at + 8]);
-            root.copy_from_slice(&head[at + 8..at + 40]);
-            ImageId { length: u64::from_le_bytes(length), root: Digest(root) }
+        let profile = Profile::from_id(bytes[1]).filter(|_| bytes[0] == VERSION);
+        let profile = profile.filter(|_| (12..=16).contains(&bytes[2])).ok_or(DeltaManifestError::Unknown)?;
+        let number = |at: usize| {
+            let mut out = [0; 8];
+            out.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(out)
         };
-        let (old, new) = (image(7), image(47));
-        if [old, new].iter().any(|image| image.length > u64::from(CHUNKS_MAX) * CHUNK as u64) {
+        let root = |at: usize| {
+            let mut out = [0; 32];
+            out.copy_from_slice(&bytes[at..at + 32]);
+            Digest(out)
+        };
+        let image = |at: usize| ImageId { length: number(at), root: root(at + 8) };
+        let manifest = Self {
+            profile,
+            chunk_log2: u32::from(bytes[2]),
+            packs: u32::from_le_bytes([bytes[3], bytes[4], bytes[5], bytes[6]]),
+            bytes: number(7),
+            old: image(15),
+            new: image(55),
+            root: root(95),
+        };
+        let images = [manifest.old, manifest.new];
+        let largest = u64::from(CHUNKS_MAX) * CHUNK as u64;
+        let most = u64::from(manifest.packs) * (CHUNK + PACK_EXCESS) as u64;
+        if images.iter().any(|image| image.length > largest)
+            || manifest.packs > DELTA_PACKS_MAX
+            || manifest.bytes > most
+        {
             return Err(DeltaManifestError::Ceiling);
         }
-        let packs = digests
-            .chunks_exact(32)
-            .map(|digest| {
-                let mut bytes = [0; 32];
-                bytes.copy_from_slice(digest);
-                Digest(bytes)
-            })
-            .collect();
-        Ok(Self { profile, chunk_log2: u32::from(head[2]), old, new, packs })
+        Ok(manifest)
     }
 }
 
@@ -100,7 +122,9 @@ mod tests {
             chunk_log2: 16,
             old: image(1 << 20, b"old"),
             new: image(3 << 20, b"new"),
-            packs: (0..3u8).map(|i| Digest::of(&[i])).collect(),
+            packs: 3,
+            bytes: 100_000,
+            root: Digest::of(b"packs"),
         }
     }
 
@@ -109,11 +133,11 @@ mod tests {
         let written = manifest().write();
 
         assert_eq!(DeltaManifest::read(&written), Ok(manifest()));
-        assert_eq!(written.len(), HEAD + 3 * 32);
+        assert_eq!(written.len(), MANIFEST_LENGTH);
     }
 
     #[test]
-    fn a_manifest_that_says_too_much_is_refused_before_room_is_made_for_it() {
+    fn a_manifest_that_says_too_much_is_refused() {
         let with = |at: usize, value: u8| {
             let mut bytes = manifest().write();
             bytes[at] = value;
@@ -124,8 +148,12 @@ mod tests {
         assert_eq!(with(1, 99), Err(DeltaManifestError::Unknown));
         assert_eq!(with(2, 17), Err(DeltaManifestError::Unknown));
         assert_eq!(with(6, 255), Err(DeltaManifestError::Ceiling));
-        assert_eq!(with(7 + 7, 1), Err(DeltaManifestError::Ceiling));
-        assert!(matches!(with(3, 4), Err(DeltaManifestError::Length(_))));
-        assert!(matches!(DeltaManifest::read(&[1; 40]), Err(DeltaManifestError::Length(40))));
+        assert_eq!(with(7 + 3, 1), Err(DeltaManifestError::Ceiling));
+        assert_eq!(with(15 + 7, 1), Err(DeltaManifestError::Ceiling));
+        assert_eq!(with(55 + 7, 1), Err(DeltaManifestError::Ceiling));
+        let written = manifest().write();
+        for short in [&written[..40], &written[1..], &[]] {
+            assert_eq!(DeltaManifest::read(short), Err(DeltaManifestError::Length(short.len())));
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`manifest`] | which packs lead from which image to which |
+//! | [`signed`] | the manifest under signatures, as it travels |
 //! | [`profile`] | what kind of device a delta is for: coder, sizes of tables |
 //! | [`port`] | reading the old image, writing the new one |
 //! | [`decode`] | from packs to chunks |
@@ -36,6 +37,7 @@ mod model;
 mod pack;
 pub mod port;
 pub mod profile;
+pub mod signed;
 mod slots;
 mod symbol;
 #[cfg(all(test, feature = "delta-encode"))]
@@ -46,7 +48,7 @@ mod words;
 pub use decode::Decoder;
 #[cfg(feature = "delta-encode")]
 pub use encode::{Delta, encode};
-pub use error::{DecodeError, DeltaManifestError};
+pub use error::{DecodeError, DeltaManifestError, SignedDeltaError};
 pub use manifest::{DeltaManifest, ImageId};
 pub use port::{ReadAt, Slot};
 pub use profile::Profile;

@@ -357,7 +357,9 @@ fn the_fuzz_target_starts_from_packs_that_are_whole() {
             chunk_log2: 14,
             old: image,
             new: image,
-            packs: Vec::new(),
+            packs: 0,
+            bytes: 0,
+            root: image.root,
         };
         let decoded = Decoder::new(&manifest).decode(&bytes, &old, &mut Strict::of(&manifest));
         whole += usize::from(decoded.is_ok());

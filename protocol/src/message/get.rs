@@ -8,7 +8,7 @@ use crate::bundle::DictionaryId;
 use crate::chunk::PieceId;
 use crate::digest::Digest;
 use crate::id::ProductId;
-use crate::limits::{CHUNKS_MAX, GET_MAX, GET_PACKS_MAX, GET_RANGES_MAX, GET_WANTS_MAX};
+use crate::limits::{CHUNKS_MAX, GET_MAX, GET_PACKS_MAX, GET_PROFILES_MAX, GET_RANGES_MAX, GET_WANTS_MAX};
 use crate::tuf::Role;
 
 /// One request.
@@ -48,6 +48,16 @@ pub enum Want {
         /// Number of the piece.
         index: u32,
     },
+    /// The signed manifest of the smallest delta that leads from one image to another; from the image without bytes
+    /// to have the whole one, coded.
+    Delta {
+        /// Merkle root of the image that is there.
+        from: Digest,
+        /// Merkle root of the image that is wanted.
+        to: Digest,
+        /// Numbers of the profiles that the asker decodes.
+        profiles: Vec<u8>,
+    },
     /// The newest file of a role, or of root the named version.
     File {
         /// The repository.
@@ -83,6 +93,9 @@ impl Get {
         let get: Self = serde_json::from_slice(bytes)?;
         let mut packs = 0u32;
         for want in &get.want {
+            if matches!(want, Want::Delta { profiles, .. } if profiles.len() > GET_PROFILES_MAX) {
+                return Err(GetError::TooMuch);
+            }
             if let Want::Packs { ranges, .. } = want {
                 if ranges.len() > GET_RANGES_MAX {
                     return Err(GetError::TooMuch);
@@ -126,6 +139,18 @@ mod tests {
         assert!(matches!(Get::read(&ask(vec![(0, 97)])), Err(GetError::TooMuch)));
         assert!(matches!(Get::read(&ask(vec![(5, 5)])), Err(GetError::TooMuch)));
         assert!(matches!(Get::read(&ask(vec![(0, u32::MAX)])), Err(GetError::TooMuch)));
+    }
+
+    #[test]
+    fn a_delta_is_asked_for_by_its_ends_and_the_profiles_of_the_asker() {
+        let ask = |count| {
+            let (from, to) = (Digest([1; 32]), Digest([2; 32]));
+            Get::from(vec![Want::Delta { from, to, profiles: vec![1; count] }])
+        };
+        assert_eq!(Get::read(&ask(2).write()).unwrap(), ask(2));
+        assert!(String::from_utf8(ask(2).write()).unwrap().contains("\"profiles\":[1,1]"));
+        assert!(Get::read(&ask(GET_PROFILES_MAX).write()).is_ok());
+        assert!(matches!(Get::read(&ask(GET_PROFILES_MAX + 1).write()), Err(GetError::TooMuch)));
     }
 
     #[test]

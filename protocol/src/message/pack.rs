@@ -5,7 +5,9 @@
 //! ```
 //! `of` is the start of the object's Merkle root; enough to match a request, for the payload proves itself.
 //! kind 1: payload is chunk `index` as it is. kind 2: payload is piece (`level`, `index`) of the tree, 32 bytes a
-//! digest. Other kinds (coded packs) come later under other numbers.
+//! digest. kind 3: `of` is the start of the wanted image's root, payload is the root of the image that a delta leads
+//! from, 32 bytes, and the signed manifest of that delta, or nothing if there is none. A delta's packs travel as the
+//! chunks of the object that its manifest names.
 
 use crate::chunk::PieceId;
 use crate::digest::Digest;
@@ -32,6 +34,8 @@ pub enum PackKind {
     Chunk(u32),
     /// A piece of the tree.
     Piece(PieceId),
+    /// The signed manifest of a delta, or that there is none.
+    Delta,
 }
 
 /// Says why bytes are not a pack.
@@ -51,6 +55,7 @@ impl Pack {
         let (kind, level, index) = match self.kind {
             PackKind::Chunk(index) => (1, 0, index),
             PackKind::Piece(piece) => (2, piece.level, piece.index),
+            PackKind::Delta => (3, 0, 0),
         };
         let mut out = Vec::with_capacity(HEADER + self.payload.len());
         out.extend_from_slice(&[FORMAT, kind]);
@@ -74,6 +79,7 @@ impl Pack {
         let kind = match (bytes[0], bytes[1], bytes[10]) {
             (FORMAT, 1, 0) => PackKind::Chunk(index),
             (FORMAT, 2, level) => PackKind::Piece(PieceId { level, index }),
+            (FORMAT, 3, 0) if index == 0 => PackKind::Delta,
             _ => return Err(PackError::Unknown),
         };
         Ok(Self { of: u64::from_be_bytes(of), kind, payload: bytes[HEADER..].to_vec() })
@@ -88,6 +94,17 @@ impl Pack {
     pub fn piece(of: &Digest, piece: PieceId, digests: &[Digest]) -> Self {
         let payload = digests.iter().flat_map(|d| d.0).collect();
         Self { of: of.short(), kind: PackKind::Piece(piece), payload }
+    }
+
+    /// Makes the answer to who asked for a delta from `from` to `to`: its signed manifest, empty if there is none.
+    pub fn delta(from: &Digest, to: &Digest, signed: &[u8]) -> Self {
+        Self { of: to.short(), kind: PackKind::Delta, payload: [&from.0, signed].concat() }
+    }
+
+    /// Returns, of an answer about a delta, where it leads from and its signed manifest, which is empty if there is none.
+    pub fn as_delta(&self) -> Option<(Digest, &[u8])> {
+        let (from, signed) = self.payload.split_first_chunk::<32>()?;
+        (self.kind == PackKind::Delta).then_some((Digest(*from), signed))
     }
 
     /// Returns the payload of a piece as digests, or `None` if it is not a whole number of them.
@@ -114,7 +131,9 @@ mod tests {
     fn packs_survive_the_round_trip() {
         let of = Digest::of(b"x");
         let piece = PieceId { level: 1, index: 0 };
-        for pack in [Pack::chunk(&of, 7, vec![1, 2, 3]), Pack::piece(&of, piece, &[of, of])] {
+        let delta = Pack::delta(&Digest::of(b"from"), &of, b"signed");
+        assert_eq!(delta.as_delta(), Some((Digest::of(b"from"), &b"signed"[..])));
+        for pack in [Pack::chunk(&of, 7, vec![1, 2, 3]), Pack::piece(&of, piece, &[of, of]), delta] {
             assert_eq!(Pack::read(&pack.write()), Ok(pack));
         }
     }

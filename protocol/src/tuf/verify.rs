@@ -137,6 +137,15 @@ impl<'a> Authority<'a> {
         self.role.threshold
     }
 
+    /// Tells whether a threshold of distinct keys signed `message`, by signatures (DER) that name no key.
+    pub fn vouches(self, message: &[u8], signatures: &[&[u8]]) -> bool {
+        let verifiers = self.keys().filter_map(|(_, key)| key.verifier());
+        let signed =
+            verifiers.filter(|verifier| signatures.iter().any(|sig| verifier.verifies(message, sig)));
+        let signers: BTreeSet<_> = signed.map(|verifier| verifier.identity()).collect();
+        u32::try_from(signers.len()).unwrap_or(u32::MAX) >= self.role.threshold.max(1)
+    }
+
     /// Returns what identifies the distinct public keys.
     pub(super) fn identities(self) -> BTreeSet<Vec<u8>> {
         let verifiers = self.role.keyids.iter().filter_map(|keyid| self.keys.get(keyid)?.verifier());

@@ -30,7 +30,8 @@ impl Slot for Strict {
 
 fn manifest() -> DeltaManifest {
     let image = ImageId { length: LENGTH, root: Digest::of(&[]) };
-    DeltaManifest { profile: Profile::Mcu, chunk_log2: 14, old: image, new: image, packs: Vec::new() }
+    let root = image.root;
+    DeltaManifest { profile: Profile::Mcu, chunk_log2: 14, old: image, new: image, packs: 0, bytes: 0, root }
 }
 
 thread_local! {

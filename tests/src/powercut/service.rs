@@ -265,7 +265,7 @@ impl Service {
                     let digests = TreeShape::new(chunks).cut(&release.leaves, piece);
                     packs.extend(digests.map(|digests| Pack::piece(&of, piece, &digests).write()));
                 }
-                Want::File { .. } => {}
+                Want::Delta { .. } | Want::File { .. } => {}
             }
         }
         packs

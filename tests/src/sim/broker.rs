@@ -144,7 +144,7 @@ impl Broker {
                     let digests = TreeShape::new(count).cut(leaves, piece);
                     packs.extend(digests.map(|digests| Pack::piece(of, piece, &digests)));
                 }
-                Want::File { .. } => {}
+                Want::Delta { .. } | Want::File { .. } => {}
             }
         }
         (packs, self.files.answer(&get))

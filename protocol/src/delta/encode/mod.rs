@@ -10,8 +10,7 @@ mod refine;
 
 use super::manifest::{DeltaManifest, ImageId};
 use super::profile::Profile;
-use crate::chunk::{RootHasher, root};
-use crate::digest::Digest;
+use crate::chunk::{RootHasher, leaf, root};
 
 /// A delta, ready to be stored and sent.
 #[derive(Debug, Clone)]
@@ -57,7 +56,9 @@ pub fn encode(old: &[u8], new: &[u8], options: Options) -> Delta {
         chunk_log2,
         old: image(old),
         new: image(new),
-        packs: packs.iter().map(|pack| Digest::of(pack)).collect(),
+        packs: packs.len() as u32,
+        bytes: packs.iter().map(|pack| pack.len() as u64).sum(),
+        root: root(&packs.iter().map(|pack| leaf(pack)).collect::<Vec<_>>()),
     };
     Delta { manifest, packs }
 }

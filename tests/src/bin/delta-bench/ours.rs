@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
+use tern_protocol::chunk::leaf;
 use tern_protocol::delta::encode::Options;
 use tern_protocol::delta::{Decoder, DeltaManifest, Profile, encode};
-use tern_protocol::digest::Digest;
 
 use super::Measured;
 use super::images::InFile;
@@ -29,6 +29,8 @@ pub(crate) fn measure(
     drop(old_bytes);
     anyhow::ensure!(delta.packs.iter().all(|p| p.len() <= pack + 49), "a pack above its ceiling");
     fs::write(folder.join("manifest"), delta.manifest.write())?;
+    let tree: Vec<u8> = delta.packs.iter().flat_map(|pack| leaf(pack).0).collect();
+    fs::write(folder.join("tree"), &tree)?;
     for (n, bytes) in delta.packs.iter().enumerate() {
         fs::write(folder.join(format!("pack-{n}")), bytes)?;
     }
@@ -46,7 +48,7 @@ pub(crate) fn measure(
     Ok(Measured {
         pair: pair.to_owned(),
         scheme: format!("tern {}", profile.name()),
-        bytes: delta.packs.iter().map(|p| p.len() as u64).sum::<u64>() + delta.manifest.write().len() as u64,
+        bytes: delta.manifest.bytes + (tree.len() + delta.manifest.write().len()) as u64,
         packs: delta.packs.len(),
         encode_cpu_s: encoded.cpu_s - before.cpu_s,
         encode_rss_mb: encoded.rss_mb,
@@ -65,9 +67,10 @@ pub(crate) fn decode(folder: &Path, old: &Path) -> anyhow::Result<()> {
     let mut slot = InFile(slot);
     slot.0.set_len(manifest.new.length)?;
     let mut decoder = Decoder::new(&manifest);
-    for (n, digest) in manifest.packs.iter().enumerate() {
+    let tree = fs::read(folder.join("tree"))?;
+    for (n, digest) in tree.chunks_exact(32).enumerate() {
         let pack = fs::read(folder.join(format!("pack-{n}")))?;
-        anyhow::ensure!(Digest::of(&pack) == *digest, "pack {n} is not the manifest's");
+        anyhow::ensure!(leaf(&pack).0 == *digest, "pack {n} is not the tree's");
         decoder.decode(&pack, &old, &mut slot)?;
     }
     println!("{}", serde_json::to_string(&usage::own())?);

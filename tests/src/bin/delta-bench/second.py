@@ -479,15 +479,23 @@ class Pack:
         return 1, bytes(out[32:]), digest, None
 
 
+def tree_root(leaves):
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return hashlib.sha256(b"\1" + tree_root(leaves[:split]) + tree_root(leaves[split:])).digest()
+
+
 def main(folder, old_path, out_path):
     manifest = open(f"{folder}/manifest", "rb").read()
     version, profile, log, packs = struct.unpack_from("<BBBI", manifest)
-    old_length, new_length = (struct.unpack_from("<Q", manifest, p)[0] for p in (7, 47))
+    old_length, new_length = (struct.unpack_from("<Q", manifest, p)[0] for p in (15, 55))
     old, new = open(old_path, "rb").read(), bytearray()
     assert version == 1 and len(old) == old_length
+    leaves = []
     for n in range(packs):
         pack = open(f"{folder}/pack-{n}", "rb").read()
-        assert hashlib.sha256(pack).digest() == manifest[87 + 32 * n:119 + 32 * n]
+        leaves.append(hashlib.sha256(b"\0" + pack).digest())
         _, _, _, first, chunks = struct.unpack_from("<BBBII", pack)
         coder, chunk = Pack(pack[11:], profile), first
         while chunk < first + chunks:
