@@ -28,6 +28,6 @@ mod watchdog;
 
 pub use bridge::{Bridge, BridgeError};
 pub use broker::{BrokerError, abort_on_broker_panic};
-pub use chunks::{ChunkClient, ChunkClientConfig, ChunkClientError, ChunkStore};
+pub use chunks::{ChunkClient, ChunkClientConfig, ChunkClientError, ChunkStore, StoreError, StoredDelta};
 pub use config::{Auth, BridgeConfig, ConfigError, FrontLimits, ListenerConfig, TlsFiles};
 pub use stats::BridgeStats;

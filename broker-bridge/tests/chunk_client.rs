@@ -11,6 +11,7 @@ use common::{Client, external_broker, hello, up};
 use tern_bridge::front::frame::Connect;
 use tern_bridge::{ChunkClient, ChunkClientConfig, ChunkClientError, ChunkStore};
 use tern_protocol::bundle::{Bundle, File};
+use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 use tern_protocol::message::{Get, Pack, PackKind, Want};
 use tern_protocol::topic::UpKind;
@@ -59,11 +60,12 @@ async fn packs_and_files_come_through_the_second_broker_when_the_first_is_away()
 
     // Asked again until the client has found its broker, as a device would.
     let file = Want::File { product: "ap".parse().unwrap(), role: Role::Halt, version: None };
-    let want = vec![Want::Packs { of: root, ranges: vec![(0, 40)] }, file];
+    let delta = Want::Delta { from: Digest::of(b"old"), to: root, profiles: vec![1] };
+    let want = vec![Want::Packs { of: root, ranges: vec![(0, 40)] }, file, delta];
     let get = Get::from(want).write();
     let mut asking = tokio::time::interval(Duration::from_millis(500));
     let (mut packs, mut files) = (Vec::new(), Vec::new());
-    while packs.len() < 40 || files.is_empty() {
+    while packs.len() < 41 || files.is_empty() {
         tokio::select! {
             _ = asking.tick(), if packs.is_empty() && files.is_empty() => {
                 device.publish(&up("r-1", UpKind::Get), &get, 0).await;
@@ -75,6 +77,8 @@ async fn packs_and_files_come_through_the_second_broker_when_the_first_is_away()
         }
     }
 
+    // That there is no delta is said here too.
+    packs.retain(|pack| pack.as_delta().is_none_or(|found| found != (Digest::of(b"old"), &[][..])));
     let mut kinds: Vec<u32> = packs
         .iter()
         .filter_map(|pack| match pack.kind {

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use common::{Client, Scene, all_is_well, bridge, up};
 use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::chunk::{self, PieceId, TreeShape};
+use tern_protocol::delta::signed::sign;
+use tern_protocol::delta::{DeltaManifest, ImageId, Profile};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 use tern_protocol::message::{Get, Pack, PackKind, Want};
@@ -87,6 +89,63 @@ async fn impatient_requests_are_answered_once_each_chunk_while_they_wait() {
 
     // What was in the socket already may come twice; not fifty times.
     assert!(scene.bridge.stats().packs < 50 * 96 / 2, "{:?}", scene.bridge.stats());
+}
+
+fn delta(from: Digest, to: Digest, packs: &[Vec<u8>]) -> DeltaManifest {
+    let leaves: Vec<Digest> = packs.iter().map(|pack| chunk::leaf(pack)).collect();
+    DeltaManifest {
+        profile: Profile::Linux,
+        chunk_log2: 16,
+        old: ImageId { length: 1, root: from },
+        new: ImageId { length: 1, root: to },
+        packs: leaves.len().try_into().unwrap(),
+        bytes: packs.iter().map(|pack| pack.len() as u64).sum(),
+        root: chunk::root(&leaves),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_is_found_by_its_images_and_its_packs_come_as_chunks() {
+    let scene = bridge().await;
+    let (from, to) = (Digest::of(b"old"), Digest::of(b"new"));
+    let packs = [vec![1; 40_000], vec![2; 3], vec![3; CHUNK + 49]];
+    let manifest = delta(from, to, &packs);
+    let signed = sign(&manifest, &[]).unwrap();
+    scene.bridge.chunk_store().add_delta(&signed, packs.iter().cloned().map(Ok)).unwrap();
+    let mut device = device(&scene).await;
+
+    ask(&mut device, vec![Want::Delta { from, to, profiles: vec![9, Profile::Linux.id()] }]).await;
+    let found = pack(&mut device).await;
+    assert_eq!((found.of, found.as_delta()), (to.short(), Some((from, &signed[..]))));
+    let piece = Want::piece(manifest.root, TreeShape::new(3).top());
+    ask(&mut device, vec![piece, Want::Packs { of: manifest.root, ranges: vec![(0, 3)] }]).await;
+
+    let leaves = pack(&mut device).await.digests().unwrap();
+    assert_eq!(chunk::root(&leaves), manifest.root);
+    for (index, expected) in (0..).zip(&packs) {
+        let pack = pack(&mut device).await;
+        assert_eq!((pack.of, pack.kind), (manifest.root.short(), PackKind::Chunk(index)));
+        assert_eq!(pack.payload, *expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_there_is_no_delta_is_answered_too() {
+    let scene = bridge().await;
+    let (from, to) = (Digest::of(b"old"), Digest::of(b"new"));
+    let packs = [vec![1; 10]];
+    let signed = sign(&delta(from, to, &packs), &[]).unwrap();
+    scene.bridge.chunk_store().add_delta(&signed, packs.into_iter().map(Ok)).unwrap();
+    let mut device = device(&scene).await;
+
+    for (from, to, profile) in
+        [(to, from, Profile::Linux), (from, to, Profile::Mcu), (ImageId::nothing().root, to, Profile::Linux)]
+    {
+        ask(&mut device, vec![Want::Delta { from, to, profiles: vec![profile.id()] }]).await;
+        let answer = pack(&mut device).await;
+        assert_eq!((answer.of, answer.as_delta()), (to.short(), Some((from, &[][..]))));
+    }
+    assert_eq!(scene.bridge.stats().missed_packs, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

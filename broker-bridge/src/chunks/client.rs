@@ -329,12 +329,12 @@ async fn publish_packs(
 
 #[cfg(test)]
 mod tests {
+    use super::super::pending::Part;
     use super::*;
     use tern_protocol::digest::Digest;
-    use tern_protocol::message::PackKind;
 
     fn jobs(count: u32) -> impl Iterator<Item = Job> {
-        (0..count).map(|n| Job { topic: "t".into(), of: Digest([0; 32]), part: PackKind::Chunk(n) })
+        (0..count).map(|n| Job { topic: "t".into(), of: Digest([0; 32]), part: Part::Chunk(n) })
     }
 
     fn device(number: usize) -> DeviceId {

@@ -1,8 +1,8 @@
-//! Chunk answers: images kept by content, and who asked for what.
+//! Chunk answers: images and deltas kept by content, and who asked for what.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`store`] | images and their trees as files, addressed by Merkle root |
+//! | [`store`] | images, deltas and their trees as files, addressed by Merkle root |
 //! | `pending` | what one device still waits for; pure |
 //! | `serve` | from a `get` to packs and bundles |
 //! | [`client`] | the same answers as a client of an external broker |
@@ -13,4 +13,4 @@ pub(crate) mod serve;
 pub mod store;
 
 pub use client::{ChunkClient, ChunkClientConfig, ChunkClientError};
-pub use store::{ChunkStore, ObjectInfo, StoreError};
+pub use store::{ChunkStore, ObjectInfo, StoreError, StoredDelta};

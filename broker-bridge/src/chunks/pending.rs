@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tern_protocol::chunk::PieceId;
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::{GET_PACKS_MAX, GET_WANTS_MAX};
-use tern_protocol::message::{Get, PackKind, Want};
+use tern_protocol::message::{Get, Want};
 
 /// Two full requests: the one being answered and the next. A device that asks for more asks again later.
 const PENDING_MAX: usize = 2 * (GET_PACKS_MAX as usize + GET_WANTS_MAX);
@@ -16,26 +16,45 @@ const PENDING_MAX: usize = 2 * (GET_PACKS_MAX as usize + GET_WANTS_MAX);
 pub(crate) struct Job {
     /// Where the pack goes: `d/<device>/pack`, in full.
     pub(crate) topic: Arc<str>,
-    /// The object.
+    /// The object; the wanted image where a delta is asked for.
     pub(crate) of: Digest,
     /// Which part of it.
-    pub(crate) part: PackKind,
+    pub(crate) part: Part,
+}
+
+/// What one pack is to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The chunk of an image, or the pack of a delta, with this number.
+    Chunk(u32),
+    /// A piece of the tree.
+    Piece(PieceId),
+    /// Which delta leads there from an image, for one of these profiles.
+    Delta {
+        /// Root of the image that is there.
+        from: Digest,
+        /// Numbers of profiles.
+        profiles: Vec<u8>,
+    },
 }
 
 /// Returns the packs that a request asks for, to be sent to `topic`.
 pub(crate) fn jobs(get: &Get, topic: String) -> impl Iterator<Item = Job> + '_ {
     let topic: Arc<str> = topic.into();
     get.want.iter().flat_map(move |want| {
-        let (of, range, piece) = match want {
+        let (of, ranges, one) = match want {
             Want::Packs { of, ranges } => (*of, ranges.as_slice(), None),
             Want::Piece { of, level, index } => {
-                (*of, &[][..], Some(PieceId { level: *level, index: *index }))
+                (*of, &[][..], Some(Part::Piece(PieceId { level: *level, index: *index })))
             }
-            Want::Delta { .. } | Want::File { .. } => (Digest([0; 32]), &[][..], None),
+            Want::Delta { from, to, profiles } => {
+                (*to, &[][..], Some(Part::Delta { from: *from, profiles: profiles.clone() }))
+            }
+            Want::File { .. } => (Digest([0; 32]), &[][..], None),
         };
-        let chunks = range.iter().flat_map(|(from, to)| *from..*to).map(PackKind::Chunk);
+        let chunks = ranges.iter().flat_map(|(from, to)| *from..*to).map(Part::Chunk);
         let topic = topic.clone();
-        chunks.chain(piece.map(PackKind::Piece)).map(move |part| Job { topic: topic.clone(), of, part })
+        chunks.chain(one).map(move |part| Job { topic: topic.clone(), of, part })
     })
 }
 
@@ -53,12 +72,12 @@ impl Pending {
                 continue;
             }
             match job.part {
-                // Without its piece of the tree a device cannot verify a chunk.
-                PackKind::Piece(_) | PackKind::Delta => self.jobs.push_front(job),
-                PackKind::Chunk(_) => self.jobs.push_back(job),
+                // Without its piece of the tree a device cannot verify a chunk, and without its delta it asks for none.
+                Part::Piece(_) | Part::Delta { .. } => self.jobs.push_front(job),
+                Part::Chunk(_) => self.jobs.push_back(job),
             }
             if self.jobs.len() > PENDING_MAX {
-                let oldest = self.jobs.iter().position(|job| matches!(job.part, PackKind::Chunk(_)));
+                let oldest = self.jobs.iter().position(|job| matches!(job.part, Part::Chunk(_)));
                 self.jobs.remove(oldest.unwrap_or(0));
             }
         }
@@ -83,7 +102,7 @@ mod tests {
         Want::Packs { of: Digest::of(b"x"), ranges: vec![(from, to)] }
     }
 
-    fn parts(pending: &mut Pending) -> Vec<PackKind> {
+    fn parts(pending: &mut Pending) -> Vec<Part> {
         pending.take(usize::MAX).into_iter().map(|job| job.part).collect()
     }
 
@@ -93,7 +112,7 @@ mod tests {
         pending.add(jobs(&get(vec![packs(0, 3)]), "t".into()));
         pending.add(jobs(&get(vec![packs(1, 4)]), "t".into()));
 
-        assert_eq!(parts(&mut pending), [0, 1, 2, 3].map(PackKind::Chunk));
+        assert_eq!(parts(&mut pending), [0, 1, 2, 3].map(Part::Chunk));
     }
 
     #[test]
@@ -102,7 +121,7 @@ mod tests {
         let mut pending = Pending::default();
         pending.add(jobs(&get(vec![packs(0, 2), Want::piece(Digest::of(b"x"), piece)]), "t".into()));
 
-        assert_eq!(parts(&mut pending), [PackKind::Piece(piece), PackKind::Chunk(0), PackKind::Chunk(1)]);
+        assert_eq!(parts(&mut pending), [Part::Piece(piece), Part::Chunk(0), Part::Chunk(1)]);
     }
 
     #[test]
@@ -115,6 +134,6 @@ mod tests {
         let waiting = parts(&mut pending);
 
         assert_eq!(waiting.len(), PENDING_MAX);
-        assert_eq!(waiting.last(), Some(&PackKind::Chunk(9599)));
+        assert_eq!(waiting.last(), Some(&Part::Chunk(9599)));
     }
 }

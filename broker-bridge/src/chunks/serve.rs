@@ -1,8 +1,8 @@
 //! From a request to the messages that answer it.
 
-use tern_protocol::message::{Pack, PackKind};
+use tern_protocol::message::Pack;
 
-use super::pending::Job;
+use super::pending::{Job, Part};
 use super::store::{ChunkStore, StoreError};
 
 /// Packs read from the disk at once: enough to keep a fast link busy, little enough for a thousand devices.
@@ -10,10 +10,14 @@ pub(crate) const PACKS_AT_ONCE: usize = 4;
 
 /// Reads what `job` asks for as a frame; blocks on the disk.
 pub(crate) fn pack(store: &ChunkStore, job: &Job) -> Result<Vec<u8>, StoreError> {
-    let pack = match job.part {
-        PackKind::Chunk(index) => Pack::chunk(&job.of, index, store.read_chunk(&job.of, index)?),
-        PackKind::Piece(piece) => Pack::piece(&job.of, piece, &store.piece(&job.of, piece)?),
-        PackKind::Delta => return Err(StoreError::Missing(job.of)),
+    let pack = match &job.part {
+        Part::Chunk(index) => Pack::chunk(&job.of, *index, store.read_chunk(&job.of, *index)?),
+        Part::Piece(piece) => Pack::piece(&job.of, *piece, &store.piece(&job.of, *piece)?),
+        // That there is none is an answer too: the device need not wait to take another way.
+        Part::Delta { from, profiles } => {
+            let delta = store.delta(from, &job.of, profiles)?;
+            Pack::delta(from, &job.of, &delta.map(|delta| delta.signed).unwrap_or_default())
+        }
     };
     Ok(pack.write())
 }

@@ -1,27 +1,36 @@
-//! Images by content: files addressed by the Merkle root of what is in them.
+//! Images and deltas by content: files addressed by the Merkle root of what is in them.
 //!
 //! ```text
-//! <dir>/3f/3fa2….image     the bytes
-//! <dir>/3f/3fa2….tree      level 0, then level 1 of the tree, 32 bytes a digest; there before the image is
-//! <dir>/incoming/…         being written; swept at start
+//! <dir>/3f/3fa2….image                    the bytes
+//! <dir>/3f/3fa2….packs                    a delta's packs: how many, where each ends, then they
+//! <dir>/3f/3fa2….tree                     level 0, then level 1 of the tree, 32 bytes a digest; there before the bytes
+//! <dir>/3f/3fa2….<from>.<profile>.delta   signed manifest of a delta to this image; there after its packs
+//! <dir>/incoming/…                        being written; swept at start
 //! ```
-//! A file is complete or absent: written aside, synced, renamed, folder synced. Devices verify every chunk, so
-//! reading does not hash again.
+//! A file is complete or absent. Devices verify every chunk, so reading does not hash again. What is here is what lies in
+//! the folder: a chunk server may be given files by another program while it runs.
+
+mod aside;
+mod deltas;
+mod object;
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
-use tern_protocol::chunk::{self, PIECE, PieceId, RootHasher, TreeShape};
+use tern_protocol::chunk::{self, PieceId, RootHasher};
+use tern_protocol::delta::SignedDeltaError;
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::{CHUNK, CHUNKS_MAX};
 
-/// Files kept open: more than there are releases in the air at once.
-const OPEN_MAX: usize = 16;
+use aside::{Aside, Incoming, at, remove, sync_folder};
+pub use deltas::StoredDelta;
+use object::Object;
+
+/// Objects kept open: more than there are releases in the air at once, and deltas to them.
+const OPEN_MAX: usize = 64;
 
 /// Says why the store could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +50,7 @@ pub enum StoreError {
     #[error("an image must have 1 B to {} MiB", CHUNKS_MAX as usize / 16)]
     Length,
     /// The bytes are not the ones asked for.
-    #[error("the image's root is {found}, expected {expected}")]
+    #[error("the root of what came is {found}, expected {expected}")]
     OtherRoot {
         /// What was asked for.
         expected: Digest,
@@ -51,6 +60,12 @@ pub enum StoreError {
     /// No such object.
     #[error("object {0} is not in the chunk store")]
     Missing(Digest),
+    /// The packs are not those that the manifest names.
+    #[error("the packs differ in number or bytes from what the delta's manifest says; make the delta again")]
+    OtherPacks,
+    /// What should be a signed manifest.
+    #[error("the delta's manifest cannot be used")]
+    Delta(#[from] SignedDeltaError),
     /// The object has no such chunk or piece.
     #[error("object {0} has no such part")]
     OutOfRange(Digest),
@@ -71,30 +86,19 @@ pub struct ObjectInfo {
 #[derive(Debug)]
 pub struct ChunkStore {
     folder: PathBuf,
+    incoming: Incoming,
     /// Most recently used last.
     open: Mutex<Vec<Arc<Object>>>,
-    aside: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Object {
-    root: Digest,
-    length: u64,
-    chunks: u32,
-    image: File,
-    tree: File,
+    /// Held while deltas come or go: they share packs.
+    changing: Mutex<()>,
 }
 
 impl ChunkStore {
     /// Opens the store in `folder`, making it if need be.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let folder = folder.into();
-        let incoming = folder.join("incoming");
-        if incoming.exists() {
-            fs::remove_dir_all(&incoming).map_err(at("sweep", &incoming))?;
-        }
-        fs::create_dir_all(&incoming).map_err(at("make", &incoming))?;
-        Ok(Self { folder, open: Mutex::default(), aside: AtomicU64::new(0) })
+        let incoming = Incoming::open(folder.join("incoming"))?;
+        Ok(Self { folder, incoming, open: Mutex::default(), changing: Mutex::default() })
     }
 
     /// Adds the image in the file at `path`.
@@ -113,9 +117,7 @@ impl ChunkStore {
     }
 
     fn take_in(&self, mut image: impl Read, expected: Option<Digest>) -> Result<ObjectInfo, StoreError> {
-        let number = self.aside.fetch_add(1, Ordering::Relaxed);
-        let aside = Aside(self.folder.join(format!("incoming/{}-{number}", std::process::id())));
-        let mut file = File::create(&aside.0).map_err(at("create", &aside.0))?;
+        let mut file = self.incoming.begin()?;
         let (mut leaves, mut whole) = (RootHasher::default(), Sha256::new());
         let mut buffer = vec![0; CHUNK];
         let mut length = 0u64;
@@ -124,7 +126,7 @@ impl ChunkStore {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(at("read the image for", &aside.0)(error)),
+                Err(error) => return Err(at("read the image for", file.path())(error)),
             };
             length += count as u64;
             if chunk::chunks_of(length).is_none() {
@@ -132,7 +134,7 @@ impl ChunkStore {
             }
             leaves.update(&buffer[..count]);
             whole.update(&buffer[..count]);
-            file.write_all(&buffer[..count]).map_err(at("write", &aside.0))?;
+            file.write(&buffer[..count])?;
         }
         if length == 0 {
             return Err(StoreError::Length);
@@ -142,86 +144,61 @@ impl ChunkStore {
         if let Some(expected) = expected.filter(|e| *e != root) {
             return Err(StoreError::OtherRoot { expected, found: root });
         }
-        file.sync_all().map_err(at("sync", &aside.0))?;
-        drop(file);
-        self.keep(root, &leaves, &aside)?;
+        if !self.contains(&root) {
+            file.sync()?;
+            self.keep(&root, &leaves, "image", file)?;
+        }
         Ok(ObjectInfo { root, sha256: Digest(whole.finalize().into()), length })
     }
 
-    fn keep(&self, root: Digest, leaves: &[Digest], aside: &Aside) -> Result<(), StoreError> {
-        let (image, tree) = (self.path(&root, "image"), self.path(&root, "tree"));
-        if image.exists() {
-            return Ok(());
-        }
-        let folder = self.folder.join(&root.to_string()[..2]);
-        fs::create_dir_all(&folder).map_err(at("make", &folder))?;
-        let roots = leaves.chunks(PIECE as usize).map(chunk::root);
-        let bytes: Vec<u8> = leaves.iter().copied().chain(roots).flat_map(|d| d.0).collect();
-        let tree_aside = Aside(aside.0.with_extension("tree"));
-        let mut file = File::create(&tree_aside.0).map_err(at("create", &tree_aside.0))?;
-        file.write_all(&bytes).map_err(at("write", &tree_aside.0))?;
-        file.sync_all().map_err(at("sync", &tree_aside.0))?;
-        // The tree first: an image without one would be served without the means to verify it.
-        fs::rename(&tree_aside.0, &tree).map_err(at("rename to", &tree))?;
-        fs::rename(&aside.0, &image).map_err(at("rename to", &image))?;
-        for folder in [&folder, &self.folder] {
-            File::open(folder).and_then(|f| f.sync_all()).map_err(at("sync", folder))?;
-        }
-        Ok(())
+    /// Gives what was written its name. The tree first: bytes without one would be served without the means to verify them.
+    fn keep(&self, root: &Digest, leaves: &[Digest], what: &str, file: Aside) -> Result<(), StoreError> {
+        let folder = self.folder_of(root)?;
+        self.incoming.tree(leaves)?.rename(&self.path(root, "tree"))?;
+        file.rename(&self.path(root, what))?;
+        sync_folder(&folder)
     }
 
-    /// Tells whether the object is here.
+    /// Tells whether the image is here.
     pub fn contains(&self, root: &Digest) -> bool {
         self.path(root, "image").exists()
     }
 
-    /// Returns the length of an object's image.
+    /// Returns the length of an image.
     pub fn length(&self, root: &Digest) -> Result<u64, StoreError> {
-        self.object(root).map(|object| object.length)
+        self.object(root)?.length().ok_or(StoreError::Missing(*root))
     }
 
-    /// Removes an object; one that is not here is no error.
+    /// Returns the file that holds an image's bytes.
+    pub fn image_path(&self, root: &Digest) -> PathBuf {
+        self.path(root, "image")
+    }
+
+    /// Removes an image, and the deltas that lead from it or to it; one that is not here is no error.
     pub fn remove(&self, root: &Digest) -> Result<(), StoreError> {
-        self.lock().retain(|object| object.root != *root);
-        // The image first, so that none is ever without its tree.
-        for what in ["image", "tree"] {
-            let path = self.path(root, what);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(at("remove", &path)(error));
-                }
-                _ => {}
+        for delta in self.deltas()? {
+            if [delta.manifest.old.root, delta.manifest.new.root].contains(root) {
+                self.remove_delta(&delta.manifest)?;
             }
         }
-        Ok(())
+        self.forget(root);
+        // The image first, so that none is ever without its tree.
+        remove(&self.path(root, "image"))?;
+        if self.path(root, "packs").exists() { Ok(()) } else { remove(&self.path(root, "tree")) }
     }
 
-    /// Reads one chunk of an object.
+    /// Reads one chunk of an image, or one pack of a delta.
     pub fn read_chunk(&self, root: &Digest, index: u32) -> Result<Vec<u8>, StoreError> {
-        let object = self.object(root)?;
-        let mut bytes = vec![0; chunk::chunk_length(object.length, index)];
-        if bytes.is_empty() {
-            return Err(StoreError::OutOfRange(*root));
-        }
-        let start = u64::from(index) * CHUNK as u64;
-        object.image.read_exact_at(&mut bytes, start).map_err(|e| self.unreadable(root, "image", e))?;
-        Ok(bytes)
+        self.object(root)?.part(index)
     }
 
     /// Reads one piece of an object's tree.
     pub fn piece(&self, root: &Digest, piece: PieceId) -> Result<Vec<Digest>, StoreError> {
-        let object = self.object(root)?;
-        let count = TreeShape::new(object.chunks).digests_in(piece).ok_or(StoreError::OutOfRange(*root))?;
-        let level = if piece.level == 0 { 0 } else { u64::from(object.chunks) };
-        let mut bytes = vec![0; count * 32];
-        let start = (level + u64::from(piece.index) * u64::from(PIECE)) * 32;
-        object.tree.read_exact_at(&mut bytes, start).map_err(|e| self.unreadable(root, "tree", e))?;
-        let digest = |bytes: &[u8]| {
-            let mut out = [0; 32];
-            out.copy_from_slice(bytes);
-            Digest(out)
-        };
-        Ok(bytes.chunks_exact(32).map(digest).collect())
+        self.object(root)?.piece(piece)
+    }
+
+    fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn path(&self, root: &Digest, what: &str) -> PathBuf {
@@ -229,12 +206,27 @@ impl ChunkStore {
         self.folder.join(&name[..2]).join(format!("{name}.{what}"))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Object>>> {
+    /// Makes the folder that an object's files are in.
+    fn folder_of(&self, root: &Digest) -> Result<PathBuf, StoreError> {
+        let folder = self.folder.join(&root.to_string()[..2]);
+        if !folder.exists() {
+            fs::create_dir_all(&folder).map_err(at("make", &folder))?;
+            sync_folder(&self.folder)?;
+        }
+        Ok(folder)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Object>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unreadable(&self, root: &Digest, what: &'static str, source: io::Error) -> StoreError {
-        StoreError::Io { what: "read", path: self.path(root, what), source }
+    /// Closes an object's files.
+    fn forget(&self, root: &Digest) {
+        self.lock().retain(|object| object.root != *root);
     }
 
     fn object(&self, root: &Digest) -> Result<Arc<Object>, StoreError> {
@@ -247,16 +239,14 @@ impl ChunkStore {
                 }
             }
         }
-        let path = self.path(root, "image");
-        let image = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(*root)),
-            other => other.map_err(at("open", &path))?,
+        let tree = self.path(root, "tree");
+        let object = match Object::image(*root, &self.path(root, "image"), &tree)? {
+            Some(image) => image,
+            None => {
+                Object::packs(*root, &self.path(root, "packs"), &tree)?.ok_or(StoreError::Missing(*root))?
+            }
         };
-        let length = image.metadata().map_err(at("look at", &path))?.len();
-        let chunks = chunk::chunks_of(length).ok_or(StoreError::Length)?;
-        let path = self.path(root, "tree");
-        let tree = File::open(&path).map_err(at("open", &path))?;
-        let object = Arc::new(Object { root: *root, length, chunks, image, tree });
+        let object = Arc::new(object);
         let mut open = self.lock();
         if open.len() >= OPEN_MAX {
             open.remove(0);
@@ -266,20 +256,5 @@ impl ChunkStore {
     }
 }
 
-/// A file being written; gone when dropped, unless it was renamed.
-struct Aside(PathBuf);
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        // Renamed away is the good case; whatever else stays is swept at the next start.
-        fs::remove_file(&self.0).ok();
-    }
-}
-
-fn at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io { what, path: path.to_owned(), source }
-}
-
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

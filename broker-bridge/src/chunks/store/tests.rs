@@ -1,3 +1,5 @@
+use tern_protocol::chunk::{PIECE, TreeShape};
+
 use super::*;
 
 fn image(length: usize) -> Vec<u8> {

@@ -1,0 +1,129 @@
+//! An open object: an image, or the packs of a delta, and the tree over either.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use tern_protocol::chunk::{self, PieceId, TreeShape};
+use tern_protocol::delta::manifest::{DELTA_PACKS_MAX, PACK_EXCESS};
+use tern_protocol::digest::Digest;
+use tern_protocol::limits::CHUNK;
+
+use super::StoreError;
+use super::aside::at;
+
+/// The longest chunk of an object: an image's, or a pack of one chunk that cannot be coded.
+pub(super) const PART_MAX: usize = CHUNK + PACK_EXCESS;
+
+#[derive(Debug)]
+pub(super) struct Object {
+    pub(super) root: Digest,
+    /// Chunks of an image or packs of a delta.
+    parts: u32,
+    path: PathBuf,
+    file: File,
+    body: Body,
+    tree: File,
+    tree_path: PathBuf,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// All parts have the same length, but the last.
+    Image { length: u64 },
+    /// The number of packs, where each ends behind this list, then the packs: u32, u64, little endian.
+    Packs,
+}
+
+impl Object {
+    /// Opens an image, or `None` if there is no such file.
+    pub(super) fn image(root: Digest, path: &Path, tree: &Path) -> Result<Option<Self>, StoreError> {
+        let Some(file) = open(path)? else { return Ok(None) };
+        let length = file.metadata().map_err(at("look at", path))?.len();
+        let parts = chunk::chunks_of(length).ok_or(StoreError::Length)?;
+        Self::with_tree(root, (path, file), parts, Body::Image { length }, tree)
+    }
+
+    /// Opens the packs of a delta, or `None` if there is no such file.
+    pub(super) fn packs(root: Digest, path: &Path, tree: &Path) -> Result<Option<Self>, StoreError> {
+        let Some(mut file) = open(path)? else { return Ok(None) };
+        let mut count = [0; 4];
+        file.read_exact(&mut count).map_err(at("read", path))?;
+        let parts = u32::from_le_bytes(count);
+        if parts > DELTA_PACKS_MAX {
+            return Err(StoreError::Length);
+        }
+        Self::with_tree(root, (path, file), parts, Body::Packs, tree)
+    }
+
+    fn with_tree(
+        root: Digest,
+        (path, file): (&Path, File),
+        parts: u32,
+        body: Body,
+        tree_path: &Path,
+    ) -> Result<Option<Self>, StoreError> {
+        let tree = File::open(tree_path).map_err(at("open", tree_path))?;
+        let (path, tree_path) = (path.to_owned(), tree_path.to_owned());
+        Ok(Some(Self { root, parts, path, file, body, tree, tree_path }))
+    }
+
+    /// Returns the length of an image.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self.body {
+            Body::Image { length } => Some(length),
+            Body::Packs => None,
+        }
+    }
+
+    /// Reads one chunk of an image, or one pack of a delta.
+    pub(super) fn part(&self, index: u32) -> Result<Vec<u8>, StoreError> {
+        if index >= self.parts {
+            return Err(StoreError::OutOfRange(self.root));
+        }
+        let (start, length) = match self.body {
+            Body::Image { length } => (u64::from(index) * CHUNK as u64, chunk::chunk_length(length, index)),
+            Body::Packs => self.place(index)?,
+        };
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, start).map_err(at("read", &self.path))?;
+        Ok(bytes)
+    }
+
+    /// Returns where a pack begins in the file, and its length.
+    fn place(&self, index: u32) -> Result<(u64, usize), StoreError> {
+        // The end of the one before and its own stand side by side; before the first stands the count.
+        let mut ends = [0; 16];
+        let (into, from) =
+            if index == 0 { (&mut ends[8..], 4) } else { (&mut ends[..], 4 + (u64::from(index) - 1) * 8) };
+        self.file.read_exact_at(into, from).map_err(at("read", &self.path))?;
+        let [start, end] = [&ends[..8], &ends[8..]].map(number);
+        let length = end.checked_sub(start).and_then(|length| usize::try_from(length).ok());
+        let length = length.filter(|length| *length <= PART_MAX).ok_or(StoreError::Length)?;
+        Ok((4 + u64::from(self.parts) * 8 + start, length))
+    }
+
+    /// Reads one piece of the tree.
+    pub(super) fn piece(&self, piece: PieceId) -> Result<Vec<Digest>, StoreError> {
+        let shape = TreeShape::new(self.parts);
+        let count = shape.digests_in(piece).ok_or(StoreError::OutOfRange(self.root))?;
+        let level = if piece.level == 0 { 0 } else { u64::from(self.parts) };
+        let mut bytes = vec![0; count * 32];
+        let start = (level + u64::from(piece.index) * u64::from(chunk::PIECE)) * 32;
+        self.tree.read_exact_at(&mut bytes, start).map_err(at("read", &self.tree_path))?;
+        let (digests, _) = bytes.as_chunks::<32>();
+        Ok(digests.iter().copied().map(Digest).collect())
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn open(path: &Path) -> Result<Option<File>, StoreError> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(at("open", path)),
+    }
+}
