@@ -9,8 +9,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tern_protocol::limits::CHUNK;
 
 use super::*;
+use crate::boot::uboot::environment::Environment;
 use crate::storage::system::System;
-use crate::storage::{Access, Found, Opened, Storage, Use};
+use crate::storage::{Access, Found, Opened, Rights, Storage, Use};
 
 /// Says when a chunk of slot b is asked for, and gives it when it is told to.
 #[derive(Debug)]
@@ -76,6 +77,12 @@ impl Opened for Slow {
     }
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         self.1.set_mode(mode)
+    }
+    fn rights(&self) -> io::Result<Rights> {
+        self.1.rights()
+    }
+    fn set_rights(&self, rights: &Rights) -> io::Result<()> {
+        self.1.set_rights(rights)
     }
     fn drop_cache(&self) -> io::Result<()> {
         self.1.drop_cache()
