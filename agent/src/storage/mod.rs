@@ -4,6 +4,8 @@
 //! The power-cut campaign puts a disk behind this port that forgets, tears and reorders whatever was not synced.
 
 pub mod system;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::any::Any;
 use std::ffi::OsString;
