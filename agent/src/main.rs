@@ -174,10 +174,21 @@ fn describe(path: &Path, rc: u64, version: String) -> anyhow::Result<Image> {
 fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
     use tern_agent::slot::SlotLabel;
     let config = Config::load(path)?;
-    let durable = RecordFile::<Durable>::open(&config.data_dir, "journal")?.load()?.unwrap_or_default();
-    let record = backend::record(&config)?;
-    let running = record.as_ref().map_or(SlotName::A, |r| r.active);
-    let slots = backend::slots(&config, &tern_agent::storage::system(), running)?;
+    // Labels of slots, wherever those are.
+    let record = if config.slots.dir.is_dir() { backend::record(&config)? } else { None };
+    let Some(record) = record else {
+        anyhow::bail!(
+            "this device has no boot record, so it was never provisioned: tern-agent provision --config {} --image FILE \
+             --rc NUMBER --version TEXT",
+            path.display()
+        );
+    };
+    let durable = match config.data_dir.is_dir() {
+        true => RecordFile::<Durable>::open(&config.data_dir, "journal")?.load()?.unwrap_or_default(),
+        false => Durable::default(),
+    };
+    let disk = tern_agent::storage::system();
+    let slots = backend::slots(&config, &disk, record.active)?;
     let slot = |name| match slots.label(name) {
         Ok(SlotLabel::Holds(image)) => {
             json!({"holds": image.rc, "version": image.version, "sha256": image.sha256, "bytes": image.length})
@@ -186,18 +197,14 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         Ok(SlotLabel::Empty) => json!({"holds": null, "label": "empty"}),
         Err(error) => json!({"holds": null, "label": error.to_string()}),
     };
-    let components: serde_json::Map<String, Value> = component::open_all(
-        &tern_agent::storage::system(),
-        &config.components,
-        &config.data_dir,
-        &config.device,
-    )?
-    .iter()
-    .map(|(name, component)| match component.facts() {
-        Ok(facts) => (name.clone(), json!({"version": facts.version, "tried": facts.unsettled})),
-        Err(error) => (name.clone(), json!({"error": error.to_string()})),
-    })
-    .collect();
+    let components: serde_json::Map<String, Value> =
+        component::look_at_all(&disk, &config.components, &config.data_dir, &config.device)
+            .into_iter()
+            .map(|(name, known)| match known {
+                Ok(facts) => (name, json!({"version": facts.version, "tried": facts.unsettled})),
+                Err(error) => (name, json!({"error": error.to_string()})),
+            })
+            .collect();
     let (state, waiting) = (&durable.state, durable.waiting.as_ref());
     let report = json!({
         "device": config.device,
@@ -205,8 +212,8 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
         "rc": state.work().map(|w| w.offer.attempt.rc).or(waiting.map(|w| w.attempt.rc)),
         "waits_for": waiting.map(|waiting| waiting.reason.clone()),
         "rollout": state.work().map(|w| &w.offer.attempt).or(waiting.map(|w| &w.attempt)).map(|a| a.rollout.clone()),
-        "active": record.as_ref().map(|r| r.active),
-        "trial": record.as_ref().and_then(|r| r.trial.clone()),
+        "active": record.active,
+        "trial": record.trial,
         "slots": {"a": slot(SlotName::A), "b": slot(SlotName::B)},
         "components": components,
         "not_undone": Some(durable.hooks.all_not_undone()).filter(|why| !why.is_empty()),
@@ -264,5 +271,9 @@ fn status(path: &Path, as_json: bool) -> anyhow::Result<()> {
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("could not write to standard output")
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever read it has seen enough: `head`, or a person who left a pager.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("could not write to standard output"),
+    }
 }

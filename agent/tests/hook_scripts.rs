@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -46,6 +46,7 @@ impl Scene {
             fs::hard_link(area.join("deep/file"), area.join("second name")).unwrap();
             let sparse = fs::File::create(area.join("sparse")).unwrap();
             sparse.write_all_at(b"end", 8 << 20).unwrap();
+            fs::write(area.join("zeros"), [0; 300_000]).unwrap();
             let mode = |name: &str, mode| {
                 fs::set_permissions(area.join(name), fs::Permissions::from_mode(mode)).unwrap();
             };
@@ -150,6 +151,12 @@ impl Scene {
     }
 }
 
+/// Past the harness, which shows nothing of a test that passes.
+fn not_tried(why: &str) {
+    let said = format!("NOT TRIED: {why}\n");
+    let _shown = std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes());
+}
+
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -176,9 +183,7 @@ fn add(hash: &mut Sha256, area: &Path, relative: &Path) {
     part(relative.as_os_str().as_bytes());
     let links = if found.is_file() { found.nlink() } else { 0 };
     part(format!("{:o} {}:{} {links} {}", found.mode(), found.uid(), found.gid(), found.size()).as_bytes());
-    if !found.is_dir() {
-        part(format!("{}.{}", found.mtime(), found.mtime_nsec()).as_bytes());
-    }
+    part(format!("{}.{}", found.mtime(), found.mtime_nsec()).as_bytes());
     let mut names = vec![0; 4096];
     let length = llistxattr(&path, &mut names[..]).unwrap();
     let mut names: Vec<_> =
@@ -217,8 +222,9 @@ fn a_snapshot_brings_back_every_name_mode_attribute_and_byte() {
 
     assert!(said.contains("a probe failed"), "{said}");
     assert_eq!(scene.digest(), before);
-    let sparse = fs::metadata(scene.areas[0].join("sparse")).unwrap();
-    assert!(sparse.blocks() * 512 < sparse.size() / 8, "{} blocks", sparse.blocks());
+    let blocks = |name: &str| fs::metadata(scene.areas[0].join(name)).unwrap().blocks() * 512;
+    assert!(blocks("sparse") < (1 << 20), "{} B", blocks("sparse"));
+    assert!(blocks("zeros") >= 300_000, "{} B: room that was taken is not there any more", blocks("zeros"));
     assert!(!scene.snapshot_folder().exists());
 }
 
@@ -327,18 +333,79 @@ fn an_area_that_is_a_mount_point_gets_its_entries_back() {
     let output = command.env("TERN_AGENT", env!("CARGO_BIN_EXE_tern-agent")).output();
     let output = match output {
         Ok(output) if output.status.code() != Some(99) => output,
-        refused => {
-            let _shown = std::io::Write::write_all(
-                &mut std::io::stderr(),
-                format!("NOT TRIED: no mount in a namespace of its own here: {refused:?}\n").as_bytes(),
-            );
-            return;
-        }
+        refused => return not_tried(&format!("no mount in a namespace of its own here: {refused:?}")),
     };
 
     assert!(output.status.success(), "{output:?}");
     assert_eq!(scene.digest(), before);
     assert!(!scene.areas[0].join(".tern-undo").exists());
+}
+
+/// What docs/device-integration.md says that the copy takes in a unit without capabilities.
+#[test]
+fn a_copy_that_may_not_keep_everything_says_so_and_the_capabilities_that_the_page_names_are_enough() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    const ENOUGH: [&str; 4] = ["chown", "fowner", "dac_override", "fsetid"];
+    let page = fs::read_to_string(Path::new(SCRIPTS).join("../../docs/device-integration.md")).unwrap();
+    let named = ENOUGH.map(|name| format!("CAP_{}", name.to_uppercase())).join(" ");
+    assert!(page.contains(&format!("CapabilityBoundingSet={named}")), "{named}");
+    let scene = Scene::new();
+    for area in &scene.areas {
+        for (name, mode) in [("deep/file", 0o6700), ("deep/er", 0o2500), ("empty", 0o400)] {
+            chown(area.join(name), Some(1000), Some(17)).unwrap();
+            fs::set_permissions(area.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+    let before = scene.digest();
+    let ends = |script: &str, step: &str, with: &[&str]| {
+        let areas: Vec<_> = scene.areas.iter().map(|area| area.as_os_str()).collect();
+        let bounds =
+            format!("--bounding-set=-all{}", with.iter().map(|name| format!(",+{name}")).collect::<String>());
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--inh-caps=-all", &bounds])
+            .arg(Path::new(SCRIPTS).join(script))
+            .arg(scene.snapshot_folder());
+        command.env("TERN_STEP", step).env("TERN_RC", "7").env("TERN_DATA", areas.join(OsStr::new(":")));
+        command.env("TERN_AGENT", env!("CARGO_BIN_EXE_tern-agent")).output().expect("setpriv is there")
+    };
+
+    for missing in ["chown", "fowner", "dac_override"] {
+        let with: Vec<_> = ENOUGH.into_iter().filter(|name| *name != missing).collect();
+        let output = ends("snapshot-data.sh", "snapshot", &with);
+        assert!(!output.status.success() && !output.stderr.is_empty(), "without {missing}: {output:?}");
+        assert!(!scene.snapshot_folder().join("whole").exists());
+    }
+    let output = ends("snapshot-data.sh", "snapshot", &ENOUGH);
+    assert!(output.status.success(), "{output:?}");
+    scene.spoil();
+    let output = ends("undo.sh", "undo", &ENOUGH);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(scene.digest(), before);
+}
+
+/// In a memory file system that has none they would be lost, and nobody told.
+#[test]
+fn a_copy_that_cannot_keep_attributes_fails_before_anything_is_changed() {
+    let scene = Scene::new();
+    let before = scene.digest();
+    let place = scene.folder.path().join("memory");
+    fs::create_dir(&place).unwrap();
+    let mut command = Command::new("unshare");
+    let inside = "mount -t ramfs none \"$1\" || exit 99; \"$2\" \"$1/copy\" || exit; test -e \"$1/copy/whole\" && exit 98";
+    command.args(["-rm", "/bin/sh", "-c", inside, "-"]).arg(&place);
+    let areas: Vec<_> = scene.areas.iter().map(|area| area.as_os_str()).collect();
+    command.arg(Path::new(SCRIPTS).join("snapshot-data.sh")).env("TERN_STEP", "snapshot");
+    let output = command.env("TERN_RC", "7").env("TERN_DATA", areas.join(OsStr::new(":"))).output();
+    let Some(output) = output.ok().filter(|output| output.status.code() != Some(99)) else {
+        return not_tried("no mount in a namespace of its own here");
+    };
+
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("ttribute"), "{output:?}");
+    assert_eq!(scene.digest(), before);
 }
 
 #[test]

@@ -22,8 +22,8 @@ async fn tls_bridge(pki: &Pki) -> Scene {
 async fn an_idle_tls_connection_blocks_no_other_and_a_certificate_opens_for_its_own_id() {
     let pki = Pki::new();
     let scene = tls_bridge(&pki).await;
+    // The first in the queue of those that are to be accepted.
     let _idle = TcpStream::connect(scene.address).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
 
     for (certificate, id, code) in [
         (Some("r-1"), "r-1", Some(0)),

@@ -15,6 +15,8 @@
 #
 # The folder lies outside every area of [data], and of both slots. Needs GNU cp: --reflink=auto costs nothing on btrfs and
 # XFS; elsewhere there must be room for a second copy. An area is one file system: what is mounted inside is left out.
+# What cannot be kept (an attribute on a file system that has none, an owner without the capability) fails the update
+# before anything has changed. Of a file with holes, zeros that were written may be holes afterwards; no other is touched.
 set -eu
 snapshot=${1:?name the folder for the copy}
 : "${TERN_DATA:?no areas: name them in [data] of agent.toml}"
@@ -47,7 +49,7 @@ for area in $TERN_DATA; do
     number=$((number + 1))
     if [ -d "$area" ]; then
         mkdir "$snapshot/$number"
-        cp -ax --reflink=auto --sparse=always "$area/." "$snapshot/$number/"
+        cp -ax --preserve=xattr --reflink=auto "$area/." "$snapshot/$number/"
     fi
 done
 IFS=$old_ifs

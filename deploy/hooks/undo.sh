@@ -48,7 +48,7 @@ mounts() {
 }
 
 copy() {
-    cp -ax --reflink=auto --sparse=always "$1/." "$2/"
+    cp -ax --preserve=xattr --reflink=auto "$1/." "$2/"
     sync -f "$2"
 }
 
@@ -71,6 +71,7 @@ each_entry() {
     find "$1/.tern-undo" -xdev -mindepth 1 -delete
     cp -a "$1/.tern-undo/." "$1/"
     rmdir "$1/.tern-undo"
+    touch -r "$2" "$1"
     sync -f "$1"
 }
 

@@ -11,6 +11,7 @@ use tern_agent::boot::uboot::medium::{Location, Medium};
 use tern_agent::boot::uboot::variables;
 use tern_agent::core::SlotName;
 use tern_agent::storage::system::System;
+use tern_tests::lab::tree::{Walk, plant};
 use tern_tests::lab::{Lab, MODEL, PRODUCT, made, program};
 
 const COPY: usize = 8192;
@@ -37,12 +38,13 @@ impl Device {
              brokers = [\"mqtt://{mqtt}\"]\ndata_dir = {data:?}\nruntime_dir = {run:?}\nroot = {root:?}\n\
              [slots]\ncapacity = 1048576\nsystem = {system:?}\n[boot]\nkind = \"uboot\"\nlock = {lock:?}\n\
              reboot = [\"/bin/true\"]\ncopies = [\n{{ path = {environment:?}, offset = 0, size = {COPY} }},\n\
-             {{ path = {environment:?}, offset = {COPY}, size = {COPY} }},\n]\n",
+             {{ path = {environment:?}, offset = {COPY}, size = {COPY} }},\n]\n[data]\nareas = [{user:?}]\n",
             mqtt = lab.mqtt,
             data = path("data"),
             run = path("run"),
             root = lab.data().join("products").join(PRODUCT).join("root.json"),
             system = path("system"),
+            user = path("srv/user"),
             lock = path("lock"),
         );
         fs::write(path("agent.toml"), text).unwrap();
@@ -91,6 +93,9 @@ fn a_single_slot_is_filled_again_also_where_no_package_is_whole_any_more() {
     made(&image, 300_000, 2);
     lab.publish(2, &image);
     let device = Device::make(&lab, &image);
+    let has_tree = plant(&device.folder.join("srv/user"));
+    let tree = || has_tree.then(|| Walk::through(&device.folder.join("srv")));
+    let before = tree();
     let wanted = fs::read(&image).unwrap();
     assert!(device.file("system").starts_with(&wanted), "provisioning fills it");
     assert_eq!(device.installed(), Some(SlotName::A));
@@ -134,4 +139,5 @@ fn a_single_slot_is_filled_again_also_where_no_package_is_whole_any_more() {
     device.uninstall();
     let (ok, said) = device.agent(&["recover"]);
     assert!(!ok && said.contains("write a signed image by hand"), "{said}");
+    assert_eq!(tree(), before, "recovery leaves user data alone");
 }

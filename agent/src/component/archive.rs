@@ -13,7 +13,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ComponentError, apart, judged};
+use super::{ComponentError, apart, run};
 use crate::command::{Context, Program};
 
 /// The link to the version that counts.
@@ -41,6 +41,7 @@ pub(super) async fn install(
     path: &Path,
     package: &Path,
     deadline: Duration,
+    logs: &Path,
 ) -> Result<(), ComponentError> {
     let name = context.rc.to_string();
     let (whole, partly) = (path.join(&name), path.join(PARTLY));
@@ -58,7 +59,7 @@ pub(super) async fn install(
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let command = vec!["tar".to_owned(), "-xof".into(), text(package), "-C".into(), text(&partly)];
         let unpack = Program { name: "tar".into(), command, deadline };
-        judged("tar", unpack.run(context, &[]).await)?;
+        run(&unpack, "tar", context, &[], logs).await?;
         let path = path.to_owned();
         let name_it = move || {
             // All that was unpacked, before it has its name.

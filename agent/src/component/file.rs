@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::ComponentError;
 use crate::record;
-use crate::storage::{Access, Disk, Kind};
+use crate::storage::{Access, Disk, Kind, Opened, Rights};
 
 /// Bytes copied at once.
 const PIECE: usize = 64 * 1024;
@@ -16,27 +16,63 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> ComponentError {
     move |source| ComponentError::Io { path: path.to_owned(), source }
 }
 
-/// Copies what stands at `path` aside; tells whether there was something.
+/// Copies what stands at `path` aside, with its owner and mode; tells whether there was something.
 pub(super) fn before(disk: &Disk, path: &Path, folder: &Path) -> Result<Option<String>, ComponentError> {
+    let Some(rights) = rights(disk, path)? else { return Ok(None) };
+    put(disk, path, &folder.join(BEFORE), &rights)?;
+    Ok(Some(BEFORE.to_owned()))
+}
+
+/// Puts a package at `path`. The file that it replaces says whose it is, and what they may do; without one it is ours, and
+/// has this mode.
+pub(super) fn install(disk: &Disk, package: &Path, path: &Path, mode: u32) -> Result<(), ComponentError> {
+    match rights(disk, path)? {
+        Some(rights) => put(disk, package, path, &rights),
+        None => copy(disk, package, path, |file| file.set_mode(mode)),
+    }
+}
+
+/// Returns whose the file at `path` is, if there is one.
+fn rights(disk: &Disk, path: &Path) -> Result<Option<Rights>, ComponentError> {
     match disk.look(path) {
         Ok(found) if found.kind == Kind::File => {}
         Ok(_) => return Err(ComponentError::Failed(format!("{} is no file", path.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(path)(error)),
     }
-    put(disk, path, &folder.join(BEFORE))?;
-    Ok(Some(BEFORE.to_owned()))
+    disk.open(path, Access::Read).and_then(|file| file.rights()).map(Some).map_err(failed(path))
+}
+
+/// Has `to` be a copy of `from` with these rights, in one step.
+fn put(disk: &Disk, from: &Path, to: &Path, rights: &Rights) -> Result<(), ComponentError> {
+    copy(disk, from, to, |file| {
+        let Rights { owner, group, .. } = rights;
+        let named = |error: io::Error| {
+            let kind = error.kind();
+            io::Error::new(kind, format!("could not give it to {owner}:{group}, whose it was: {error}"))
+        };
+        file.set_rights(rights).map_err(named)
+    })
 }
 
 /// Has `to` be a copy of `from`, in one step.
-pub(super) fn put(disk: &Disk, from: &Path, to: &Path) -> Result<(), ComponentError> {
+fn copy(
+    disk: &Disk,
+    from: &Path,
+    to: &Path,
+    admit: impl Fn(&dyn Opened) -> io::Result<()>,
+) -> Result<(), ComponentError> {
     let folder = to.parent().unwrap_or(Path::new("/"));
     let beside = beside(to);
     match disk.remove(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&beside)(error)),
         _ => {}
     }
-    copy(disk, from, &beside)?;
+    let file = disk.open(&beside, Access::CreateNew { mode: 0o600 }).map_err(failed(&beside))?;
+    fill(disk, from, &*file, &beside)?;
+    // After its bytes: writing takes permissions away that are more than reading and writing.
+    admit(&*file).and_then(|()| file.sync()).map_err(failed(&beside))?;
+    drop(file);
     disk.rename(&beside, to).map_err(failed(to))?;
     Ok(record::sync_folder_on(&**disk, folder)?)
 }
@@ -47,15 +83,12 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn copy(disk: &Disk, from: &Path, to: &Path) -> Result<(), ComponentError> {
+fn fill(disk: &Disk, from: &Path, file: &dyn Opened, to: &Path) -> Result<(), ComponentError> {
     let source = disk.open(from, Access::Read).map_err(failed(from))?;
-    // May be a program, like what is in a slot.
-    let file = disk.open(to, Access::CreateNew { mode: 0o755 }).map_err(failed(to))?;
-    file.set_mode(0o755).map_err(failed(to))?;
     let (mut buffer, mut offset) = (vec![0; PIECE], 0);
     loop {
         match source.read_at(&mut buffer, offset) {
-            Ok(0) => break,
+            Ok(0) => return Ok(()),
             Ok(count) => {
                 file.write_at(&buffer[..count], offset).map_err(failed(to))?;
                 offset += count as u64;
@@ -64,7 +97,6 @@ fn copy(disk: &Disk, from: &Path, to: &Path) -> Result<(), ComponentError> {
             Err(error) => return Err(failed(from)(error)),
         }
     }
-    file.sync().map_err(failed(to))
 }
 
 /// Puts back what there was.
@@ -75,7 +107,11 @@ pub(super) fn revert(
     folder: &Path,
 ) -> Result<(), ComponentError> {
     if before.is_some() {
-        return put(disk, &folder.join(BEFORE), path);
+        let before = folder.join(BEFORE);
+        let Some(rights) = rights(disk, &before)? else {
+            return Err(ComponentError::Failed(format!("{} is gone", before.display())));
+        };
+        return put(disk, &before, path, &rights);
     }
     match disk.remove(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -17,7 +17,7 @@ mod program;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::command::{Context, Ending, Program, ProgramFailure};
 use crate::core::SlotName;
 use crate::core::agent::{ComponentFacts, Done, Held};
 use crate::device::chain;
+use crate::hooks::log;
 use crate::record::{RecordError, RecordFile};
 use crate::slot::file::FileSlots;
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
@@ -37,6 +38,8 @@ use crate::storage::Disk;
 /// Components of one device, the slots' not among them.
 pub const COMPONENTS_MAX: usize = 16;
 
+/// Folders of components that are looked at, also of those that were configured once.
+const FOLDERS_MAX: usize = 1024;
 /// How often taking back is begun that never comes to an end.
 const REVERTS: u32 = 5;
 
@@ -60,6 +63,8 @@ pub enum Kind {
     File {
         /// Absolute path.
         path: PathBuf,
+        /// Permissions where there was no file before.
+        mode: u32,
     },
     /// It is unpacked into a folder of its own, below this one.
     Archive {
@@ -75,6 +80,8 @@ pub enum Kind {
         /// Puts the former one back.
         revert: Program,
     },
+    /// It is not configured any more, while something of it is tried: nobody knows how that is taken back.
+    Gone,
 }
 
 /// Says why a component is not as it was to be.
@@ -154,7 +161,23 @@ impl Component {
 
     /// Returns what is known of it.
     pub fn facts(&self) -> Result<ComponentFacts, ComponentError> {
-        let installed = self.installed()?;
+        self.facts_of(self.installed()?)
+    }
+
+    /// Returns what is known of it, and changes nothing.
+    fn seen(&self) -> Result<ComponentFacts, ComponentError> {
+        match self.disk.look(&self.folder) {
+            Ok(_) => self.facts_of(self.record()?.load()?.unwrap_or_default()),
+            // No agent has run yet.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let (capacity, version) = (self.config.capacity, self.config.version.clone());
+                Ok(ComponentFacts { capacity, version, ..ComponentFacts::default() })
+            }
+            Err(source) => Err(ComponentError::Io { path: self.folder.clone(), source }),
+        }
+    }
+
+    fn facts_of(&self, installed: Installed) -> Result<ComponentFacts, ComponentError> {
         let slots = self.slots(&installed)?;
         let image = |place: Option<SlotName>| match place.map(|place| slots.label(place)).transpose()? {
             Some(SlotLabel::Holds(image)) => Ok::<_, ComponentError>(Some(image)),
@@ -230,12 +253,13 @@ impl Component {
         let package = slots.path(free);
         if installed.tried.as_ref().is_none_or(|tried| tried.rc != rc) {
             let before = match self.config.kind.clone() {
-                Kind::File { path } => {
+                Kind::File { path, .. } => {
                     let (disk, folder) = (self.disk.clone(), self.folder.clone());
                     apart(Box::new(move || file::before(&disk, &path, &folder))).await?
                 }
                 Kind::Archive { path, .. } => archive::before(&path)?,
                 Kind::Program { .. } => None,
+                Kind::Gone => return Err(self.gone()),
             };
             installed.tried = Some(Tried { place: free, rc, before, is_in: false, reverts: 0 });
             self.keep_in_mind(&installed)?;
@@ -243,19 +267,21 @@ impl Component {
         // Days may have passed since it was read back.
         self.is_whole(free, &image).await?;
         match &self.config.kind {
-            Kind::File { path } => {
-                let (disk, path) = (self.disk.clone(), path.clone());
-                apart(Box::new(move || file::put(&disk, &package, &path).map(|()| None))).await?;
+            Kind::File { path, mode } => {
+                let (disk, path, mode) = (self.disk.clone(), path.clone(), *mode);
+                apart(Box::new(move || file::install(&disk, &package, &path, mode).map(|()| None))).await?;
             }
             Kind::Archive { path, deadline } => {
-                archive::install(&self.program_context(free, &package, &image), path, &package, *deadline)
-                    .await?;
+                let context = self.program_context(free, &package, &image);
+                archive::install(&context, path, &package, *deadline, &self.logs()).await?;
             }
             Kind::Program { install, .. } => {
                 let former = installed.place.map(|place| slots.path(place));
                 let context = self.program_context(free, &package, &image);
-                program::run(install, "install", &self.config.name, &context, former.as_ref()).await?;
+                let logs = self.logs();
+                program::run(install, "install", &self.config.name, &context, former.as_ref(), &logs).await?;
             }
+            Kind::Gone => return Err(self.gone()),
         }
         if let Some(tried) = &mut installed.tried {
             tried.is_in = true;
@@ -287,7 +313,7 @@ impl Component {
     async fn put_back(&self, installed: &Installed, tried: &Tried) -> Result<(), ComponentError> {
         let before = tried.before.clone();
         match &self.config.kind {
-            Kind::File { path } => {
+            Kind::File { path, .. } => {
                 let (disk, path, folder) = (self.disk.clone(), path.clone(), self.folder.clone());
                 let back = move || file::revert(&disk, before.as_deref(), &path, &folder);
                 apart(Box::new(move || back().map(|()| None))).await?;
@@ -308,8 +334,9 @@ impl Component {
                     Some(_) => return Err(ComponentError::Failed("its former package is damaged".into())),
                     None => self.factory_context(),
                 };
-                program::run(revert, "revert", &self.config.name, &context, None).await?;
+                program::run(revert, "revert", &self.config.name, &context, None, &self.logs()).await?;
             }
+            Kind::Gone => return Err(self.gone()),
         }
         Ok(())
     }
@@ -348,9 +375,22 @@ impl Component {
                 };
                 apart(Box::new(forget)).await?;
             }
-            Kind::Program { .. } => {}
+            Kind::Program { .. } | Kind::Gone => {}
         }
         self.facts()
+    }
+
+    fn gone(&self) -> ComponentError {
+        let name = &self.config.name;
+        ComponentError::Failed(format!(
+            "it is not in [[components]] of agent.toml any more, so nobody knows how to take it back; put {name} back there, \
+             and restart the agent"
+        ))
+    }
+
+    /// Returns the folder of what its programs said last.
+    fn logs(&self) -> PathBuf {
+        self.folder.join("logs")
     }
 
     fn record(&self) -> Result<RecordFile<Installed>, RecordError> {
@@ -391,7 +431,7 @@ impl Component {
         Ok((self.slots(&installed)?, installed.free()))
     }
 
-    fn program_context(&self, place: SlotName, package: &std::path::Path, image: &Image) -> Context {
+    fn program_context(&self, place: SlotName, package: &Path, image: &Image) -> Context {
         let (rc, version) = (image.rc, image.version.clone());
         Context { slot: place, slot_path: package.to_owned(), rc, version, device: self.device.clone() }
     }
@@ -412,15 +452,52 @@ impl Installed {
 pub fn open_all(
     disk: &Disk,
     configs: &[ComponentConfig],
-    data_dir: &std::path::Path,
+    data_dir: &Path,
     device: &DeviceId,
 ) -> Result<BTreeMap<String, Component>, ComponentError> {
+    let folder = data_dir.join("components");
+    let gone = gone(disk, configs, &folder);
+    for (config, rc) in &gone {
+        tracing::error!(
+            component = config.name,
+            rc,
+            "a component is tried, and not in [[components]] of agent.toml any more; it can be kept, and not taken back"
+        );
+    }
     let open = |config: &ComponentConfig| {
-        let folder = data_dir.join("components").join(&config.name);
-        let component = Component::on(disk, config.clone(), folder, device.clone())?;
+        let component = Component::on(disk, config.clone(), folder.join(&config.name), device.clone())?;
         Ok((config.name.clone(), component))
     };
-    configs.iter().map(open).collect()
+    configs.iter().chain(gone.iter().map(|(config, _)| config)).map(open).collect()
+}
+
+/// What is known of each component of a device.
+pub type Known = BTreeMap<String, Result<ComponentFacts, ComponentError>>;
+
+/// Looks at all components of a device, and changes nothing: no agent needs to have run, and one may run.
+pub fn look_at_all(disk: &Disk, configs: &[ComponentConfig], data_dir: &Path, device: &DeviceId) -> Known {
+    let folder = data_dir.join("components");
+    let gone = gone(disk, configs, &folder);
+    let look = |config: &ComponentConfig| {
+        let (config, folder) = (config.clone(), folder.join(&config.name));
+        let component = Component { config, disk: disk.clone(), folder, device: device.clone() };
+        (component.config.name.clone(), component.seen())
+    };
+    configs.iter().chain(gone.iter().map(|(config, _)| config)).map(look).collect()
+}
+
+/// Returns what is tried, for which release, of components that are not configured any more.
+fn gone(disk: &Disk, configs: &[ComponentConfig], folder: &Path) -> Vec<(ComponentConfig, u64)> {
+    // Without a component there never was a folder. More in it than anybody has made is not looked at.
+    let names = disk.list(folder, FOLDERS_MAX).unwrap_or_default();
+    let names = names.into_iter().filter_map(|name| name.into_string().ok());
+    let is_configured = |name: &String| configs.iter().any(|config| config.name == *name);
+    let tried = |name: String| {
+        let record = RecordFile::<Installed>::on(disk, &folder.join(&name), "installed").ok()?;
+        let rc = record.load().ok()??.tried?.rc;
+        Some((ComponentConfig { name, capacity: 0, version: String::new(), kind: Kind::Gone }, rc))
+    };
+    names.filter(|name| !is_configured(name)).filter_map(tried).collect()
 }
 
 /// What blocks: copying, syncing, removing.
@@ -441,9 +518,21 @@ pub fn done(result: Result<ComponentFacts, ComponentError>) -> Done {
     }
 }
 
-/// Takes how a program ended; one that does not exist or hangs has failed.
-fn judged(name: &str, finished: crate::command::Finished) -> Result<(), ComponentError> {
-    let (name, output_tail) = (name.to_owned(), finished.output_tail);
+/// Runs a program, and keeps the end of what it says in a file of `logs`, for people. One that does not exist or hangs has
+/// failed.
+async fn run(
+    program: &Program,
+    step: &'static str,
+    context: &Context,
+    more: &[(&str, &str)],
+    logs: &Path,
+) -> Result<(), ComponentError> {
+    let finished = program.run_keeping(log::KEPT, context, more).await;
+    if let Err(error) = log::keep(logs, step, &program.name, &finished) {
+        // What it did counts, not whether somebody can read it.
+        tracing::warn!(step, error = &error as &dyn std::error::Error, "the output of a program is lost");
+    }
+    let (name, output_tail) = (step.to_owned(), finished.output_tail);
     match finished.ending {
         Ending::Exit(0) => Ok(()),
         Ending::Exit(crate::hooks::NOT_NOW) => Err(ComponentError::NotNow(format!("not now; {output_tail}"))),

@@ -5,19 +5,20 @@
 //! install, `TERN_FORMER`, the package that is in now. Both may run again after a power cut, and a revert also where the
 //! install never began.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{ComponentError, judged};
+use super::ComponentError;
 use crate::command::{Context, Program};
 
 pub(super) async fn run(
     program: &Program,
-    step: &str,
+    step: &'static str,
     component: &str,
     context: &Context,
     former: Option<&PathBuf>,
+    logs: &Path,
 ) -> Result<(), ComponentError> {
     let former = former.map(|path| path.to_string_lossy()).unwrap_or_default();
     let more = [("TERN_COMPONENT", component), ("TERN_STEP", step), ("TERN_FORMER", &former)];
-    judged(step, program.run(context, &more).await)
+    super::run(program, step, context, &more, logs).await
 }

@@ -1,7 +1,7 @@
 //! Every kind with real files, real programs and real archives.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use tern_protocol::chunk::{RootHasher, root};
@@ -75,7 +75,7 @@ fn archive(text: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_file_is_replaced_taken_back_and_kept() {
-    let scene = Scene::new(|folder| Kind::File { path: folder.join("app/it") });
+    let scene = Scene::new(|folder| Kind::File { path: folder.join("app/it"), mode: 0o755 });
     fs::create_dir(scene.path("app")).unwrap();
     fs::write(scene.path("app/it"), "factory").unwrap();
     assert_eq!(scene.component.facts().unwrap().version, "0.9");
@@ -104,13 +104,42 @@ async fn a_file_is_replaced_taken_back_and_kept() {
 
 #[tokio::test]
 async fn a_file_that_was_not_there_is_gone_again() {
-    let scene = Scene::new(|folder| Kind::File { path: folder.join("it") });
+    let scene = Scene::new(|folder| Kind::File { path: folder.join("it"), mode: 0o640 });
 
     scene.installs(2, b"two").await;
     assert_eq!(scene.read("it"), "two");
     scene.component.revert().await.unwrap();
 
     assert_eq!(scene.read("it"), "nothing");
+}
+
+#[tokio::test]
+async fn a_file_keeps_the_owner_and_the_mode_of_the_one_that_it_replaces() {
+    let scene = Scene::new(|folder| Kind::File { path: folder.join("it"), mode: 0o640 });
+    let rights = || {
+        let found = fs::metadata(scene.path("it")).unwrap();
+        (found.mode() & 0o7777, found.uid(), found.gid())
+    };
+    // Nothing was there.
+    scene.installs(2, b"two").await;
+    assert_eq!(rights().0, 0o640);
+    scene.component.revert().await.unwrap();
+
+    fs::write(scene.path("it"), "factory").unwrap();
+    // Whoever may give files away gives this one away.
+    let _may_not = chown(scene.path("it"), Some(1000), Some(17));
+    fs::set_permissions(scene.path("it"), fs::Permissions::from_mode(0o4750)).unwrap();
+    let before = rights();
+    scene.installs(2, b"two").await;
+    assert_eq!((scene.read("it").as_str(), rights()), ("two", before));
+    let aside = fs::metadata(scene.path("places/before")).unwrap();
+    assert_eq!((aside.mode() & 0o7777, aside.uid(), aside.gid()), before);
+    scene.component.revert().await.unwrap();
+    assert_eq!((scene.read("it").as_str(), rights()), ("factory", before));
+    scene.installs(2, b"two").await;
+    scene.component.keep().await.unwrap();
+    scene.installs(3, b"three").await;
+    assert_eq!((scene.read("it").as_str(), rights()), ("three", before));
 }
 
 #[tokio::test]
@@ -187,6 +216,7 @@ async fn a_program_is_told_what_to_put_in_and_what_to_put_back() {
 
     assert_eq!(scene.read("modem"), "two");
     assert_eq!(scene.read("log"), "install 2 \nrevert 0\ninstall 2 \ninstall 3 two\nrevert 2\n");
+    assert_eq!(scene.read("places/logs/revert-revert.log"), "revert: exit code 0\n");
 }
 
 #[tokio::test]
@@ -202,6 +232,9 @@ async fn a_program_that_fails_says_why_and_one_that_asks_for_another_time_is_hea
         scene.comes(2, b"two");
 
         assert_eq!(done(scene.component.install(2).await), expected);
+        let said = scene.read("places/logs/install-install.log");
+        let (_, says) = text.split_once("echo ").unwrap();
+        assert!(said.ends_with(&format!("\n{}\n", says.split_once(';').unwrap().0)), "{said}");
         assert_eq!(
             scene.component.facts().unwrap().unsettled,
             Some(2),
@@ -213,7 +246,7 @@ async fn a_program_that_fails_says_why_and_one_that_asks_for_another_time_is_hea
 
 #[tokio::test]
 async fn only_what_was_read_back_for_this_release_is_installed() {
-    let scene = Scene::new(|folder| Kind::File { path: folder.join("it") });
+    let scene = Scene::new(|folder| Kind::File { path: folder.join("it"), mode: 0o640 });
     scene.component.mark_bad().unwrap();
     scene.component.write(0, b"half").unwrap();
     assert!(scene.component.install(2).await.is_err());
@@ -222,4 +255,59 @@ async fn only_what_was_read_back_for_this_release_is_installed() {
 
     assert!(scene.component.install(3).await.is_err());
     assert_eq!(scene.read("it"), "nothing");
+}
+
+/// One component of a device, a file, as agent.toml has it.
+fn configured(folder: &Path) -> ComponentConfig {
+    let kind = Kind::File { path: folder.join("it"), mode: 0o644 };
+    ComponentConfig { name: "part".into(), capacity: 1000, version: "0.9".into(), kind }
+}
+
+#[tokio::test]
+async fn what_is_tried_and_not_configured_any_more_can_be_kept_and_waits_for_its_configuration_to_be_taken_back()
+ {
+    for keeps in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, device, configs) =
+            (storage::system(), "dev-1".parse().unwrap(), [configured(folder.path())]);
+        let open = |configs: &[ComponentConfig]| open_all(&disk, configs, folder.path(), &device).unwrap();
+        let component = open(&configs).remove("part").unwrap();
+        assert!(open(&[]).is_empty(), "nothing is tried");
+        let scene = Scene { folder: tempfile::tempdir().unwrap(), component };
+        scene.installs(2, b"two").await;
+
+        let seen = look_at_all(&disk, &[], folder.path(), &device).remove("part").unwrap().unwrap();
+        assert_eq!((seen.unsettled, seen.version.as_str()), (Some(2), "2.0"));
+        let gone = open(&[]).remove("part").unwrap();
+        let why = gone.revert().await.unwrap_err().to_string();
+        assert!(why.contains("put part back there"), "{why}");
+        assert_eq!(gone.facts().unwrap().unsettled, Some(2));
+        match keeps {
+            true => assert_eq!(gone.keep().await.unwrap().unsettled, None),
+            false => assert_eq!(open(&configs)["part"].revert().await.unwrap().unsettled, None),
+        }
+
+        assert!(open(&[]).is_empty());
+        assert_eq!(folder.path().join("it").exists(), keeps);
+        assert_eq!(open(&configs)["part"].facts().unwrap().version, if keeps { "2.0" } else { "0.9" });
+    }
+}
+
+#[tokio::test]
+async fn whoever_looks_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, device, configs) = (storage::system(), "dev-1".parse().unwrap(), [configured(folder.path())]);
+    let look = || look_at_all(&disk, &configs, folder.path(), &device).remove("part").unwrap();
+
+    assert_eq!(look().unwrap().version, "0.9");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    let component = open_all(&disk, &configs, folder.path(), &device).unwrap().remove("part").unwrap();
+    let scene = Scene { folder: tempfile::tempdir().unwrap(), component };
+    scene.installs(2, b"two").await;
+    for copy in ["installed.0", "installed.1"] {
+        fs::write(folder.path().join("components/part").join(copy), "damaged").unwrap();
+    }
+    assert!(look().is_err(), "an agent would begin it anew");
+    assert!(look().is_err());
 }

@@ -59,8 +59,8 @@ pub(super) fn check_components(config: &Config) -> Result<(), String> {
 
 fn path(component: &ComponentConfig) -> Option<&Path> {
     match &component.kind {
-        Kind::File { path } | Kind::Archive { path, .. } => Some(path),
-        Kind::Program { .. } => None,
+        Kind::File { path, .. } | Kind::Archive { path, .. } => Some(path),
+        Kind::Program { .. } | Kind::Gone => None,
     }
 }
 

@@ -8,8 +8,11 @@ use super::section::Section;
 use crate::component::{COMPONENTS_MAX, ComponentConfig, Kind};
 
 /// Every key of a component.
-pub(super) const COMPONENT_KEYS: [&str; 8] =
-    ["name", "kind", "capacity", "version", "path", "install", "revert", "deadline"];
+pub(super) const COMPONENT_KEYS: [&str; 9] =
+    ["name", "kind", "capacity", "version", "path", "mode", "install", "revert", "deadline"];
+
+/// May be a program, like what is in a slot.
+const MODE: u32 = 0o755;
 
 /// Flash of a modem takes minutes.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -50,7 +53,11 @@ fn component(section: Section) -> Result<ComponentConfig, String> {
     let deadline = section.duration("deadline", DEADLINE)?;
     let path = section.text("path")?.map(PathBuf::from);
     let (install, revert) = (section.list("install")?, section.list("revert")?);
+    let mode = section.text("mode")?;
     let kind = section.needed("kind")?;
+    if mode.is_some() && kind != "file" {
+        return Err(format!("component {name:?} of kind {kind:?} has no mode: that is for a file"));
+    }
     let takes = |has_path: bool, has_programs: bool| {
         let fits = path.is_some() == has_path && (install.is_some() && revert.is_some()) == has_programs;
         let needs = if has_path { "a path, and no programs" } else { "install and revert, and no path" };
@@ -64,7 +71,7 @@ fn component(section: Section) -> Result<ComponentConfig, String> {
     let kind = match kind.as_str() {
         "file" => {
             takes(true, false)?;
-            Kind::File { path: absolute(path)? }
+            Kind::File { path: absolute(path)?, mode: mode.map_or(Ok(MODE), |mode| octal(&name, &mode))? }
         }
         "archive" => {
             takes(true, false)?;
@@ -86,4 +93,13 @@ fn component(section: Section) -> Result<ComponentConfig, String> {
         return Err(format!("the deadline of component {name:?} is 0; it could never succeed"));
     }
     Ok(ComponentConfig { name, capacity, version, kind })
+}
+
+/// Reads permissions. As a text, because a number of TOML would be decimal.
+fn octal(name: &str, mode: &str) -> Result<u32, String> {
+    let digits = mode.bytes().all(|byte| byte.is_ascii_digit()) && (3..=4).contains(&mode.len());
+    let read = u32::from_str_radix(mode, 8).ok().filter(|_| digits);
+    read.ok_or_else(|| {
+        format!("the mode of component {name:?} must be octal digits in quotes, such as \"644\"")
+    })
 }

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_protocol::offer::{Artifact, Offer};
+use tern_protocol::offer::{Artifact, Offer, satisfied};
 
 use super::SlotName;
 use super::agent::{Agent, Job};
@@ -70,10 +70,20 @@ pub(super) struct Components {
 /// How often a component that cannot be taken back, or kept, is tried before the rest goes on.
 pub(super) const COMPONENT_TRIES: u32 = 3;
 
-/// Returns an offer as this device takes it: what the slots hold first, and nothing that is installed already.
-pub fn fitted(mut offer: Offer, component: &str, boot: &BootFacts) -> Offer {
+/// Returns an offer as this device takes it: what the slots hold first, and nothing that is installed already. `running` are
+/// the versions of its components.
+pub fn fitted(
+    mut offer: Offer,
+    component: &str,
+    boot: &BootFacts,
+    running: &BTreeMap<String, String>,
+) -> Offer {
     let version = offer.version.clone();
     offer.artifacts.sort_by_key(|artifact| artifact.component != component);
+    if satisfied(&offer.artifacts, running).is_err() {
+        // It will be refused, and whoever judges it has to see why: what is installed already has requirements, too.
+        return offer;
+    }
     offer.artifacts.retain(|artifact| {
         let facts = boot.components.get(&artifact.component).filter(|_| artifact.component != component);
         // The same bytes under another version are another package to whoever asks for that version.

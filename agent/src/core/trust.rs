@@ -232,7 +232,7 @@ impl Agent {
         let waiting = matches!(self.durable.state, State::Idle { .. } | State::Failed { .. });
         let owes = self.hooks_owed().is_some() || self.component_owed().is_some();
         if waiting && !self.done_with(&offer) && !self.is_stale(now) && !owes {
-            let offer = fitted(offer, &self.settings.component, boot);
+            let offer = fitted(offer, &self.settings.component, boot, &self.durable.components);
             self.step(&Event::Offered { offer, slot }, now);
         }
     }

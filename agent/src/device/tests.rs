@@ -9,8 +9,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tern_protocol::limits::CHUNK;
 
 use super::*;
+use crate::boot::uboot::environment::Environment;
 use crate::storage::system::System;
-use crate::storage::{Access, Found, Opened, Storage, Use};
+use crate::storage::{Access, Found, Opened, Rights, Storage, Use};
 
 /// Says when a chunk of slot b is asked for, and gives it when it is told to.
 #[derive(Debug)]
@@ -76,6 +77,12 @@ impl Opened for Slow {
     }
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         self.1.set_mode(mode)
+    }
+    fn rights(&self) -> io::Result<Rights> {
+        self.1.rights()
+    }
+    fn set_rights(&self, rights: &Rights) -> io::Result<()> {
+        self.1.set_rights(rights)
     }
     fn drop_cache(&self) -> io::Result<()> {
         self.1.drop_cache()
@@ -168,4 +175,74 @@ fn a_hash_that_is_waited_for_reads_to_the_end_and_labels() {
     assert!(
         matches!(scene.device.slots().label(SlotName::B).unwrap(), SlotLabel::Holds(image) if image.rc == 2)
     );
+}
+
+/// A device of this configuration with release 1 in slot a.
+fn provisioned(sections: &str) -> (Device, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let copy = Environment::default().encode(1, COPY).unwrap();
+    fs::write(path("environment"), [copy.clone(), copy].concat()).unwrap();
+    fs::write(path("cmdline"), "quiet tern.slot=a").unwrap();
+    fs::write(path("boot_id"), "first").unwrap();
+    ["a.img", "b.img"].iter().for_each(|name| fs::write(path(name), vec![0; 400_000]).unwrap());
+    let dir = folder.path().display().to_string();
+    let text = format!(
+        "fleet = 'acme'\ndevice = 'r-1'\nproduct = 'ap'\nmodel = 'm1'\nregion = 'eu'\n\
+         brokers = ['mqtt://localhost']\ndata_dir = '{{dir}}/data'\nruntime_dir = '{{dir}}/run'\n{sections}"
+    );
+    fs::write(path("agent.toml"), text.replace("{dir}", &dir)).unwrap();
+    let config = Config::load(&path("agent.toml")).unwrap();
+    fs::create_dir_all(&config.slots.dir).unwrap();
+    fs::write(path("1.img"), b"release one").unwrap();
+    backend::provision(&config, &path("1.img"), crate::slot::testing::image(1, b"release one")).unwrap();
+    (Device::open(&config).unwrap(), folder)
+}
+
+/// Bytes of a copy of U-Boot's environment.
+const COPY: usize = 0x2000;
+const FILES: &str = "slots = { capacity = 400000 }\n";
+const PARTITIONS: &str = "[slots]\ncapacity = 400000\na = '{dir}/a.img'\nb = '{dir}/b.img'\n\
+    [boot]\nkind = 'uboot'\nlock = '{dir}/lock'\ncmdline = '{dir}/cmdline'\nboot_id = '{dir}/boot_id'\n\
+    copies = [{ path = '{dir}/environment', offset = 0, size = 8192 }, { path = '{dir}/environment', offset = 8192, size = 8192 }]\n";
+
+#[test]
+fn what_a_label_says_is_what_is_known_of_a_slot() {
+    let image = |bytes: &[u8]| crate::slot::testing::image(2, bytes);
+    let whole = |bytes: &[u8]| Content::Whole(Held { root: image(bytes).root, length: bytes.len() as u64 });
+    let first = whole(b"release one");
+    for sections in [FILES, PARTITIONS] {
+        let (mut device, _folder) = provisioned(sections);
+        let contents = |device: &Device| device.facts().unwrap().contents;
+
+        // Never written.
+        let facts = device.facts().unwrap();
+        assert_eq!(facts.contents, [first, Content::Unknown], "{sections}");
+        assert_eq!((facts.running, facts.running_version.as_str(), facts.capacity), (1, "1.1", 400_000));
+
+        assert_eq!(device.mark_bad(SlotName::B), Done::Ok);
+        assert_eq!(contents(&device), [first, Content::Bad], "{sections}");
+
+        device.write(SlotName::B, 0, b"two");
+        assert_eq!(device.sync(SlotName::B), Done::Ok);
+        let artifact = Artifact::new("rootfs", 3, image(b"two").sha256, image(b"two").root);
+        assert_eq!(device.hash(SlotName::B, artifact, 2, "2.0".into(), Vec::new())(), Done::Ok);
+        assert_eq!(contents(&device), [first, whole(b"two")], "{sections}");
+    }
+}
+
+/// The boot loader looks at no label, so the slot runs all the same; only what is in it is not known any more.
+#[test]
+fn a_lost_label_of_a_slot_that_is_kept_makes_it_unknown_and_not_bad() {
+    let (device, folder) = provisioned(PARTITIONS);
+    for slot in ["a", "b"] {
+        for copy in 0..2 {
+            fs::write(folder.path().join(format!("data/slots/{slot}.label.{copy}")), "damaged").unwrap();
+        }
+    }
+
+    let facts = device.facts().unwrap();
+
+    assert_eq!(facts.contents, [Content::Unknown, Content::Bad]);
+    assert_eq!((facts.running, facts.running_version.as_str()), (0, ""));
 }

@@ -1,4 +1,4 @@
-//! What hooks said last: one file a hook, `<step>-<name>.log`, replaced whole. A report has room for the end alone.
+//! What hooks, and the programs of components, said last: one file each, `<step>-<name>.log`, replaced whole. A report has room for the end alone.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -6,30 +6,29 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::command::Finished;
-use crate::core::hook::HookStep;
 
 /// Bytes kept of one hook's output: the last ones, which say why.
-pub(super) const KEPT: usize = 64 * 1024;
+pub(crate) const KEPT: usize = 64 * 1024;
 /// Files that are kept; the oldest goes first. Hooks that are not configured any more leave theirs behind.
 const FILES_MAX: usize = 32;
 /// Letters of a name in a file's name.
 const NAME_MAX: usize = 48;
 
-/// Writes down what a hook said. Nothing is synced: it is for a person who looks for a reason, and flash wears out.
-pub(super) fn keep(folder: &Path, step: HookStep, name: &str, finished: &Finished) -> io::Result<()> {
+/// Writes down what a program said. Nothing is synced: it is for a person who looks for a reason, and flash wears out.
+pub(crate) fn keep(folder: &Path, step: &str, name: &str, finished: &Finished) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let name: String = name.chars().take(NAME_MAX).map(plain).collect();
     let new = folder.join("new");
     let mut file = fs::File::create(&new)?;
-    let mut line = format!("{}: {}", step.as_str(), finished.ending);
+    let mut line = format!("{step}: {}", finished.ending);
     if finished.left_out > 0 {
         line.push_str(&format!("; {} B before this are left out", finished.left_out));
     }
     writeln!(file, "{line}")?;
     file.write_all(&finished.output)?;
     drop(file);
-    fs::rename(&new, folder.join(format!("{}-{name}.log", step.as_str())))?;
+    fs::rename(&new, folder.join(format!("{step}-{name}.log")))?;
     forget_oldest(folder)
 }
 

@@ -8,11 +8,11 @@
 //! |---|---|
 //! | `log` | what hooks said last, in files |
 
-mod log;
+pub(crate) mod log;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use crate::core::hook::HookStep;
 
@@ -144,14 +144,19 @@ fn to_undo(hooks: &[Hook], through: Option<HookStep>) -> Vec<&Program> {
 
 async fn run(program: &Program, step: HookStep, told: &Told) -> Result<(), HookRefusal> {
     let data: Vec<_> = told.data.iter().map(|area| area.to_string_lossy()).collect();
-    let more = [
+    let data = data.join(":");
+    let mut more = vec![
         ("TERN_STEP", step.as_str()),
         ("TERN_FROM_VERSION", &told.from_version),
-        ("TERN_DATA", &data.join(":")),
+        ("TERN_DATA", &data),
         ("TERN_REASON", &told.reason),
     ];
+    // For hooks that have it exchange folders. Not where it was replaced meanwhile: then they look for it by name.
+    let agent = std::env::current_exe().ok().filter(|path| path.is_file());
+    let agent = agent.as_deref().and_then(Path::to_str);
+    more.extend(agent.map(|agent| ("TERN_AGENT", agent)));
     let finished = program.run_keeping(log::KEPT, &told.context, &more).await;
-    if let Err(error) = log::keep(&told.logs, step, &program.name, &finished) {
+    if let Err(error) = log::keep(&told.logs, step.as_str(), &program.name, &finished) {
         // What it did counts, not whether somebody can read it.
         tracing::warn!(hook = program.name, error = &error as &dyn std::error::Error, "its output is lost");
     }

@@ -182,7 +182,7 @@ async fn only_so_many_logs_are_kept_and_each_is_replaced_whole() {
             output: format!("said {number}\n").into_bytes(),
             left_out: 0,
         };
-        log::keep(&folder, PreUpdate, &format!("hook-{:02}", number % 36), &finished).unwrap();
+        log::keep(&folder, PreUpdate.as_str(), &format!("hook-{:02}", number % 36), &finished).unwrap();
     }
 
     let kept = std::fs::read_dir(&folder).unwrap().count();

@@ -4,6 +4,8 @@
 //! The power-cut campaign puts a disk behind this port that forgets, tears and reorders whatever was not synced.
 
 pub mod system;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::any::Any;
 use std::ffi::OsString;
@@ -46,6 +48,17 @@ pub struct Identity {
     pub device: u64,
     /// Inode; 0 for a device.
     pub inode: u64,
+}
+
+/// Whose a file is, and what they may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// Permissions.
+    pub mode: u32,
+    /// User.
+    pub owner: u32,
+    /// Group.
+    pub group: u32,
 }
 
 /// How the system itself uses a place.
@@ -97,6 +110,12 @@ pub trait Opened: Send {
 
     /// Gives a file these permissions.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
+
+    /// Returns a file's rights.
+    fn rights(&self) -> io::Result<Rights>;
+
+    /// Gives a file these rights.
+    fn set_rights(&self, rights: &Rights) -> io::Result<()>;
 
     /// Has the next read come from the medium, as far as the system takes such advice.
     fn drop_cache(&self) -> io::Result<()>;

@@ -5,14 +5,14 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{
-    FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
 };
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{Advice, OFlags, SeekFrom, fadvise, major, minor, seek};
 
-use super::{Access, Found, Identity, Kind, Opened, Storage, Use, too_many};
+use super::{Access, Found, Identity, Kind, Opened, Rights, Storage, Use, too_many};
 
 /// How often, and how far apart, a device that is claimed is asked for.
 const CLAIM_ATTEMPTS: u32 = 10;
@@ -124,6 +124,21 @@ impl Opened for File {
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         self.set_permissions(Permissions::from_mode(mode))
+    }
+
+    fn rights(&self) -> io::Result<Rights> {
+        let found = self.metadata()?;
+        Ok(Rights { mode: found.mode() & 0o7777, owner: found.uid(), group: found.gid() })
+    }
+
+    fn set_rights(&self, rights: &Rights) -> io::Result<()> {
+        let found = self.metadata()?;
+        // Whoever may not give files away can still have the same owner.
+        if (found.uid(), found.gid()) != (rights.owner, rights.group) {
+            fchown(self, Some(rights.owner), Some(rights.group))?;
+        }
+        // Last: another owner takes some permissions away.
+        self.set_mode(rights.mode)
     }
 
     fn drop_cache(&self) -> io::Result<()> {

@@ -8,6 +8,7 @@ use tern_protocol::id::ModelId;
 use super::types::{PhasePreview, Preview, StartRollout};
 use crate::clock;
 use crate::core::fleet::misfits::Misfits;
+use crate::core::fleet::product::lacking;
 use crate::core::rollout::evidence::fewest_to_pass;
 use crate::core::rollout::phase;
 use crate::core::rollout::plan::{Plan, Reach};
@@ -42,6 +43,7 @@ pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Pr
     let mut warnings = warnings(&wanted.plan, &phases, devices, usual);
     warnings.extend(left_out(&misfits.no_variant, "are offered nothing"));
     warnings.extend(left_out(&misfits.unmet, "refuse the release"));
+    warnings.extend(product.and_then(|p| lacking(&p.releases(), wanted.rc)));
     if ahead > 0 {
         warnings.push(format!("{ahead} of them run release {} or a later one already", wanted.rc));
     }

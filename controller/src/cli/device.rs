@@ -252,7 +252,8 @@ fn story(view: &DeviceView) -> String {
         text.push_str(&format!("{}: {}; {means}\n", line.standing.word(), view.because));
     }
     let mut attempts: Vec<_> = view.attempts.iter().collect();
-    attempts.sort_by_key(|(_, attempt)| attempt.started_at);
+    // What has not started yet comes after all that has.
+    attempts.sort_by_key(|(_, attempt)| (attempt.started_at.is_none(), attempt.started_at));
     if !attempts.is_empty() {
         let rows = attempts.into_iter().map(|(rollout, attempt)| {
             let outcome = match attempt.outcome {
@@ -317,6 +318,29 @@ mod tests {
 
         assert_eq!(cells(true), ["cam-7-1", "1", "-", "-", "held back", "silent", "-"]);
         assert_eq!(cells(false), ["cam-7-1", "1", "1", "-", "idle", "silent", "-"]);
+    }
+
+    #[test]
+    fn attempts_are_told_as_they_began_and_those_that_have_not_last() {
+        let attempt = |started_at: Option<u64>| {
+            serde_json::json!({
+                "attempt": 1, "phase": 1, "started_at": started_at, "state": "idle", "outcome": null, "reason": null,
+                "halted_at": null, "halted_in": null, "held_back": false, "silent": false,
+            })
+        };
+        let mut view = view(attempt(None));
+        let parsed = |started_at| serde_json::from_value(attempt(started_at)).unwrap();
+        view.attempts =
+            [("cam-6-1", None), ("cam-7-1", Some(2000)), ("cam-8-1", Some(1000)), ("cam-9-1", None)]
+                .map(|(rollout, started_at)| (rollout.parse().unwrap(), parsed(started_at)))
+                .into();
+
+        let text = story(&view);
+
+        let told: Vec<&str> = text.lines().filter_map(|line| line.trim_start().split(' ').next()).collect();
+        let told: Vec<&str> =
+            told.into_iter().filter(|word| word.starts_with("cam-") && word.len() > 5).collect();
+        assert_eq!(told, ["cam-8-1", "cam-7-1", "cam-6-1", "cam-9-1"], "{text}");
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! | `siege` | a fleet with a middleman, and what must hold there |
 //! | `truth` | what devices reported, whatever arrived |
 //! | `reference` | the independent reference of the kill switch's arithmetic |
+//! | `tree` | user data, and a walk through it |
 //! | `records` | what is true of a device, read from its disk |
 //! | `ledger` | what devices said, read from the ledger's files |
 
@@ -36,6 +37,7 @@ mod reference;
 mod second;
 mod service;
 mod siege;
+pub mod tree;
 mod truth;
 mod uplink;
 

@@ -3,8 +3,11 @@
 use tern_protocol::offer::{Artifact, Offer};
 use tern_protocol::tuf::content::EntryKind;
 
-use super::super::component::ComponentFacts;
+use super::super::SlotName;
+use super::super::component::{ComponentFacts, fitted};
 use super::super::eligibility::{Facts, judge};
+use super::super::port::{BootFacts, Held};
+use super::super::reconcile::Content;
 use super::super::state::Event;
 use super::offer;
 
@@ -91,4 +94,39 @@ fn all_components_of_a_release_are_the_devices_and_fit_or_nothing_is_begun() {
         let said = why(with("modem", length));
         assert_eq!(said, format!("the package for modem has {length} B, its place holds 1 to 1000 B"));
     }
+}
+
+#[test]
+fn what_is_installed_already_is_not_fetched_and_its_requirements_hold_all_the_same() {
+    let mut offer = offer(2, 1);
+    let digest = offer.artifacts[0].root;
+    let requires = [("baseband".to_owned(), ">=3".parse().unwrap())].into();
+    offer
+        .artifacts
+        .insert(0, Artifact { version: "7".into(), requires, ..Artifact::new("modem", 9, digest, digest) });
+    let installed = Some(Held { root: digest, length: 9 });
+    let modem =
+        ComponentFacts { capacity: 1000, version: "7".into(), installed, ..ComponentFacts::default() };
+    let boot = BootFacts {
+        slot: SlotName::A,
+        boot_id: "boot".into(),
+        active: SlotName::A,
+        trial: None,
+        running: 1,
+        running_version: "1.0".into(),
+        floor: 0,
+        capacity: 1 << 20,
+        contents: [Content::Unknown; 2],
+        components: [("modem".to_owned(), modem)].into(),
+    };
+    let judged_as_fitted = |baseband: &str| {
+        let runs = [("rootfs", "1.0"), ("modem", "7"), ("baseband", baseband)];
+        let running = runs.map(|(name, version)| (name.to_owned(), version.to_owned())).into();
+        let fitted = fitted(offer.clone(), "rootfs", &boot, &running);
+        (judged_with(&fitted, 1, 0, &runs), fitted.artifacts.len())
+    };
+
+    assert_eq!(judged_as_fitted("3.2"), (Event::Eligible { present: false }, 1));
+    let why = "release 2: modem 7 requires baseband >=3, running is \"2\"";
+    assert_eq!(judged_as_fitted("2"), (Event::Ineligible(why.into()), 2));
 }

@@ -12,6 +12,7 @@ use crate::api::types::ReleaseFile;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::{Context, words};
 use crate::clock;
+use crate::core::fleet::product::{lacking, releases_in};
 use crate::files::{Readers, replace};
 use crate::release::{Measured, NewArtifact, NewRelease, ReleaseDocument, draft, measure};
 
@@ -85,6 +86,9 @@ pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
     replace(&out, &bytes, Readers::All).map_err(|e| {
         Failure::new(format!("could not write {}: {e}", out.display()), "check the path and the disk")
     })?;
+    if let Some(lacking) = lacking(&releases_in(&String::from_utf8_lossy(&bytes)), rc) {
+        context.out.warning(&lacking);
+    }
     for rc in &dropped {
         context.out.warning(&format!(
             "release {rc} leaves the file, which names five at most: devices that are still offered it stop"

@@ -108,6 +108,16 @@ fn a_release_of_several_components_goes_from_its_manifest_to_a_plan() {
     ] {
         assert!(warned.contains(said), "{warned}");
     }
+
+    write(&world, "app.toml", "[[artifact]]\ncomponent = \"app\"\nimage = \"app.bin\"\n");
+    let create = format!("--manifest {home}/app.toml --model b3 --out {home}/draft.json");
+    done(&api, &format!("tern release create --product cam --rc 8 --version 2026.5 {create}"));
+    done(&api, &format!("tern release sign {home}/draft.json {key}"));
+    done(&api, &format!("tern release publish {home}/signed.json --manifest {home}/app.toml"));
+    let (_, json) = typed(&api, "tern rollout plan --product cam --rc 8 --phases 34@10%,64@5%,all --json");
+    let preview: Value = serde_json::from_str(&json).unwrap();
+    let warned = preview["warnings"].to_string();
+    assert!(warned.contains("release 8 brings nothing for modem, as every other release does"), "{warned}");
 }
 
 #[test]

@@ -242,6 +242,23 @@ impl Product {
     }
 }
 
+/// Warns of a release that lacks a component which every other one brings: it may be what the slots hold. Which that is only
+/// the devices know, and they refuse a release without it.
+pub fn lacking(releases: &BTreeMap<u64, Release>, rc: u64) -> Option<String> {
+    let components = |release: &Release| -> BTreeSet<String> {
+        release.artifacts.iter().map(|(_, content)| content.component.clone()).collect()
+    };
+    let others = releases.values().filter(|release| release.rc != rc).map(components);
+    let all = others.reduce(|all, some| all.intersection(&some).cloned().collect())?;
+    let lacks: Vec<String> = all.difference(&components(releases.get(&rc)?)).cloned().collect();
+    (!lacks.is_empty()).then(|| {
+        format!(
+            "release {rc} brings nothing for {}, as every other release does: devices whose slots hold that refuse it",
+            lacks.join(" and ")
+        )
+    })
+}
+
 /// Reads the releases that a release file names. Artifacts that do not read are left out: no device installs
 /// them either.
 pub fn releases_in(text: &str) -> BTreeMap<u64, Release> {
@@ -294,4 +311,30 @@ fn signed_part(text: &str) -> Option<Value> {
 
 fn version_of(text: &str) -> Option<u32> {
     tern_protocol::tuf::peek(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_warned_of_that_lacks_what_every_other_one_brings() {
+        let release = |rc: u64, components: &[&str]| {
+            let artifact = |component: &&str| {
+                let content =
+                    ArtifactContent::new(rc, "1", component, vec!["m1".parse().unwrap()], Digest([1; 32]));
+                (Named { path: format!("cam/{rc}/{component}"), length: 1, sha256: Digest([1; 32]) }, content)
+            };
+            (rc, Release { rc, version: "1".into(), artifacts: components.iter().map(artifact).collect() })
+        };
+        let told = |last: &[&str]| {
+            let releases = [release(6, &["rootfs"]), release(7, &["rootfs", "modem"]), release(8, last)];
+            lacking(&releases.into(), 8)
+        };
+
+        assert_eq!((told(&["rootfs"]), told(&["app", "rootfs"])), (None, None));
+        let said = told(&["modem"]).unwrap();
+        assert!(said.contains("release 8 brings nothing for rootfs, as every other release does"), "{said}");
+        assert_eq!(lacking(&[release(8, &["modem"])].into(), 8), None, "nothing is known yet");
+    }
 }

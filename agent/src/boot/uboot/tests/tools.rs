@@ -7,6 +7,7 @@ use std::process::{Child, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::*;
+use crate::storage::testing::Knocking;
 
 /// The lock that libubootenv takes, whatever its configuration file says.
 const LOCK: &str = "/var/lock/fw_printenv.lock";
@@ -225,11 +226,14 @@ fn we_wait_for_fw_setenv() {
     until("fw_setenv holding the lock", || is_listed(holder.id(), false));
     let medium = board.config.medium.clone();
 
+    let (knocks, knocked) = std::sync::mpsc::channel();
     let ours = std::thread::spawn(move || {
-        medium.change(&System, |environment| variables::put(environment, &record(SlotName::A, None)))
+        let disk = Knocking(knocks);
+        medium.change(&disk, |environment| variables::put(environment, &record(SlotName::A, None)))
     });
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(!ours.is_finished(), "we did not wait");
+    for _ in 0..2 {
+        knocked.recv_timeout(Duration::from_secs(10)).expect("we ask for the lock, and are refused");
+    }
     drop(holder.stdin.take());
 
     assert!(holder.wait().unwrap().success());
