@@ -31,6 +31,8 @@ pub(crate) struct Finding {
     /// The record, and what boots next by it.
     pub(crate) record: BootRecord,
     pub(crate) boots: SlotName,
+    /// The release in it.
+    pub(crate) release: u64,
     /// The record after that.
     pub(crate) after: BootRecord,
 }
@@ -116,7 +118,8 @@ impl<'a> Replay<'a> {
             return Err(format!("slot {} is on trial and not release {}", trial.slot, trial.rc));
         }
         let (boots, after) = choose(&record, usable).map_err(|error| error.to_string())?;
-        Ok(Finding { record, boots, after })
+        let release = self.holds(boots).ok_or_else(|| format!("slot {boots} boots and is not whole"))?;
+        Ok(Finding { record, boots, release, after })
     }
 
     /// What must hold of the data partition: it mounts, and each label says of its slot what is there. Returns what
