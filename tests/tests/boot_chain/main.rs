@@ -179,16 +179,19 @@ fn cut_everywhere(device: &Device, rc: u64, fault: Fault) -> Logged {
     assert!(cuts >= 200 && tally.kinds.len() >= 8, "too few: {cuts} of {:?}", tally.kinds.keys());
     if std::env::var_os("TERN_CRASH_BOOTS").is_some() {
         for (kind, (_, finding, disk)) in &tally.kinds {
-            boots_as_found(device, kind, finding, disk);
+            let starts = fault != Fault::Kernel || finding.release != rc;
+            boots_as_found(device, kind, finding, disk, starts);
         }
     }
     update
 }
 
-/// The real chain boots the slot that the reference says, and leaves the record as it says.
-fn boots_as_found(device: &Device, kind: &str, finding: &Finding, disk: &Path) {
+/// The real chain boots the slot that the reference says, the confirmed one if that does not start, and leaves the record
+/// as it says.
+fn boots_as_found(device: &Device, kind: &str, finding: &Finding, disk: &Path, starts: bool) {
     let (up, status) = crash::boots(device, disk);
-    assert_eq!(up, format!("slot={} release={}", finding.boots, finding.release), "{kind}");
+    let (slot, release) = if starts { (finding.boots, finding.release) } else { finding.confirmed };
+    assert_eq!(up, format!("slot={slot} release={release}"), "{kind}");
     assert_eq!(status["active"], finding.record.active.to_string(), "{kind}: {status}");
     let left = finding.after.trial.as_ref().map(|trial| u64::from(trial.tries_left));
     // The agent may have ended a trial since, but never begun one.
