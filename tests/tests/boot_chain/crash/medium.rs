@@ -31,6 +31,10 @@ pub(crate) struct Finding {
     /// The record, and what boots next by it.
     pub(crate) record: BootRecord,
     pub(crate) boots: SlotName,
+    /// The release in it.
+    pub(crate) release: u64,
+    /// The confirmed slot, and the release in that.
+    pub(crate) confirmed: (SlotName, u64),
     /// The record after that.
     pub(crate) after: BootRecord,
 }
@@ -107,16 +111,18 @@ impl<'a> Replay<'a> {
         };
         let record = UbootBoot::read(&medium).map_err(|error| error.to_string())?;
         let usable = SlotName::BOTH.map(|slot| self.holds(slot).is_some());
-        if self.holds(record.active).is_none() {
+        let Some(confirmed) = self.holds(record.active) else {
             return Err(format!("slot {} is confirmed and not whole", record.active));
-        }
+        };
         if let Some(trial) = &record.trial
             && self.holds(trial.slot) != Some(trial.rc)
         {
             return Err(format!("slot {} is on trial and not release {}", trial.slot, trial.rc));
         }
         let (boots, after) = choose(&record, usable).map_err(|error| error.to_string())?;
-        Ok(Finding { record, boots, after })
+        let release = self.holds(boots).ok_or_else(|| format!("slot {boots} boots and is not whole"))?;
+        let confirmed = (record.active, confirmed);
+        Ok(Finding { record, boots, release, confirmed, after })
     }
 
     /// What must hold of the data partition: it mounts, and each label says of its slot what is there. Returns what

@@ -25,27 +25,31 @@ use crate::machine::Machine;
 /// An update that was logged: the disk before it, and what was written.
 pub(crate) struct Logged {
     pub(crate) base: Vec<u8>,
+    /// The releases that were signed by its end.
+    pub(crate) releases: Vec<u64>,
     pub(crate) epochs: Vec<Vec<Write>>,
 }
 
-/// Brings release 2 to a board with release 1, from power on until it has come to its end and the power is off.
-pub(crate) fn update(device: &Device, fault: Fault) -> Logged {
+/// Brings release `rc` to a board that runs the one before it, from power on until it has come to its end and the power
+/// is off.
+pub(crate) fn update(device: &Device, rc: u64, fault: Fault) -> Logged {
+    let up = |rc: u64| format!("slot={} release={rc}", if rc.is_multiple_of(2) { "b" } else { "a" });
     let base = fs::read(&device.disk.path).unwrap();
     let log = device.lab.path("write.log");
     fs::write(&log, "").unwrap();
     let mut machine = device.power_on_logged(&log);
-    assert_eq!(machine.hear("up"), "slot=a release=1");
-    device.roll_out(2, fault);
+    assert_eq!(machine.hear("up"), up(rc - 1));
+    device.roll_out(rc, fault);
     if fault != Fault::Kernel {
-        assert_eq!(machine.hear("up"), "slot=b release=2");
+        assert_eq!(machine.hear("up"), up(rc));
     }
     if fault != Fault::None {
-        assert_eq!(machine.hear("up"), "slot=a release=1");
+        assert_eq!(machine.hear("up"), up(rc - 1));
     }
-    let attempt = device.outcome(2);
+    let attempt = device.outcome(rc);
     assert_eq!(attempt["outcome"] == "success", fault == Fault::None, "{attempt}");
     machine.power_off();
-    Logged { base, epochs: epochs(&log) }
+    Logged { base, releases: (1..=rc).collect(), epochs: epochs(&log) }
 }
 
 /// What a campaign has found.
@@ -61,7 +65,7 @@ pub(crate) struct Tally {
 
 /// Cuts every epoch in up to `most` ways.
 pub(crate) fn campaign(device: &Device, update: &Logged, most: usize, seed: u64) -> Tally {
-    let mut replay = Replay::of(device, update.base.clone(), &[1, 2]);
+    let mut replay = Replay::of(device, update.base.clone(), &update.releases);
     let mut tally = Tally::default();
     for (number, epoch) in update.epochs.iter().enumerate() {
         for cut in cuts(epoch, replay.bytes(), most, &mut Rng::of(seed, &format!("epoch {number}"))) {
@@ -73,9 +77,10 @@ pub(crate) fn campaign(device: &Device, update: &Logged, most: usize, seed: u64)
                         let said =
                             |pointer| status.pointer(pointer).map_or_else(String::new, ToString::to_string);
                         let kind = format!(
-                            "active {} trial {} label of b {} journal {}",
+                            "active {} trial {} labels {} {} journal {}",
                             said("/active"),
                             said("/trial/tries_left"),
+                            said("/slots/a/holds"),
                             said("/slots/b/holds"),
                             said("/state")
                         );
@@ -99,7 +104,7 @@ pub(crate) fn campaign(device: &Device, update: &Logged, most: usize, seed: u64)
 
 /// Cuts an update in which something is missing; returns how many cuts there were, and how many break the boot.
 pub(crate) fn control(device: &Device, update: &Logged, copies: Copies, most: usize) -> (usize, usize) {
-    let mut replay = Replay::of(device, update.base.clone(), &[1, 2]);
+    let mut replay = Replay::of(device, update.base.clone(), &update.releases);
     assert!(replay.boot(copies).is_ok(), "broken before anything is cut");
     let (mut count, mut broken) = (0, 0);
     for (number, epoch) in update.epochs.iter().enumerate() {
@@ -128,7 +133,7 @@ pub(crate) fn with_one_copy(update: &Logged, disk: &Disk) -> Logged {
     let mut base = update.base.clone();
     // The factory's record stands in the second copy: of two that are equally old the agent keeps the first.
     base.copy_within(second..second + COPY, place.start);
-    Logged { base, epochs }
+    Logged { base, releases: update.releases.clone(), epochs }
 }
 
 /// The log of an agent that arms without a sync of the slot: its bytes, its label and the record are one epoch.
@@ -141,7 +146,7 @@ pub(crate) fn without_sync(update: &Logged, disk: &Disk) -> Logged {
     let to = from + update.epochs[from..].iter().position(|epoch| touches(epoch, "environment")).unwrap();
     let merged = update.epochs[from..=to].concat();
     let epochs = [&update.epochs[..from], &[merged], &update.epochs[to + 1..]].concat();
-    Logged { base: update.base.clone(), epochs }
+    Logged { base: update.base.clone(), releases: update.releases.clone(), epochs }
 }
 
 /// Boots the disk of a kind on the real chain, far from any service, and returns what is up.
