@@ -15,10 +15,11 @@ fn main() {
         println!("cargo:rustc-cfg=no_unwind_tables");
         link(&format!("-Wl,-T,{folder}/no-unwind.ld"));
         link("-Wl,--no-eh-frame-hdr");
-        if std::env::var("CARGO_CFG_TARGET_FEATURE")
-            .is_ok_and(|all| all.split(',').any(|one| one == "crt-static"))
-        {
-            // A static libgcc brings its unwinder along, a function of which is ours here: the first one counts.
+        let is_static = std::env::var("CARGO_CFG_TARGET_FEATURE")
+            .is_ok_and(|all| all.split(',').any(|one| one == "crt-static"));
+        // For musl that is the default, which cargo does not tell.
+        if is_static || is("CARGO_CFG_TARGET_ENV", "musl") {
+            // A static library brings its unwinder along, a function of which is ours here: the first one counts.
             link("-Wl,--allow-multiple-definition");
         }
         fold_equal_functions();
@@ -49,7 +50,8 @@ fn links_with(argument: &str) -> bool {
     std::fs::write(&source, "fn main() {}").expect("a build script may write to its folder");
     let mut rustc = Command::new(variable("RUSTC"));
     rustc.arg(&source).arg("-o").arg(folder.join("probe"));
-    rustc.args(["--target", &variable("TARGET"), "-C", &format!("link-arg={argument}")]);
+    // The profile's own panic: a library built for devices may have no other (.ci/static-agent).
+    rustc.args(["--target", &variable("TARGET"), "-C", "panic=abort", "-C", &format!("link-arg={argument}")]);
     if let Ok(linker) = std::env::var("RUSTC_LINKER") {
         rustc.args(["-C", &format!("linker={linker}")]);
     }
