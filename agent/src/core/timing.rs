@@ -121,6 +121,16 @@ impl Backoff {
         wait
     }
 
+    /// Returns the present wait.
+    pub fn present(&self) -> u64 {
+        self.next
+    }
+
+    /// Returns the longest wait.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
     /// Returns the shortest wait.
     pub fn first(&self) -> u64 {
         self.first.min(self.most)
