@@ -53,8 +53,11 @@ impl Pending {
                 continue;
             }
             match job.part {
-                // Without its piece of the tree a device cannot verify a chunk.
-                PackKind::Piece(_) | PackKind::Delta => self.jobs.push_front(job),
+                // Without its piece of the tree a device cannot verify a chunk, nor a piece without the one above it.
+                PackKind::Piece(_) | PackKind::Delta => {
+                    let first = self.jobs.iter().position(|job| matches!(job.part, PackKind::Chunk(_)));
+                    self.jobs.insert(first.unwrap_or(self.jobs.len()), job);
+                }
                 PackKind::Chunk(_) => self.jobs.push_back(job),
             }
             if self.jobs.len() > PENDING_MAX {
@@ -103,6 +106,18 @@ mod tests {
         pending.add(jobs(&get(vec![packs(0, 2), Want::piece(Digest::of(b"x"), piece)]), "t".into()));
 
         assert_eq!(parts(&mut pending), [PackKind::Piece(piece), PackKind::Chunk(0), PackKind::Chunk(1)]);
+    }
+
+    #[test]
+    fn pieces_come_in_the_order_in_which_they_are_asked_for() {
+        let [top, first] = [1, 0].map(|level| PieceId { level, index: 0 });
+        let of = Digest::of(b"x");
+        let mut pending = Pending::default();
+        pending.add(jobs(&get(vec![packs(0, 1)]), "t".into()));
+        pending.add(jobs(&get(vec![packs(1, 2), Want::piece(of, top), Want::piece(of, first)]), "t".into()));
+
+        let pieces = [PackKind::Piece(top), PackKind::Piece(first)];
+        assert_eq!(parts(&mut pending), [&pieces[..], &[PackKind::Chunk(0), PackKind::Chunk(1)]].concat());
     }
 
     #[test]
