@@ -292,7 +292,8 @@ impl Shell {
     }
 
     async fn publish(&self, topic: &Topic, payload: Vec<u8>) {
-        let (text, qos) = (topic.render(&self.config.fleet), topic.qos());
+        let qos = if self.agent.doubts_link() { 1 } else { topic.qos() };
+        let text = topic.render(&self.config.fleet);
         self.command(LinkCommand::Publish { topic: text, payload, qos }).await;
     }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tern_tests::lab::{Broker, Lab, Ran};
+use tern_tests::lab::{Broker, Lab, Ran, TlsProxy, certificates};
 
 fn show(path: &Path) -> String {
     path.display().to_string()
@@ -279,46 +279,15 @@ fn a_token_file_that_others_may_read_is_not_used() {
     assert_eq!(run_as(&lab, Some(&ann), &["ledger", "verify", "--data", &show(&lab.data())]).code, Some(0));
 }
 
-fn openssl(folder: &Path, words: &str) {
-    let ran = std::process::Command::new("openssl").args(words.split(' ')).current_dir(folder).output();
-    let ran = ran.expect("openssl is installed");
-    assert!(ran.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&ran.stderr));
-}
-
-/// An authority, a certificate of it for `localhost`, and another authority.
-fn certificates(folder: &Path) {
-    for ca in ["ca", "other"] {
-        let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj";
-        openssl(folder, &format!("{new} /CN={ca} -keyout {ca}.key -out {ca}.pem"));
-    }
-    let new = "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=tern";
-    openssl(folder, &format!("{new} -keyout proxy.key -out proxy.csr"));
-    std::fs::write(folder.join("proxy.ext"), "subjectAltName=DNS:localhost\n").unwrap();
-    let sign = "x509 -req -in proxy.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2";
-    openssl(folder, &format!("{sign} -extfile proxy.ext -out proxy.pem"));
-}
-
 /// Behind a proxy that ends TLS the command line works as before, if it believes the proxy: and only then is the
 /// token shown to it.
 #[test]
 fn over_tls_a_token_goes_to_whom_an_authority_vouches_for() {
-    use std::io::{BufRead as _, BufReader};
-    use std::process::{Command, Stdio};
     let lab = Lab::start();
     certificates(lab.dir.path());
-    let port = lab.api.rsplit(':').next().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tls-proxy.py");
-    let mut proxy = Command::new("python3")
-        .arg(script)
-        .args([lab.path("proxy.pem"), lab.path("proxy.key")])
-        .arg(port)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(proxy.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let port = line.trim();
+    let port = lab.api.rsplit(':').next().unwrap().parse().unwrap();
+    let proxy = TlsProxy::start(lab.dir.path(), port);
+    let port = proxy.address.port();
     let ask = |host: &str, ca: &str| {
         let api = format!("https://{host}:{port}");
         run_as(
@@ -339,6 +308,5 @@ fn over_tls_a_token_goes_to_whom_an_authority_vouches_for() {
     let none = ask("localhost", "proxy.csr");
     assert!(none.code != Some(0) && none.err.contains("holds no certificate"), "{none:?}");
 
-    drop(proxy.stdin.take());
-    assert!(proxy.wait().unwrap().success());
+    assert!(proxy.stop());
 }

@@ -62,7 +62,7 @@ pub struct Timing {
     /// How long a deferral lasts before the device looks again.
     #[serde(serialize_with = "seconds::serialize")]
     pub deferral: Duration,
-    /// Packs that one `get` asks for.
+    /// Packs on their way at once, at most; how many the link needs is measured.
     pub window: u32,
     /// MQTT keep-alive.
     #[serde(serialize_with = "seconds::serialize")]
@@ -100,7 +100,7 @@ impl Default for Timing {
             heartbeat: seconds(21_600),
             resend_first: seconds(10),
             deferral: seconds(900),
-            window: 32,
+            window: 96,
             keepalive: seconds(1200),
             broker_silence: seconds(3),
             reconnect_first: Duration::from_millis(250),

@@ -138,6 +138,12 @@ impl Agent {
         self.durable.registry.as_ref().unwrap_or(&self.settings.registry)
     }
 
+    /// Tells whether nothing comes that was asked for, so that the link itself may be dead: what is published then is worth
+    /// an acknowledgement of the broker's, without which the link is given up.
+    pub fn doubts_link(&self) -> bool {
+        self.download.as_ref().is_some_and(Download::doubts_link)
+    }
+
     /// Takes something that happened and returns what to do, in order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Output> {
         self.looked_at = now;
@@ -145,7 +151,12 @@ impl Agent {
         match input {
             Input::Up(facts) => self.came_up(facts, now),
             Input::LinkUp => self.link_up(now),
-            Input::LinkDown => self.exchange.link_down(),
+            Input::LinkDown => {
+                self.exchange.link_down();
+                if let Some(download) = &mut self.download {
+                    download.cut();
+                }
+            }
             Input::Message { topic, payload } => self.message(&topic, &payload, now),
             Input::Done { job, result } => self.done(job, result, now),
             Input::Collected(metrics) => self.collected(metrics, now),

@@ -15,6 +15,7 @@
 //! | [`hook`] | when hooks run, and which of them are to be undone |
 //! | [`undo`] | how often that is tried, and what is told if it cannot be done |
 //! | [`download`] | which packs to ask for next, and which to believe |
+//! | [`window`] | how many packs to have on their way, and which of them to ask for again |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
 //! | `reader` | bundles: their dictionary, and those that wait for one |
 //! | `comparison` | what a device owes to the comparison with a control |
@@ -51,6 +52,7 @@ pub mod time;
 pub mod timing;
 mod trust;
 pub mod undo;
+pub mod window;
 mod work;
 pub mod zone;
 

@@ -63,7 +63,7 @@ pub struct Timing {
     pub resend_first: u64,
     /// How long a deferral lasts before the device looks again.
     pub deferral: u64,
-    /// Packs asked for at once, 1 to 96.
+    /// Packs on their way at once, at most; 1 to 96.
     pub window: u32,
 }
 
@@ -87,7 +87,7 @@ impl Default for Timing {
             heartbeat: 6 * 60 * MINUTE,
             resend_first: 10 * SECOND,
             deferral: 15 * MINUTE,
-            window: 32,
+            window: 96,
         }
     }
 }
@@ -119,6 +119,16 @@ impl Backoff {
         let wait = self.next;
         self.next = wait.saturating_mul(2).min(self.most);
         wait
+    }
+
+    /// Returns the present wait.
+    pub fn present(&self) -> u64 {
+        self.next
+    }
+
+    /// Returns the longest wait.
+    pub fn most(&self) -> u64 {
+        self.most
     }
 
     /// Returns the shortest wait.

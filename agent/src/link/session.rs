@@ -16,6 +16,7 @@ use tern_protocol::limits::{MQTT_PACKET_MAX, OUTBOX_MAX};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::{Caller, LinkCommand, LinkConfig, LinkEvent, Tls, unique};
+use crate::clock;
 use crate::config::BrokerAddress;
 
 /// Messages that may wait for the broker: a whole outbox that is sent again.
@@ -24,8 +25,10 @@ const PUBLISHES: usize = OUTBOX_MAX;
 const SUBSCRIPTIONS: usize = 64;
 /// What MQTT adds to topic and payload, at most.
 const OVERHEAD: usize = 16;
-/// A broker that acknowledges nothing for this many times its silence is given up.
+/// A broker that acknowledges nothing for this many times its silence is given up, unless it sends something else.
 const UNACKNOWLEDGED: u32 = 10;
+/// Even then after this many times its silence: on a slow link an acknowledgement waits behind packs, but not for ever.
+const BUSY: u32 = 100;
 /// Ceiling of rumqttc's own wait for a flush or a connection; ours for the connection is shorter.
 const FLUSH_SECONDS: u64 = 60;
 
@@ -73,6 +76,7 @@ pub(super) async fn run(
         queued: 0,
         subacks_owed: 0,
         pubacks_owed: 0,
+        acknowledged: clock::uptime(),
         silence: None,
         up: false,
     };
@@ -106,6 +110,8 @@ struct Session {
     queued: usize,
     subacks_owed: usize,
     pubacks_owed: usize,
+    /// When the broker last acknowledged something, or first owed it.
+    acknowledged: Duration,
     /// Runs while the broker owes an acknowledgement.
     silence: Option<Pin<Box<Sleep>>>,
     up: bool,
@@ -155,6 +161,10 @@ impl Session {
     fn note(&mut self, event: Event) -> Result<Option<LinkEvent>, Stop> {
         match event {
             Event::Incoming(Packet::Publish(publish)) => {
+                let busy = clock::uptime().saturating_sub(self.acknowledged) < self.patience * BUSY;
+                if self.subacks_owed == 0 && self.pubacks_owed > 0 && busy {
+                    self.listen_for_silence();
+                }
                 let payload = publish.payload.to_vec();
                 return Ok(Some(LinkEvent::Message { topic: publish.topic, payload }));
             }
@@ -167,11 +177,15 @@ impl Session {
             }
             Event::Incoming(Packet::PubAck(_)) => {
                 self.pubacks_owed = self.pubacks_owed.saturating_sub(1);
+                self.acknowledged = clock::uptime();
                 self.listen_for_silence();
             }
             Event::Outgoing(Outgoing::Publish(id)) => {
                 self.queued = self.queued.saturating_sub(1);
                 if id != 0 {
+                    if self.pubacks_owed == 0 {
+                        self.acknowledged = clock::uptime();
+                    }
                     self.pubacks_owed += 1;
                     if self.silence.is_none() {
                         self.listen_for_silence();

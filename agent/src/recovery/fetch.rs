@@ -150,14 +150,18 @@ pub(super) async fn fetch(disk: &Disk, config: &Config, slot: SlotName) -> Resul
         }
         let now = u64::try_from(clock::uptime().as_millis()).unwrap_or(u64::MAX);
         if is_up && let Some(request) = fetching.request(now) {
-            let (topic, payload, qos) = (get.render(&config.fleet), request.write(), get.qos());
+            let qos = if fetching.download.doubts_link() { 1 } else { get.qos() };
+            let (topic, payload) = (get.render(&config.fleet), request.write());
             send(LinkCommand::Publish { topic, payload, qos }).await;
         }
         let due = fetching.download.due().saturating_sub(now);
         let wait = Duration::from_millis(due).min(Duration::from_secs(10));
         match tokio::time::timeout(wait.max(Duration::from_millis(10)), events.recv()).await {
             Ok(Some(LinkEvent::Up)) => is_up = true,
-            Ok(Some(LinkEvent::Down { .. })) => is_up = false,
+            Ok(Some(LinkEvent::Down { .. })) => {
+                is_up = false;
+                fetching.download.cut();
+            }
             Ok(Some(LinkEvent::Message { topic, payload })) if topic == packs => {
                 let Ok(pack) = Pack::read(&payload) else { continue };
                 if fetching.take(pack, now)? {

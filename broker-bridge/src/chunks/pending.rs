@@ -72,8 +72,12 @@ impl Pending {
                 continue;
             }
             match job.part {
-                // Without its piece of the tree a device cannot verify a chunk, and without its delta it asks for none.
-                Part::Piece(_) | Part::Delta { .. } => self.jobs.push_front(job),
+                // Without its piece of the tree a device cannot verify a chunk, nor a piece without the one above it; without its
+                // delta it asks for none.
+                Part::Piece(_) | Part::Delta { .. } => {
+                    let first = self.jobs.iter().position(|job| matches!(job.part, Part::Chunk(_)));
+                    self.jobs.insert(first.unwrap_or(self.jobs.len()), job);
+                }
                 Part::Chunk(_) => self.jobs.push_back(job),
             }
             if self.jobs.len() > PENDING_MAX {
@@ -122,6 +126,18 @@ mod tests {
         pending.add(jobs(&get(vec![packs(0, 2), Want::piece(Digest::of(b"x"), piece)]), "t".into()));
 
         assert_eq!(parts(&mut pending), [Part::Piece(piece), Part::Chunk(0), Part::Chunk(1)]);
+    }
+
+    #[test]
+    fn pieces_come_in_the_order_in_which_they_are_asked_for() {
+        let [top, first] = [1, 0].map(|level| PieceId { level, index: 0 });
+        let of = Digest::of(b"x");
+        let mut pending = Pending::default();
+        pending.add(jobs(&get(vec![packs(0, 1)]), "t".into()));
+        pending.add(jobs(&get(vec![packs(1, 2), Want::piece(of, top), Want::piece(of, first)]), "t".into()));
+
+        let pieces = [Part::Piece(top), Part::Piece(first)];
+        assert_eq!(parts(&mut pending), [&pieces[..], &[Part::Chunk(0), Part::Chunk(1)]].concat());
     }
 
     #[test]

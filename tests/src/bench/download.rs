@@ -34,8 +34,7 @@ pub fn download(agents: usize, image_bytes: usize) -> Download {
     let (factory, image) = (lab.path("factory"), lab.path("image"));
     made(&factory, 50_000, 1);
     made(&image, image_bytes, 2);
-    let making =
-        Making { capacity: image_bytes as u64 + 1024, timing: "window = 96".into(), ..Making::default() };
+    let making = Making { capacity: image_bytes as u64 + 1024, ..Making::default() };
     let mut devices: Vec<LabDevice> =
         (0..agents).map(|i| LabDevice::make(&lab, &format!("dev-{i:02}"), &factory, &making)).collect();
     devices.iter_mut().for_each(LabDevice::start);
@@ -72,7 +71,7 @@ pub fn download(agents: usize, image_bytes: usize) -> Download {
 }
 
 /// Returns the second of the day of the first log line with `mark`.
-fn moment(log: &str, mark: &str) -> f64 {
+pub(super) fn moment(log: &str, mark: &str) -> f64 {
     let line = log.lines().find(|line| line.contains(mark)).unwrap_or_else(|| panic!("no {mark} in the log"));
     let time = line.get(11..26).expect("a log line begins with its time");
     time.split(':').map(|part| part.parse::<f64>().expect("digits")).fold(0.0, |sum, part| sum * 60.0 + part)

@@ -8,6 +8,8 @@
 //! | `load` | devices that send sealed reports as fast as they are acknowledged |
 //! | `reports` | reports a second: the service beside an echo behind the same front |
 //! | `download` | images to agents: beside an HTTP download of the same file |
+//! | `goodput` | how much of a bad link a download makes use of, beside other ways |
+//! | `idle` | what a device that has nothing to do costs on the wire, beside one that polls |
 //! | `memory` | what an agent keeps in memory, idle and at most in an update |
 //! | `scene` | a controller and devices in one thread: what the next three measure |
 //! | `authentication` | reports that a core authenticates, beside bare HMAC-SHA256 |
@@ -19,6 +21,8 @@
 
 mod authentication;
 mod download;
+mod goodput;
+mod idle;
 mod junk;
 mod kill;
 mod load;
@@ -33,6 +37,8 @@ mod usage;
 
 pub use authentication::{Authentication, authentication};
 pub use download::{Download, download};
+pub use goodput::{Case, Goodput, goodput};
+pub use idle::{DAY, Idle, Kind, Polling, idle};
 pub use junk::{JUNK, Junk, junk};
 pub use kill::{By, KillBroker, KillOptions, KillRun, Reach, kill};
 pub use memory::{Memory, memory};

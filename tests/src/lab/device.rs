@@ -23,6 +23,8 @@ pub struct Making {
     pub hook: Option<Vec<String>>,
     /// More lines under `[timing]`.
     pub timing: String,
+    /// The agent's own waits, instead of those for a laboratory that has no time.
+    pub usual_waits: bool,
     /// More sections; `{dir}` is the device's folder.
     pub sections: String,
     /// User and password file, for brokers that want them.
@@ -31,6 +33,8 @@ pub struct Making {
     pub claim: Option<PathBuf>,
     /// Another way to the broker than the straight one.
     pub broker: Option<SocketAddr>,
+    /// The authority of brokers with TLS, which are then called `localhost`.
+    pub authority: Option<PathBuf>,
     /// Hardware model.
     pub model: &'static str,
 }
@@ -43,10 +47,12 @@ impl Default for Making {
             probe: None,
             hook: None,
             timing: String::new(),
+            usual_waits: false,
             sections: String::new(),
             login: None,
             claim: None,
             broker: None,
+            authority: None,
             model: MODEL,
         }
     }
@@ -125,7 +131,11 @@ impl LabDevice {
             self.name, making.model
         ));
         let broker = making.broker.unwrap_or(lab.mqtt);
-        line(format!("region = \"eu\"\nbrokers = [\"mqtt://{broker}\"]"));
+        let url = match &making.authority {
+            None => format!("mqtt://{broker}"),
+            Some(_) => format!("mqtts://localhost:{}", broker.port()),
+        };
+        line(format!("region = \"eu\"\nbrokers = [{url:?}]"));
         if let Some((user, file)) = &making.login {
             line(format!("user = {user:?}\npassword_file = {:?}", text(file)));
         }
@@ -134,6 +144,9 @@ impl LabDevice {
         }
         line(format!("data_dir = {}\nruntime_dir = {}", path("data"), path("run")));
         line(format!("root = {:?}", text(&lab.data().join("products").join(PRODUCT).join("root.json"))));
+        if let Some(authority) = &making.authority {
+            line(format!("[tls]\nca = {:?}", text(authority)));
+        }
         line(format!("[slots]\ndir = {}\ncapacity = {}", path("slots"), making.capacity));
         if let Some(probe) = &making.probe {
             line(format!("[[probes]]\nname = \"probe\"\ncommand = {probe:?}\ndeadline = 20"));
@@ -145,11 +158,11 @@ impl LabDevice {
         }
         line(making.sections.replace("{dir}", &text(&self.dir)));
         line(format!("[timing]\nsoak = {:.3}\n{}", making.soak, making.timing));
-        line(
-            "retry_base = 0.5\nask_first = 1.0\nask_max = 2.0\nget_repeat_first = 1.0\nget_repeat_max = 3.0"
-                .into(),
-        );
-        line("resend_first = 1.0\nretained_wait = 1.0\nheartbeat = 4.0\nreconnect_max = 1.0".into());
+        if !making.usual_waits {
+            line("retry_base = 0.5\nask_first = 1.0\nask_max = 2.0\nget_repeat_first = 1.0".into());
+            line("get_repeat_max = 3.0\nresend_first = 1.0\nretained_wait = 1.0\nheartbeat = 4.0".into());
+            line("reconnect_max = 1.0".into());
+        }
         std::fs::write(self.config(), out).expect("a configuration");
     }
 

@@ -15,7 +15,9 @@
 //! | `mosquitto` | the foreign broker, with the generated policy |
 //! | `mischief` | what it does to a message |
 //! | `siege` | a fleet with a middleman, and what must hold there |
+//! | `tls` | certificates, and a proxy that ends TLS |
 //! | `truth` | what devices reported, whatever arrived |
+//! | `radio` | a slow, long and unreliable way to a broker |
 //! | `reference` | the independent reference of the kill switch's arithmetic |
 //! | `tree` | user data, and a walk through it |
 //! | `records` | what is true of a device, read from its disk |
@@ -32,11 +34,13 @@ mod middleman;
 mod mischief;
 mod mosquitto;
 mod programs;
+mod radio;
 mod records;
 mod reference;
 mod second;
 mod service;
 mod siege;
+mod tls;
 pub mod tree;
 mod truth;
 mod uplink;
@@ -52,11 +56,13 @@ pub use middleman::Middleman;
 pub use mischief::Manner;
 pub use mosquitto::Mosquitto;
 pub use programs::{Ran, ends, in_ci, program, program_in};
+pub use radio::{Radio, Terms};
 pub use records::Records;
 pub use reference::{Reference, recomputed};
 pub use second::{SecondDevice, check_vectors, foreign_python};
 pub use service::{Broker, Lab, MODEL, PRODUCT};
 pub use siege::{Siege, booted, image};
+pub use tls::{TlsProxy, certificates};
 pub use truth::{Truth, seal_of};
 pub use uplink::Uplink;
 

@@ -4,9 +4,12 @@
 //! `--kill [--broker embedded|mosquitto] [--agents N] [--runs N] [--operator-runs N] [--write]` does the table of kills,
 //! `--scale [--devices N] [--in-memory] [--write]` builds a fleet of a million devices (or N) in one process and, unless
 //! it has no ledger, starts it again,
+//! `--goodput [--write]` does the table of bad links (ten minutes), `--idle [--write]` that of a device that has nothing to do,
 //! and `--agent-size [--write]` does the tables of the agent's executable and of its memory instead.
 
 mod cores;
+mod goodput;
+mod idle;
 mod kill;
 mod scale;
 
@@ -46,6 +49,14 @@ fn main() {
     if asks("--agent-size") {
         let text = size_table(&parts(&target().join("named"))) + &memory_table(&agents());
         return show(&text, asks("--write").then_some(SIZES));
+    }
+    if asks("--goodput") {
+        let text = machine_line() + &goodput::table(asks("--quick"));
+        return show(&text, asks("--write").then_some(goodput::MARKS));
+    }
+    if asks("--idle") {
+        let text = machine_line() + &idle::table();
+        return show(&text, asks("--write").then_some(idle::MARKS));
     }
     if asks("--kill") {
         let options = match kill::options(&arguments) {

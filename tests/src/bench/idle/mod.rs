@@ -1,0 +1,132 @@
+//! What a device that has nothing to do costs on the wire in a day, beside one that polls.
+//!
+//! A day is not waited for. What an idle device does by the clock, it is made to do 1200 times as often: a ping every
+//! second instead of every 20 minutes, a heartbeat every 18 s instead of every 6 h. All else keeps its time. What is
+//! counted is what goes over the wire in 72 s; the day's bytes are those of each kind of packet as often as a day has it.
+//! Whatever else comes by is counted as if it came as often in a day.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `counter` | MQTT between a device and its broker, packet by packet |
+//! | `polling` | a client of goosebit |
+
+mod counter;
+mod polling;
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::lab::{Lab, LabDevice, Making, Radio, Terms, TlsProxy, certificates, made, wait};
+use counter::{Counter, Counts};
+pub use polling::Polling;
+
+/// Pings and heartbeats of a day, at the usual waits.
+pub const DAY: [u64; 2] = [72, 4];
+/// The same at a 1200th of them.
+const WATCHED: Duration = Duration::from_secs(72);
+const TIMING: &str = "keepalive = 1.0\nheartbeat = 18";
+
+/// One kind of packet.
+#[derive(Debug, Clone)]
+pub struct Kind {
+    /// Its way and name; of a message the topic.
+    pub name: String,
+    /// How many were counted.
+    pub counted: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// How many a day has.
+    pub a_day: u64,
+}
+
+/// What was counted.
+#[derive(Debug, Clone)]
+pub struct Idle {
+    /// MQTT packets.
+    pub kinds: Vec<Kind>,
+    /// The same day in bytes of TLS records, without a handshake.
+    pub tls: u64,
+    /// The same with the headers of IP and TCP, acknowledgements included.
+    pub ip: u64,
+    /// Packets of IP.
+    pub segments: u64,
+    /// Bytes of MQTT of a new connection, with all that is retained.
+    pub connecting: u64,
+    /// The client that polls, where goosebit is installed.
+    pub polling: Option<Polling>,
+}
+
+impl Kind {
+    /// Returns its bytes in a day.
+    pub fn day(&self) -> u64 {
+        (self.bytes * self.a_day).div_ceil(self.counted.max(1))
+    }
+}
+
+impl Idle {
+    /// Returns the MQTT bytes of a day.
+    pub fn day(&self) -> u64 {
+        self.kinds.iter().map(Kind::day).sum()
+    }
+}
+
+/// Counts.
+pub fn idle() -> Idle {
+    let lab = Lab::start_configured("heartbeat = 18\n");
+    let factory = lab.path("factory");
+    made(&factory, 50_000, 1);
+    certificates(lab.dir.path());
+    let counter = Counter::start(lab.mqtt);
+    let proxy = TlsProxy::start(lab.dir.path(), lab.mqtt.port());
+    // As fast as nothing: it is here to count.
+    let way = Radio::to(proxy.address, Terms::plain(1_000_000_000, Duration::ZERO));
+    let making = |broker, authority| Making {
+        timing: TIMING.to_owned(),
+        usual_waits: true,
+        broker: Some(broker),
+        authority,
+        ..Making::default()
+    };
+    let mut plain = LabDevice::make(&lab, "dev-1", &factory, &making(counter.address, None));
+    let authority = Some(lab.path("ca.pem"));
+    let mut encrypted = LabDevice::make(&lab, "dev-2", &factory, &making(way.address, authority));
+    plain.start();
+    encrypted.start();
+    lab.wait_for_hellos();
+    // The first heartbeat after all else has been said.
+    wait("a heartbeat", Duration::from_secs(60), || (counter.seen("/ts") > 1).then_some(()));
+    let connecting = counter.take().values().map(|(_, bytes)| bytes).sum();
+    let before = (way.carried(), segments(way.address.port()));
+    let (polling, counts, after) = std::thread::scope(|scope| {
+        let polling = scope.spawn(|| polling::polling(lab.dir.path()));
+        std::thread::sleep(WATCHED);
+        let counted = (counter.take(), (way.carried(), segments(way.address.port())));
+        (polling.join().expect("the client ends"), counted.0, counted.1)
+    });
+    let sum = |carried: [u64; 2]| carried.iter().sum::<u64>();
+    let (tls, segments) = (sum(after.0) - sum(before.0), after.1.saturating_sub(before.1));
+    // 20 B of IP, 20 of TCP and 12 of its timestamps.
+    Idle { kinds: kinds(counts), tls, ip: tls + segments * 52, segments, connecting, polling }
+}
+
+fn kinds(counts: Counts) -> Vec<Kind> {
+    let [pings, heartbeats] = DAY;
+    let kind = |(name, (counted, bytes)): (String, (u64, u64))| {
+        let a_day = match &name {
+            name if name.contains("PING") => pings,
+            name if name.ends_with("/ts") => heartbeats,
+            _ => counted,
+        };
+        Kind { name, counted, bytes, a_day }
+    };
+    counts.into_iter().map(kind).collect()
+}
+
+/// Returns how many packets the system has sent and received on the connection to a port.
+fn segments(port: u16) -> u64 {
+    let ran = Command::new("ss").args(["-tinH", "dst", &format!("127.0.0.1:{port}")]).output();
+    let text = ran.map(|ran| String::from_utf8_lossy(&ran.stdout).into_owned()).unwrap_or_default();
+    let number = |word: &str| word.split_once(':').and_then(|(_, number)| number.parse::<u64>().ok());
+    let words = text.split_whitespace().filter(|word| word.starts_with("segs_"));
+    words.filter_map(number).sum()
+}
