@@ -109,16 +109,18 @@ impl Scene {
         wait_telling(said, PATIENCE, || (self.components() == due).then_some(()));
     }
 
-    fn failed(&self, rc: u64) -> String {
+    /// Waits for the end of a release that fails, and for the service to hear why.
+    fn failed(&self, rc: u64, why: &str) {
         wait("the end", PATIENCE, || {
             let status = self.device.status();
             (status["state"] == "failed" && status["rc"] == rc).then_some(())
         });
-        let told = self.lab.json(&["device", "show", "dev-1"]).to_string();
+        let told = || self.lab.json(&["device", "show", "dev-1"]).to_string();
+        let heard = || format!("{why:?} to be heard: {}", told());
+        wait_telling(heard, PATIENCE, || told().contains(why).then_some(()));
         // Paused by then: the fleet is tiny.
         let name = format!("r{rc}");
         self.lab.json(&["rollout", "kill", &name, "--reason", "bad"]);
-        told
     }
 }
 
@@ -139,16 +141,14 @@ fn a_release_of_three_components_is_installed_whole_or_not_at_all() {
     // The second of two cannot be installed: the first is taken back, and nothing boots.
     let boots = scene.device.status()["epoch"].clone();
     scene.rolls_out(3, true);
-    let told = scene.failed(3);
-    assert!(told.contains("component app: tar: exit code"), "{told}");
+    scene.failed(3, "component app: tar: exit code");
     scene.are(2);
     assert_eq!(scene.read("flashed"), "install 2\ninstall 3\nrevert 2\n");
     assert_eq!(scene.device.status()["epoch"], boots);
 
     // All of it is in, and the trial fails.
     scene.rolls_out(4, false);
-    let told = scene.failed(4);
-    assert!(told.contains("the modem is gone"), "{told}");
+    scene.failed(4, "the modem is gone");
     scene.are(2);
     assert!(scene.read("flashed").ends_with("install 4\nrevert 2\n"));
 
@@ -188,7 +188,6 @@ fn a_release_of_three_components_is_installed_whole_or_not_at_all() {
     }
     scene.device.start();
     scene.rolls_out(7, false);
-    let told = scene.failed(7);
-    assert!(told.contains("the package for app has"), "{told}");
+    scene.failed(7, "the package for app has");
     scene.device.kill();
 }

@@ -322,7 +322,7 @@ mod tests {
         let release = |rc: u64, components: &[&str]| {
             let artifact = |component: &&str| {
                 let content =
-                    ArtifactContent::new(rc, "1", component, vec!["m1".parse().unwrap()], Digest([1; 32]));
+                    ArtifactContent::new(rc, "1", *component, vec!["m1".parse().unwrap()], Digest([1; 32]));
                 (Named { path: format!("cam/{rc}/{component}"), length: 1, sha256: Digest([1; 32]) }, content)
             };
             (rc, Release { rc, version: "1".into(), artifacts: components.iter().map(artifact).collect() })
