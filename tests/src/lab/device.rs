@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::program;
 use super::service::{Lab, MODEL, PRODUCT, text};
+use super::{Encrypted, program};
 
 /// How a device is made.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Making {
     pub claim: Option<PathBuf>,
     /// Another way to the broker than the straight one.
     pub broker: Option<SocketAddr>,
+    /// A way under TLS.
+    pub encrypted: Option<Encrypted>,
     /// Hardware model.
     pub model: &'static str,
 }
@@ -47,6 +49,7 @@ impl Default for Making {
             login: None,
             claim: None,
             broker: None,
+            encrypted: None,
             model: MODEL,
         }
     }
@@ -124,8 +127,11 @@ impl LabDevice {
             "fleet = \"lab\"\ndevice = {:?}\nproduct = {PRODUCT:?}\nmodel = {:?}",
             self.name, making.model
         ));
-        let broker = making.broker.unwrap_or(lab.mqtt);
-        line(format!("region = \"eu\"\nbrokers = [\"mqtt://{broker}\"]"));
+        let broker = match &making.encrypted {
+            Some(encrypted) => format!("mqtts://localhost:{}", encrypted.port),
+            None => format!("mqtt://{}", making.broker.unwrap_or(lab.mqtt)),
+        };
+        line(format!("region = \"eu\"\nbrokers = [{broker:?}]"));
         if let Some((user, file)) = &making.login {
             line(format!("user = {user:?}\npassword_file = {:?}", text(file)));
         }
@@ -134,6 +140,10 @@ impl LabDevice {
         }
         line(format!("data_dir = {}\nruntime_dir = {}", path("data"), path("run")));
         line(format!("root = {:?}", text(&lab.data().join("products").join(PRODUCT).join("root.json"))));
+        if let Some(Encrypted { folder, .. }) = &making.encrypted {
+            let [ca, cert, key] = ["ca.pem", "device.pem", "device.key"].map(|name| text(&folder.join(name)));
+            line(format!("[tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}"));
+        }
         line(format!("[slots]\ndir = {}\ncapacity = {}", path("slots"), making.capacity));
         if let Some(probe) = &making.probe {
             line(format!("[[probes]]\nname = \"probe\"\ncommand = {probe:?}\ndeadline = 20"));
