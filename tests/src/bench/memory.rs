@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::usage::{most_resident_kib, resident_kib};
-use crate::lab::{Lab, LabDevice, Making, made, wait};
+use crate::lab::{Lab, LabBridge, LabDevice, Making, made, wait};
 
 /// How often the most is looked at: over files, an agent that boots becomes a new program, whose most begins anew.
 const LOOK: Duration = Duration::from_millis(5);
@@ -23,13 +23,28 @@ pub struct Memory {
     pub image: usize,
 }
 
+/// How an agent reaches its broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Without TLS.
+    Plain,
+    /// Under TLS, with certificates on both sides.
+    Tls,
+}
+
+const DEVICE: &str = "dev-1";
+
 /// Takes an agent of another build through an update to an image of `image` bytes.
-pub fn memory(program: &Path, image: usize) -> Memory {
-    let lab = Lab::start();
+pub fn memory(program: &Path, link: Link, image: usize) -> Memory {
+    let mut bridge = LabBridge::prepare();
+    let lab = Lab::start_with(bridge.broker());
+    let encrypted = bridge.configure_encrypted(&lab.data().join("images"), DEVICE);
+    bridge.start();
     let (factory, release) = (lab.path("factory"), lab.path("image"));
     made(&factory, 50_000, 1);
     made(&release, image, 2);
-    let mut device = LabDevice::make(&lab, "dev-1", &factory, &Making::default());
+    let making = Making { encrypted: (link == Link::Tls).then_some(encrypted), ..Making::default() };
+    let mut device = LabDevice::make(&lab, DEVICE, &factory, &making);
     device.start_program(program);
     wait("the agent", Duration::from_secs(60), || {
         lab.json(&["device", "list"]).to_string().contains("\"enrolled\":true").then_some(())

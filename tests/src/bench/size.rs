@@ -1,4 +1,4 @@
-//! What the agent's executable is made of: bytes by area, from the symbols of a build that keeps its names.
+//! What an agent's executable is made of: bytes by area, from the symbols of a build that keeps its names.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub struct Part {
 }
 
 /// Areas: name, crates, reason. A crate that stands nowhere counts to the last one.
-const AREAS: [(&str, &[&str], &str); 11] = [
+const AREAS: [(&str, &[&str], &str); 12] = [
     (
         "Agent",
         &["tern_agent"],
@@ -103,6 +103,7 @@ const AREAS: [(&str, &[&str], &str); 11] = [
         ],
         "events with fields, filtered by TERN_LOG; the command line itself is read by the agent",
     ),
+    ("C library", &[C_LIBRARY], "memory, threads, names of hosts; what Rust's library stands on"),
     (
         "Standard library and the rest",
         &[],
@@ -110,34 +111,31 @@ const AREAS: [(&str, &[&str], &str); 11] = [
     ),
 ];
 
-/// Symbols that no Rust code made: here nearly all are ring's.
+/// Symbols that neither Rust code nor the C library made: here nearly all are ring's.
 const ASSEMBLY: &str = "assembly and C";
+/// Symbols of the C library.
+const C_LIBRARY: &str = "musl";
+/// Sequences that the compiler found in several functions, of any crates, and made one function of.
+const SHARED: &str = "shared sequences";
 /// Crates whose generics count to the first crate that they were made for.
 const STANDARD: [&str; 4] = ["core", "alloc", "std", "hashbrown"];
 
-/// Builds the agent with its names, and returns its areas, largest first; then what no symbol stands for.
+/// Returns the areas of a program that keeps its names, largest first; then what no symbol stands for. `library` is the C
+/// library that it was linked with.
 ///
 /// # Panics
-/// When it does not build, or when binutils are not there.
-pub fn parts(folder: &Path) -> Vec<Part> {
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--profile", "agent", "-p", "tern-agent", "--target-dir"])
-        .arg(folder)
-        // Only these names say for which types a generic was made.
-        .env("RUSTFLAGS", "-Csymbol-mangling-version=v0")
-        .env("CARGO_PROFILE_AGENT_STRIP", "none")
-        .status()
-        .expect("cargo starts");
-    assert!(status.success(), "the agent does not build");
-    let program = folder.join("agent").join("tern-agent");
-    let ran = |tool: &str, flags: &[&str]| {
-        let output = Command::new(tool).args(flags).arg(&program).output();
+/// When binutils are not there.
+pub(super) fn parts(program: &Path, library: &Path) -> Vec<Part> {
+    let ran = |tool: &str, flags: &[&str], file: &Path| {
+        let output = Command::new(tool).args(flags).arg(file).output();
         let output = output.unwrap_or_else(|error| panic!("{tool} of binutils: {error}"));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let mut parts = by_area(&symbols(&ran("nm", &["--print-size", "--demangle"])));
+    let of_c = ran("nm", &["--defined-only", "--format=just-symbols"], library);
+    let of_c: BTreeSet<&str> = of_c.lines().collect();
+    let mut parts = by_area(&symbols(&ran("nm", &["--print-size", "--demangle"], program), &of_c));
     let named: u64 = parts.iter().map(|part| part.bytes).sum();
-    let text = ran("size", &["--format=sysv", "--radix=10"]);
+    let text = ran("size", &["--format=sysv", "--radix=10"], program);
     let sections = sections(&text);
     let of = |wanted: fn(&str) -> bool| {
         sections.iter().filter(|(name, _)| wanted(name)).map(|(_, bytes)| bytes).sum::<u64>()
@@ -150,7 +148,8 @@ pub fn parts(folder: &Path) -> Vec<Part> {
         rest,
         "messages, vtables, places of panics; no symbol names them",
     ));
-    parts.push(unnamed("Relocations", places, "the address differs at every start (ASLR)"));
+    parts.push(unnamed("Relocations", places, "where the address differs at every start (ASLR)"));
+    parts.retain(|part| part.bytes > 0);
     parts
 }
 
@@ -166,19 +165,19 @@ fn sections(text: &str) -> Vec<(&str, u64)> {
 }
 
 /// Returns crate and size of each symbol that takes room in the file; equal functions share theirs, under several names.
-fn symbols(text: &str) -> Vec<(&str, u64)> {
+fn symbols<'a>(text: &'a str, of_c: &BTreeSet<&str>) -> Vec<(&'a str, u64)> {
     let mut taken = BTreeSet::new();
     let lines = text.lines().filter_map(|line| {
         let mut words = line.splitn(4, ' ');
         let (address, bytes) = (words.next()?, u64::from_str_radix(words.next()?, 16).ok()?);
         let (kind, name) = (words.next()?, words.next()?);
-        (!kind.eq_ignore_ascii_case("b") && taken.insert(address)).then(|| (crate_of(name), bytes))
+        (!kind.eq_ignore_ascii_case("b") && taken.insert(address)).then(|| (crate_of(name, of_c), bytes))
     });
     lines.collect()
 }
 
 /// Returns the crate that a symbol counts to: the first one in its name that is not the standard library.
-fn crate_of(symbol: &str) -> &str {
+fn crate_of<'a>(symbol: &'a str, of_c: &BTreeSet<&str>) -> &'a str {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut standard = None;
     for (at, _) in symbol.match_indices("::") {
@@ -194,7 +193,11 @@ fn crate_of(symbol: &str) -> &str {
         }
         standard.get_or_insert(name);
     }
-    standard.unwrap_or(ASSEMBLY)
+    standard.unwrap_or_else(|| match symbol {
+        _ if of_c.contains(symbol) => C_LIBRARY,
+        _ if symbol.starts_with("OUTLINED_FUNCTION") => SHARED,
+        _ => ASSEMBLY,
+    })
 }
 
 fn by_area(symbols: &[(&str, u64)]) -> Vec<Part> {
@@ -231,8 +234,10 @@ mod tests {
             ("<std::fs::File>::open::<&std::path::Path>", "std"),
             ("core::ptr::drop_in_place::<rustls::client::Config>", "rustls"),
             ("aes_gcm_enc_update_vaes_avx2", ASSEMBLY),
+            ("memcpy", C_LIBRARY),
+            ("OUTLINED_FUNCTION_17", SHARED),
         ] {
-            assert_eq!(crate_of(symbol), expected, "{symbol}");
+            assert_eq!(crate_of(symbol, &BTreeSet::from(["memcpy"])), expected, "{symbol}");
         }
     }
 
@@ -240,7 +245,7 @@ mod tests {
     fn symbols_without_room_of_their_own_in_the_file_do_not_count() {
         let text = "00001000 00000010 t tern_agent::main\n00001000 00000010 t toml::equal\n\
                     00002000 00000020 b std::LOCK\n         U write\n";
-        assert_eq!(symbols(text), [("tern_agent", 16)]);
+        assert_eq!(symbols(text, &BTreeSet::new()), [("tern_agent", 16)]);
     }
 
     #[test]

@@ -6,9 +6,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::service::text;
-use super::{Broker, program, wait};
+use super::{Broker, certificates, program, wait};
 
 const PASSWORD: &str = "the-service-of-the-laboratory";
+
+/// How one device finds a bridge that speaks TLS.
+#[derive(Debug, Clone)]
+pub struct Encrypted {
+    /// Port of localhost, which is the name in the bridge's certificate.
+    pub port: u16,
+    /// Folder of `ca.pem`, `device.pem` and `device.key`.
+    pub folder: PathBuf,
+}
 
 /// A bridge in a folder of its own.
 pub struct LabBridge {
@@ -21,9 +30,7 @@ impl LabBridge {
     /// Chooses a port and a password; the bridge starts when the folder of images is known.
     pub fn prepare() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        // Taken and given back: the bridge must find it again after every restart, so it cannot be 0.
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port();
+        let port = free_port();
         std::fs::write(dir.path().join("password"), PASSWORD).expect("a password file");
         Self { dir, port, process: None }
     }
@@ -42,6 +49,24 @@ impl LabBridge {
             format!("[[listeners]]\nlisten = \"127.0.0.1:{}\"\nauth.mode = \"open\"\n", self.port),
         ];
         std::fs::write(self.config(), lines.join("\n")).expect("a configuration");
+    }
+
+    /// Writes the configuration of a bridge that also lets `device` in, by its certificate.
+    pub fn configure_encrypted(&self, chunks: &Path, device: &str) -> Encrypted {
+        self.configure(chunks);
+        let (port, folder) = (free_port(), self.dir.path().to_owned());
+        certificates::make(&folder, device);
+        let file = |name: &str| format!("{:?}", text(&folder.join(name)));
+        let listener = format!(
+            "[[listeners]]\nlisten = \"127.0.0.1:{port}\"\nauth.mode = \"certificate\"\n\
+             auth.tls = {{ certificate = {}, key = {} }}\nauth.client_ca = {}\n",
+            file("server.pem"),
+            file("server.key"),
+            file("ca.pem")
+        );
+        let config = std::fs::read_to_string(self.config()).expect("a configuration") + &listener;
+        std::fs::write(self.config(), config).expect("a configuration");
+        Encrypted { port, folder }
     }
 
     /// Starts the process and waits until it takes connections.
@@ -76,6 +101,12 @@ impl LabBridge {
     fn log(&self) -> PathBuf {
         self.dir.path().join("bridge.log")
     }
+}
+
+/// Taken and given back: the bridge must find it again after every restart, so it cannot be 0.
+fn free_port() -> u16 {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    free.expect("a free port").port()
 }
 
 impl Drop for LabBridge {

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::program;
 use super::service::{Lab, MODEL, PRODUCT, text};
+use super::{Encrypted, program};
 
 /// How a device is made.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct Making {
     pub broker: Option<SocketAddr>,
     /// The authority of brokers with TLS, which are then called `localhost`.
     pub authority: Option<PathBuf>,
+    /// A way under TLS.
+    pub encrypted: Option<Encrypted>,
     /// Hardware model.
     pub model: &'static str,
 }
@@ -53,6 +55,7 @@ impl Default for Making {
             claim: None,
             broker: None,
             authority: None,
+            encrypted: None,
             model: MODEL,
         }
     }
@@ -131,9 +134,10 @@ impl LabDevice {
             self.name, making.model
         ));
         let broker = making.broker.unwrap_or(lab.mqtt);
-        let url = match &making.authority {
-            None => format!("mqtt://{broker}"),
-            Some(_) => format!("mqtts://localhost:{}", broker.port()),
+        let url = match (&making.encrypted, &making.authority) {
+            (Some(encrypted), _) => format!("mqtts://localhost:{}", encrypted.port),
+            (None, Some(_)) => format!("mqtts://localhost:{}", broker.port()),
+            (None, None) => format!("mqtt://{broker}"),
         };
         line(format!("region = \"eu\"\nbrokers = [{url:?}]"));
         if let Some((user, file)) = &making.login {
@@ -146,6 +150,10 @@ impl LabDevice {
         line(format!("root = {:?}", text(&lab.data().join("products").join(PRODUCT).join("root.json"))));
         if let Some(authority) = &making.authority {
             line(format!("[tls]\nca = {:?}", text(authority)));
+        }
+        if let Some(Encrypted { folder, .. }) = &making.encrypted {
+            let [ca, cert, key] = ["ca.pem", "device.pem", "device.key"].map(|name| text(&folder.join(name)));
+            line(format!("[tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}"));
         }
         line(format!("[slots]\ndir = {}\ncapacity = {}", path("slots"), making.capacity));
         if let Some(probe) = &making.probe {

@@ -11,6 +11,7 @@
 //! | `device` | a device's folder, configuration and agent process |
 //! | `second` | a device of the other implementation, in Python |
 //! | `bridge` | the bridge as a process of its own |
+//! | `certificates` | of that bridge and of a device, for TLS between them |
 //! | `middleman` | a hostile broker between agents and service |
 //! | `mosquitto` | the foreign broker, with the generated policy |
 //! | `mischief` | what it does to a message |
@@ -24,6 +25,7 @@
 //! | `ledger` | what devices said, read from the ledger's files |
 
 mod bridge;
+mod certificates;
 mod client;
 mod device;
 mod disk;
@@ -45,7 +47,7 @@ pub mod tree;
 mod truth;
 mod uplink;
 
-pub use bridge::LabBridge;
+pub use bridge::{Encrypted, LabBridge};
 pub use client::MqttClient;
 pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;

@@ -1,12 +1,13 @@
 //! `cargo run --release -p tern-tests --bin bench [-- --write]`: measures and prints docs/performance.md's tables.
-//! `--reports` prints the first table only, `--agent` the last line only, `--cores [--write]` the tables of the cores only;
+//! `--reports` prints the first table only, `--cores [--write]` the tables of the cores only;
 //! `--quick` is for trying the command out.
 //! `--kill [--broker embedded|mosquitto] [--agents N] [--runs N] [--operator-runs N] [--write]` does the table of kills,
 //! `--scale [--devices N] [--in-memory] [--write]` builds a fleet of a million devices (or N) in one process and, unless
 //! it has no ledger, starts it again,
 //! `--goodput [--write]` does the table of bad links (ten minutes), `--idle [--write]` that of a device that has nothing to do,
-//! and `--agent-size [--write]` does the tables of the agent's executable and of its memory instead.
+//! and `--agent-size [--write]` builds the static agents and does the tables of their size and memory.
 
+mod agent;
 mod cores;
 mod goodput;
 mod idle;
@@ -16,11 +17,7 @@ mod scale;
 use std::fmt::Write as _;
 use std::process::Command;
 
-use tern_tests::bench::{
-    Download, Memory, Part, Reports, authentication, download, echo, junk, memory, parts, push, reports,
-    scale,
-};
-use tern_tests::lab::program_in;
+use tern_tests::bench::{Download, Reports, authentication, download, echo, junk, push, reports, scale};
 
 const DOCUMENT: &str = "docs/performance.md";
 /// Between which marks the tables stand.
@@ -47,7 +44,7 @@ fn main() {
     }
     let asks = |word: &str| arguments.iter().any(|a| a == word);
     if asks("--agent-size") {
-        let text = size_table(&parts(&target().join("named"))) + &memory_table(&agents());
+        let text = machine_line() + &agent::tables();
         return show(&text, asks("--write").then_some(SIZES));
     }
     if asks("--goodput") {
@@ -79,9 +76,6 @@ fn main() {
         let text = machine_line() + &scale::scale_table(&scale(devices, !in_memory));
         return show(&text, asks("--write").then_some(if in_memory { LARGE } else { SCALE }));
     }
-    if asks("--agent") {
-        return print(&agent_line(agent().as_ref()));
-    }
     let quick = asks("--quick");
     if !asks("--reports") {
         let (rounds, seconds, runs) = if quick { (1, 0.1, 5) } else { (5, 0.5, 200) };
@@ -101,7 +95,7 @@ fn main() {
         return print(&first);
     }
     let downloads = [download(1, image), download(50, image / 4)];
-    let text = first + &downloads_table(&downloads) + &agent_line(agent().as_ref());
+    let text = first + &downloads_table(&downloads);
     show(&text, asks("--write").then_some(MEASURED));
 }
 
@@ -141,31 +135,6 @@ fn machine_line() -> String {
     format!(
         "Commit {commit}{changed}, {cores} cores, everything on one machine; load before the run: {load}.\n\n"
     )
-}
-
-/// Size of the agent's own profile, and its memory, where it was built.
-struct AgentSize {
-    name: &'static str,
-    bytes: u64,
-    memory: Memory,
-}
-
-/// Bytes of the release that agents are measured with.
-const RELEASE: usize = 32 << 20;
-
-fn agent() -> Option<AgentSize> {
-    measured("with shared libraries", "agent")
-}
-
-fn agents() -> Vec<AgentSize> {
-    [agent(), measured("static", "x86_64-unknown-linux-gnu/agent")].into_iter().flatten().collect()
-}
-
-/// Measures the agent in a folder of the target folder, if it was built there.
-fn measured(name: &'static str, folder: &str) -> Option<AgentSize> {
-    let program = program_in(folder, "tern-agent")?;
-    let bytes = std::fs::metadata(&program).ok()?.len();
-    Some(AgentSize { name, bytes, memory: memory(&program, RELEASE) })
 }
 
 fn reports_table(reports: &Reports) -> String {
@@ -219,59 +188,6 @@ fn downloads_table(downloads: &[Download]) -> String {
         ));
     }
     out
-}
-
-fn agent_line(agent: Option<&AgentSize>) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
-    match agent {
-        Some(agent) => line(format!(
-            "\n**Agent**, profile `agent`, TLS included: {:.2} MB (target 2.8), {:.1} MB resident when idle (target 4).",
-            agent.bytes as f64 / 1e6,
-            megabytes(agent.memory.idle_kib)
-        )),
-        None => line(
-            "\n**Agent**: not measured; build it first with `cargo build --profile agent -p tern-agent`."
-                .into(),
-        ),
-    }
-    out
-}
-
-fn size_table(parts: &[Part]) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
-    line("| area | kB | largest crates, kB | why it is there |".into());
-    line("|---|---|---|---|".into());
-    for part in parts {
-        let crates: Vec<String> =
-            part.crates.iter().map(|(name, bytes)| format!("{name} {}", (bytes + 500) / 1000)).collect();
-        let bytes = (part.bytes + 500) / 1000;
-        line(format!("| {} | {bytes} | {} | {} |", part.name, crates.join(", "), part.reason));
-    }
-    let sum: u64 = parts.iter().map(|part| part.bytes).sum();
-    line(format!("| **all** | **{}** | | |", (sum + 500) / 1000));
-    out
-}
-
-fn memory_table(agents: &[AgentSize]) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
-    line("\n| build for this machine | bytes | resident when idle, MB (at most 4) | most in an update, MB (at most 12) | release, MB |".into());
-    line("|---|---|---|---|---|".into());
-    for AgentSize { name, bytes, memory } in agents {
-        let [idle, most] = [memory.idle_kib, memory.most_kib].map(megabytes);
-        line(format!("| {name} | {bytes} | {idle:.1} | {most:.1} | {:.1} |", memory.image as f64 / 1e6));
-    }
-    if agents.is_empty() {
-        line("| none: build it first with `cargo build --profile agent -p tern-agent` | | | | |".into());
-    }
-    out
-}
-
-/// Decimal megabytes of so many KiB.
-fn megabytes(kib: u64) -> f64 {
-    kib as f64 * 1024.0 / 1e6
 }
 
 fn print(text: &str) {
