@@ -73,13 +73,13 @@ impl Idle {
     }
 
     /// Returns the bytes of a day in TLS records, without a handshake.
-    pub fn tls(&self) -> u64 {
-        self.day() + (self.packets() as f64 * self.tls_each).round() as u64
+    pub fn tls(&self) -> f64 {
+        self.day() as f64 + self.packets() as f64 * self.tls_each
     }
 
     /// Returns the same with the headers of IP and TCP: 20 B, 20 B and 12 B of timestamps a packet.
-    pub fn ip(&self) -> u64 {
-        self.tls() + (self.packets() as f64 * self.segments_each * 52.0).round() as u64
+    pub fn ip(&self) -> f64 {
+        self.tls() + self.packets() as f64 * self.segments_each * 52.0
     }
 }
 
