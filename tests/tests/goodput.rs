@@ -28,12 +28,14 @@ fn a_long_link_is_kept_busy_and_would_not_be_by_a_window_of_one() {
 
 #[test]
 fn after_a_cut_it_goes_on_at_once_with_what_is_missing() {
-    let cut = Duration::from_secs(4);
-    // 12 MiB: 12.6 s on this link, so three cuts at least. Four round trips of 4 s are 40 %, a pause of a second would be a quarter.
+    let cut = Duration::from_secs(6);
+    // 12 MiB take 12.6 s on this link. A cut costs four round trips, TCP's among them, and the pause: with a quarter of a
+    // second at most some 70 % are left, with two seconds 40 %.
     let case = Case::new(terms(), 12 << 20, Duration::ZERO).cut_every(cut);
 
-    let ours = goodput(&case, "");
+    // A connection of so short a life has done its duty only beside a short silence.
+    let ours = goodput(&case, "broker_silence = 1.5");
 
     assert!(ours.connections >= 3, "{ours:?}");
-    assert!(ours.part > 0.4, "{ours:?}");
+    assert!(ours.part > 0.5, "{ours:?}");
 }

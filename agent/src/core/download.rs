@@ -66,8 +66,8 @@ impl Download {
     pub fn new(artifact: &Artifact, have: &ChunkSet, timing: &Timing) -> Self {
         // Eligibility has refused anything larger.
         let chunks = chunks_of(artifact.length).unwrap_or(0);
-        // Of one chunk the leaf is the root.
         let ceiling = timing.window.clamp(1, GET_PACKS_MAX);
+        // Of one chunk the leaf is the root.
         let pieces = if chunks == 1 { vec![(0, vec![artifact.root])] } else { Vec::new() };
         Self {
             artifact: artifact.clone(),
@@ -152,7 +152,7 @@ impl Download {
         self.pieces.retain(|(index, _)| *index >= present);
         wanted.push(self.shape.piece_of(self.first));
         let ahead = self.first + 2 * self.window.size();
-        if ahead >= (present + 1) * PIECE && ahead < self.chunks {
+        if ahead >= (present + 1) * PIECE {
             // With a part here already the next piece that is missed may lie far behind.
             let next = ((present + 1) * PIECE..self.chunks).find(|chunk| !self.here.contains(*chunk));
             wanted.extend(next.map(|chunk| self.shape.piece_of(chunk)));
@@ -183,14 +183,15 @@ impl Download {
         }
         let mut room = self.window.may_ask().min(GET_PACKS_MAX.saturating_sub(length(&ranges)));
         for chunk in self.first..self.chunks {
-            let piece = self.shape.piece_of(chunk).index;
-            if room == 0 || (self.leaves(piece).is_none() && blind != Some(piece)) {
+            if room == 0 {
                 break;
             }
             if self.here.contains(chunk) || self.window.is_open(chunk) {
                 continue;
             }
-            if !add(&mut ranges, chunk) {
+            let piece = self.shape.piece_of(chunk).index;
+            let can_be_judged = self.leaves(piece).is_some() || blind == Some(piece);
+            if !can_be_judged || !add(&mut ranges, chunk) {
                 break;
             }
             self.window.asked(chunk, uptime);

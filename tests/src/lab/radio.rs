@@ -22,8 +22,9 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use super::Stopwatch;
 use way::Way;
 
-/// What the sockets of the link itself hold: the queue is meant to be the place where bytes wait.
-const SOCKET: usize = 16 * 1024;
+/// What the sockets of the link itself hold: the queue is meant to be the place where bytes wait. With less than a few
+/// segments of loopback, 64 KiB each, TCP opens its window only when all has been read, and senders stall.
+const SOCKET: usize = 128 * 1024;
 /// What waits for a receiver that does not read, beside what its own socket holds: about what Linux gives a connection of
 /// so long a way. Behind it the link stands still.
 const RECEIVER: u64 = 2 << 20;

@@ -9,7 +9,9 @@
 mod peers;
 mod server;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::download::moment;
@@ -89,7 +91,7 @@ pub fn goodput(case: &Case, timing: &str) -> Goodput {
     let lab = Lab::start();
     let (factory, image) = (lab.path("factory"), lab.path("image"));
     made(&factory, 50_000, 1);
-    made(&image, case.image, 2);
+    random(&image, case.image).expect("an image file");
     lab.publish(2, &image);
     let ours = ours(&lab, case, &factory, timing);
     let peers = if case.peers.is_zero() { [0.0; 3] } else { peers::all(&lab, case, &image) };
@@ -97,7 +99,13 @@ pub fn goodput(case: &Case, timing: &str) -> Goodput {
     Goodput { one_chunk, ranges, whole, ..ours }
 }
 
-fn ours(lab: &Lab, case: &Case, factory: &PathBuf, timing: &str) -> Goodput {
+/// Fills a file with what nothing makes smaller; quicker than [`made`], for images of half a gigabyte.
+fn random(path: &Path, length: usize) -> std::io::Result<u64> {
+    let mut chance = File::open("/dev/urandom")?.take(length as u64);
+    std::io::copy(&mut chance, &mut File::create(path)?)
+}
+
+fn ours(lab: &Lab, case: &Case, factory: &Path, timing: &str) -> Goodput {
     let radio = Radio::to(lab.mqtt, case.terms.clone());
     let making = Making {
         capacity: case.image as u64 + 65_536,

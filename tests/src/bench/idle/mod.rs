@@ -44,12 +44,10 @@ pub struct Kind {
 pub struct Idle {
     /// MQTT packets.
     pub kinds: Vec<Kind>,
-    /// The same day in bytes of TLS records, without a handshake.
-    pub tls: u64,
-    /// The same with the headers of IP and TCP, acknowledgements included.
-    pub ip: u64,
-    /// Packets of IP.
-    pub segments: u64,
+    /// Bytes that TLS adds to a packet, as counted over all of them.
+    pub tls_each: f64,
+    /// Packets of IP for one of MQTT, acknowledgements included.
+    pub segments_each: f64,
     /// Bytes of MQTT of a new connection, with all that is retained.
     pub connecting: u64,
     /// The client that polls, where goosebit is installed.
@@ -67,6 +65,21 @@ impl Idle {
     /// Returns the MQTT bytes of a day.
     pub fn day(&self) -> u64 {
         self.kinds.iter().map(Kind::day).sum()
+    }
+
+    /// Returns how many packets of MQTT a day has.
+    pub fn packets(&self) -> u64 {
+        self.kinds.iter().map(|kind| kind.a_day).sum()
+    }
+
+    /// Returns the bytes of a day in TLS records, without a handshake.
+    pub fn tls(&self) -> f64 {
+        self.day() as f64 + self.packets() as f64 * self.tls_each
+    }
+
+    /// Returns the same with the headers of IP and TCP: 20 B, 20 B and 12 B of timestamps a packet.
+    pub fn ip(&self) -> f64 {
+        self.tls() + self.packets() as f64 * self.segments_each * 52.0
     }
 }
 
@@ -103,10 +116,17 @@ pub fn idle() -> Idle {
         let counted = (counter.take(), (way.carried(), segments(way.address.port())));
         (polling.join().expect("the client ends"), counted.0, counted.1)
     });
-    let sum = |carried: [u64; 2]| carried.iter().sum::<u64>();
-    let (tls, segments) = (sum(after.0) - sum(before.0), after.1.saturating_sub(before.1));
-    // 20 B of IP, 20 of TCP and 12 of its timestamps.
-    Idle { kinds: kinds(counts), tls, ip: tls + segments * 52, segments, connecting, polling }
+    let sum = |carried: [u64; 2]| carried.iter().sum::<u64>() as f64;
+    // Both devices have heard and said the same meanwhile.
+    let (packets, bytes) = counts.values().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    let each = |all: f64| all / packets.max(1) as f64;
+    Idle {
+        tls_each: each(sum(after.0) - sum(before.0) - bytes as f64),
+        segments_each: each(after.1.saturating_sub(before.1) as f64),
+        kinds: kinds(counts),
+        connecting,
+        polling,
+    }
 }
 
 fn kinds(counts: Counts) -> Vec<Kind> {

@@ -18,7 +18,7 @@ const CUT: Duration = Duration::from_secs(30);
 const LINKS: [(u64, usize, usize, u64); 3] = [
     (64_000, 512 << 10, 1 << 20, 90),
     (1_000_000, 12 << 20, 16 << 20, 30),
-    (50_000_000, 256 << 20, 512 << 20, 30),
+    (50_000_000, 192 << 20, 384 << 20, 30),
 ];
 
 /// Measures, the slow links side by side and the fast ones after one another, and returns the table.
@@ -38,11 +38,18 @@ pub(super) fn table(quick: bool) -> String {
         .collect();
     let (slow, fast): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.terms.rate < 10_000_000);
     let mut measured: Vec<Goodput> = std::thread::scope(|scope| {
-        let threads: Vec<_> = slow.into_iter().map(|case| scope.spawn(|| goodput(case, ""))).collect();
+        let threads: Vec<_> = slow.into_iter().map(|case| scope.spawn(|| measure(case))).collect();
         threads.into_iter().map(|thread| thread.join().expect("it is measured")).collect()
     });
-    measured.extend(fast.into_iter().map(|case| goodput(case, "")));
+    measured.extend(fast.into_iter().map(measure));
     goodput_table(&measured)
+}
+
+/// Measures, and tells at once: ten minutes without a word are long.
+fn measure(case: &Case) -> Goodput {
+    let measured = goodput(case, "");
+    super::print(&format!("{}\n", row(&measured)));
+    measured
 }
 
 fn goodput_table(rows: &[Goodput]) -> String {
@@ -51,25 +58,27 @@ fn goodput_table(rows: &[Goodput]) -> String {
     line("**Goodput** over a link with 600 ms there and back, as parts of its rate:\n".into());
     line("| link | cut every | image, MB | seconds | goodput | asked for | connections | MQTT bytes down / image | up / image | one chunk a round trip | HTTP, ranges of 64 KiB | HTTP, one request |".into());
     line("|---|---|---|---|---|---|---|---|---|---|---|---|".into());
-    for row in rows {
-        let rate = match row.case.terms.rate {
-            rate if rate < 1_000_000 => format!("{} kbit/s", rate / 1000),
-            rate => format!("{} Mbit/s", rate / 1_000_000),
-        };
-        let cut = row.case.cut_every.map_or("never".to_owned(), |pause| format!("{} s", pause.as_secs()));
-        line(format!(
-            "| {rate} | {cut} | {:.1} | {:.1} | **{:.3}** | {:.3} | {} | {:.3} | {:.4} | {:.3} | {:.3} | {:.3} |",
-            row.case.image as f64 / 1e6,
-            row.seconds,
-            row.part,
-            row.case.bound(),
-            row.connections,
-            row.down,
-            row.up,
-            row.one_chunk,
-            row.ranges,
-            row.whole
-        ));
-    }
+    rows.iter().for_each(|measured| line(row(measured)));
     out
+}
+
+fn row(row: &Goodput) -> String {
+    let rate = match row.case.terms.rate {
+        rate if rate < 1_000_000 => format!("{} kbit/s", rate / 1000),
+        rate => format!("{} Mbit/s", rate / 1_000_000),
+    };
+    let cut = row.case.cut_every.map_or("never".to_owned(), |pause| format!("{} s", pause.as_secs()));
+    format!(
+        "| {rate} | {cut} | {:.1} | {:.1} | **{:.3}** | {:.3} | {} | {:.3} | {:.4} | {:.3} | {:.3} | {:.3} |",
+        row.case.image as f64 / 1e6,
+        row.seconds,
+        row.part,
+        row.case.bound(),
+        row.connections,
+        row.down,
+        row.up,
+        row.one_chunk,
+        row.ranges,
+        row.whole
+    )
 }

@@ -24,9 +24,13 @@ fn idle_table(idle: &Idle) -> String {
     }
     line(format!("| **all MQTT** (at most 3000) | | | | **{}** |", idle.day()));
     line(format!(
-        "\nThe same day with TLS: {} B in records; with TCP and IP, {} packets both ways: {} B. A new connection, with all that \
-         is retained, hello and what comes until the next heartbeat: {} B of MQTT.\n",
-        idle.tls, idle.segments, idle.ip, idle.connecting
+        "\nThe same day with TLS, {:.1} B a packet: {:.0} B in records; with TCP and IP, {:.2} of their packets for one: {:.0} B. A new \
+         connection, with all that is retained, hello and what comes until the next heartbeat: {} B of MQTT.\n",
+        idle.tls_each,
+        idle.tls(),
+        idle.segments_each,
+        idle.ip(),
+        idle.connecting
     ));
     match &idle.polling {
         Some(polling) => {
