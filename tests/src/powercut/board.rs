@@ -24,13 +24,13 @@ use super::systemd_boot;
 pub const CAPACITY: usize = 4 * 65_536;
 const PARTITIONS: [&str; 2] = ["/dev/slot-a", "/dev/slot-b"];
 const SYSTEM: &str = "/dev/system";
-const ENVIRONMENT: &str = "/dev/environment";
+pub(super) const ENVIRONMENT: &str = "/dev/environment";
 const LOADER: &str = "/boot/loader";
 const TEMPLATES: &str = "/etc/tern/entries";
 /// Boots of a kernel that panics, before somebody looks at the device.
 const PANICS: u32 = 8;
-const COPY: usize = 8192;
-const SECOND: u64 = 65_536;
+pub(super) const COPY: usize = 8192;
+pub(super) const SECOND: u64 = 65_536;
 /// Components beside the slots: one of them is there from the factory.
 pub const COMPONENTS: [&str; 2] = ["modem", "app"];
 const APPS: &str = "/opt";

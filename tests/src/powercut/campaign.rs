@@ -1,10 +1,12 @@
 //! A story played with the power cut before every operation, and with each sync taken away.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
+
+use tern_protocol::digest::Digest;
 
 use super::board::Kind;
-use super::device::{Ended, Terminal};
-use super::disk::{Lie, Operation};
+use super::device::{Cut, Ended, Terminal};
+use super::disk::{Lie, Moment, Operation, Step};
 use super::outcome::Outcome;
 use super::story::Story;
 
@@ -13,7 +15,9 @@ use super::story::Story;
 pub struct Tally {
     /// Operations of the story when the power stays.
     pub operations: u64,
-    /// Runs to the end.
+    /// Power cuts: every operation with every different outcome.
+    pub cuts: u64,
+    /// Runs to the end, one from each different state that these left.
     pub runs: u64,
 }
 
@@ -28,73 +32,99 @@ pub struct Violation {
 
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (power cut {})", self.what, self.cuts.join(", then "))
+        let cuts = if self.cuts.is_empty() { "never".to_owned() } else { self.cuts.join(", then ") };
+        write!(f, "{} (power cut {cuts})", self.what)
     }
 }
 
 /// Plays the story once with the power on; returns the operations in order.
-pub fn trace(story: Story, kind: Kind, lie: Option<Lie>) -> Result<Vec<(Operation, String)>, Violation> {
-    let mut terminal = story.begins(kind);
-    terminal.disk.lie(lie);
-    let broken = |what| Violation { cuts: vec!["never".into()], what };
-    match story.goes_on(&mut terminal) {
-        Ended::Done => {}
-        other => return Err(broken(format!("{other:?}"))),
+pub fn trace(story: Story, kind: Kind) -> Result<Vec<Step>, Violation> {
+    let mut begin = begin(story, kind, None);
+    begin.plays(story)?;
+    Ok(begin.terminal.disk.trace())
+}
+
+/// States that have been played to the end, and how many power cuts were allowed for.
+///
+/// What a device does comes from its state alone ([`Terminal::state`]), so one run from each is enough, however the power
+/// has failed before; one that was judged with fewer cuts is judged for more.
+#[derive(Debug, Default)]
+struct Played(HashMap<Digest, u32>);
+
+impl Played {
+    fn is_new(&mut self, terminal: &Terminal, cuts: u32) -> bool {
+        let state = terminal.state();
+        let is_judged = self.0.get(&state).is_some_and(|judged| *judged <= cuts);
+        if !is_judged {
+            self.0.insert(state, cuts);
+        }
+        !is_judged
     }
-    let operations = terminal.disk.trace();
-    match story.judge(&mut terminal, 0) {
-        None => Ok(operations),
-        Some(what) => Err(broken(what)),
+}
+
+/// A device that comes up after power cuts.
+#[derive(Debug)]
+struct Reborn {
+    terminal: Terminal,
+    /// How many there were; an entry that is lost with the power counts as one more.
+    cuts: u32,
+    places: Vec<String>,
+}
+
+impl Reborn {
+    /// Plays the story to its end; returns every moment at which the power could have failed again.
+    fn plays(&mut self, story: Story) -> Result<Vec<Cut>, Violation> {
+        let (ended, cuts) = self.terminal.recorded(|terminal| story.goes_on(terminal));
+        self.judge(story, &ended).map(|()| cuts)
+    }
+
+    /// The same, where the power does not fail again.
+    fn ends(&mut self, story: Story) -> Result<(), Violation> {
+        let ended = story.goes_on(&mut self.terminal);
+        self.judge(story, &ended)
+    }
+
+    fn judge(&mut self, story: Story, ended: &Ended) -> Result<(), Violation> {
+        let what = match ended {
+            Ended::Done => story.judge(&mut self.terminal, self.cuts),
+            other => Some(format!("{other:?}")),
+        };
+        what.map_or(Ok(()), |what| Err(Violation { cuts: self.places.clone(), what }))
+    }
+
+    /// Returns what the cut leaves that was not played yet.
+    fn after(&self, cut: &Cut, outcomes: &[Outcome], played: &mut Played, tally: &mut Tally) -> Vec<Self> {
+        let mut reborn = Vec::new();
+        for (outcome, terminal) in cut.futures(outcomes) {
+            tally.cuts += 1;
+            let cuts = self.cuts + if outcome.can_take_an_entry() { 2 } else { 1 };
+            if played.is_new(&terminal, cuts) {
+                let mut places = self.places.clone();
+                places.push(format!("{}, {outcome:?}", place(&cut.moment)));
+                reborn.push(Self { terminal, cuts, places });
+            }
+        }
+        reborn
     }
 }
 
 /// Cuts the power once before every operation of the story, with every outcome that may have, and plays it to its end.
-/// `share` takes every n-th operation, from a first one on.
-pub fn single(
-    story: Story,
-    kind: Kind,
-    lie: Option<&Lie>,
-    outcomes: &[Outcome],
-    share: (usize, usize),
-) -> Result<Tally, Violation> {
-    let begin = story.begins(kind);
-    begin.disk.lie(lie.cloned());
-    let mut tally = Tally::default();
-    let mut number = 1;
-    loop {
-        let mut terminal = begin.with_disk(begin.disk.shut_down());
-        terminal.disk.cut_before(number);
-        let ended = story.goes_on(&mut terminal);
-        match ended {
-            Ended::Cut => {}
-            Ended::Done => {
-                tally.operations = number - 1;
-                return Ok(tally);
-            }
-            Ended::Broken(what) => return Err(Violation { cuts: vec![place(number, &terminal)], what }),
+pub fn single(story: Story, kind: Kind, lie: Option<&Lie>, outcomes: &[Outcome]) -> Result<Tally, Violation> {
+    let (mut tally, mut played): (Tally, Played) = Default::default();
+    let mut begin = begin(story, kind, lie);
+    let cuts = begin.plays(story)?;
+    tally.operations = cuts.len() as u64;
+    for cut in cuts {
+        for mut reborn in begin.after(&cut, outcomes, &mut played, &mut tally) {
+            tally.runs += 1;
+            reborn.ends(story)?;
         }
-        let is_ours = usize::try_from(number).unwrap_or(0) % share.1 == share.0 % share.1;
-        if is_ours {
-            for (outcome, medium) in terminal.disk.futures(outcomes) {
-                let mut reborn = terminal.with_disk(medium);
-                let cut = || vec![format!("{}, {outcome:?}", place(number, &terminal))];
-                tally.runs += 1;
-                match story.goes_on(&mut reborn) {
-                    Ended::Done => {}
-                    other => return Err(Violation { cuts: cut(), what: format!("{other:?}") }),
-                }
-                // An entry that is lost with the power counts as a second cut.
-                let cuts = if outcome.can_take_an_entry() { 2 } else { 1 };
-                if let Some(what) = story.judge(&mut reborn, cuts) {
-                    return Err(Violation { cuts: cut(), what });
-                }
-            }
-        }
-        number += 1;
     }
+    Ok(tally)
 }
 
 /// Cuts the power twice, before every pair of operations: the first of this story, the second of what comes after it.
+/// `share` takes every n-th of the states that the first one leaves, from a first one on.
 pub fn pairs(
     story: Story,
     kind: Kind,
@@ -102,91 +132,93 @@ pub fn pairs(
     share: (usize, usize),
     mut progress: impl FnMut(u64, &Tally),
 ) -> Result<Tally, Violation> {
-    let begin = story.begins(kind);
-    let mut tally = Tally::default();
-    let mut number = 1;
-    loop {
-        let mut terminal = begin.with_disk(begin.disk.shut_down());
-        terminal.disk.cut_before(number);
-        match story.goes_on(&mut terminal) {
-            Ended::Cut => {}
-            Ended::Done => {
-                tally.operations = number - 1;
-                return Ok(tally);
+    let (mut tally, mut played, mut first): (Tally, Played, usize) = Default::default();
+    let mut begin = begin(story, kind, None);
+    let cuts = begin.plays(story)?;
+    tally.operations = cuts.len() as u64;
+    for cut in cuts {
+        // What the first cuts leave is counted once, and in every share.
+        for mut reborn in begin.after(&cut, outcomes, &mut played, &mut Tally::default()) {
+            first += 1;
+            if first % share.1 != share.0 % share.1 {
+                continue;
             }
-            Ended::Broken(what) => return Err(Violation { cuts: vec![place(number, &terminal)], what }),
-        }
-        if usize::try_from(number).unwrap_or(0) % share.1 == share.0 % share.1 {
-            for (outcome, medium) in terminal.disk.futures(outcomes) {
-                let first = format!("{}, {outcome:?}", place(number, &terminal));
-                second(story, &terminal.with_disk(medium), outcomes, &first, &mut tally)?;
-            }
-            progress(number, &tally);
-        }
-        number += 1;
-    }
-}
-
-fn second(
-    story: Story,
-    begin: &Terminal,
-    outcomes: &[Outcome],
-    first: &str,
-    tally: &mut Tally,
-) -> Result<(), Violation> {
-    let mut number = 1;
-    loop {
-        let mut terminal = begin.with_disk(begin.disk.shut_down());
-        terminal.disk.cut_before(number);
-        let cuts = |terminal: &Terminal| vec![first.to_owned(), place(number, terminal)];
-        match story.goes_on(&mut terminal) {
-            Ended::Cut => {}
-            Ended::Done => return Ok(()),
-            Ended::Broken(what) => return Err(Violation { cuts: cuts(&terminal), what }),
-        }
-        for (outcome, medium) in terminal.disk.futures(outcomes) {
-            let mut reborn = terminal.with_disk(medium);
             tally.runs += 1;
-            let what = match story.goes_on(&mut reborn) {
-                Ended::Done => story.judge(&mut reborn, 2),
-                other => Some(format!("{other:?}")),
-            };
-            if let Some(what) = what {
-                let mut cuts = cuts(&terminal);
-                cuts.push(format!("{outcome:?}"));
-                return Err(Violation { cuts, what });
+            for second in reborn.plays(story)? {
+                for mut again in reborn.after(&second, outcomes, &mut played, &mut tally) {
+                    tally.runs += 1;
+                    again.ends(story)?;
+                }
             }
         }
-        number += 1;
+        progress(cut.moment.number, &tally);
     }
+    Ok(tally)
 }
 
-fn place(number: u64, terminal: &Terminal) -> String {
-    let trace = terminal.disk.trace();
-    let last =
-        trace.last().map_or("the first".to_owned(), |(operation, class)| format!("{operation:?} {class}"));
-    format!("before operation {number}, after {last}")
+fn begin(story: Story, kind: Kind, lie: Option<&Lie>) -> Reborn {
+    let terminal = story.begins(kind);
+    let terminal = terminal.with_disk(terminal.disk.shut_down());
+    terminal.disk.lie(lie.cloned());
+    Reborn { terminal, cuts: 0, places: Vec::new() }
 }
 
-/// Every sync of a story that can be taken out.
-pub fn syncs(trace: &[(Operation, String)]) -> Vec<(Operation, String)> {
-    let is_sync = |operation: &Operation| matches!(operation, Operation::Sync | Operation::SyncFolder);
-    let syncs: BTreeSet<_> = trace.iter().filter(|(operation, _)| is_sync(operation)).cloned().collect();
-    syncs.into_iter().collect()
+fn place(moment: &Moment) -> String {
+    let behind = moment.behind.as_ref();
+    let last = behind.map_or("the first".to_owned(), |(operation, class)| format!("{operation:?} {class}"));
+    format!("before operation {}, after {last}", moment.number)
 }
 
-/// Every pair of syncs of different places that follow one another: the order of two writes.
-pub fn orders(trace: &[(Operation, String)]) -> Vec<Lie> {
-    let is_sync =
-        |(operation, _): &&(Operation, String)| matches!(operation, Operation::Sync | Operation::SyncFolder);
-    let syncs: Vec<_> = trace.iter().filter(is_sync).collect();
-    let mut orders = Vec::new();
-    for pair in syncs.windows(2) {
-        let [(first, a), (second, b)] = pair else { continue };
-        let order = Lie::After(*first, a.clone(), *second, b.clone());
-        if a != b && !orders.contains(&order) {
-            orders.push(order);
+/// Everything that can be taken out of a story: each sync of a place, each of several that come at different steps, and the
+/// order of each two of different places that follow one another.
+pub fn lies(trace: &[Step]) -> Vec<Lie> {
+    let is_sync = |step: &Step| matches!(step.0, Operation::Sync | Operation::SyncFolder);
+    let mut never = Vec::new();
+    for (at, step) in trace.iter().enumerate().filter(|(_, step)| is_sync(step)) {
+        let (operation, class) = step.clone();
+        never.push(Lie::Never(operation, class.clone()));
+        never.extend(
+            at.checked_sub(1).map(|before| Lie::NeverBehind(operation, class, trace[before].clone())),
+        );
+    }
+    let syncs: Vec<&Step> = trace.iter().filter(|step| is_sync(step)).collect();
+    let order = |pair: &[&Step]| match pair {
+        [(first, a), (second, b)] if a != b => Some(Lie::After(*first, a.clone(), *second, b.clone())),
+        _ => None,
+    };
+    let mut lies = Vec::new();
+    for lie in never.into_iter().chain(syncs.windows(2).filter_map(order)) {
+        if !lies.contains(&lie) {
+            lies.push(lie);
         }
     }
-    orders
+    lies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is recorded on the way is what a device is left with whose power did fail there.
+    #[test]
+    fn a_recorded_moment_is_what_a_power_cut_leaves() {
+        for (story, kind) in [(Story::Recall, Kind::SystemdBoot), (Story::PartsBack, Kind::Files)] {
+            let outcomes = Outcome::all();
+            let mut whole = begin(story, kind, None).terminal;
+            let (ended, recorded) = whole.recorded(|terminal| story.goes_on(terminal));
+            assert_eq!(ended, Ended::Done);
+            for cut in recorded.iter().step_by(7) {
+                let mut terminal = begin(story, kind, None).terminal;
+                terminal.disk.cut_before(cut.moment.number);
+                assert_eq!(story.goes_on(&mut terminal), Ended::Cut);
+
+                let left = terminal.disk.futures(&outcomes).into_iter();
+                let left: Vec<_> = left.map(|(_, medium)| terminal.with_disk(medium).state()).collect();
+
+                let recorded = cut.futures(&outcomes);
+                let recorded: Vec<_> = recorded.iter().map(|(_, terminal)| terminal.state()).collect();
+                assert_eq!(recorded, left, "{story:?} {kind:?} {}", place(&cut.moment));
+            }
+        }
+    }
 }

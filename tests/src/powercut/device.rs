@@ -12,11 +12,13 @@ use tern_agent::core::timing::Now;
 use tern_agent::device::Device;
 use tern_agent::record::{RecordError, RecordFile};
 use tern_agent::storage::Disk;
+use tern_protocol::digest::Digest;
 use tern_protocol::message::ReportKind;
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::board::{Board, COMPONENTS, NoBoot};
-use super::disk::{FakeDisk, Medium};
+use super::disk::{FakeDisk, Medium, Moment};
+use super::outcome::Outcome;
 use super::service::{ChipKeys, Service, WALL, registry};
 
 /// Inputs that a device may take until a story is over: more is a device that comes to no end.
@@ -69,7 +71,26 @@ pub struct Terminal {
     pub runs: Option<u64>,
     /// Version of the rollout role in the files that it has kept: a device that forgets it can be shown old ones.
     pub kept: u32,
+    /// Inputs since it was off.
     inputs: u32,
+    /// What it was, all but the disk, after so many operations; kept while they are recorded.
+    notes: Option<Vec<(u64, Arc<Terminal>)>>,
+}
+
+/// A moment at which the power can fail, and what there is then.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    /// Of the disk.
+    pub moment: Moment,
+    terminal: Arc<Terminal>,
+}
+
+impl Cut {
+    /// Returns the device as every different outcome of the cut leaves it.
+    pub fn futures(&self, outcomes: &[Outcome]) -> Vec<(Outcome, Terminal)> {
+        let futures = self.moment.futures(outcomes).into_iter();
+        futures.map(|(outcome, medium)| (outcome, self.terminal.with_disk(medium))).collect()
+    }
 }
 
 /// A device that is on.
@@ -90,15 +111,47 @@ enum Step {
 impl Terminal {
     /// Takes a device from its factory.
     pub fn new(board: Arc<Board>, disk: FakeDisk, service: Service) -> Self {
-        let (fate, floor, taken) = (Fate::default(), 0, None);
-        Self { board, disk, service, fate, boots: 0, floor, taken, runs: None, kept: 0, inputs: 0 }
+        let (fate, floor, taken, runs, kept) = (Fate::default(), 0, None, None, 0);
+        Self { board, disk, service, fate, boots: 0, floor, taken, runs, kept, inputs: 0, notes: None }
     }
 
     /// Returns the same device on another disk.
     pub fn with_disk(&self, medium: Medium) -> Self {
         let disk = FakeDisk::of(medium);
         disk.lie(self.disk.lie_told());
-        Self { disk, ..self.clone() }
+        Self { disk, inputs: 0, notes: None, ..self.clone() }
+    }
+
+    /// Returns what tells it, once it is off, from every other one of its story: two with the same go on alike, for what it
+    /// does comes from its disk, its service and the number of its boot alone.
+    pub fn state(&self) -> Digest {
+        let Self { service, fate, boots, floor, taken, kept, .. } = self;
+        let rest = format!("{fate:?} {boots} {floor} {taken:?} {kept} {}", service.state());
+        Digest::of_parts(&[&self.disk.fingerprint().0, rest.as_bytes()])
+    }
+
+    /// Plays, and returns every moment at which the power could have failed.
+    pub fn recorded(&mut self, play: impl FnOnce(&mut Self) -> Ended) -> (Ended, Vec<Cut>) {
+        self.disk.record();
+        self.notes = Some(Vec::new());
+        let ended = play(self);
+        let mut notes = self.notes.take().unwrap_or_default().into_iter().peekable();
+        let mut terminal = Arc::new(self.clone());
+        let cut = |moment: Moment| {
+            while let Some((_, noted)) = notes.next_if(|(done, _)| *done < moment.number) {
+                terminal = noted;
+            }
+            Cut { moment, terminal: Arc::clone(&terminal) }
+        };
+        let cuts = self.disk.recorded().into_iter().map(cut).collect();
+        (ended, cuts)
+    }
+
+    /// Notes what it is before it does something, for whoever records.
+    fn note(&mut self) {
+        let Some(mut notes) = self.notes.take() else { return };
+        notes.push((self.disk.done(), Arc::new(self.clone())));
+        self.notes = Some(notes);
     }
 
     /// Begins a story: counts anew.
@@ -113,6 +166,7 @@ impl Terminal {
             if self.boots > BOOTS {
                 return Ended::Broken("it boots for ever".into());
             }
+            self.note();
             match self.board.power_on(&self.disk, &self.service, self.boots) {
                 Ok(()) => {}
                 Err(NoBoot::Cut) => return Ended::Cut,
@@ -132,6 +186,7 @@ impl Terminal {
             return Some(Ended::Broken(damaged));
         }
         for start in 0..STARTS {
+            self.note();
             let mut running = match self.start(start) {
                 Ok(running) => running,
                 Err(_) if self.disk.is_dead() => return Some(Ended::Cut),
@@ -262,6 +317,7 @@ impl Terminal {
             let outputs = running.agent.handle(input, now);
             self.floor = self.floor.max(running.agent.durable().floor);
             for output in outputs {
+                self.note();
                 self.carry_out(running, output)?;
             }
             if self.fate.killed && matches!(running.agent.durable().state, State::VerifyPost { .. }) {

@@ -5,10 +5,10 @@
 //! are apart from bytes: a file system may have made one durable and not the other. A sector that is not being written
 //! keeps what it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::disk::{Medium, Naming, Node, Pending, apply, replayed};
+use super::medium::{Content, Medium, Naming, Node, Pending, apply, replayed};
 
 /// Bytes that a medium writes whole, or not, or spoils.
 pub(super) const SECTOR: usize = 512;
@@ -30,6 +30,10 @@ pub enum Bytes {
     TornAt(u8),
     /// The same, and nothing else has arrived.
     TornAlone(u8),
+    /// Everything in the place that was written last, and nothing elsewhere.
+    LastPlace,
+    /// Everything elsewhere, and nothing in the place that was written last.
+    OtherPlaces,
 }
 
 /// What becomes of names.
@@ -39,6 +43,10 @@ pub enum Names {
     Old,
     /// All have.
     New,
+    /// Only the last change of them has.
+    OnlyLast,
+    /// All but the last change have.
+    ButLast,
     /// All have, and what was renamed on FAT has both names.
     Both,
     /// All have, and what was renamed on FAT has neither name.
@@ -61,10 +69,9 @@ impl Outcome {
         let mut kinds = vec![Bytes::None, Bytes::All, Bytes::OnlyLast, Bytes::ButLast, Bytes::ButFirst];
         kinds.extend((0..=4).map(Bytes::TornAt));
         kinds.extend((0..=4).map(Bytes::TornAlone));
-        kinds
-            .into_iter()
-            .flat_map(|bytes| [Names::Old, Names::New].map(|names| Self { bytes, names }))
-            .collect()
+        kinds.extend([Bytes::LastPlace, Bytes::OtherPlaces]);
+        let names = [Names::Old, Names::New, Names::OnlyLast, Names::ButLast];
+        kinds.into_iter().flat_map(|bytes| names.map(|names| Self { bytes, names })).collect()
     }
 
     /// Returns all of them where names are on FAT too, which gives a new name and takes the old one in two steps.
@@ -93,41 +100,92 @@ impl Outcome {
         pairs.map(|(bytes, names)| Self { bytes, names }).to_vec()
     }
 
+    /// The same where names are on FAT.
+    pub fn few_on_fat() -> Vec<Self> {
+        let torn = [Names::Both, Names::Neither].map(|names| Self { bytes: Bytes::All, names });
+        Self::few().into_iter().chain(torn).collect()
+    }
+
     /// Returns the disk as it comes up again.
     pub(super) fn of(self, medium: &Medium) -> Medium {
-        let contents = medium.nodes.iter().map(|node| self.contents(node)).collect();
-        let mut names: BTreeMap<PathBuf, usize> = medium.durable_names.clone();
-        if self.names != Names::Old {
-            medium.naming.iter().for_each(|naming| self.rename(&mut names, naming));
+        medium.reborn(&self.bytes.of(medium), &self.names.of(medium))
+    }
+}
+
+/// Returns what every different outcome leaves of a disk.
+pub(super) fn futures(medium: &Medium, outcomes: &[Outcome]) -> Vec<(Outcome, Medium)> {
+    let mut contents: Vec<(Bytes, Vec<Content>)> = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut futures = Vec::new();
+    for outcome in outcomes {
+        let known = contents.iter().position(|(bytes, _)| *bytes == outcome.bytes);
+        let known = known.unwrap_or_else(|| {
+            contents.push((outcome.bytes, outcome.bytes.of(medium)));
+            contents.len() - 1
+        });
+        let future = medium.reborn(&contents[known].1, &outcome.names.of(medium));
+        if seen.insert(future.fingerprint()) {
+            futures.push((*outcome, future));
         }
-        medium.clone().reborn(contents, names)
+    }
+    futures
+}
+
+impl Names {
+    fn of(self, medium: &Medium) -> BTreeMap<PathBuf, usize> {
+        let mut names = medium.durable_names.clone();
+        let Some((last, before)) = medium.naming.split_last() else { return names };
+        match self {
+            Self::Old => {}
+            Self::OnlyLast => match last {
+                // A file whose first name never arrived.
+                Naming::Rename(from, to) if !names.contains_key(from) => {
+                    names.extend(medium.names.get(to).map(|node| (to.clone(), *node)));
+                }
+                _ => apply(&mut names, last),
+            },
+            Self::ButLast => before.iter().for_each(|naming| apply(&mut names, naming)),
+            _ => medium.naming.iter().for_each(|naming| self.rename(&mut names, naming)),
+        }
+        names
     }
 
     fn rename(self, names: &mut BTreeMap<PathBuf, usize>, naming: &Naming) {
         let Naming::Rename(from, to) = naming else { return apply(names, naming) };
-        match self.names {
-            Names::Both if is_fat(from) => {
+        match self {
+            Self::Both if is_fat(from) => {
                 if let Some(node) = names.get(from).copied() {
                     names.insert(to.clone(), node);
                 }
             }
-            Names::Neither if is_fat(from) => drop(names.remove(from)),
+            Self::Neither if is_fat(from) => drop(names.remove(from)),
             _ => apply(names, naming),
         }
     }
+}
 
-    fn contents(self, node: &Node) -> Vec<u8> {
-        let pending = &node.pending;
+impl Bytes {
+    fn of(self, medium: &Medium) -> Vec<Content> {
+        let is_last = |number| Some(number) == medium.latest;
+        medium.nodes.iter().enumerate().map(|(number, node)| self.contents(node, is_last(number))).collect()
+    }
+
+    fn contents(self, node: &Node, is_last: bool) -> Content {
+        let (pending, durable) = (&node.pending, node.durable.bytes());
         let Some((last, before)) = pending.split_last() else { return node.durable.clone() };
-        match self.bytes {
-            Bytes::None => node.durable.clone(),
-            Bytes::All => replayed(&node.durable, pending),
-            Bytes::OnlyLast => replayed(&node.durable, std::slice::from_ref(last)),
-            Bytes::ButLast => replayed(&node.durable, before),
-            Bytes::ButFirst => replayed(&node.durable, &pending[1..]),
-            Bytes::TornAt(quarter) => torn(&replayed(&node.durable, before), last, quarter),
-            Bytes::TornAlone(quarter) => torn(&node.durable, last, quarter),
-        }
+        let bytes = match self {
+            Self::None => return node.durable.clone(),
+            Self::All => return node.seen.clone(),
+            Self::LastPlace if is_last => return node.seen.clone(),
+            Self::OtherPlaces if !is_last => return node.seen.clone(),
+            Self::LastPlace | Self::OtherPlaces => return node.durable.clone(),
+            Self::OnlyLast => replayed(durable, std::slice::from_ref(last)),
+            Self::ButLast => replayed(durable, before),
+            Self::ButFirst => replayed(durable, &pending[1..]),
+            Self::TornAt(quarter) => torn(&replayed(durable, before), last, quarter),
+            Self::TornAlone(quarter) => torn(durable, last, quarter),
+        };
+        Content::new(bytes)
     }
 }
 

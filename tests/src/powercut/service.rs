@@ -1,6 +1,7 @@
 //! Releases, their packs, and a service that answers: what a device on a good link has at the other end.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use p256::SecretKey;
 use p256::ecdsa::SigningKey;
@@ -49,7 +50,9 @@ impl Keys for ChipKeys {
         Vec::new()
     }
     fn agree(&self, peer: &p256::PublicKey) -> PairSecret {
-        PairSecret::agree(&telemetry(DEVICE), peer)
+        // The other end is always the service: what they agree on is worked out once.
+        static AGREED: OnceLock<PairSecret> = OnceLock::new();
+        AGREED.get_or_init(|| PairSecret::agree(&telemetry(DEVICE), peer)).clone()
     }
 }
 
@@ -116,13 +119,13 @@ impl Release {
 /// The service.
 #[derive(Debug, Clone)]
 pub struct Service {
-    releases: BTreeMap<u64, Release>,
+    releases: Arc<BTreeMap<u64, Release>>,
     offered: Option<u64>,
     halted: Vec<u64>,
     version: u32,
-    root: Vec<u8>,
+    root: Arc<[u8]>,
     /// The bundle on `head`, made anew with each version.
-    head: Vec<u8>,
+    head: Arc<[u8]>,
     /// Every report, by its number; a number that comes twice must say the same.
     pub heard: BTreeMap<u64, ReportKind>,
     /// A number that was used for two reports.
@@ -141,12 +144,12 @@ impl Service {
         };
         let root = sign::sign(build::root(1, EXPIRES, &keys), &[&key(PEOPLE)]).expect("a root signs");
         Self {
-            releases: releases.iter().map(|release| (release.rc, release.clone())).collect(),
+            releases: Arc::new(releases.iter().map(|release| (release.rc, release.clone())).collect()),
             offered: None,
             halted: Vec::new(),
             version: 1,
-            root,
-            head: Vec::new(),
+            root: root.into(),
+            head: Arc::default(),
             heard: BTreeMap::new(),
             reused: None,
         }
@@ -184,6 +187,12 @@ impl Service {
         self.halted.contains(&rc)
     }
 
+    /// Returns what tells it from every other one with these releases.
+    pub fn state(&self) -> String {
+        let Self { offered, halted, version, heard, reused, .. } = self;
+        format!("{offered:?} {halted:?} {version} {heard:?} {reused:?}")
+    }
+
     fn versions(&self) -> Versions {
         let v = self.version;
         Versions { root: 1, timestamp: v, snapshot: v, targets: v, release: v, rollout: v, halt: v }
@@ -191,12 +200,12 @@ impl Service {
 
     /// Returns the bundle on `head`.
     pub fn head(&self) -> Vec<u8> {
-        self.head.clone()
+        self.head.to_vec()
     }
 
     fn publish(&mut self) {
         self.version += 1;
-        self.head = self.bundle();
+        self.head = self.bundle().into();
     }
 
     fn bundle(&self) -> Vec<u8> {
@@ -303,7 +312,9 @@ impl Service {
 }
 
 fn sealed(direction: Direction, epoch: u64) -> tern_protocol::mac::MacKey {
-    let secret = PairSecret::agree(&telemetry(SERVICE), &telemetry(DEVICE).public_key());
+    static AGREED: OnceLock<PairSecret> = OnceLock::new();
+    let secret =
+        AGREED.get_or_init(|| PairSecret::agree(&telemetry(SERVICE), &telemetry(DEVICE).public_key()));
     let (fleet, device) = ("acme".parse().expect("an id"), "dev-1".parse().expect("an id"));
     secret.key(direction, &fleet, &device, KID, epoch)
 }

@@ -41,6 +41,20 @@ impl Story {
     /// Those of a device that has slots alone.
     pub const ALL: [Self; 4] = [Self::Update, Self::Second, Self::Rollback, Self::Recall];
 
+    /// Those of a device that has components, too.
+    pub const PARTS: [Self; 3] = [Self::Parts, Self::PartsBack, Self::PartsFail];
+
+    /// Every one.
+    pub const EVERY: [Self; 7] = [
+        Self::Update,
+        Self::Second,
+        Self::Rollback,
+        Self::Recall,
+        Self::Parts,
+        Self::PartsBack,
+        Self::PartsFail,
+    ];
+
     fn fate(self) -> Fate {
         Fate {
             sick: matches!(self, Self::Rollback | Self::PartsBack),

@@ -1,0 +1,99 @@
+//! What the harness takes out of the agent's code: syncs that the disk only pretends to do.
+
+use std::path::{Path, PathBuf};
+
+use super::medium::Medium;
+
+/// An operation that changes something, as the campaign names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// Bytes of a file or device.
+    Write,
+    /// Where a file ends.
+    Size,
+    /// A file or device made durable.
+    Sync,
+    /// A name given, changed or taken.
+    Name,
+    /// Names made durable.
+    SyncFolder,
+}
+
+/// An operation, and the class of its place.
+pub type Step = (Operation, String);
+
+/// A sync that the disk only pretends to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lie {
+    /// Never done, for places of this class.
+    Never(Operation, String),
+    /// The same, only where this step came right before it: one of several syncs in the agent's code.
+    NeverBehind(Operation, String, Step),
+    /// Done only after the next sync of the other class: the order of two writes is turned round.
+    After(Operation, String, Operation, String),
+}
+
+/// What a path is to the campaign: its file name without the number of a copy, behind the component that it belongs to.
+pub fn class(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = name.strip_suffix(".new").map_or(name.clone(), |name| format!("{name} first"));
+    let name = name.replace(".0", "").replace(".1", "");
+    let folder = path.parent().unwrap_or(path);
+    match (folder.parent().and_then(Path::file_name), folder.file_name()) {
+        (Some(above), Some(component)) if above == "components" => {
+            format!("{}/{name}", component.to_string_lossy())
+        }
+        _ => name,
+    }
+}
+
+/// The lie that is told, and the syncs that it has put off.
+#[derive(Debug, Default)]
+pub(super) struct Teller {
+    pub(super) lie: Option<Lie>,
+    deferred: Vec<(Operation, PathBuf, usize)>,
+}
+
+impl Teller {
+    /// What was put off is forgotten with the power.
+    pub(super) fn restart(&mut self) {
+        self.deferred.clear();
+    }
+
+    /// Does a sync, unless it was taken out; `before` is the step that came right before it.
+    pub(super) fn sync(
+        &mut self,
+        medium: &mut Medium,
+        step: &Step,
+        before: Option<&Step>,
+        at: (&Path, usize),
+    ) {
+        let (operation, class) = step;
+        let (path, node) = at;
+        match &self.lie {
+            Some(Lie::Never(of, what)) if (of, what) == (operation, class) => return,
+            Some(Lie::NeverBehind(of, what, behind))
+                if (of, what) == (operation, class) && Some(behind) == before =>
+            {
+                return;
+            }
+            Some(Lie::After(of, what, ..)) if (of, what) == (operation, class) => {
+                self.deferred.push((*operation, path.to_owned(), node));
+                return;
+            }
+            _ => settle(medium, *operation, path, node),
+        }
+        if matches!(&self.lie, Some(Lie::After(_, _, of, what)) if (of, what) == (operation, class)) {
+            for (operation, path, node) in std::mem::take(&mut self.deferred) {
+                settle(medium, operation, &path, node);
+            }
+        }
+    }
+}
+
+fn settle(medium: &mut Medium, operation: Operation, path: &Path, node: usize) {
+    match operation {
+        Operation::Sync => medium.nodes[node].settle(),
+        _ => medium.settle_names(path),
+    }
+}
