@@ -10,6 +10,7 @@ mod guard;
 mod probe;
 mod section;
 mod timing;
+mod transfer;
 mod when;
 
 use std::fs;
@@ -27,6 +28,7 @@ use crate::boot::uboot::UbootConfig;
 use crate::collect::CollectConfig;
 use crate::command::Program;
 use crate::component::ComponentConfig;
+use crate::core::agent::Transfer;
 use crate::health::Probe;
 use crate::hooks::Hook;
 use crate::watchdog::WatchdogConfig;
@@ -89,6 +91,8 @@ pub struct Config {
     pub data: Vec<PathBuf>,
     /// Every wait, already scaled.
     pub timing: Timing,
+    /// How bytes are fetched.
+    pub transfer: Transfer,
 }
 
 /// A broker's address: `mqtt://host:port`, or `mqtts://host:port` for TLS.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tern_protocol::bundle::File;
+use tern_protocol::digest::Digest;
 use tern_protocol::offer::Artifact;
 use tern_protocol::tuf::Trusted;
 
@@ -15,11 +16,14 @@ use crate::command::Context;
 use crate::component::{self, Component, ComponentError};
 use crate::config::Config;
 use crate::core::SlotName;
-use crate::core::agent::{BootFacts, ComponentFacts, Content, Done, Held, Target};
+use crate::core::agent::{BootFacts, ComponentFacts, Content, Decode, Done, Held, Target};
 use crate::core::durable::Durable;
+use crate::delta::{self, Tables};
 use crate::record::{RecordError, RecordFile};
 use crate::recovery;
+use crate::slot::file::FileSlots;
 use crate::slot::place;
+use crate::slot::reread;
 use crate::slot::signed::{self, StoredFile};
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
 use crate::storage::{self, Disk};
@@ -79,6 +83,12 @@ pub enum DeviceError {
 
 type AnySlots = Box<dyn Slots + Send>;
 
+/// Where something is written.
+enum Place {
+    Slot(Arc<Mutex<AnySlots>>, SlotName),
+    Component(FileSlots, SlotName),
+}
+
 /// One device.
 pub struct Device {
     disk: Disk,
@@ -92,8 +102,10 @@ pub struct Device {
     write_failed: Option<String>,
     /// The slot whose writing the boot record does not speak against, looked at once in this process.
     cleared: Option<SlotName>,
-    /// Ends the hash that was begun last.
+    /// Ends the hash, or the pack, that was begun last.
     stop: Arc<AtomicBool>,
+    /// Of the delta that is followed.
+    tables: Arc<Mutex<Tables>>,
     /// One system slot, which recovery fills: going there and back takes changes of the boot record.
     is_single: bool,
     _lock: Box<dyn std::any::Any + Send>,
@@ -149,6 +161,7 @@ impl Device {
             write_failed: None,
             cleared: None,
             stop: Arc::default(),
+            tables: Arc::default(),
             is_single: config.slots.system.is_some(),
             _lock: lock,
         })
@@ -342,6 +355,82 @@ impl Device {
             Target::Slot(slot) => done(self.slots().sync(slot)),
             Target::Component(name) => {
                 self.at(&name, Component::sync).map_or_else(Done::Failed, |()| Done::Ok)
+            }
+        }
+    }
+
+    /// Returns the work of decoding a pack; it blocks. Whatever else is asked of the slots ends it.
+    pub fn decode(&mut self, order: Decode) -> impl FnOnce() -> Done + use<> {
+        let (disk, tables) = (self.disk.clone(), Arc::clone(&self.tables));
+        let place = self.place(&order.target);
+        self.stop_hashing();
+        self.stop = Arc::default();
+        let stop = Arc::clone(&self.stop);
+        move || {
+            // One at a time: the one before, if there was one, has been stopped.
+            let tables = &mut *tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match place {
+                Ok(Place::Slot(slots, slot)) => {
+                    let mut slots = lock(&slots);
+                    let base = slots.path(slot.other());
+                    delta::decode((&mut **slots, slot), &disk, Some(base), tables, &order, &stop)
+                }
+                Ok(Place::Component(mut slots, free)) => {
+                    delta::decode((&mut slots, free), &disk, None, tables, &order, &stop)
+                }
+                Err(reason) => Done::Failed(reason),
+            }
+        }
+    }
+
+    /// Returns the work of comparing chunks with their leaves; it blocks.
+    pub fn compare(
+        &mut self,
+        target: &Target,
+        length: u64,
+        first: u32,
+        leaves: Vec<Digest>,
+    ) -> impl FnOnce() -> Done + use<> {
+        let (disk, place) = (self.disk.clone(), self.place(target));
+        self.stop_hashing();
+        self.stop = Arc::default();
+        let stop = Arc::clone(&self.stop);
+        move || {
+            let synced = |slots: &mut dyn Slots, slot| {
+                // What is right only in the cache would be lost with the power.
+                slots.sync(slot).map(|()| slots.path(slot)).map_err(|error| chain(&error))
+            };
+            let path = match place {
+                Ok(Place::Slot(slots, slot)) => synced(&mut **lock(&slots), slot),
+                Ok(Place::Component(mut slots, free)) => synced(&mut slots, free),
+                Err(reason) => Err(reason),
+            };
+            path.map_or_else(Done::Failed, |path| {
+                Done::Compared(reread::compare(&*disk, &path, (first, &leaves), length, &stop))
+            })
+        }
+    }
+
+    /// Drops the tables of a delta: it is over.
+    pub fn forget_delta(&self) {
+        // While a pack is decoded that nobody waits for any more, they go with the next call.
+        if let Ok(mut tables) = self.tables.try_lock() {
+            tables.forget();
+        }
+    }
+
+    /// Returns where a target is written, if it may be.
+    fn place(&mut self, target: &Target) -> Result<Place, String> {
+        match target {
+            Target::Slot(slot) => {
+                self.clear(*slot)?;
+                Ok(Place::Slot(Arc::clone(&self.slots), *slot))
+            }
+            Target::Component(name) => {
+                let component = self.components.get(name);
+                let component = component.ok_or_else(|| format!("there is no component {name}"))?;
+                let (slots, free) = component.free().map_err(|error| chain(&error))?;
+                Ok(Place::Component(slots, free))
             }
         }
     }

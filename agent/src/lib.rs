@@ -17,6 +17,7 @@
 //! | [`collect`] | what went wrong since it was asked last, as counts |
 //! | [`hooks`] | programs around the update itself |
 //! | [`surroundings`] | measures what the owner's conditions ask for |
+//! | `delta` | packs of a delta into a slot |
 //! | [`device`] | records, slots and boot record of one device, in one hand |
 //! | [`notify`] | telling the service manager how the agent fares |
 //! | [`watchdog`] | the hardware watchdog, which resets a device that hangs |
@@ -34,6 +35,7 @@ pub mod command;
 pub mod component;
 pub mod config;
 pub mod core;
+mod delta;
 pub mod device;
 pub mod health;
 pub mod hooks;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tern_protocol::claim::Token;
 use tern_protocol::digest::Digest;
 use tern_protocol::message::{Presence, Registry};
+use tern_protocol::state::StateName;
 use tern_protocol::topic::{Topic, UpKind};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -112,6 +113,7 @@ fn settings(config: &Config, claim: Option<Token>) -> Settings {
         timing: config.timing.core(jitter),
         conditions: config.when.conditions.clone(),
         hooks: config.hooks.iter().map(|hook| hook.step).collect(),
+        transfer: config.transfer.clone(),
     }
 }
 
@@ -254,6 +256,9 @@ impl Shell {
                 _ => tracing::info!(from = %before, to = %after, rc, "state"),
             }
         }
+        if after != StateName::Downloading {
+            self.device.forget_delta();
+        }
         for output in outputs {
             match output {
                 Output::SaveTrust(files) => self.device.save_trust(&files)?,
@@ -279,6 +284,9 @@ impl Shell {
                 Output::Collect => self.collect(),
                 Output::Failing { work, reason, times } => {
                     tracing::warn!(?work, reason, times, "this could not be done, and is tried again");
+                }
+                Output::Fetched { target, by, bytes, mended } => {
+                    tracing::info!(%target, by, bytes, mended, "fetched");
                 }
                 Output::Write { target, offset, bytes } => self.device.write(target, offset, &bytes),
                 Output::Start { job, work } => {
@@ -329,6 +337,16 @@ impl Shell {
             Job::Hash { target: Target::Component(name), artifact, rc, version } => {
                 let hash = self.device.hash_component(&name, artifact, rc, version);
                 self.blocking(job, hash);
+                return false;
+            }
+            Job::Decode(order) => {
+                let decode = self.device.decode(order);
+                self.blocking(job, decode);
+                return false;
+            }
+            Job::Compare { target, length, first, leaves } => {
+                let compare = self.device.compare(&target, length, first, leaves);
+                self.blocking(job, compare);
                 return false;
             }
             Job::Install { component, rc } => {

@@ -64,6 +64,11 @@ fn files_survive_a_power_cut_before_every_operation() {
 }
 
 #[test]
+fn a_delta_and_its_repair_survive_a_power_cut_before_every_operation() {
+    every_cut(Kind::Files, &[Story::ByDelta, Story::Mended]);
+}
+
+#[test]
 fn partitions_and_an_environment_survive_a_power_cut_before_every_operation() {
     every_cut(Kind::Uboot, &Story::ALL);
 }

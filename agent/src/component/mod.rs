@@ -420,7 +420,8 @@ impl Component {
         FileSlots::on(&self.disk, &self.folder, self.config.capacity, installed.free().other())
     }
 
-    fn free(&self) -> Result<(FileSlots, SlotName), ComponentError> {
+    /// Returns the free place.
+    pub(crate) fn free(&self) -> Result<(FileSlots, SlotName), ComponentError> {
         let installed = self.installed()?;
         if let Some(tried) = installed.tried {
             return Err(ComponentError::Failed(format!(

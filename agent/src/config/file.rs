@@ -9,13 +9,14 @@ use tern_protocol::id::CarrierId;
 
 use super::section::Section;
 use super::{
-    BootConfig, BrokerAddress, Config, SlotsConfig, TlsFiles, boot, component, guard, probe, timing, when,
+    BootConfig, BrokerAddress, Config, SlotsConfig, TlsFiles, boot, component, guard, probe, timing,
+    transfer, when,
 };
 use crate::command::Program;
 use crate::hooks::{HOOKS_MAX, Hook, HookStep};
 
 /// Every key that stands in no section, and every section.
-pub(super) const FILE_KEYS: [&str; 26] = [
+pub(super) const FILE_KEYS: [&str; 27] = [
     "fleet",
     "device",
     "product",
@@ -42,6 +43,7 @@ pub(super) const FILE_KEYS: [&str; 26] = [
     "when",
     "data",
     "timing",
+    "transfer",
 ];
 /// Every key of `[tls]`.
 pub(super) const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
@@ -202,6 +204,7 @@ pub(super) fn file(file: Section) -> Result<Config, String> {
         when: when::when(file.table("when")?.unwrap_or_default())?,
         data: data.unwrap_or_default().into_iter().map(PathBuf::from).collect(),
         timing: timing.checked()?,
+        transfer: transfer::transfer(file.table("transfer")?.unwrap_or_default())?,
     })
 }
 

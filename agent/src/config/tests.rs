@@ -6,6 +6,7 @@ use super::component::COMPONENT_KEYS;
 use super::file::{DATA_KEYS, FILE_KEYS, HOOK_KEYS, SLOTS_KEYS, TLS_KEYS, program_deadline};
 use super::guard::{COLLECT_KEYS, WATCHDOG_KEYS};
 use super::probe::{METRICS_KEYS, PROBE_KEYS};
+use super::transfer::TRANSFER_KEYS;
 use super::when::{WHEN_KEYS, WINDOW_KEYS};
 use super::*;
 use crate::core::conditions::{Conditions, Window};
@@ -123,6 +124,7 @@ fn the_sample_shows_every_key_there_is() {
     assert_eq!(keys(&section("watchdog")), listed(&WATCHDOG_KEYS));
     assert_eq!(keys(&entry("hooks")), listed(&HOOK_KEYS));
     assert_eq!(keys(&section("data")), listed(&DATA_KEYS));
+    assert_eq!(keys(&section("transfer")), listed(&TRANSFER_KEYS));
     // Of a file and a command that answer the same question only one can be named.
     let mut when = keys(&section("when"));
     when.extend(["consent_command", "metered_file"].map(str::to_owned));
@@ -140,6 +142,7 @@ fn the_defaults_in_the_sample_are_the_defaults_in_the_code() {
 
     assert_eq!(sample.timing, Timing::default());
     assert_eq!(sample.timing, smallest.timing);
+    assert_eq!(sample.transfer, smallest.transfer);
     assert_eq!(sample.component, smallest.component);
     assert_eq!(sample.carrier, smallest.carrier);
     assert_eq!(sample.data_dir, smallest.data_dir);
@@ -317,6 +320,8 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
             format!("{SMALLEST}[[hooks]]\nstep = 'post-boot'\nname = 'h'\ncommand = ['x']\ndeadline = 601"),
             "taken for a silent one",
         ),
+        (format!("{SMALLEST}[transfer]\nprofile = \"huge\""), "linux, small-linux, mcu, fast, or none"),
+        (format!("{SMALLEST}[transfer]\nrate = 1000"), "at least 1024"),
         (format!("{SMALLEST}[timing]\nscale = 0"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nscale = nan"), "timing.scale"),
         (format!("{SMALLEST}[timing]\nwindow = 97"), "1 to 96"),

@@ -4,21 +4,24 @@
 //! before everything that relies on them. One local job runs at a time; a new job replaces the old one, and what
 //! the old one still says is ignored by its number.
 
-use tern_protocol::message::{Pack, Registry, ReportKind, TimeAnswer, Versions};
+use tern_protocol::message::{Registry, ReportKind, TimeAnswer, Versions};
 use tern_protocol::offer::Selection;
 use tern_protocol::position::{Position, Salt};
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::{Pool, Trusted};
 
-use super::component::{Components, target};
-use super::download::{Accepted, Download};
+use super::choice::Choice;
+use super::component::Components;
 use super::durable::Durable;
 use super::entropy::Entropy;
 use super::exchange::Exchange;
+use super::fetch::Fetch;
 use super::hold::Hold;
 use super::machine::reports;
+use super::pace::Pace;
 pub use super::port::{
-    BootFacts, ComponentFacts, Content, Done, Held, Input, Job, Keys, Output, Settings, Target,
+    BootFacts, ComponentFacts, Content, Decode, Done, Held, Input, Job, Keys, Output, Settings, Target,
+    Transfer,
 };
 use super::reader::Reader;
 use super::reconcile::{self, Mend};
@@ -45,7 +48,12 @@ pub struct Agent {
     /// Where the device stands in the rollouts that it has heard of last.
     pub(super) positions: Vec<(Salt, Position)>,
     pub(super) boot: Option<BootFacts>,
-    pub(super) download: Option<Download>,
+    pub(super) fetch: Option<Fetch>,
+    /// What a download would cost, where it must be known before it begins.
+    pub(super) quote: Option<Choice>,
+    pub(super) pace: Pace,
+    /// Bytes of packs that have come for the present artifact, in this process.
+    pub(super) fetched: u64,
     pub(super) job: Option<(u64, Job)>,
     pub(super) jobs: u64,
     pub(super) job_retry: Backoff,
@@ -92,7 +100,10 @@ impl Agent {
             selected: None,
             positions: Vec::new(),
             boot: None,
-            download: None,
+            fetch: None,
+            quote: None,
+            pace: Pace::default(),
+            fetched: 0,
             job: None,
             jobs: 0,
             job_retry,
@@ -141,7 +152,7 @@ impl Agent {
     /// Tells whether nothing comes that was asked for, so that the link itself may be dead: what is published then is worth
     /// an acknowledgement of the broker's, without which the link is given up.
     pub fn doubts_link(&self) -> bool {
-        self.download.as_ref().is_some_and(Download::doubts_link)
+        self.fetch.as_ref().is_some_and(Fetch::doubts_link)
     }
 
     /// Takes something that happened and returns what to do, in order.
@@ -153,9 +164,8 @@ impl Agent {
             Input::LinkUp => self.link_up(now),
             Input::LinkDown => {
                 self.exchange.link_down();
-                if let Some(download) = &mut self.download {
-                    download.cut();
-                }
+                self.fetch.iter_mut().for_each(Fetch::link_lost);
+                self.quote.iter_mut().for_each(Choice::link_lost);
             }
             Input::Message { topic, payload } => self.message(&topic, &payload, now),
             Input::Done { job, result } => self.done(job, result, now),
@@ -195,10 +205,12 @@ impl Agent {
         let timing = &self.settings.timing;
         let mut at = self.exchange.due().min(self.trust_due()).min(self.comparison_due(now));
         at = at.min(self.look_due(now));
-        if let Some(download) =
-            self.download.as_ref().filter(|_| self.exchange.is_up() && !self.hold.download)
-        {
-            at = at.min(download.due());
+        let may_ask = |fetch: &&Fetch| self.exchange.is_up() && (!self.hold.download || fetch.only_asks());
+        if let Some(fetch) = self.fetch.as_ref().filter(may_ask) {
+            at = at.min(fetch.due().max(self.pace.not_before()));
+        }
+        if let (State::Checking { .. }, Some(quote)) = (&self.durable.state, &self.quote) {
+            at = at.min(if self.exchange.is_up() { quote.due() } else { u64::MAX });
         }
         if self.job.is_none() && self.job_not_before > now.uptime {
             at = at.min(self.job_not_before);
@@ -283,6 +295,7 @@ impl Agent {
             self.durable.outbox.push(kind);
         }
         self.note_end(&before, &after);
+        self.note_fetched(&before, &after);
         if let Some(work) = announced(&after) {
             let nonce = self.entropy.nonce();
             let attempt = work.offer.attempt.clone();
@@ -321,20 +334,6 @@ impl Agent {
                 self.bundle(topic, payload, now)
             }
             _ => {}
-        }
-    }
-
-    fn pack(&mut self, payload: &[u8], now: Now) {
-        let (Some(download), State::Downloading { work, at, marked: true, .. }) =
-            (&mut self.download, &self.durable.state)
-        else {
-            return;
-        };
-        let Ok(pack) = Pack::read(payload) else { return };
-        if let Accepted::Chunk { index, bytes } = download.accept(pack, now.uptime) {
-            let offset = u64::from(index) * tern_protocol::limits::CHUNK as u64;
-            let target = target(work.slot, &work.offer.artifacts, *at);
-            self.out.push(Output::Write { target, offset, bytes });
         }
     }
 

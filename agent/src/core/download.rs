@@ -1,17 +1,20 @@
-//! Which packs to ask for next, and which to believe.
+//! Which packs to ask for next, and which to believe: of an image, or of a delta, whose packs are its chunks.
 //!
-//! Nothing is believed before its hash leads to the signed root: first the top piece of the tree, then the piece that
-//! covers a chunk, then the chunk. A server sends pieces before chunks, so the first request asks for all three at once,
-//! and the next piece is asked for while the chunks of the present one come. Two pieces are held at a time beside the top
-//! one, whatever the image's size.
+//! A server sends pieces of the tree before chunks, so the first request asks for all of them at once, and the next piece is
+//! asked for while the chunks of the present one come.
 
-use tern_protocol::chunk::{ChunkSet, PIECE, PieceId, TreeShape, chunk_length, chunks_of, leaf, root};
+use std::ops::Range;
+
+use tern_protocol::chunk::{ChunkSet, PIECE, PieceId, chunk_length, chunks_of, leaf};
+use tern_protocol::delta::DeltaManifest;
+use tern_protocol::delta::manifest::PACK_EXCESS;
 use tern_protocol::digest::Digest;
-use tern_protocol::limits::{GET_PACKS_MAX, GET_RANGES_MAX};
+use tern_protocol::limits::{CHUNK, GET_PACKS_MAX, GET_RANGES_MAX};
 use tern_protocol::message::{Get, Pack, PackKind, Want};
 use tern_protocol::offer::Artifact;
 
 use super::timing::Timing;
+use super::tree::Tree;
 use super::window::Window;
 
 /// Chunks that are synced at once, about a window's worth: few enough that a power cut costs little, enough that the
@@ -23,25 +26,31 @@ const DOUBT: u32 = 2;
 /// A download in progress; lost with the process, rebuilt from the journal's chunk set.
 #[derive(Debug)]
 pub struct Download {
-    artifact: Artifact,
     chunks: u32,
-    shape: TreeShape,
-    top: Option<Vec<Digest>>,
-    /// The piece that is worked on and the one after it, as far as they are here.
-    pieces: Vec<(u32, Vec<Digest>)>,
+    /// Bytes of an image; a delta's packs have each their own length.
+    length: Option<u64>,
+    tree: Tree,
     /// Every piece below this number was asked for in this connection.
     pieces_asked: u32,
+    /// Chunks that are wanted.
+    within: Range<u32>,
     /// Chunks on their way, by number, and pieces.
     window: Window,
     ceiling: u32,
-    /// All before it are here.
+    /// All that are wanted before it are here.
     first: u32,
     /// Here and written, not synced yet.
     unsynced: Vec<u32>,
     /// Here, written, and synced or being synced.
     here: ChunkSet,
+    /// The slot may hold chunks that are right: it is looked at, piece by piece, before anything of them is asked for.
+    compares: bool,
+    /// Every piece below this number was compared.
+    compared: u32,
     /// The connection is gone: what has come is made durable.
     cut: bool,
+    /// The last request could have asked for more.
+    held_back: bool,
     not_before: u64,
 }
 
@@ -66,29 +75,45 @@ impl Download {
     pub fn new(artifact: &Artifact, have: &ChunkSet, timing: &Timing) -> Self {
         // Eligibility has refused anything larger.
         let chunks = chunks_of(artifact.length).unwrap_or(0);
+        Self::of(artifact.root, chunks, Some(artifact.length), have, timing)
+    }
+
+    /// Starts with the packs of a delta.
+    pub(super) fn packs(delta: &DeltaManifest, timing: &Timing) -> Self {
+        Self::of(delta.root, delta.packs, None, &ChunkSet::default(), timing)
+    }
+
+    fn of(root: Digest, chunks: u32, length: Option<u64>, have: &ChunkSet, timing: &Timing) -> Self {
         let ceiling = timing.window.clamp(1, GET_PACKS_MAX);
-        // Of one chunk the leaf is the root.
-        let pieces = if chunks == 1 { vec![(0, vec![artifact.root])] } else { Vec::new() };
         Self {
-            artifact: artifact.clone(),
             chunks,
-            shape: TreeShape::new(chunks),
-            top: None,
-            pieces,
+            length,
+            tree: Tree::new(root, chunks),
             pieces_asked: 0,
+            within: 0..chunks,
             window: Window::new(ceiling, timing.get_first, timing.get_most),
             ceiling,
             first: 0,
             unsynced: Vec::new(),
             here: have.clone(),
+            compares: false,
+            compared: 0,
             cut: false,
+            held_back: false,
             not_before: 0,
         }
     }
 
-    /// Tells whether this download is of `artifact`.
-    pub fn is_of(&self, artifact: &Artifact) -> bool {
-        self.artifact == *artifact
+    /// Has it want these chunks alone, from here on.
+    pub(super) fn within(&mut self, chunks: Range<u32>) {
+        self.within = chunks.start..chunks.end.min(self.chunks);
+        self.first = self.within.start;
+    }
+
+    /// Has what is in the slot compared before it is fetched anew.
+    pub(super) fn comparing(mut self) -> Self {
+        self.compares = true;
+        self
     }
 
     /// Holds the first request back until `uptime`.
@@ -98,7 +123,13 @@ impl Download {
 
     /// Returns when [`Download::request`] wants to be asked again, if nothing comes before.
     pub fn due(&self) -> u64 {
-        if self.not_before > 0 { self.not_before } else { self.window.due() }
+        if self.not_before > 0 {
+            self.not_before
+        } else if self.held_back {
+            0
+        } else {
+            self.window.due()
+        }
     }
 
     /// Tells whether nothing has come for so long that the link itself may be dead.
@@ -115,83 +146,89 @@ impl Download {
 
     /// Returns what to ask for now: what is lost, and as much as there is room for in the window.
     pub fn request(&mut self, uptime: u64) -> Option<Get> {
+        self.request_within(uptime, GET_PACKS_MAX)
+    }
+
+    /// The same, of at most `most` packs.
+    pub(super) fn request_within(&mut self, uptime: u64, most: u32) -> Option<Get> {
         if uptime < self.not_before {
             return None;
         }
         self.not_before = 0;
-        while self.first < self.chunks && self.here.contains(self.first) {
-            self.first += 1;
-        }
+        self.held_back = false;
+        self.passes_what_is_here();
         let lost = self.window.lost(uptime);
-        let of = self.artifact.root;
+        let of = self.tree.root();
         let (pieces, blind) = self.wanted_pieces();
         let mut want = Vec::new();
         for piece in pieces {
             self.window.asked_ahead(name_of(piece), uptime);
             want.push(Want::piece(of, piece));
         }
-        let ranges = self.next_ranges(&lost, blind, uptime);
+        let ranges = self.next_ranges(&lost, blind, most.clamp(1, GET_PACKS_MAX), uptime);
         if !ranges.is_empty() {
             want.push(Want::Packs { of, ranges });
         }
         (!want.is_empty()).then(|| Get::from(want))
     }
 
+    fn passes_what_is_here(&mut self) {
+        while self.first < self.within.end && self.here.contains(self.first) {
+            self.first += 1;
+        }
+    }
+
     /// Returns the pieces to ask for, and the one whose chunks may be asked for before it is here: it comes first. Once
     /// only: should it be lost, its chunks came in vain.
     fn wanted_pieces(&mut self) -> (Vec<PieceId>, Option<u32>) {
         let mut wanted = Vec::new();
-        if self.first >= self.chunks {
+        if self.first >= self.within.end {
             return (wanted, None);
         }
-        let top = self.shape.top();
-        if top.level == 1 && self.top.is_none() {
-            wanted.push(top);
-        }
-        let present = self.first / PIECE;
-        self.pieces.retain(|(index, _)| *index >= present);
-        wanted.push(self.shape.piece_of(self.first));
+        wanted.extend(self.tree.lacks_top());
+        let present = Tree::piece_of(self.first);
+        self.tree.keep_from(present);
+        let piece = |index| PieceId { level: 0, index };
+        wanted.push(piece(present));
         let ahead = self.first + 2 * self.window.size();
         if ahead >= (present + 1) * PIECE {
             // With a part here already the next piece that is missed may lie far behind.
-            let next = ((present + 1) * PIECE..self.chunks).find(|chunk| !self.here.contains(*chunk));
-            wanted.extend(next.map(|chunk| self.shape.piece_of(chunk)));
+            let mut next = (present + 1) * PIECE..self.within.end;
+            wanted.extend(next.find(|chunk| !self.here.contains(*chunk)).map(Tree::piece_of).map(piece));
         }
-        wanted.retain(|piece| piece.level == 1 || self.leaves(piece.index).is_none());
+        wanted.retain(|piece| piece.level == 1 || self.tree.leaves(piece.index).is_none());
         wanted.retain(|piece| !self.window.is_open(name_of(*piece)));
         let blind = wanted.iter().any(|piece| piece.level == 0 && piece.index == present);
-        let blind = (blind && present >= self.pieces_asked).then_some(present);
+        let blind = (blind && present >= self.pieces_asked && !self.compares).then_some(present);
         for piece in wanted.iter().filter(|piece| piece.level == 0) {
             self.pieces_asked = self.pieces_asked.max(piece.index + 1);
         }
         (wanted, blind)
     }
 
-    fn leaves(&self, piece: u32) -> Option<&Vec<Digest>> {
-        self.pieces.iter().find(|(index, _)| *index == piece).map(|(_, leaves)| leaves)
-    }
-
     /// Returns what is `lost`, and after it the next missing chunks that are not on their way, as far as they can be judged
     /// when they come.
-    fn next_ranges(&mut self, lost: &[u32], blind: Option<u32>, uptime: u64) -> Vec<(u32, u32)> {
+    fn next_ranges(&mut self, lost: &[u32], blind: Option<u32>, most: u32, uptime: u64) -> Vec<(u32, u32)> {
         let mut ranges: Vec<(u32, u32)> = Vec::new();
-        let again = lost.iter().copied().filter(|chunk| *chunk < self.chunks && !self.here.contains(*chunk));
-        for chunk in again.collect::<Vec<_>>() {
-            if add(&mut ranges, chunk) {
-                self.window.asked(chunk, uptime);
+        for chunk in lost.iter().filter(|chunk| self.within.contains(chunk) && !self.here.contains(**chunk)) {
+            if add(&mut ranges, *chunk) {
+                self.window.asked(*chunk, uptime);
             }
         }
-        let mut room = self.window.may_ask().min(GET_PACKS_MAX.saturating_sub(length(&ranges)));
-        for chunk in self.first..self.chunks {
-            if room == 0 {
-                break;
-            }
+        let may_ask = self.window.may_ask();
+        let mut room = may_ask.min(most.saturating_sub(length(&ranges)));
+        for chunk in self.first..self.within.end {
             if self.here.contains(chunk) || self.window.is_open(chunk) {
                 continue;
             }
-            let piece = self.shape.piece_of(chunk).index;
-            let can_be_judged = self.leaves(piece).is_some() || blind == Some(piece);
-            if !can_be_judged || !add(&mut ranges, chunk) {
+            if room == 0 {
+                self.held_back = may_ask > most;
+                break;
+            }
+            let piece = Tree::piece_of(chunk);
+            let can_be_judged = self.tree.leaves(piece).is_some() || blind == Some(piece);
+            let is_compared = !self.compares || piece < self.compared;
+            if !can_be_judged || !is_compared || !add(&mut ranges, chunk) {
                 break;
             }
             self.window.asked(chunk, uptime);
@@ -202,66 +239,73 @@ impl Download {
 
     /// Judges a pack that arrived.
     pub fn accept(&mut self, pack: Pack, uptime: u64) -> Accepted {
-        if pack.of != self.artifact.root.short() {
+        if pack.of != self.tree.root().short() {
             return Accepted::Nothing;
         }
         match pack.kind {
-            PackKind::Piece(piece) => self.accept_piece(piece, &pack, uptime),
+            // What was not asked for is not kept.
+            PackKind::Piece(piece)
+                if self.window.is_open(name_of(piece)) && self.tree.accept(piece, &pack) =>
+            {
+                self.window.arrived(name_of(piece), uptime);
+                Accepted::Piece
+            }
             PackKind::Chunk(index) => self.accept_chunk(index, pack.payload, uptime),
-            PackKind::Delta => Accepted::Nothing,
+            PackKind::Piece(_) | PackKind::Delta => Accepted::Nothing,
         }
-    }
-
-    fn accept_piece(&mut self, piece: PieceId, pack: &Pack, uptime: u64) -> Accepted {
-        let Some(digests) = pack.digests() else { return Accepted::Nothing };
-        // What was not asked for is not kept.
-        if self.shape.digests_in(piece) != Some(digests.len()) || !self.window.is_open(name_of(piece)) {
-            return Accepted::Nothing;
-        }
-        let parent = if piece == self.shape.top() {
-            Some(self.artifact.root)
-        } else {
-            self.top.as_ref().and_then(|top| top.get(piece.index as usize).copied())
-        };
-        if parent != Some(root(&digests)) {
-            return Accepted::Nothing;
-        }
-        self.window.arrived(name_of(piece), uptime);
-        if piece.level == 1 {
-            self.top = Some(digests);
-        } else if self.leaves(piece.index).is_none() {
-            self.pieces.push((piece.index, digests));
-        }
-        Accepted::Piece
     }
 
     fn accept_chunk(&mut self, index: u32, bytes: Vec<u8>, uptime: u64) -> Accepted {
-        let Some(leaves) = self.leaves(self.shape.piece_of(index).index) else {
+        let Some(expected) = self.tree.leaf(index) else {
             // It came before its piece, and is asked for again behind it.
             if index < self.chunks {
                 self.window.arrived(index, uptime);
             }
             return Accepted::Nothing;
         };
-        let expected = leaves.get((index % PIECE) as usize);
-        let fits = bytes.len() == chunk_length(self.artifact.length, index);
-        if !fits || expected != Some(&leaf(&bytes)) {
+        let fits = match self.length {
+            Some(length) => bytes.len() == chunk_length(length, index),
+            None => bytes.len() <= CHUNK + PACK_EXCESS,
+        };
+        if !fits || *expected != leaf(&bytes) {
             return Accepted::Nothing;
         }
         self.window.arrived(index, uptime);
-        if !self.here.insert(index) {
+        if !self.within.contains(&index) || !self.here.insert(index) {
             return Accepted::Nothing;
         }
-        self.unsynced.push(index);
+        if self.length.is_some() {
+            self.unsynced.push(index);
+        }
         Accepted::Chunk { index, bytes }
     }
 
     /// Returns the chunks that should be synced now: about a window's worth, the last ones, or those before a cut.
     pub fn to_sync(&mut self) -> Option<Vec<u32>> {
         let most = self.window.size().clamp(SYNCED[0], SYNCED[1]).min(self.ceiling);
-        let enough = self.unsynced.len() >= most as usize || self.here.len() == self.chunks;
+        let enough = self.unsynced.len() >= most as usize || self.is_here();
         let due = enough || std::mem::take(&mut self.cut);
         (due && !self.unsynced.is_empty()).then(|| std::mem::take(&mut self.unsynced))
+    }
+
+    fn is_here(&self) -> bool {
+        (self.first.max(self.within.start)..self.within.end).all(|chunk| self.here.contains(chunk))
+    }
+
+    /// Returns the first chunk and the leaves that the slot is to be compared with.
+    pub(super) fn to_compare(&mut self) -> Option<(u32, &[Digest])> {
+        self.passes_what_is_here();
+        let present = Tree::piece_of(self.first);
+        if !self.compares || self.first >= self.within.end || present < self.compared {
+            return None;
+        }
+        self.tree.leaves(present).map(|leaves| (present * PIECE, leaves))
+    }
+
+    /// Takes what a comparison from `first` on has found to be right.
+    pub(super) fn compared(&mut self, first: u32, right: &[u32]) {
+        self.compared = Tree::piece_of(first) + 1;
+        right.iter().for_each(|chunk| _ = self.here.insert(*chunk));
     }
 }
 

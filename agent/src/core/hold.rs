@@ -69,7 +69,13 @@ impl Agent {
                 self.start(Job::Look(stage), now);
                 return None;
             };
-            if let Err(wait) = self.judged(stage, &around, &offer, now) {
+            let mut judged = self.judged(stage, &around, &offer, now);
+            if judged.is_err() && around.metered {
+                // Chunks as they are cost more than there is for it. A delta may not.
+                let bytes = self.quoted(&offer, now)?;
+                judged = self.judged(Stage::Download(bytes), &around, &offer, now);
+            }
+            if let Err(wait) = judged {
                 return Some(self.postponed(&wait, &offer));
             }
         }
@@ -81,7 +87,12 @@ impl Agent {
     }
 
     fn download_stage(&self, offer: &Offer) -> Option<Stage> {
-        let stage = Stage::Download(offer.artifacts.iter().map(|artifact| artifact.length).sum());
+        // What the one that is fetched costs by its way; nobody has asked about the others yet.
+        let bytes = offer.artifacts.iter().enumerate().map(|(number, artifact)| match &self.durable.state {
+            State::Downloading { at, way, .. } if *at == number => way.bytes(artifact.length),
+            _ => artifact.length,
+        });
+        let stage = Stage::Download(bytes.sum());
         self.settings.conditions.apply(stage).then_some(stage)
     }
 
@@ -275,7 +286,9 @@ impl Agent {
     /// Begins anew in another state. What was just measured for a download still counts in it.
     pub(super) fn enter(&mut self, after: &State, now: Now) {
         self.hold = Hold::default();
-        if let State::Downloading { .. } = after {
+        if !matches!(after, State::Downloading { .. }) {
+            self.quote = None;
+        } else {
             self.hold.look_at = now.uptime + self.settings.timing.deferral;
         }
     }

@@ -189,7 +189,7 @@ impl Agent {
             (HookStep::Check | HookStep::Download, Done::Failed(reason)) => Some(Event::Ineligible(reason)),
             (_, Done::NotNow(reason)) => Some(Event::HooksPostponed(reason)),
             (_, Done::Failed(reason)) => Some(Event::HooksFailed(reason)),
-            (_, Done::Mismatch | Done::Looked(_) | Done::Component(_)) => None,
+            _ => None,
         }
     }
 

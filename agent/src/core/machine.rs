@@ -24,7 +24,7 @@
 //! | Success | nothing; a revert is a rollout of its own |
 //! | Rollback | goes on |
 
-use tern_protocol::chunk::{ChunkSet, chunks_of};
+use tern_protocol::chunk::ChunkSet;
 use tern_protocol::limits::REASON_MAX;
 use tern_protocol::message::{Attempt, ReportKind};
 use tern_protocol::state::Outcome;
@@ -33,6 +33,7 @@ use super::SlotName;
 use super::reconcile::reconcile;
 use super::state::{Effect, Event, RetryTo, RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::{Stamp, Timing};
+use super::way::{Way, fetching};
 
 /// Trials of one attempt in which nobody is reached. An outage passes; a release that breaks the network does not.
 const UNREACHABLE_TRIES: u32 = 3;
@@ -81,26 +82,26 @@ impl State {
             (Self::Checking { .. }, E::Postponed(_)) => Self::Idle { not_before: Some(now) },
             (Self::Checking { .. }, E::Halted | E::Withdrawn) => IDLE,
 
-            (Self::Downloading { work, at, have, .. }, E::SlotMarked) => {
-                Self::Downloading { work, at, marked: true, have }
-            }
-            (Self::Downloading { work, at, marked: true, mut have }, E::Written(chunks)) => {
-                for chunk in chunks {
-                    have.insert(*chunk);
-                }
-                if Some(have.len()) == artifact_chunks(&work, at) {
-                    fetched(work, at)
-                } else {
-                    Self::Downloading { work, at, marked: true, have }
-                }
+            (Self::Downloading { work, at, way, have, .. }, E::SlotMarked) => {
+                Self::Downloading { work, at, marked: true, way, have }
             }
             (Self::Downloading { work, at, marked: false, .. }, E::Held) => fetched(work, at),
             (Self::Downloading { work, .. }, E::WriteFailed(reason)) => {
                 retry(work, RetryTo::Downloading, now, timing, reason)
             }
             (Self::Downloading { .. }, E::Halted | E::Withdrawn) => IDLE,
+            (Self::Downloading { work, at, marked: true, way, have }, event) => {
+                fetching(work, at, way, have, event)
+            }
 
             (Self::Verifying { work, at, hashed: false }, E::Hashed { matches: true }) => hashed(work, at),
+            // Most of it is right, as a rule: what a delta moved from another base, a sector. Once it is mended where it is.
+            (Self::Verifying { mut work, at, hashed: false }, E::Hashed { matches: false })
+                if work.tries.download == 0 && timing.retry_tries > 1 =>
+            {
+                work.tries.download += 1;
+                fetch(work, at, Way::Mend)
+            }
             (Self::Verifying { work, hashed: false, .. }, E::Hashed { matches: false }) => {
                 retry(work, RetryTo::Downloading, now, timing, "the slot does not hold what was written")
             }
@@ -288,21 +289,17 @@ fn failed(work: Work, reason: String) -> State {
     State::Failed { work, reason, again: None }
 }
 
-fn artifact_chunks(work: &Work, at: usize) -> Option<u32> {
-    work.offer.artifacts.get(at).and_then(|artifact| chunks_of(artifact.length))
-}
-
 fn download(work: Work) -> State {
-    fetch(work, 0)
+    fetch(work, 0, Way::Open)
 }
 
-fn fetch(work: Work, at: usize) -> State {
-    State::Downloading { work, at, marked: false, have: ChunkSet::default() }
+fn fetch(work: Work, at: usize, way: Way) -> State {
+    State::Downloading { work, at, marked: false, way, have: ChunkSet::default() }
 }
 
 /// One artifact is here: the next, or all are read back.
 pub(super) fn fetched(work: Work, at: usize) -> State {
-    if at + 1 < work.offer.artifacts.len() { fetch(work, at + 1) } else { verify(work) }
+    if at + 1 < work.offer.artifacts.len() { fetch(work, at + 1, Way::Open) } else { verify(work) }
 }
 
 fn verify(work: Work) -> State {
@@ -394,7 +391,9 @@ fn transition_reason(after: &State, event: &Event) -> Option<String> {
         (State::Idle { .. }, Event::Postponed(reason)) => Some(reason.clone()),
         (State::Idle { .. }, Event::Withdrawn) => Some("no longer offered".to_owned()),
         (State::Retry { .. }, Event::WriteFailed(reason)) => Some(reason.clone()),
-        (State::Retry { .. }, Event::Hashed { .. }) => Some("bad bytes in the slot".to_owned()),
+        (State::Retry { .. } | State::Downloading { .. }, Event::Hashed { .. }) => {
+            Some("bad bytes in the slot".to_owned())
+        }
         (State::Rollback { reason, .. }, _) => Some(reason.clone()),
         _ => None,
     }

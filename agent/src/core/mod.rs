@@ -14,8 +14,14 @@
 //! | [`hold`] | what holds an attempt back for a while |
 //! | [`hook`] | when hooks run, and which of them are to be undone |
 //! | [`undo`] | how often that is tried, and what is told if it cannot be done |
+//! | [`way`] | how an artifact is fetched, and how far: chunks, or the packs of a delta |
+//! | `fetch` | what Downloading does with that |
+//! | `choice` | which way is the cheapest |
 //! | [`download`] | which packs to ask for next, and which to believe |
 //! | [`window`] | how many packs to have on their way, and which of them to ask for again |
+//! | `pace` | how fast that may be |
+//! | `packs` | the packs of a delta, handed on in their order |
+//! | `tree` | the part of a tree under which they are believed |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
 //! | `reader` | bundles: their dictionary, and those that wait for one |
 //! | `comparison` | what a device owes to the comparison with a control |
@@ -31,6 +37,7 @@
 //! The same core runs on a device, in the fleet simulator and under the power-cut simulation.
 
 pub mod agent;
+mod choice;
 mod comparison;
 pub mod component;
 pub mod conditions;
@@ -39,10 +46,13 @@ pub mod durable;
 pub mod eligibility;
 mod entropy;
 mod exchange;
+mod fetch;
 pub mod hold;
 pub mod hook;
 pub mod machine;
 pub mod outbox;
+mod pace;
+mod packs;
 pub mod port;
 mod reader;
 pub mod reconcile;
@@ -50,8 +60,10 @@ mod stale;
 pub mod state;
 pub mod time;
 pub mod timing;
+mod tree;
 mod trust;
 pub mod undo;
+pub mod way;
 pub mod window;
 mod work;
 pub mod zone;

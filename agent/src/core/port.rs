@@ -1,9 +1,11 @@
 //! What the shell hands to the core and what it gets back: plain values, and the device's keys behind a port.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tern_protocol::bundle::File;
 use tern_protocol::claim::Token;
+use tern_protocol::delta::DeltaManifest;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::PairSecret;
@@ -40,6 +42,17 @@ pub struct Settings {
     pub conditions: Conditions,
     /// Steps at which hooks are configured.
     pub hooks: BTreeSet<HookStep>,
+    /// How bytes are fetched.
+    pub transfer: Transfer,
+}
+
+/// How bytes are fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Transfer {
+    /// Profiles of deltas that the device decodes; without one it takes images as they are.
+    pub profiles: Vec<u8>,
+    /// Bytes a second that it asks for, in the long run; without a bound as many as the link gives.
+    pub rate: Option<u64>,
 }
 
 /// The device's keys, behind a port: files, or a chip.
@@ -177,6 +190,17 @@ pub enum Output {
         /// What.
         bytes: Vec<u8>,
     },
+    /// An artifact is here, to be read back; for the log.
+    Fetched {
+        /// Into what.
+        target: Target,
+        /// By which way it came.
+        by: &'static str,
+        /// Bytes of the packs that this process has taken for it.
+        bytes: u64,
+        /// Bytes of chunks in place of what a delta did not give.
+        mended: u64,
+    },
     /// Say how the device fared, with [`Input::Collected`].
     Collect,
     /// Something that is owed cannot be done at present. It is tried again; for the log.
@@ -204,6 +228,19 @@ pub enum Job {
     MarkBad(Target),
     /// Sync its bytes; these chunks are then durable.
     Sync(Target, Vec<u32>),
+    /// Decode a pack into it.
+    Decode(Decode),
+    /// Read some of its chunks back and say which are right.
+    Compare {
+        /// What.
+        target: Target,
+        /// Bytes of the image.
+        length: u64,
+        /// The first chunk.
+        first: u32,
+        /// The leaves of this and those behind it.
+        leaves: Vec<Digest>,
+    },
     /// Read it back, compare, and label it when it matches.
     Hash {
         /// What.
@@ -249,6 +286,21 @@ pub enum Job {
     Confirm(SlotName),
 }
 
+/// A pack of a delta that is to be decoded: it was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decode {
+    /// Into what. A delta of a slot leads from what the other one holds.
+    pub target: Target,
+    /// The delta.
+    pub manifest: Box<DeltaManifest>,
+    /// Which of its packs.
+    pub number: u32,
+    /// The pack.
+    pub pack: Arc<Vec<u8>>,
+    /// What was decoded so far is synced after it.
+    pub syncs: bool,
+}
+
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
@@ -256,6 +308,13 @@ pub enum Done {
     Ok,
     /// A hash did not match.
     Mismatch,
+    /// Chunks that are as they should be, and durable.
+    Compared(Vec<u32>),
+    /// From this byte of the image on the pack does not give what it should: the base is another one. What comes before is
+    /// synced.
+    Undecoded(u64),
+    /// The pack breaks the rules of its format.
+    Useless(String),
     /// A hook said "not now".
     NotNow(String),
     /// What was measured.

@@ -19,6 +19,7 @@ use super::machine::{broken_off, fetched};
 use super::port::Held;
 use super::state::{RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::Stamp;
+use super::way::Way;
 
 /// What boot loader and slots tell about a boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +212,7 @@ fn does_not_run(state: State, work: Work, seen: &Seen, rebooted: bool, at: Stamp
         // is not marked takes no byte, and the attempt begins anew.
         State::Downloading { at: 0, marked: true, .. } if holds => fetched(work, 0),
         State::Downloading { at: 0, marked: true, .. } if seen.content(work.slot) != Content::Bad => {
-            State::Downloading { work, at: 0, marked: false, have: ChunkSet::default() }
+            State::Downloading { work, at: 0, marked: false, way: Way::Open, have: ChunkSet::default() }
         }
         State::Verifying { hashed: true, .. } if !holds => State::Verifying { work, at: 0, hashed: false },
         State::PreUpdating { undo: None, .. } if !holds => {

@@ -8,6 +8,7 @@ use tern_protocol::state::{Outcome, StateName};
 use super::SlotName;
 use super::reconcile::Seen;
 use super::timing::Stamp;
+use super::way::Way;
 
 /// One attempt: what is installed, where, and how often something went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +59,10 @@ pub enum State {
         at: usize,
         /// The slot is marked bad; before that no byte is written.
         marked: bool,
-        /// Chunks that were verified, written and synced.
+        /// By which way; a journal that does not say means chunks as they are.
+        #[serde(default)]
+        way: Way,
+        /// Chunks that were verified, written and synced, as far as they come as chunks.
         have: ChunkSet,
     },
     /// Re-reading what was written, then asking whether it is still wanted.
@@ -225,6 +229,19 @@ pub enum Event {
     SlotMarked,
     /// These chunks are verified, written and synced.
     Written(Vec<u32>),
+    /// It is fetched by this way from here on.
+    Chosen(Way),
+    /// As many of the delta's packs are decoded, and what came out is synced.
+    Decoded(u32),
+    /// A pack gave others than these chunks, from and to, of the image; what it gave before them is synced.
+    Undecoded {
+        /// Which pack.
+        pack: u32,
+        /// The first chunk.
+        from: u32,
+        /// The one behind the last.
+        to: u32,
+    },
     /// The artifact that is to be fetched is there already.
     Held,
     /// The slot could not be written or marked.

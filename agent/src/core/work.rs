@@ -1,11 +1,9 @@
 //! Local work: what the state owes, started one job at a time, and what its end means.
 
 use tern_protocol::offer::Offer;
-use tern_protocol::topic::{Topic, UpKind};
 
 use super::agent::{Agent, Content, Done, Held, Job, Output, Target};
 use super::component::{self, COMPONENT_TRIES, target};
-use super::download::Download;
 use super::eligibility::{self, Facts};
 use super::hook::HookStep;
 use super::reconcile::{self, Mend, Seen};
@@ -31,9 +29,7 @@ impl Agent {
         };
         let failed = |result: Done| match result {
             Done::Failed(reason) | Done::NotNow(reason) => reason,
-            Done::Ok | Done::Mismatch | Done::Looked(_) | Done::Component(_) => {
-                "it did not say why".to_owned()
-            }
+            _ => "it did not say why".to_owned(),
         };
         let (work, result) = match (work, result) {
             (Job::Look(_), Done::Looked(around)) => {
@@ -61,6 +57,17 @@ impl Agent {
             }
             other => other,
         };
+        let (work, result) = match self.fetch_ended(work, result) {
+            Ok(event) => {
+                self.job_retry.reset();
+                self.job_failures = 0;
+                if let Some(event) = event {
+                    self.step(&event, now);
+                }
+                return self.evaluate(now);
+            }
+            Err(other) => other,
+        };
         let event = match (work, result) {
             (Job::MarkBad(target), Done::Ok) => {
                 self.set_content(&target, Content::Bad);
@@ -74,7 +81,7 @@ impl Agent {
             }
             (Job::Sync(_, chunks), Done::Ok) => Event::Written(chunks),
             (Job::MarkBad(_) | Job::Sync(..), result) => {
-                self.download = None;
+                self.fetch = None;
                 Event::WriteFailed(failed(result))
             }
             (Job::Hash { target, artifact, .. }, Done::Ok) => {
@@ -120,6 +127,8 @@ impl Agent {
                 | Job::Revert(_)
                 | Job::Keep(_)
                 | Job::Look(_)
+                | Job::Decode(_)
+                | Job::Compare { .. }
                 | Job::RunHooks(_)),
                 result,
             ) => {
@@ -256,7 +265,7 @@ impl Agent {
     /// Judges the open check and starts what the state owes.
     pub(super) fn attend_work(&mut self, now: Now) {
         if let Some(mend) = self.mend {
-            self.download = None;
+            self.fetch = None;
             return self.start(self.mending(mend), now);
         }
         loop {
@@ -307,7 +316,7 @@ impl Agent {
 
     fn attend_effect(&mut self, owed: Option<Effect>, now: Now) {
         let (Some(effect), Some(work)) = (owed, self.durable.state.work().cloned()) else {
-            self.download = None;
+            self.fetch = None;
             if self.component_owed().is_none() && self.hooks_owed() == Some(Job::UndoHooks) {
                 // Nothing waits for it here: the attempt is over.
                 let _concluded = self.undo_is_over();
@@ -319,7 +328,7 @@ impl Agent {
             return;
         };
         if effect != Effect::Fetch {
-            self.download = None;
+            self.fetch = None;
         }
         let at = self.durable.state.at();
         let Some(artifact) = work.offer.artifacts.get(at) else { return };
@@ -373,42 +382,6 @@ impl Agent {
         self.jobs += 1;
         self.job = Some((self.jobs, work.clone()));
         self.out.push(Output::Start { job: self.jobs, work });
-    }
-
-    fn attend_download(&mut self, now: Now) {
-        let State::Downloading { work, at, have, .. } = &self.durable.state else { return };
-        let target = target(work.slot, &work.offer.artifacts, *at);
-        let Some(artifact) = work.offer.artifacts.get(*at).cloned() else { return };
-        // Once a device waits for its turn; not before each of its artifacts.
-        let spread = if *at == 0 { work.offer.spread } else { 0 };
-        if !self.download.as_ref().is_some_and(|d| d.is_of(&artifact)) {
-            let mut download = Download::new(&artifact, have, &self.settings.timing);
-            download.wait_until(now.uptime + self.spread(spread));
-            self.download = Some(download);
-        }
-        let Some(download) = &mut self.download else { return };
-        if self.exchange.is_up()
-            && !self.hold.download
-            && let Some(get) = download.request(now.uptime)
-        {
-            let topic = Topic::Up(self.settings.device.clone(), UpKind::Get);
-            self.out.push(Output::Publish { topic, payload: get.write() });
-        }
-        if !matches!(self.job, Some((_, Job::Sync(..))))
-            && let Some(chunks) = download.to_sync()
-        {
-            self.start(Job::Sync(target, chunks), now);
-        }
-        if self.job.is_none() {
-            self.attend_look(now);
-        }
-    }
-
-    /// A device waits hash × spread before its first `get`, so that a wave does not ask all at once.
-    fn spread(&self, seconds: u32) -> u64 {
-        let hash = tern_protocol::digest::Digest::of(self.settings.device.as_str().as_bytes()).short();
-        // The upper half of the hash as a fraction of 2³².
-        (u64::from(seconds) * 1000 * (hash >> 32)) >> 32
     }
 
     fn confirmed(&mut self) {

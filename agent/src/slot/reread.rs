@@ -53,6 +53,55 @@ pub(crate) fn hash_directly(
     }
 }
 
+/// Compares chunks from number `first` on of an image of `length` bytes with their leaves, past the cache as far as the
+/// medium knows that, and returns the numbers of those that are right. One that cannot be read is not.
+pub(crate) fn compare(
+    disk: &dyn Storage,
+    path: &Path,
+    (first, leaves): (u32, &[Digest]),
+    length: u64,
+    stop: &AtomicBool,
+) -> Vec<u32> {
+    let mut room = vec![0; CHUNK + DIRECT_ALIGNMENT];
+    let skip = room.as_ptr().align_offset(DIRECT_ALIGNMENT).min(DIRECT_ALIGNMENT);
+    let room = &mut room[skip..skip + CHUNK];
+    let cached = disk.open(path, Access::Read).ok();
+    if let Some(Err(error)) = cached.as_ref().map(|file| file.drop_cache()) {
+        tracing::debug!(%error, "comparing with the cache");
+    }
+    let direct = disk.open(path, Access::ReadDirect).ok();
+    let mut right = Vec::new();
+    for (index, expected) in (first..).zip(leaves) {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let wanted = chunk::chunk_length(length, index);
+        let found = [&direct, &cached].into_iter().flatten().find_map(|file| {
+            whole_chunk(&**file, room, u64::from(index) * CHUNK as u64, wanted)
+                .ok()
+                .map(|()| chunk::leaf(&room[..wanted]))
+        });
+        if found == Some(*expected) {
+            right.push(index);
+        }
+    }
+    right
+}
+
+/// Reads the first `wanted` bytes of what stands at `at`; more may be asked of the medium, whose blocks are whole.
+fn whole_chunk(file: &dyn Opened, room: &mut [u8], at: u64, wanted: usize) -> io::Result<()> {
+    let mut done = 0;
+    while done < wanted {
+        match file.read_at(&mut room[done..], at + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 fn open(
     disk: &dyn Storage,
     path: &Path,

@@ -10,6 +10,16 @@ use super::profile::Profile;
 use super::window::Source;
 use crate::chunk::leaf;
 
+/// Returns which bytes of the new image a pack makes, by its header; nothing if it is no pack of this delta.
+pub fn span(manifest: &DeltaManifest, pack: &[u8]) -> Option<std::ops::Range<u64>> {
+    let (header, _) = Header::read(pack).ok()?;
+    let total = manifest.new.length.div_ceil(1 << manifest.chunk_log2);
+    let end = u64::from(header.first) + u64::from(header.chunks);
+    let fits = header.profile == manifest.profile && header.chunk_log2 == manifest.chunk_log2;
+    let at = |chunk: u64| (chunk << manifest.chunk_log2).min(manifest.new.length);
+    (fits && header.chunks > 0 && end <= total).then(|| at(u64::from(header.first))..at(end))
+}
+
 /// Decodes the packs of a delta, in any order that its copies from the new image allow; the order of the manifest does.
 pub struct Decoder {
     session: Session,

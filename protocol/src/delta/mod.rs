@@ -45,7 +45,7 @@ mod tests;
 mod window;
 mod words;
 
-pub use decode::Decoder;
+pub use decode::{Decoder, span};
 #[cfg(feature = "delta-encode")]
 pub use encode::{Delta, encode};
 pub use error::{DecodeError, DeltaManifestError, SignedDeltaError};

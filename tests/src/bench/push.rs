@@ -102,6 +102,7 @@ fn agent(trust: Trusted) -> Agent {
         timing: Timing::default(),
         conditions: Conditions::default(),
         hooks: BTreeSet::new(),
+        transfer: Default::default(),
     };
     let keys = Box::new(DeviceKeys::new(1, &device));
     let mut agent = Agent::new(settings, keys, Durable::default(), trust, [7; 32]);

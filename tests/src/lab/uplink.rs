@@ -1,6 +1,6 @@
 //! The way of some devices to the broker, which can be cut: a tower that has no power, a cable that was dug up.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +15,21 @@ pub struct Uplink {
 struct State {
     cut: bool,
     open: Vec<TcpStream>,
+    /// Bytes up and down.
+    bytes: [u64; 2],
+}
+
+/// Copies until either end is over, and counts.
+fn copy(mut from: TcpStream, mut to: TcpStream, state: &Mutex<State>, way: usize) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        lock(state).bytes[way] += count as u64;
+        to.write_all(&buffer[..count])?;
+    }
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -37,6 +52,11 @@ impl Uplink {
         Self { address, state }
     }
 
+    /// Returns how many bytes went up and down so far.
+    pub fn bytes(&self) -> [u64; 2] {
+        lock(&self.state).bytes
+    }
+
     /// Breaks every connection, and lets nobody through until it is mended.
     pub fn cut(&self, cut: bool) {
         let mut state = lock(&self.state);
@@ -48,17 +68,19 @@ impl Uplink {
     }
 }
 
-fn join(state: &Mutex<State>, device: TcpStream, broker: SocketAddr) -> io::Result<()> {
-    let mut state = lock(state);
+fn join(shared: &Arc<Mutex<State>>, device: TcpStream, broker: SocketAddr) -> io::Result<()> {
+    let mut state = lock(shared);
     if state.cut {
         return device.shutdown(Shutdown::Both);
     }
     let front = TcpStream::connect(broker)?;
-    for (from, to) in [(&device, &front), (&front, &device)] {
-        let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
+    for (way, from, to) in [(0, &device, &front), (1, &front, &device)] {
+        let (from, to, shared) = (from.try_clone()?, to.try_clone()?, Arc::clone(shared));
         std::thread::spawn(move || {
+            let ends = (from.try_clone(), to.try_clone());
             // Either end closes both.
-            let _ended = io::copy(&mut from, &mut to);
+            let _ended = copy(from, to, &shared, way);
+            let (Ok(from), Ok(to)) = ends else { return };
             let _gone = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
         });
     }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use tern_agent::component::{self, Component, ComponentError};
 use tern_agent::core::SlotName;
-use tern_agent::core::agent::{Agent, BootFacts, ComponentFacts, Done, Input, Job, Output, Settings, Target};
+use tern_agent::core::agent::{
+    Agent, BootFacts, ComponentFacts, Done, Input, Job, Output, Settings, Target, Transfer,
+};
 use tern_agent::core::conditions::Surroundings;
 use tern_agent::core::state::State;
 use tern_agent::core::timing::Now;
 use tern_agent::device::Device;
 use tern_agent::record::{RecordError, RecordFile};
 use tern_agent::storage::Disk;
+use tern_protocol::delta::Profile;
 use tern_protocol::digest::Digest;
 use tern_protocol::message::ReportKind;
 use tern_protocol::topic::{Topic, UpKind};
@@ -248,6 +251,7 @@ impl Terminal {
             timing: config.timing.core(0.0),
             conditions: config.when.conditions.clone(),
             hooks: Default::default(),
+            transfer: Transfer { profiles: vec![Profile::Mcu.id()], rate: None },
         };
         let mut seed = [u8::try_from(start).unwrap_or(0); 32];
         seed[..8].copy_from_slice(&self.boots.to_be_bytes());
@@ -366,6 +370,10 @@ impl Terminal {
         Some(match work {
             Job::MarkBad(target) => device.mark_bad(target),
             Job::Sync(target, _) => device.sync(target),
+            Job::Decode(order) => device.decode(order)(),
+            Job::Compare { target, length, first, leaves } => {
+                device.compare(&target, length, first, leaves)()
+            }
             Job::Hash { target: Target::Slot(slot), artifact, rc, version } => {
                 device.hash(slot, artifact, rc, version, running.agent.trust().files())()
             }

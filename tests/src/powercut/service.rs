@@ -7,7 +7,9 @@ use p256::SecretKey;
 use p256::ecdsa::SigningKey;
 use tern_agent::core::agent::Keys;
 use tern_protocol::bundle::{Bundle, File};
-use tern_protocol::chunk::{RootHasher, TreeShape, chunk_length, chunks_of, root};
+use tern_protocol::chunk::{RootHasher, TreeShape, chunk_length, chunks_of, leaf, root};
+use tern_protocol::delta::encode::Options;
+use tern_protocol::delta::{Delta, ImageId, Profile, signed};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 use tern_protocol::mac::{Direction, PairSecret, epoch_of};
@@ -66,6 +68,26 @@ pub fn registry() -> Registry {
     }
 }
 
+/// A delta, as a chunk server has it.
+#[derive(Debug, Clone)]
+struct Encoded {
+    delta: Delta,
+    leaves: Vec<Digest>,
+    signed: Vec<u8>,
+}
+
+impl Encoded {
+    /// Encodes in packs that are small, so that small images have several. `claims` is what the manifest says to lead from.
+    fn new(old: &[u8], claims: ImageId, new: &[u8]) -> Self {
+        let options = Options { pack: 4096, ..Options::new(Profile::Mcu) };
+        let mut delta = tern_protocol::delta::encode(old, new, options);
+        delta.manifest.old = claims;
+        let leaves = delta.packs.iter().map(|pack| leaf(pack)).collect();
+        let signed = signed::sign(&delta.manifest, &[&key(SERVICE)]).expect("a manifest signs");
+        Self { delta, leaves, signed }
+    }
+}
+
 /// A release: its bytes, and what names them.
 #[derive(Debug, Clone)]
 pub struct Release {
@@ -74,6 +96,8 @@ pub struct Release {
     /// Its image.
     pub image: Vec<u8>,
     leaves: Vec<Digest>,
+    /// Deltas that lead to it.
+    deltas: Vec<Encoded>,
     /// Packages for components, in the order in which they are installed.
     pub packages: Vec<(&'static str, Release)>,
 }
@@ -90,7 +114,42 @@ impl Release {
         image.truncate(length);
         let mut hasher = RootHasher::default();
         hasher.update(&image);
-        Self { rc, image, leaves: hasher.finish(), packages: Vec::new() }
+        Self { rc, image, leaves: hasher.finish(), deltas: Vec::new(), packages: Vec::new() }
+    }
+
+    /// Makes the next one: most of it is as it was.
+    pub fn after(before: &Self) -> Self {
+        let mut image = before.image.clone();
+        let foreign = Self::new(before.rc + 500, 60_000).image;
+        image.splice(40_000..45_000, foreign[..30_000].iter().copied());
+        image.splice(100_000..110_000, foreign[30_000..].iter().copied());
+        (0..200).for_each(|at| image[at * 150] ^= 5);
+        image.truncate(before.image.len() - 500);
+        let mut hasher = RootHasher::default();
+        hasher.update(&image);
+        Self { rc: before.rc + 1, image, leaves: hasher.finish(), ..before.clone() }
+    }
+
+    /// Has deltas lead to it: the whole of it, coded, and from `before`.
+    pub fn with_deltas(mut self, before: &Self) -> Self {
+        let claims = ImageId { length: before.image.len() as u64, root: before.root() };
+        self.deltas = vec![
+            Encoded::new(&before.image, claims, &self.image),
+            Encoded::new(&[], ImageId::nothing(), &self.image),
+        ];
+        self
+    }
+
+    /// The same, made for another base than devices have, though it says that it is that one.
+    pub fn with_wrong_delta(mut self, before: &Self) -> Self {
+        let claims = ImageId { length: before.image.len() as u64, root: before.root() };
+        let mut other = before.image.clone();
+        // One place that is coded, and one that is moved as it is.
+        for at in [15_010, 60_000] {
+            other[at] ^= 0xff;
+        }
+        self.deltas = vec![Encoded::new(&other, claims, &self.image)];
+        self
     }
 
     /// Adds packages for two components.
@@ -130,6 +189,8 @@ pub struct Service {
     pub heard: BTreeMap<u64, ReportKind>,
     /// A number that was used for two reports.
     pub reused: Option<u64>,
+    /// How often a pack, or a chunk, was sent: by its object and number.
+    pub sent: BTreeMap<(Digest, u32), u32>,
 }
 
 impl Service {
@@ -152,6 +213,7 @@ impl Service {
             head: Arc::default(),
             heard: BTreeMap::new(),
             reused: None,
+            sent: BTreeMap::new(),
         }
     }
 
@@ -242,17 +304,52 @@ impl Service {
         self.releases.values().chain(packages).find(|payload| payload.root() == of)
     }
 
+    /// Returns how often packs of deltas were sent that had been sent before, and how many chunks were.
+    pub fn sent_again(&self) -> (u32, u32) {
+        let (packs, chunks): (Vec<_>, Vec<_>) =
+            self.sent.iter().partition(|((of, _), _)| self.delta(*of).is_some());
+        (packs.iter().map(|(_, times)| **times - 1).sum(), chunks.iter().map(|(_, times)| **times).sum())
+    }
+
+    /// Returns the delta of this name.
+    fn delta(&self, of: Digest) -> Option<&Encoded> {
+        self.releases.values().flat_map(|release| &release.deltas).find(|it| it.delta.manifest.root == of)
+    }
+
     /// Tells whether releases have packages for components.
     pub fn has_packages(&self) -> bool {
         self.releases.values().any(|release| !release.packages.is_empty())
     }
 
     /// Answers a request for packs.
-    pub fn packs(&self, payload: &[u8]) -> Vec<Vec<u8>> {
+    pub fn packs(&mut self, payload: &[u8]) -> Vec<Vec<u8>> {
         let Ok(get) = Get::read(payload) else { return Vec::new() };
         let mut packs = Vec::new();
         for want in get.want {
+            if let Want::Packs { of, ranges } = &want {
+                let numbers = ranges.iter().flat_map(|(from, to)| *from..*to);
+                numbers.for_each(|number| *self.sent.entry((*of, number)).or_default() += 1);
+            }
             match want {
+                Want::Packs { of, ranges } if self.delta(of).is_some() => {
+                    let all = &self.delta(of).expect("just seen").delta.packs;
+                    for index in ranges.into_iter().flat_map(|(from, to)| from..to) {
+                        packs.push(Pack::chunk(&of, index, all[index as usize].clone()).write());
+                    }
+                }
+                Want::Piece { of, level, index } if self.delta(of).is_some() => {
+                    let leaves = &self.delta(of).expect("just seen").leaves;
+                    let piece = tern_protocol::chunk::PieceId { level, index };
+                    let chunks = u32::try_from(leaves.len()).expect("a small delta");
+                    let digests = TreeShape::new(chunks).cut(leaves, piece);
+                    packs.extend(digests.map(|digests| Pack::piece(&of, piece, &digests).write()));
+                }
+                Want::Delta { from, to, .. } => {
+                    let found = self.payload(to).and_then(|release| {
+                        release.deltas.iter().find(|it| it.delta.manifest.old.root == from)
+                    });
+                    packs.push(Pack::delta(&from, &to, found.map_or(&[], |it| &it.signed)).write());
+                }
                 Want::Packs { of, ranges } => {
                     let Some(release) = self.payload(of) else {
                         continue;
@@ -274,7 +371,7 @@ impl Service {
                     let digests = TreeShape::new(chunks).cut(&release.leaves, piece);
                     packs.extend(digests.map(|digests| Pack::piece(&of, piece, &digests).write()));
                 }
-                Want::Delta { .. } | Want::File { .. } => {}
+                Want::File { .. } => {}
             }
         }
         packs

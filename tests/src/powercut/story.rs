@@ -15,6 +15,9 @@ use super::service::{Release, Service};
 /// Bytes of an image: two chunks and a part of one that ends in no block.
 const IMAGE: usize = 2 * 65_536 + 1234;
 
+/// Packs that may have to be fetched again after a power cut: those in memory, and those that were not synced.
+const WINDOW: u32 = 8 + 1 + 4;
+
 /// What is wrong with a record that nobody disarmed.
 const ON_TRIAL: &str = "is still on trial";
 
@@ -25,6 +28,10 @@ pub enum Story {
     Update,
     /// A second one comes after it, into the slot that a factory filled.
     Second,
+    /// A good release comes by a delta from what runs.
+    ByDelta,
+    /// The same, and the delta was made for another base than it says.
+    Mended,
     /// A release that is not well on trial.
     Rollback,
     /// A release that is killed on trial.
@@ -71,7 +78,7 @@ impl Story {
     /// The outcome that it has when the power stays.
     fn outcome(self) -> Outcome {
         match self {
-            Self::Update | Self::Second | Self::Parts => Outcome::Success,
+            Self::Update | Self::Second | Self::ByDelta | Self::Mended | Self::Parts => Outcome::Success,
             Self::Rollback | Self::PartsBack => Outcome::RolledBack,
             Self::Recall => Outcome::Recalled,
             Self::PartsFail => Outcome::Failed,
@@ -83,6 +90,12 @@ impl Story {
         let releases = [1, 2, 3].map(|rc| Release::new(rc, IMAGE - 500 * usize::try_from(rc).unwrap_or(0)));
         let releases = match self {
             Self::Parts | Self::PartsBack | Self::PartsFail => releases.map(Release::with_packages),
+            Self::ByDelta | Self::Mended => {
+                let [first, ..] = releases;
+                let by = if self == Self::Mended { Release::with_wrong_delta } else { Release::with_deltas };
+                let second = by(Release::after(&first), &first);
+                [first, second.clone(), Release::after(&second)]
+            }
             _ => releases,
         };
         let service = Service::new(&releases);
@@ -124,11 +137,16 @@ impl Story {
         if let Some(number) = terminal.service.reused {
             return Some(format!("number {number} was used for two reports"));
         }
+        if let Some(what) = self.wasted(terminal, cuts) {
+            return Some(what);
+        }
         let found = outcomes(terminal, self.rc());
         // Two cuts in one soak use up both boots of a trial; then it goes back, and says so.
         let allowed = match self {
             _ if found == [self.outcome()] => true,
-            Self::Update | Self::Second | Self::Parts => cuts > 1 && found == [Outcome::RolledBack],
+            Self::Update | Self::Second | Self::ByDelta | Self::Mended | Self::Parts => {
+                cuts > 1 && found == [Outcome::RolledBack]
+            }
             Self::PartsFail => false,
             Self::Rollback | Self::Recall | Self::PartsBack => cuts > 1 && found == [Outcome::RolledBack],
         };
@@ -140,6 +158,25 @@ impl Story {
             _ => self.rc() - 1,
         };
         self.stays(terminal, expected)
+    }
+
+    /// Returns what was fetched in vain: by a delta no pack comes twice but those in memory, or unsynced, when the power went,
+    /// and no chunk but in place of what the delta does not give.
+    fn wasted(self, terminal: &Terminal, cuts: u32) -> Option<String> {
+        let (packs, chunks) = terminal.service.sent_again();
+        let most = match self {
+            Self::ByDelta => 0,
+            // The rest of a pack, and what was moved, in each of two tries at most.
+            Self::Mended => 2 * (cuts + 1),
+            _ => return None,
+        };
+        if self == Self::Mended && chunks == 0 {
+            return Some("nothing was mended, so nothing was wrong".into());
+        }
+        if terminal.service.sent.is_empty() || packs > cuts * WINDOW || chunks > most {
+            return Some(format!("{packs} packs came again, and {chunks} chunks"));
+        }
+        None
     }
 
     /// The same on a medium that is not what it was: it may also have been given up, for a reason that is told.

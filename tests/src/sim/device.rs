@@ -298,6 +298,7 @@ impl Sim {
             timing: self.config.timing.clone(),
             conditions: self.config.conditions.clone(),
             hooks: self.config.hooks.clone(),
+            transfer: Default::default(),
         };
         let running = device.disk.slot(device.running).label.clone();
         let content = |name| {

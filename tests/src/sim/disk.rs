@@ -5,8 +5,9 @@
 
 use tern_agent::core::SlotName;
 use tern_protocol::bundle::File;
-use tern_protocol::chunk::{RootHasher, root};
+use tern_protocol::chunk::{RootHasher, leaf, root};
 use tern_protocol::digest::Digest;
+use tern_protocol::limits::CHUNK;
 use tern_protocol::offer::Artifact;
 
 use super::clock::Rng;
@@ -63,6 +64,17 @@ impl Slot {
         } else {
             self.read().starts_with(image)
         }
+    }
+
+    /// Returns which chunks from `first` on are as these leaves say.
+    pub fn right(&self, first: u32, leaves: &[Digest]) -> Vec<u32> {
+        let bytes = self.read();
+        let chunk = |index: u32| bytes.chunks(CHUNK).nth(index as usize).map(leaf);
+        (first..)
+            .zip(leaves)
+            .filter(|(index, it)| chunk(*index) == Some(**it))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// Writes without syncing.

@@ -33,7 +33,7 @@ impl Sim {
                 self.devices[d].disk.trust = files;
             }
             // Only for a person who reads the log.
-            Output::Refused { .. } | Output::Failing { .. } => {}
+            Output::Refused { .. } | Output::Failing { .. } | Output::Fetched { .. } => {}
             // Simulated devices keep their keys.
             Output::SettleKeys => {}
             Output::SaveJournal => self.save_journal(d),
@@ -108,7 +108,7 @@ impl Sim {
         }
         let time = match work {
             Job::MarkBad(_) | Job::Arm { .. } | Job::Disarm | Job::Confirm(_) => 10,
-            Job::Sync(..) => 20,
+            Job::Sync(..) | Job::Decode(_) | Job::Compare { .. } => 20,
             Job::Hash { .. } => 50,
             Job::RunHooks(_) | Job::UndoHooks => 500,
             Job::Install { .. } | Job::Revert(_) | Job::Keep(_) => 500,
@@ -147,6 +147,12 @@ impl Sim {
                 slot.label = None;
             }
             Job::Sync(target, _) => self.devices[d].disk.slot_mut(slot_of(target)).sync(),
+            Job::Decode(_) => unreachable!("these devices take images as they are"),
+            Job::Compare { target, first, leaves, .. } => {
+                let slot = self.devices[d].disk.slot_mut(slot_of(target));
+                slot.sync();
+                return Some(Done::Compared(slot.right(*first, leaves)));
+            }
             Job::Hash { target, artifact, rc, version } => {
                 let skipped = self.config.broken == Some(Broken::SlotNeverReadBack);
                 let files = self.devices[d].agent.as_ref().map(|agent| agent.trust().files());

@@ -7,6 +7,7 @@ use super::super::SlotName;
 use super::super::machine::reports;
 use super::super::state::{Event, RetryTo, State, Then, UpdatingStep};
 use super::super::timing::{Stamp, Timing};
+use super::super::way::Way;
 use super::{LONG, NOW, after, booted, events, later, offer, show, states, trial, updating, work};
 
 /// Runs events through the machine; returns the last state and every outcome that was reported.
@@ -40,6 +41,7 @@ fn a_good_update_is_reported_once_as_a_success() {
             Event::Offered { offer: offer(2, 1), slot: SlotName::B },
             Event::Eligible { present: false },
             Event::SlotMarked,
+            Event::Chosen(Way::Raw),
             Event::Written(vec![0, 1, 2]),
             Event::Hashed { matches: true },
             Event::Answered,
@@ -130,7 +132,7 @@ fn a_trial_that_is_answered_before_its_soak_is_over_is_not_confirmed() {
 }
 
 #[test]
-fn bad_bytes_are_fetched_again_a_bounded_number_of_times() {
+fn bad_bytes_are_mended_once_and_then_fetched_again_a_bounded_number_of_times() {
     let timing = Timing::default();
     let mut state = State::Verifying { work: work(), at: 0, hashed: false };
     let mut tries = 0;
@@ -140,11 +142,17 @@ fn bad_bytes_are_fetched_again_a_bounded_number_of_times() {
         if matches!(state, State::Failed { .. }) {
             break;
         }
-        assert!(matches!(state, State::Retry { to: RetryTo::Downloading, .. }), "{}", show(&state));
-        state = later(state, &Event::Time);
-        let downloads = matches!(state, State::Downloading { marked: false, .. });
-        assert!(downloads, "{}", show(&state));
-        state = after(state, &Event::SlotMarked);
+        if tries == 1 {
+            let mends = matches!(state, State::Downloading { marked: false, way: Way::Mend, .. });
+            assert!(mends, "{}", show(&state));
+            state = after(state, &Event::SlotMarked);
+        } else {
+            assert!(matches!(state, State::Retry { to: RetryTo::Downloading, .. }), "{}", show(&state));
+            state = later(state, &Event::Time);
+            let downloads = matches!(state, State::Downloading { marked: false, way: Way::Open, .. });
+            assert!(downloads, "{}", show(&state));
+            state = after(after(state, &Event::SlotMarked), &Event::Chosen(Way::Raw));
+        }
         state = after(state, &Event::Written(vec![0, 1, 2]));
     }
     assert_eq!(tries, timing.retry_tries);

@@ -1,6 +1,7 @@
 //! Tests of the update machine as a value: every state against every event.
 
 mod conditions;
+mod delta;
 mod download;
 mod eligibility;
 mod hold;
@@ -13,6 +14,7 @@ mod table;
 mod thief;
 
 use tern_protocol::chunk::ChunkSet;
+use tern_protocol::delta::{DeltaManifest, ImageId, Profile};
 use tern_protocol::digest::Digest;
 use tern_protocol::message::Attempt;
 use tern_protocol::offer::{Artifact, Offer};
@@ -24,6 +26,7 @@ use super::port::Held;
 use super::reconcile::{Content, Seen};
 use super::state::{Event, RetryTo, RollbackStep, State, Then, Tries, UpdatingStep, Work};
 use super::timing::{Stamp, Timing};
+use super::way::{Course, Way};
 
 /// The moment at which everything happens: the third boot, a minute in.
 const NOW: Stamp = Stamp { epoch: 3, uptime: 60_000 };
@@ -61,6 +64,13 @@ fn chunks(numbers: &[u32]) -> ChunkSet {
     set
 }
 
+/// A delta of three packs that leads to release 2.
+fn delta() -> DeltaManifest {
+    let (old, root) = (ImageId::nothing(), Digest::of(b"packs"));
+    let new = ImageId { length: 3 * 65_536, root };
+    DeltaManifest { profile: Profile::Linux, chunk_log2: 16, old, new, packs: 3, bytes: 9, root }
+}
+
 fn updating(step: UpdatingStep) -> State {
     State::Updating { work: work(), step }
 }
@@ -76,8 +86,14 @@ fn trial(probed: bool, heard: bool) -> State {
 
 /// Every state, with every step and flag that changes what may follow.
 fn states() -> Vec<State> {
-    let downloading =
-        |marked, have: &[u32]| State::Downloading { work: work(), at: 0, marked, have: chunks(have) };
+    let downloading = |marked, way: Way, have: &[u32]| State::Downloading {
+        work: work(),
+        at: 0,
+        marked,
+        way,
+        have: chunks(have),
+    };
+    let following = |gap| Way::Delta(Box::new(Course { decoded: 1, gap, ..Course::new(delta(), None) }));
     let retry = |to| State::Retry { work: work(), to, since: NOW, wait: 30_000 };
     let verifying = |hashed| State::Verifying { work: work(), at: 0, hashed };
     let pre = |undo| State::PreUpdating { work: work(), undo };
@@ -86,8 +102,12 @@ fn states() -> Vec<State> {
         State::Idle { not_before: None },
         State::Idle { not_before: Some(NOW) },
         State::Checking { work: work() },
-        downloading(false, &[]),
-        downloading(true, &[0]),
+        downloading(false, Way::Open, &[]),
+        downloading(true, Way::Open, &[]),
+        downloading(true, Way::Raw, &[0]),
+        downloading(true, Way::Mend, &[0]),
+        downloading(true, following(None), &[]),
+        downloading(true, following(Some((1, 2))), &[]),
         verifying(false),
         verifying(true),
         pre(None),
@@ -153,6 +173,10 @@ fn events() -> Vec<(&'static str, Event)> {
         ("slot marked", E::SlotMarked),
         ("written one", E::Written(vec![1])),
         ("written the rest", E::Written(vec![1, 2])),
+        ("chosen", E::Chosen(Way::Raw)),
+        ("decoded 2", E::Decoded(2)),
+        ("decoded all", E::Decoded(3)),
+        ("undecoded", E::Undecoded { pack: 2, from: 1, to: 3 }),
         ("held", E::Held),
         ("write failed", E::WriteFailed(because())),
         ("hash matches", E::Hashed { matches: true }),
@@ -211,8 +235,13 @@ fn show(state: &State) -> String {
         State::Idle { not_before: Some(_) } => format!("{name}, deferred"),
         State::Checking { work } => format!("{name} release {}", work.offer.attempt.rc),
         State::Success { .. } => name.to_string(),
-        State::Downloading { marked, have, .. } => {
-            format!("{name}, {}, {} of 3", if *marked { "marked" } else { "to be marked" }, have.len())
+        State::Downloading { marked, way, have, .. } => {
+            let way = match way {
+                Way::Delta(course) => format!("pack {} of 3, gap {:?}", course.decoded, course.gap),
+                other => format!("{other:?}"),
+            };
+            let marked = if *marked { "marked" } else { "to be marked" };
+            format!("{name}, {marked}, {way}, {} of 3", have.len())
         }
         State::Verifying { hashed, .. } => {
             format!("{name}, {}", if *hashed { "hashed" } else { "to be hashed" })

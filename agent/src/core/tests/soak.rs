@@ -54,6 +54,7 @@ fn agent() -> Agent {
         timing: Timing::default(),
         conditions: Default::default(),
         hooks: Default::default(),
+        transfer: Default::default(),
     };
     let durable = Durable { state: trial(true, false), epoch: NOW.epoch, ..Durable::default() };
     Agent::new(settings, Box::new(NoKeys), durable, Trusted::new(&root).unwrap(), [7; 32])

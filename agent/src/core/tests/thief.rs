@@ -167,6 +167,7 @@ impl World {
             timing: Timing::default(),
             conditions,
             hooks: hooks.iter().copied().collect(),
+            transfer: Default::default(),
         };
         let durable = Durable { floor: 3, ..Durable::default() };
         let agent = Agent::new(

@@ -158,6 +158,7 @@ impl<'a> Site<'a> {
             timing: self.timing.clone(),
             conditions: Conditions::default(),
             hooks: [HookStep::PreUpdate].into(),
+            transfer: Default::default(),
         }
     }
 

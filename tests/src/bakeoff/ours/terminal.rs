@@ -170,6 +170,7 @@ impl Terminal {
             Job::Disarm => self.armed = false,
             Job::Confirm(_) => (self.confirmed, self.armed) = (true, false),
             Job::Install { .. } | Job::Revert(_) | Job::Keep(_) => unreachable!("it has slots alone"),
+            Job::Decode(_) | Job::Compare { .. } => unreachable!("it takes images as they are"),
             Job::Sync(..) | Job::RunHooks(_) | Job::UndoHooks | Job::Look(_) | Job::Probe | Job::Reboot => {}
         }
     }

@@ -277,7 +277,11 @@ impl<'a> World<'a> {
             }
             // A disk that never fails holds what the agent holds; the topics of a device are known.
             Output::SaveTrust(_) | Output::SaveJournal | Output::Listen(_) => {}
-            Output::SettleKeys | Output::Refused { .. } | Output::Failing { .. } | Output::Write { .. } => {}
+            Output::SettleKeys
+            | Output::Refused { .. }
+            | Output::Failing { .. }
+            | Output::Fetched { .. }
+            | Output::Write { .. } => {}
         }
     }
 

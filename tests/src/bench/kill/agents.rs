@@ -53,6 +53,7 @@ impl BenchAgent {
             timing: Timing::default(),
             conditions: Conditions::default(),
             hooks: BTreeSet::new(),
+            transfer: Default::default(),
         };
         let keys = Box::new(DeviceKeys::new(KEYS, &device));
         let seed = tern_protocol::digest::Digest::of(device.as_str().as_bytes()).0;
