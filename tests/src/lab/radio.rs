@@ -211,6 +211,10 @@ impl Shared {
         let mut from = &connection.sockets[way];
         let mut bytes = vec![0; way::segment(self.terms.rate)];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
+            if connection.is_cut.load(Ordering::Relaxed) {
+                // What is left in the socket must not go over the link that the next connection has.
+                return;
+            }
             let now = self.clock.read().max(ready);
             let passage = lock(&self.ways[way]).take(now, count);
             if to.send((passage.arrives, bytes[..count].to_vec())).is_err() {
