@@ -15,7 +15,9 @@
 //! | [`cli`] | the command line |
 //! | [`keys`] | private keys |
 //! | [`ceremony`] | offline files and the people who sign them |
+//! | [`deltas`] | deltas of what is published: planned, made, signed |
 //! | [`release`] | release files: draft, sign |
+//! | [`lint`] | what makes an image expensive to send |
 //! | [`demo`] | the whole story on one machine |
 //! | [`fault`] | where tests may end the process; empty in what is shipped |
 //! | [`files`] | files that are there whole or not at all |
@@ -32,12 +34,14 @@ pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod core;
+pub mod deltas;
 pub mod demo;
 pub mod engine;
 pub mod fault;
 pub mod files;
 pub mod keys;
 pub mod ledger;
+pub mod lint;
 pub mod place;
 pub mod plain;
 pub mod release;

@@ -28,6 +28,7 @@ use crate::api::{ApiState, Images};
 use crate::broker_link::{self, BrokerAddress};
 use crate::cli::serve::ServeArgs;
 use crate::core::service::{Command, Lives, Service};
+use crate::deltas::Deltas;
 use crate::engine::{self, Engine, EngineError, Pace, Works};
 use crate::{keys, place, state};
 
@@ -206,9 +207,14 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
         .map(|days| tokio::spawn(retain::daily(config.data.clone(), days, signer, handle.clone())));
     let link = tokio::spawn(broker_link::run(fleet.clone(), edge.broker.clone(), handle.clone(), to_broker));
 
+    let (settings, folder) = (config.deltas.clone(), config.data.join("deltas"));
+    let deltas = Deltas::new(handle.clone(), edge.store.clone(), settings, folder);
+    let making = tokio::spawn(deltas.clone().run());
+
     let stats = edge.bridge.clone();
     let api_state = ApiState {
         engine: handle.clone(),
+        deltas: Some(deltas),
         images: Arc::new(StoreImages { store: edge.store.clone(), staging }),
         extras: Arc::new(move || view(stats.as_deref())),
         data_dir: config.data.clone(),
@@ -225,6 +231,8 @@ pub async fn serve(config: ServeConfig, renew_admin: bool) -> anyhow::Result<End
     let ended = wait(&edge, engine_ended, &handle).await;
     server.abort();
     link.abort();
+    // Its process ends with it.
+    making.abort();
     if let Some(retention) = retention {
         retention.abort();
     }

@@ -64,6 +64,9 @@ pub(super) async fn renew(
     let Reply::Done { what } = caller.command(&state, command).await? else {
         return Err(Failure::internal("the engine answered something else to new files"));
     };
+    if let Some(deltas) = &state.api.deltas {
+        deltas.keys_changed();
+    }
     let data = state.api.data_dir.clone();
     let kept = tokio::task::spawn_blocking(move || keys::keep_offline(&data, &product, &files)).await;
     // The ledger has them; the folder is for people, and for devices that are provisioned from now on.

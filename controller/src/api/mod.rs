@@ -12,6 +12,7 @@
 //! | `tokens` | tokens made and taken back |
 //! | `admission` | claims, factories, and decisions about devices |
 //! | `images` | taking in the bytes of an image |
+//! | `deltas` | how it is with the deltas of a release |
 //! | `preview` | what an operator should know before starting |
 //! | `views` | from the fleet to the shapes |
 //! | `metrics` | the numbers that Prometheus reads |
@@ -20,6 +21,7 @@ pub mod access;
 mod admission;
 mod answer;
 pub mod client;
+mod deltas;
 mod devices;
 mod images;
 mod keys;
@@ -53,6 +55,7 @@ use std::sync::Arc;
 use tern_protocol::digest::Digest;
 
 use self::types::{EdgeView, StoredImage};
+use crate::deltas::Deltas;
 use crate::engine::Engine;
 
 /// Where images are kept.
@@ -75,6 +78,8 @@ pub struct ApiState {
     pub engine: Engine,
     /// The images.
     pub images: Arc<dyn Images>,
+    /// Deltas between them; none where none are made.
+    pub deltas: Option<Deltas>,
     /// What only the running service knows.
     pub extras: Extras,
     /// The data folder.

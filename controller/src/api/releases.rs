@@ -14,7 +14,7 @@ use super::routes::Shared;
 use super::types::{PublishRelease, Published, ReleaseFile, ReleaseView};
 use super::{Images, views};
 use crate::core::fleet::product::{Product, Release, releases_in};
-use crate::core::service::{Command, Reply};
+use crate::core::service::{Command, Reply, Service};
 
 pub(super) async fn products(State(state): State<Shared>) -> Answer<Vec<ProductId>> {
     good(state.api.engine.query(|service, _| service.fleet().products.keys().cloned().collect()).await?)
@@ -52,12 +52,26 @@ pub(super) async fn publish(
     body: Body<PublishRelease>,
 ) -> Answer<Published> {
     let product: ProductId = name(&product)?;
-    let file = body.0.file;
+    let PublishRelease { file, deltas } = body.0;
     let (releases, images) = (releases_in(&file), state.api.images.clone());
+    let id = product.clone();
+    let before = move |service: &mut Service, _: &_| -> BTreeMap<u64, Release> {
+        service.fleet().products.get(&id).map(Product::releases).unwrap_or_default()
+    };
+    let before = state.api.engine.query(before).await?;
+    let fresh: Vec<u64> = releases.keys().filter(|rc| !before.contains_key(rc)).copied().collect();
     let check = tokio::task::spawn_blocking(move || all_stored(&releases, &images)).await;
     check.map_err(Failure::internal)??;
-    match caller.command(&state, Command::PublishRelease { product, file }).await? {
-        Reply::Published { releases } => good(Published { releases }),
+    match caller.command(&state, Command::PublishRelease { product: product.clone(), file }).await? {
+        Reply::Published { releases } => {
+            for (rc, made) in fresh.into_iter().zip(state.api.deltas.iter().cycle()) {
+                match deltas {
+                    true => made.plan(&product, rc).await?,
+                    false => made.leave_out(&product, rc),
+                }
+            }
+            good(Published { releases })
+        }
         other => Err(Failure::internal(format!("the engine answered {other:?} to a release"))),
     }
 }

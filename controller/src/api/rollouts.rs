@@ -10,7 +10,7 @@ use super::types::{
     ApprovePhase, DoneBody, Kill, Preview, Promote, Revert, RolloutLine, RolloutView, StartRollout,
     TagDevices,
 };
-use super::{preview as previews, views};
+use super::{deltas, preview as previews, views};
 use crate::core::service::{Command, Refusal, RefusalKind, Reply};
 use crate::plain;
 
@@ -29,7 +29,9 @@ pub(super) async fn show(State(state): State<Shared>, Path(id): Path<String>) ->
 }
 
 pub(super) async fn preview(State(state): State<Shared>, body: Body<StartRollout>) -> Answer<Preview> {
-    good(state.api.engine.query(move |service, _| previews::preview(service, &body.0)).await??)
+    let delta = deltas::warning(&state, &body.0.product, body.0.rc);
+    let preview = state.api.engine.query(move |service, _| previews::preview(service, &body.0)).await??;
+    good(Preview { warnings: preview.warnings.into_iter().chain(delta).collect(), ..preview })
 }
 
 /// Answers with the name, which the request may have left to us.
@@ -43,7 +45,13 @@ pub(super) async fn start(
         Refusal { kind: RefusalKind::Invalid, what: e.to_string(), hint }
     })?;
     let StartRollout { product, rc, attempt, plan, .. } = body.0;
-    run(&state, &caller, Command::Start { rollout, product, rc, attempt, plan }).await
+    let started = Command::Start { rollout, product: product.clone(), rc, attempt, plan };
+    let done = run(&state, &caller, started).await?;
+    // Devices may run something else by now than when it was published.
+    if let Some(deltas) = &state.api.deltas {
+        deltas.plan(&product, rc).await?;
+    }
+    Ok(done)
 }
 
 pub(super) async fn pause(

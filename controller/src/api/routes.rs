@@ -15,8 +15,8 @@ use super::access::{self, Gate, Need};
 use super::answer::{Answer, Failure, good, keep_pages_out, no_such_method, no_such_path};
 use super::types::ServiceStatus;
 use super::{
-    ApiState, admission, devices, images, keys, ledger, listen, metrics, recover, releases, rollouts, tokens,
-    views,
+    ApiState, admission, deltas, devices, images, keys, ledger, listen, metrics, recover, releases, rollouts,
+    tokens, views,
 };
 use crate::core::access::Role;
 use crate::core::service::Service;
@@ -104,6 +104,7 @@ pub(super) fn lines() -> Vec<Line> {
         line(GET, "/v1/products", VIEWER, get(releases::products)),
         line(GET, "/v1/products/{product}/release-file", VIEWER, get(releases::file)),
         line(GET, "/v1/products/{product}/releases", VIEWER, get(releases::list)),
+        line(GET, "/v1/products/{product}/releases/{rc}/deltas", VIEWER, get(deltas::list)),
         line(GET, "/v1/products/{product}/keys", VIEWER, get(keys::show)),
         line(GET, "/v1/rollouts", VIEWER, get(rollouts::list)),
         line(GET, "/v1/rollouts/{rollout}", VIEWER, get(rollouts::show)),

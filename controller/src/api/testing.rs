@@ -129,6 +129,7 @@ impl World {
         std::fs::create_dir(&staging).unwrap();
         let api = ApiState {
             engine: engine.clone(),
+            deltas: None,
             images: Arc::new(Shelf { staging, roots: Mutex::default() }),
             extras: Arc::new(|| EdgeView {
                 wire: WireBytes { packs: 42, down: 2, up: 1 },
@@ -186,7 +187,7 @@ impl World {
 
     pub(crate) fn publish(&self, rc: u64) -> Result<Published, ClientError> {
         let path = format!("/v1/products/{}/releases", self.product());
-        self.client.post(&path, &PublishRelease { file: self.signed(rc) })
+        self.client.post(&path, &PublishRelease { file: self.signed(rc), deltas: true })
     }
 
     pub(crate) fn request(&self, rc: u64) -> StartRollout {

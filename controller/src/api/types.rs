@@ -29,6 +29,7 @@ use crate::core::rollout::plan::Plan;
 use crate::core::rollout::record::Status;
 use crate::core::rollout::verdict::Verdict;
 pub use crate::core::service::{Counters, PhasePreview};
+use crate::deltas::State;
 pub use crate::keys::OnlineKey;
 
 /// An error, as every route answers it.
@@ -173,6 +174,36 @@ pub struct ReleaseFile {
 pub struct PublishRelease {
     /// The signed release file.
     pub file: String,
+    /// Deltas are to be made for the releases that it adds.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub deltas: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_yes(yes: &bool) -> bool {
+    *yes
+}
+
+/// One delta in `GET /v1/products/{product}/releases/{rc}/deltas`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaView {
+    /// Component.
+    pub component: String,
+    /// Release that devices run; none: the whole image, coded.
+    pub from: Option<u64>,
+    /// Root of the image that they run.
+    pub old: Option<Digest>,
+    /// Root of the image of this release.
+    pub new: Digest,
+    /// Kind of device.
+    pub profile: String,
+    /// Devices that would take it; of a whole image 0.
+    pub devices: u64,
+    /// Bytes of the image.
+    pub full: u64,
+    /// How it is with it.
+    #[serde(flatten)]
+    pub state: State,
 }
 
 /// Answer to `POST /v1/products/{product}/releases`.

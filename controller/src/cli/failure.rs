@@ -20,6 +20,7 @@ pub(super) enum Exit {
     Killed,
     Unreachable,
     Denied,
+    Found,
 }
 
 impl From<Exit> for ExitCode {
@@ -32,6 +33,7 @@ impl From<Exit> for ExitCode {
             Exit::Killed => 4,
             Exit::Unreachable => 5,
             Exit::Denied => 6,
+            Exit::Found => 7,
         })
     }
 }

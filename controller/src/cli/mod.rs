@@ -67,7 +67,8 @@ Exit codes:
   3  a watched rollout is paused
   4  a watched rollout was killed
   5  the service could not be reached
-  6  the service refused the token, or its role is too low";
+  6  the service refused the token, or its role is too low
+  7  `release lint` found something";
 
 /// Push signed releases to fleets of devices, a canary first, and take bad ones back
 #[derive(Debug, Parser)]
@@ -123,6 +124,9 @@ enum Noun {
     Serve(serve::Flags),
     /// Show everything on this machine: a broker, a fleet, a bad release and its end
     Demo(demo::Flags),
+    /// Make one delta: what the service runs as a process of its own
+    #[command(hide = true)]
+    EncodeDelta(crate::deltas::encode::Flags),
     /// Run one of the demo's agents
     #[command(hide = true)]
     DemoAgent {
@@ -189,6 +193,7 @@ fn run(noun: Noun, context: &Context) -> Result<Exit, Failure> {
             let whole = crate::demo::run(&flags.args(context.out.json()))?;
             Ok(if whole { Exit::Done } else { Exit::Failed })
         }
+        Noun::EncodeDelta(flags) => Ok(crate::deltas::encode::run(&flags).map(|()| Exit::Done)?),
         Noun::DemoAgent { config } => Ok(crate::demo::agent(&config).map(|()| Exit::Done)?),
         Noun::DemoProbe { device, image } => Ok(crate::demo::probe(&image, &device).map(|()| Exit::Done)?),
     }

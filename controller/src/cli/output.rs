@@ -143,6 +143,16 @@ impl Output {
         bar
     }
 
+    /// A bar over parts, which stands behind what it says; hidden unless somebody looks.
+    pub(super) fn parts(&self, what: &str, total: u64) -> ProgressBar {
+        let bar = ProgressBar::with_draw_target(Some(total), self.target());
+        bar.set_style(
+            ProgressStyle::with_template("{bar:32} {percent:>3} % {msg}").expect("a valid template"),
+        );
+        bar.set_message(what.to_owned());
+        bar
+    }
+
     fn target(&self) -> ProgressDrawTarget {
         if self.attended && !self.json { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
     }

@@ -1,6 +1,8 @@
 //! `tern release`.
 
 mod create;
+mod deltas;
+mod lint;
 mod manifest;
 mod publish;
 mod terms;
@@ -31,6 +33,22 @@ pub(super) enum Verb {
     #[command(after_help = "Examples:\n  tern release publish signed.json --image fw.img\n  \
                       tern release publish signed.json --manifest release.toml")]
     Publish(publish::Flags),
+    /// Say what makes an image expensive to send, measured beside the one before it
+    #[command(
+        after_help = "It finds compressed file systems, packed kernels, and builds that cannot be repeated. Exit code 7: it found \
+                            something.\n\nExamples:\n  tern release lint fw.img\n  tern release lint fw.img fw-before.img --json"
+    )]
+    Lint(lint::Flags),
+    /// List the deltas of a release, and how it is with each
+    #[command(after_help = "Example:\n  tern release deltas --product cam --rc 7")]
+    Deltas {
+        /// The product
+        #[arg(long)]
+        product: ProductId,
+        /// The release
+        #[arg(long, value_name = "N")]
+        rc: u64,
+    },
     /// List the releases of a product, or of all
     #[command(after_help = "Example:\n  tern release list --product cam")]
     List {
@@ -55,6 +73,11 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Create(flags) => create::run(flags, context),
         Verb::Sign(flags) => sign::run_release(&flags, context),
         Verb::Publish(flags) => publish::run(flags, context),
+        Verb::Lint(flags) => lint::run(&flags, context),
+        Verb::Deltas { product, rc } => {
+            context.out.result(&deltas::of(context, &product, rc)?, |found| deltas::list(found));
+            Ok(Exit::Done)
+        }
         Verb::List { product } => {
             let products = match product {
                 Some(product) => vec![product],
@@ -74,7 +97,9 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
                 let hint = format!("see `tern release list --product {product}`");
                 Failure::new(format!("product {product} has no release {rc}"), hint)
             };
-            context.out.result(&found.ok_or_else(missing)?, show);
+            let found = found.ok_or_else(missing)?;
+            let made = deltas::of(context, &product, rc)?;
+            context.out.result(&found, |found| show(found) + &deltas::sizes(&made));
             Ok(Exit::Done)
         }
     }

@@ -229,7 +229,7 @@ fn publish(
     std::fs::write(folder.join(format!("release-{rc}.json")), &signed)?;
     client.put_image(image, |_| {})?;
     let path = format!("/v1/products/{PRODUCT}/releases");
-    let _views: serde_json::Value = client.post(&path, &PublishRelease { file: signed })?;
+    let _views: serde_json::Value = client.post(&path, &PublishRelease { file: signed, deltas: true })?;
     let bytes = std::fs::metadata(image)?.len();
     teller.say(
         "release",

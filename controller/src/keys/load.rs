@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use p256::ecdsa::SigningKey;
 use p256::{PublicKey as PublicPoint, SecretKey};
@@ -121,7 +122,7 @@ pub fn load_online_for(
     }
     let time = targets.content.time_key().map_err(|_| bad(Role::Targets))?;
     Ok(OnlineKeys {
-        rollout: delegated(Role::Rollout)?,
+        rollout: Arc::<P256Signer>::from(delegated(Role::Rollout)?),
         halt: delegated(Role::Halt)?,
         snapshot: top(Role::Snapshot)?,
         timestamp: top(Role::Timestamp)?,

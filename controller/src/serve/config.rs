@@ -10,6 +10,7 @@ use tern_bridge::{Auth, FrontLimits, ListenerConfig};
 use crate::api::access::FirstToken;
 use crate::cli::serve::ServeArgs;
 use crate::core::service::Lives;
+use crate::deltas::Settings;
 use crate::retention::DAYS_MAX;
 
 /// How the service is to run; every key has a default. `deploy/tern.toml` shows them all.
@@ -34,6 +35,8 @@ pub struct ServeConfig {
     pub heartbeat: u64,
     /// Days for which frames of the ledger are kept; none: for ever.
     pub ledger_days: Option<u64>,
+    /// How deltas are made.
+    pub deltas: Settings,
 }
 
 /// An external broker.
@@ -66,6 +69,7 @@ impl Default for ServeConfig {
             broker: None,
             heartbeat: Lives::default().heartbeat,
             ledger_days: None,
+            deltas: Settings::default(),
         }
     }
 }
@@ -105,6 +109,7 @@ impl ServeConfig {
             config.ledger_days.is_none_or(|days| (1..=DAYS_MAX).contains(&days)),
             "ledger_days must be 1 to {DAYS_MAX} days; leave it out to keep everything"
         );
+        config.deltas.check().map_err(anyhow::Error::msg)?;
         Ok(config)
     }
 }
@@ -126,6 +131,7 @@ mod tests {
         assert_eq!(sample.first_token, defaults.first_token);
         assert_eq!(sample.insecure_api_without_tls, defaults.insecure_api_without_tls);
         assert_eq!(sample.limits, defaults.limits);
+        assert_eq!(sample.deltas, defaults.deltas);
         assert_eq!(sample.listeners[0].listen, defaults.listeners[0].listen);
     }
 

@@ -47,7 +47,7 @@ mod words;
 
 pub use decode::{Decoder, span};
 #[cfg(feature = "delta-encode")]
-pub use encode::{Delta, encode};
+pub use encode::{Delta, encode, encode_if_it_saves};
 pub use error::{DecodeError, DeltaManifestError, SignedDeltaError};
 pub use manifest::{DeltaManifest, ImageId};
 pub use port::{ReadAt, Slot};

@@ -52,7 +52,7 @@ fn signer(seed: u64, purpose: &str) -> P256Signer {
 pub fn online_keys(seed: u64) -> OnlineKeys {
     let key = |role: &str| -> Box<dyn Signer + Send + Sync> { Box::new(signer(seed, role)) };
     OnlineKeys {
-        rollout: key("rollout"),
+        rollout: key("rollout").into(),
         halt: key("halt"),
         snapshot: key("snapshot"),
         timestamp: key("timestamp"),
@@ -246,7 +246,8 @@ impl Controller {
             snapshot: key("snapshot"),
             targets: key("targets"),
         };
-        let delegated = DelegatedKeys { release: key("release"), rollout: key("rollout"), halt: key("halt") };
+        let delegated =
+            DelegatedKeys { release: key("release"), rollout: key("rollout").into(), halt: key("halt") };
         let point = |purpose: &str| point_hex(&secret_key(self.seed, purpose).public_key());
         let telemetry = self.telemetry.iter().map(|kid| (*kid, point(&telemetry(*kid)))).collect();
         let content = TargetsContent { telemetry, time: Some(point(&self.purpose("time"))) };
@@ -388,7 +389,7 @@ impl Controller {
             Box::new(Token { signer: self.stolen(role), pulled })
         };
         OnlineKeys {
-            rollout: token("rollout", Arc::default()),
+            rollout: token("rollout", Arc::default()).into(),
             halt: token("halt", self.halt_pulled.clone()),
             snapshot: token("snapshot", Arc::default()),
             timestamp: token("timestamp", Arc::default()),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::deltas;
 use super::manifest::Manifest;
 use crate::api::types::{PublishRelease, Published};
 use crate::ceremony::Document;
@@ -23,6 +24,12 @@ pub(in crate::cli) struct Flags {
     /// Upload the images of the manifest from which the release was created
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+    /// Do not wait for the deltas; the service makes them all the same
+    #[arg(long)]
+    no_wait: bool,
+    /// Have no deltas made: devices fetch whole images
+    #[arg(long, conflicts_with = "no_wait")]
+    no_deltas: bool,
 }
 
 pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
@@ -46,7 +53,11 @@ pub(super) fn run(flags: Flags, context: &Context) -> Result<Exit, Failure> {
     let file = String::from_utf8(bytes)
         .map_err(|_| Failure::new(format!("{shown} is not text"), "sign the draft again"))?;
     let path = format!("/v1/products/{product}/releases");
-    let published: Published = context.client.post(&path, &PublishRelease { file })?;
+    let wanted = !flags.no_deltas;
+    let published: Published = context.client.post(&path, &PublishRelease { file, deltas: wanted })?;
+    if wanted && !flags.no_wait {
+        deltas::wait(context, &product, document.newest())?;
+    }
     context.out.result(&published, |published| {
         let newest = document.newest();
         format!(

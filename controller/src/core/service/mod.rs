@@ -14,6 +14,7 @@ mod command;
 mod compare;
 mod counters;
 mod deadlines;
+mod deltas;
 mod enrol;
 #[cfg(test)]
 mod enrol_tests;
@@ -40,6 +41,7 @@ mod verdicts;
 mod widen;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use p256::SecretKey;
 use p256::ecdsa::SigningKey;
@@ -58,13 +60,14 @@ pub use admit::{Admission, NewClaim, OneTimeToken};
 pub use command::{Command, Refusal, RefusalKind, Reply};
 pub use compare::Progress;
 pub use counters::Counters;
+pub use deltas::DeltaKeys;
 pub use preview::PhasePreview;
 pub use tokens::MintToken;
 
 /// The keys that the service holds for one product.
 pub struct OnlineKeys {
-    /// Signs rollout.
-    pub rollout: Box<dyn Signer + Send + Sync>,
+    /// Signs rollout, and deltas: those beside the engine.
+    pub rollout: Arc<dyn Signer + Send + Sync>,
     /// Signs halt.
     pub halt: Box<dyn Signer + Send + Sync>,
     /// Signs snapshot.

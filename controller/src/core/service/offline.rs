@@ -159,7 +159,7 @@ impl Service {
             Ok::<_, OfflineError>(bytes)
         };
         // A file whose key was replaced says the same under the new one.
-        for (role, key) in [(Role::Rollout, &keys.rollout), (Role::Halt, &keys.halt)] {
+        for (role, key) in [(Role::Rollout, keys.rollout.as_ref()), (Role::Halt, keys.halt.as_ref())] {
             let authority = Authority::delegated(&targets.meta, role)?;
             let present = after.files.get(&role).map(|text| Unverified::read(role, text.as_bytes()));
             if let Some(Ok(present)) = present
@@ -179,7 +179,7 @@ impl Service {
                 versions.halt = above.halt + 1;
                 build::halt(versions.halt, seconds + self.lives.halt, &after.halt_content())
             };
-            add(role, value, key.as_ref())?;
+            add(role, value, key)?;
         }
         versions.snapshot = above.snapshot + 1;
         let value = build::snapshot(versions.snapshot, seconds + self.lives.snapshot, &versions);
@@ -222,7 +222,7 @@ fn judge(mut device: Trusted, after: &Product, seconds: u64) -> Result<(), Offli
     Err(refused.map_or(OfflineError::Chain, OfflineError::Refused))
 }
 
-fn part<T: Metadata>(state: &Product, role: Role) -> Result<T, OfflineError> {
+pub(super) fn part<T: Metadata>(state: &Product, role: Role) -> Result<T, OfflineError> {
     let text = state.files.get(&role).ok_or(OfflineError::Chain)?;
     let file = tern_protocol::tuf::canonical::read(text.as_bytes());
     let signed = file.ok().and_then(|mut file| file.get_mut("signed").map(serde_json::Value::take));
@@ -235,7 +235,7 @@ fn version(text: &str) -> u32 {
 
 /// Says why new offline files are not taken in.
 #[derive(Debug, thiserror::Error)]
-enum OfflineError {
+pub(super) enum OfflineError {
     /// A key would not sign.
     #[error("could not sign {0}")]
     Sign(Role),

@@ -45,15 +45,25 @@ fn key(bytes: &[u8]) -> u64 {
     (h ^ h >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
+/// Returns the distance between keys of an old image of `length` bytes, and log2 of the number of places for them.
+fn extent(length: usize) -> (usize, u32) {
+    let step = match length >> 20 {
+        0..64 => 1,
+        64..640 => 4,
+        _ => 8,
+    };
+    let keys = length.saturating_sub(KEY) / step + 1;
+    (step, (keys.next_power_of_two().trailing_zeros() + 1).clamp(4, 30))
+}
+
+/// Returns the bytes of the index over an old image.
+pub(super) fn index_bytes(length: u64) -> u64 {
+    4 << extent(usize::try_from(length).unwrap_or(usize::MAX)).1
+}
+
 impl Index {
     fn new(old: &[u8]) -> Self {
-        let step = match old.len() >> 20 {
-            0..64 => 1,
-            64..640 => 4,
-            _ => 8,
-        };
-        let keys = old.len().saturating_sub(KEY) / step + 1;
-        let log2 = (keys.next_power_of_two().trailing_zeros() + 1).clamp(4, 30);
+        let (step, log2) = extent(old.len());
         let mut index = Self { places: vec![0; 1 << log2], shift: 64 - log2, step };
         let mut before = 0;
         for (n, at) in (0..old.len().saturating_sub(KEY - 1)).step_by(step).enumerate() {

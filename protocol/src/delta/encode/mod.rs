@@ -46,11 +46,37 @@ impl Options {
 
 /// Makes the delta that leads from `old` to `new`.
 pub fn encode(old: &[u8], new: &[u8], options: Options) -> Delta {
+    code(old, new, &runs(old, new), options, &|_, _| ())
+}
+
+/// Makes the delta unless it would plainly save nothing; then returns about how many bytes it would have. Tells how far it
+/// is: chunks coded, of how many. First comes the alignment, of which nothing is told.
+pub fn encode_if_it_saves(
+    old: &[u8],
+    new: &[u8],
+    options: Options,
+    tell: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Delta, u64> {
+    let runs = runs(old, new);
+    let least = literals(new, &runs);
+    // The coder finds a little in what looks like noise, and costs a second a megabyte, here and on the device.
+    if least > new.len() as u64 / 50 * 49 { Err(least) } else { Ok(code(old, new, &runs, options, tell)) }
+}
+
+fn runs(old: &[u8], new: &[u8]) -> Vec<align::Run> {
+    refine::refine(old, new, &align::align(old, new))
+}
+
+fn code(
+    old: &[u8],
+    new: &[u8],
+    runs: &[align::Run],
+    options: Options,
+    tell: &(dyn Fn(usize, usize) + Sync),
+) -> Delta {
     let chunk_log2 = options.chunk_log2();
-    let runs = align::align(old, new);
-    let runs = refine::refine(old, new, &runs);
-    let plans = plan::plan(old, new, &runs, 1 << chunk_log2);
-    let packs = packs::encode(old, new, &plans, options, chunk_log2);
+    let plans = plan::plan(old, new, runs, 1 << chunk_log2);
+    let packs = packs::encode(old, new, &plans, options, chunk_log2, tell);
     let manifest = DeltaManifest {
         profile: options.profile,
         chunk_log2,
@@ -61,6 +87,59 @@ pub fn encode(old: &[u8], new: &[u8], options: Options) -> Delta {
         root: root(&packs.iter().map(|pack| leaf(pack)).collect::<Vec<_>>()),
     };
     Delta { manifest, packs }
+}
+
+/// Returns the bytes of what has no counterpart, each as its frequency around it tells: what no code of single bytes
+/// goes below.
+fn literals(new: &[u8], runs: &[align::Run]) -> u64 {
+    const AROUND: usize = 64 * 1024;
+    let (mut counts, mut count, mut bytes, mut end) = ([0u32; 256], 0usize, 0u64, 0usize);
+    let last = align::Run { at: new.len(), length: 0, from: 0 };
+    for run in runs.iter().chain([&last]) {
+        for byte in &new[end..run.at] {
+            counts[usize::from(*byte)] += 1;
+            count += 1;
+            if count == AROUND {
+                bytes += entropy(&counts, count);
+                (counts, count) = ([0; 256], 0);
+            }
+        }
+        end = run.at + run.length;
+    }
+    bytes + entropy(&counts, count)
+}
+
+/// Returns the bytes that `count` bytes with these frequencies take in the best code of single bytes, in whole logarithms'
+/// sixteenths: integers give the same everywhere.
+fn entropy(counts: &[u32; 256], count: usize) -> u64 {
+    // log2 in sixteenths, of numbers below 2^16: x^16 has sixteen times the logarithm.
+    let log = |n: u32| {
+        let whole = n.ilog2();
+        let mut x = (u64::from(n) << 31) >> whole;
+        let mut out = u64::from(whole);
+        for _ in 0..4 {
+            x = (x * x) >> 31;
+            out = out << 1 | u64::from(x >= 1 << 32);
+            if x >= 1 << 32 {
+                x >>= 1;
+            }
+        }
+        out
+    };
+    let all = if count == 0 { 0 } else { log(count as u32) };
+    let bits: u64 = counts.iter().filter(|n| **n > 0).map(|n| u64::from(*n) * (all - log(*n))).sum();
+    bits / 16 / 8
+}
+
+/// Bytes of a coder's tables, buffers and stack, more than any profile has.
+const CODER: u64 = 16 << 20;
+/// What the process itself has, its program included.
+const PROCESS: u64 = 24 << 20;
+
+/// Returns about how many bytes of memory making a delta takes: both images, the index over the old one, the plans, and what
+/// each thread codes with. Measured beside it: docs/performance.md.
+pub fn memory(old: u64, new: u64, threads: usize) -> u64 {
+    old + new + align::index_bytes(old) + new / 16 + threads as u64 * CODER + PROCESS
 }
 
 fn image(bytes: &[u8]) -> ImageId {

@@ -21,8 +21,10 @@ pub(super) fn encode(
     plans: &[ChunkPlan],
     options: Options,
     chunk_log2: u32,
+    tell: &(dyn Fn(usize, usize) + Sync),
 ) -> Vec<Vec<u8>> {
     let stretches = stretches(plans);
+    let coded = AtomicUsize::new(0);
     let (next, done) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); stretches.len()]));
     std::thread::scope(|scope| {
         for _ in 0..options.threads.clamp(1, stretches.len().max(1)) {
@@ -36,7 +38,9 @@ pub(super) fn encode(
                     session: Session::new(options.profile, chunk_log2),
                 };
                 while let Some((first, end)) = stretches.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
-                    let packs = encoder.stretch(first, end);
+                    let packs = encoder.stretch(first, end, &|chunks| {
+                        tell(coded.fetch_add(chunks, Ordering::Relaxed) + chunks, plans.len());
+                    });
                     if let (Ok(mut done), Some(place)) =
                         (done.lock(), stretches.iter().position(|s| s.0 == first))
                     {
@@ -76,11 +80,12 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    fn stretch(&mut self, first: usize, end: usize) -> Vec<Vec<u8>> {
+    fn stretch(&mut self, first: usize, end: usize, coded: &dyn Fn(usize)) -> Vec<Vec<u8>> {
         let (mut packs, mut chunk) = (Vec::new(), first);
         while chunk < end {
             let (pack, next) = self.pack(chunk, end);
             packs.push(pack);
+            coded(next - chunk);
             chunk = next;
         }
         packs
