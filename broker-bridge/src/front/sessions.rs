@@ -1,6 +1,6 @@
 //! Who is connected here, and the routing of `d/…`, which never reaches the broker.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_protocol::id::DeviceId;
@@ -147,6 +147,21 @@ impl Sessions {
             device.into_iter().chain(&state.listeners).cloned().collect()
         };
         to.iter().for_each(|session| session.deliver(message));
+    }
+
+    /// Returns the session of a client that is connected.
+    pub(crate) fn find(&self, client: &Client) -> Option<Arc<Session>> {
+        self.lock().all.get(client).cloned()
+    }
+
+    /// Returns the devices that are connected.
+    pub(crate) fn devices(&self) -> BTreeSet<DeviceId> {
+        let state = self.lock();
+        let devices = state.all.keys().filter_map(|client| match client {
+            Client::Device(device) => Some(device.clone()),
+            _ => None,
+        });
+        devices.collect()
     }
 
     /// Tells whether `client` may have the broker learn `filter`.

@@ -14,6 +14,7 @@ const PASSWORD: &str = "the-service-of-the-laboratory";
 pub struct LabBridge {
     dir: tempfile::TempDir,
     port: u16,
+    sites: u16,
     process: Option<Child>,
 }
 
@@ -22,15 +23,25 @@ impl LabBridge {
     pub fn prepare() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         // Taken and given back: the bridge must find it again after every restart, so it cannot be 0.
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port();
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let found = [free(), free()].map(|listener| listener.local_addr().expect("it is bound").port());
+        let [port, sites] = found;
         std::fs::write(dir.path().join("password"), PASSWORD).expect("a password file");
-        Self { dir, port, process: None }
+        Self { dir, port, sites, process: None }
     }
 
     /// Returns how a service finds it.
     pub fn broker(&self) -> Broker {
         Broker::External { port: self.port, password_file: self.dir.path().join("password") }
+    }
+
+    /// Returns where sites connect, and the file of users by which they are known.
+    pub fn for_sites(&self) -> (SocketAddr, PathBuf) {
+        (SocketAddr::from((Ipv4Addr::LOCALHOST, self.sites)), self.users())
+    }
+
+    fn users(&self) -> PathBuf {
+        self.dir.path().join("users")
     }
 
     /// Writes the configuration of a bridge that serves the images in `chunks`.
@@ -40,7 +51,15 @@ impl LabBridge {
             format!("service_password = {PASSWORD:?}"),
             format!("chunk_dir = {:?}", text(chunks)),
             format!("[[listeners]]\nlisten = \"127.0.0.1:{}\"\nauth.mode = \"open\"\n", self.port),
+            format!(
+                "[[listeners]]\nlisten = \"127.0.0.1:{}\"\nauth.mode = \"password\"\nauth.file = {:?}\n",
+                self.sites,
+                text(&self.users())
+            ),
         ];
+        if !self.users().exists() {
+            std::fs::write(self.users(), "").expect("a file of users");
+        }
         std::fs::write(self.config(), lines.join("\n")).expect("a configuration");
     }
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `client` | an MQTT client that can misbehave |
 //! | `disk` | a disk that can be filled |
+//! | `edge` | the edge of a site |
+//! | `wan` | the link between a site and its broker |
 //! | `images` | what is installed |
 //! | `foreign` | implementations of TUF that nobody here wrote |
 //! | `programs` | the built executables |
@@ -24,6 +26,7 @@ mod bridge;
 mod client;
 mod device;
 mod disk;
+mod edge;
 mod foreign;
 mod images;
 mod ledger;
@@ -38,11 +41,13 @@ mod service;
 mod siege;
 mod truth;
 mod uplink;
+mod wan;
 
 pub use bridge::LabBridge;
 pub use client::MqttClient;
 pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;
+pub use edge::LabEdge;
 pub use foreign::{Foreign, Mirror, Peer};
 pub use images::{firmware, made};
 pub use ledger::{Heard, Part, Sum};
@@ -57,6 +62,7 @@ pub use service::{Broker, Lab, MODEL, PRODUCT};
 pub use siege::{Siege, booted, image};
 pub use truth::{Truth, seal_of};
 pub use uplink::Uplink;
+pub use wan::{About, Wan};
 
 use std::time::{Duration, Instant};
 
