@@ -197,9 +197,11 @@ async fn read_packs(shared: &Arc<Shared>, jobs: Vec<Job>) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(jobs.len() * (limits::PACK_FRAME_MAX + 128));
         for job in &jobs {
             let pack = match (serve::pack(&own.store, job), &own.site) {
-                (Ok(pack), _) => Some(pack),
+                (Ok(pack), None) => Some(pack),
+                // What the site itself was given; but that it was given no delta does not say that there is none.
+                (Ok(pack), Some(_)) if !serve::is_no_delta(job, &pack) => Some(pack),
                 // Not here: the site has it, or gets it, and then the job comes again.
-                (Err(_), Some(site)) => site.pack(job),
+                (_, Some(site)) => site.pack(job),
                 (Err(error), None) => {
                     tracing::debug!(%error, topic = &*job.topic, "a pack could not be served");
                     None

@@ -250,8 +250,8 @@ fn remove(path: &Path) -> io::Result<()> {
 mod tests {
     use tern_protocol::digest::Digest;
 
-    use super::super::key::Part;
     use super::*;
+    use crate::chunks::pending::Part;
 
     fn chunk(index: u32) -> Key {
         Key { of: Digest::of(b"x"), part: Part::Chunk(index) }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use tern_protocol::limits::{GET_PACKS_MAX, GET_WANTS_MAX};
 use tern_protocol::message::Pack;
 
-use super::key::{Key, Part};
+use super::key::Key;
+use crate::chunks::pending::Part;
 
 /// Who asked: the topic on which it waits for packs. The site itself has the empty one.
 pub(crate) type Asker = Arc<str>;

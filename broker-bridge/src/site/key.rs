@@ -1,11 +1,13 @@
 //! What a site fetches and keeps: one part of one object, and how it is written down.
 
-use tern_protocol::chunk::PieceId;
+use std::sync::Arc;
+
+use tern_protocol::chunk::{PIECE, PieceId};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::{CHUNKS_MAX, GET_MAX, GET_PACKS_MAX, GET_RANGES_MAX, GET_WANTS_MAX};
 use tern_protocol::message::{Get, Pack, PackKind, Want};
 
-use crate::chunks::pending::Job;
+use crate::chunks::pending::{Job, Part};
 
 /// One thing that a chunk server sends in one frame.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,45 +18,19 @@ pub(crate) struct Key {
     pub(crate) part: Part,
 }
 
-/// Which part of an object.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Part {
-    /// A piece of its tree.
-    Piece(PieceId),
-    /// A chunk of an image, or a pack of a delta.
-    Chunk(u32),
-    /// The signed manifest of a delta.
-    Delta {
-        /// Root of the image that it leads from.
-        from: Digest,
-        /// The asker's profiles.
-        profiles: Vec<u8>,
-    },
-}
-
 impl Key {
     pub(crate) fn piece(of: Digest, level: u8, index: u32) -> Self {
         Self { of, part: Part::Piece(PieceId { level, index }) }
     }
 
     /// Returns what a job asks for.
-    pub(crate) fn of(job: &Job) -> Option<Self> {
-        let part = match job.part {
-            PackKind::Piece(piece) => Part::Piece(piece),
-            PackKind::Chunk(index) => Part::Chunk(index),
-            PackKind::Delta => return None,
-        };
-        Some(Self { of: job.of, part })
+    pub(crate) fn of(job: &Job) -> Self {
+        Self { of: job.of, part: job.part.clone() }
     }
 
     /// Returns the job of sending this to `topic`.
-    pub(crate) fn job(&self, topic: std::sync::Arc<str>) -> Job {
-        let part = match &self.part {
-            Part::Piece(piece) => PackKind::Piece(*piece),
-            Part::Chunk(index) => PackKind::Chunk(*index),
-            Part::Delta { .. } => PackKind::Delta,
-        };
-        Job { topic, of: self.of, part }
+    pub(crate) fn job(&self, topic: Arc<str>) -> Job {
+        Job { topic, of: self.of, part: self.part.clone() }
     }
 
     /// Tells whether a frame can be the answer to this.
@@ -101,7 +77,7 @@ impl Key {
     /// Tells whether a device may ask for it at all.
     pub(crate) fn is_possible(&self) -> bool {
         match &self.part {
-            Part::Piece(piece) => piece.level <= 1 && piece.index < CHUNKS_MAX / tern_protocol::chunk::PIECE,
+            Part::Piece(piece) => piece.level <= 1 && piece.index < CHUNKS_MAX / PIECE,
             Part::Chunk(index) => *index < CHUNKS_MAX,
             Part::Delta { .. } => true,
         }

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 
 use tern_protocol::chunk::{self, PIECE, PieceId};
+use tern_protocol::delta::signed::read_unverified;
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 
-use super::key::{Key, Part};
+use super::key::Key;
+use crate::chunks::pending::Part;
 
 /// Trees in memory. More objects are seldom on their way to one site at once; what is forgotten is read and verified again.
 const TREES_MAX: usize = 64;
@@ -18,8 +20,6 @@ const TREES_MAX: usize = 64;
 const PIECES_MAX: usize = 1024;
 /// A pack of a delta may be longer than its chunk by its frame (docs/delta-format.md).
 const PACK_MAX: usize = CHUNK + 1024;
-/// A signed manifest of a delta: 127 B, and at most four signatures.
-const DELTA_MAX: usize = 1024;
 
 /// What is known of the truth of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,13 +66,11 @@ impl Proofs {
                 }
             }
             // Signed by a role whose keys only devices know for sure: they judge it.
-            Part::Delta { .. } => {
-                if content.len() <= DELTA_MAX {
-                    Verdict::Good
-                } else {
-                    Verdict::Bad
-                }
-            }
+            Part::Delta { .. } if content.is_empty() => Verdict::Good,
+            Part::Delta { from, .. } => match read_unverified(content) {
+                Ok(delta) if delta.old.root == *from && delta.new.root == key.of => Verdict::Good,
+                _ => Verdict::Bad,
+            },
         }
     }
 

@@ -8,10 +8,10 @@ use tern_protocol::topic::Topic;
 
 use super::Site;
 use super::cache::Found;
-use super::key::{Key, Part};
+use super::key::Key;
 use super::proof::Verdict;
 use super::status::add;
-use crate::chunks::pending::Job;
+use crate::chunks::pending::{Job, Part};
 use crate::front::Shared;
 use crate::policy::Client;
 
@@ -27,7 +27,7 @@ pub(super) type Deltas = HashMap<Key, (u64, bool)>;
 impl Site {
     /// Returns the frame that answers `job`; if the site does not have it, it is fetched and the job comes again.
     pub(crate) fn pack(&self, job: &Job) -> Option<Vec<u8>> {
-        let key = Key::of(job).filter(Key::is_possible)?;
+        let key = Some(Key::of(job)).filter(Key::is_possible)?;
         if let Some(content) = self.content(&key) {
             add(&self.counters.hits, 1);
             return Some(key.frame(content));
