@@ -15,6 +15,7 @@ use super::download::{Accepted, Download};
 use super::durable::Durable;
 use super::entropy::Entropy;
 use super::exchange::Exchange;
+use super::fresh::Unanswered;
 use super::hold::Hold;
 use super::machine::reports;
 pub use super::port::{
@@ -59,6 +60,7 @@ pub struct Agent {
     /// Probes run again at the end of the soak, and whether they have passed; `None` without such probes.
     soaked: Option<bool>,
     pub(super) hold: Hold,
+    pub(super) unanswered: Unanswered,
     pub(super) components: Components,
     pub(super) looked_at: Now,
     pub(super) out: Vec<Output>,
@@ -102,6 +104,7 @@ impl Agent {
             collect_at: 0,
             soaked: None,
             hold: Hold::default(),
+            unanswered: None,
             components: Components::default(),
             looked_at: Now::default(),
             out: Vec::new(),
@@ -172,6 +175,7 @@ impl Agent {
         // What it has to say goes out with the rest.
         self.attend_comparison(now);
         self.attend_exchange(now);
+        self.attend_fresh(now);
         self.attend_work(now);
         self.finish()
     }
@@ -183,7 +187,7 @@ impl Agent {
         let now = self.looked_at;
         let timing = &self.settings.timing;
         let mut at = self.exchange.due().min(self.trust_due()).min(self.comparison_due(now));
-        at = at.min(self.look_due(now));
+        at = at.min(self.look_due(now)).min(self.fresh_due(now));
         if let Some(download) =
             self.download.as_ref().filter(|_| self.exchange.is_up() && !self.hold.download)
         {

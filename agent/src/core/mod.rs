@@ -24,6 +24,7 @@
 //! | `work` | local jobs: what the state owes, and what their end means |
 //! | `entropy` | chance from one seed |
 //! | `exchange` | epochs, hello, nonces, answers |
+//! | `fresh` | going on where nobody can be asked |
 //! | `stale` | time from files and answers, and what is not done when files are over |
 //! | `trust` | signed files in, offers and kills out |
 //!
@@ -38,6 +39,7 @@ pub mod durable;
 pub mod eligibility;
 mod entropy;
 mod exchange;
+mod fresh;
 pub mod hold;
 pub mod hook;
 pub mod machine;

@@ -3,6 +3,7 @@
 mod conditions;
 mod download;
 mod eligibility;
+mod fresh;
 mod hold;
 mod kill;
 mod machine;
