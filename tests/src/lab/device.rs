@@ -33,6 +33,8 @@ pub struct Making {
     pub broker: Option<SocketAddr>,
     /// Hardware model.
     pub model: &'static str,
+    /// Region.
+    pub region: &'static str,
 }
 
 impl Default for Making {
@@ -48,6 +50,7 @@ impl Default for Making {
             claim: None,
             broker: None,
             model: MODEL,
+            region: "eu",
         }
     }
 }
@@ -125,7 +128,7 @@ impl LabDevice {
             self.name, making.model
         ));
         let broker = making.broker.unwrap_or(lab.mqtt);
-        line(format!("region = \"eu\"\nbrokers = [\"mqtt://{broker}\"]"));
+        line(format!("region = {:?}\nbrokers = [\"mqtt://{broker}\"]", making.region));
         if let Some((user, file)) = &making.login {
             line(format!("user = {user:?}\npassword_file = {:?}", text(file)));
         }

@@ -5,6 +5,7 @@
 //! | `client` | an MQTT client that can misbehave |
 //! | `disk` | a disk that can be filled |
 //! | `edge` | the edge of a site |
+//! | `site` | a site with all that is around it |
 //! | `wan` | the link between a site and its broker |
 //! | `images` | what is installed |
 //! | `foreign` | implementations of TUF that nobody here wrote |
@@ -39,6 +40,7 @@ mod reference;
 mod second;
 mod service;
 mod siege;
+mod site;
 mod truth;
 mod uplink;
 mod wan;
@@ -60,9 +62,10 @@ pub use reference::{Reference, recomputed};
 pub use second::{SecondDevice, check_vectors, foreign_python};
 pub use service::{Broker, Lab, MODEL, PRODUCT};
 pub use siege::{Siege, booted, image};
+pub use site::LabSite;
 pub use truth::{Truth, seal_of};
 pub use uplink::Uplink;
-pub use wan::{About, Wan};
+pub use wan::{About, Wan, WanPart};
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! The wide-area link of a site: it counts what passes, by kind, can be cut, and can spoil packs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,15 +23,15 @@ pub enum About {
     Connection,
 }
 
-/// Who was sent which part of which object.
-type Part = (u64, u8, u32);
+/// One part: start of its object's root, level of a piece (9: a chunk, 8: about a delta), index.
+pub type WanPart = (u64, u8, u32);
 
 #[derive(Default)]
 struct State {
     cut: bool,
     open: Vec<TcpStream>,
     bytes: BTreeMap<About, u64>,
-    packs: BTreeMap<Part, u64>,
+    packs: Vec<WanPart>,
     spoil: u32,
     spoilt: u32,
     up: Vec<Publish>,
@@ -90,9 +90,14 @@ impl Wan {
 
     /// Returns how many packs and pieces passed, and how many of them had passed before.
     pub fn packs(&self) -> (u64, u64) {
-        let state = lock(&self.state);
-        let all = state.packs.values().sum();
-        (all, all - state.packs.len() as u64)
+        let passed = self.passed();
+        let different: BTreeSet<_> = passed.iter().collect();
+        (passed.len() as u64, (passed.len() - different.len()) as u64)
+    }
+
+    /// Returns which packs and pieces passed, in their order.
+    pub fn passed(&self) -> Vec<WanPart> {
+        lock(&self.state).packs.clone()
     }
 
     /// Returns every message that went up, in its order.
@@ -167,7 +172,7 @@ fn note(state: &mut State, packet: &Packet, raw: &mut [u8], up: bool) {
                 *last ^= 1;
             }
         } else {
-            *state.packs.entry(part).or_default() += 1;
+            state.packs.push(part);
         }
     }
 }
