@@ -173,6 +173,10 @@ impl Bridge {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        if let Some(site) = self.shared.site.clone() {
+            // What could not be saved is said twice.
+            tokio::task::spawn_blocking(move || site.save(None)).await.ok();
+        }
     }
 }
 

@@ -87,7 +87,7 @@ pub struct FrontLimits {
     pub keep_alive_seconds: u16,
     /// Seconds without progress after which a write to a client is given up.
     pub write_stall_seconds: u16,
-    /// Bytes that may wait for one device or site; over it the connection is closed.
+    /// Bytes that may wait for one device, a sixteenth of what may for a site; over it the connection is closed.
     pub queue_bytes: u32,
     /// Bytes that may wait for a service.
     pub service_queue_bytes: u32,

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
 use tern_tests::lab::{About, LabDevice, LabSite, MODEL, Wan, wait};
 
 const RELEASE: usize = 3_000_000;
@@ -26,8 +27,8 @@ fn update(site: &LabSite, count: usize, broker: SocketAddr) -> Vec<LabDevice> {
 fn roll_out(site: &LabSite, devices: &[LabDevice]) {
     site.lab.wait_for_hellos();
     let image = site.publish(2, RELEASE, &[MODEL]);
-    site.lab.roll_out(2, "second", "100%", 1);
-    let done = site.lab.wait_for_status("second", "completed", Duration::from_secs(400));
+    site.roll_out(2, "second", &json!({}));
+    let done = site.lab.wait_for_status("second", "completed", Duration::from_secs(300));
     assert_eq!(done["total"]["bad"].as_u64().unwrap_or(0), 0, "{done}");
     wait("every device to run the release", Duration::from_secs(60), || {
         devices.iter().all(|device| device.slot("b") == image).then_some(())

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
 use tern_protocol::digest::Digest;
 use tern_tests::lab::{LabDevice, LabEdge, LabSite, MODEL, SmallDisk, WanPart, wait};
 
@@ -15,7 +16,7 @@ fn offered(site: &LabSite, chunks: usize, count: usize) -> (Vec<LabDevice>, Vec<
     devices.iter_mut().for_each(LabDevice::start);
     site.lab.wait_for_hellos();
     let image = site.publish(2, chunks * 65_536 - 7, &[MODEL]);
-    site.lab.roll_out(2, "second", "100%", 1);
+    site.roll_out(2, "second", &json!({}));
     (devices, image)
 }
 
@@ -96,7 +97,7 @@ fn a_pack_that_is_spoilt_on_the_link_is_refused_and_fetched_again() {
     let refused = wait("the count", Duration::from_secs(30), || {
         Some(site.edge.status()["site"]["refused"].as_u64()?).filter(|refused| *refused > 0)
     });
-    assert_eq!(refused, SPOILT.into());
+    assert_eq!(refused, u64::from(SPOILT));
 }
 
 #[test]
@@ -141,11 +142,12 @@ fn the_cache_stays_below_its_bound_while_more_than_it_holds_passes() {
 
 #[test]
 fn an_edge_whose_disk_is_full_passes_packs_and_reports_through() {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("site");
+    let mount = tempfile::tempdir().unwrap();
+    let folder = mount.path().join("site");
     let Some(disk) = SmallDisk::mount(&folder, 4096) else { return };
-    let mut site =
-        LabSite::prepare(|users, upstream| LabEdge::make_in(dir, folder, "hut", users, upstream, ""));
+    let mut site = LabSite::prepare(|users, upstream| {
+        LabEdge::make_in(tempfile::tempdir().unwrap(), folder, "hut", users, upstream, "")
+    });
     site.edge.start();
     disk.fill();
 

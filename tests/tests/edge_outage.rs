@@ -15,8 +15,7 @@ const ACKED: &str = "us";
 const DOOMED: &str = "jp";
 
 fn plan(region: &str, arm: &str) -> Value {
-    json!({"phases": [{"reach": "all", "soak": 1}], "regions": [region], "arm": arm, "waves": {"on": false},
-           "hold_back": {"on": false}})
+    json!({"regions": [region], "arm": arm})
 }
 
 fn state(device: &LabDevice) -> StateName {
@@ -41,7 +40,7 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
     let mut doomed = site.device("doomed", &Making { hook, ..making(DOOMED) });
     // Its power fails before its hook has ended; then the release is killed, and the site hears of it.
     site.publish(2, 300_000, &[MODEL]);
-    site.lab.roll_out_by(2, "bad", &plan(DOOMED, "fresh"));
+    site.roll_out(2, "bad", &plan(DOOMED, "fresh"));
     doomed.start();
     reaches(&doomed, StateName::PreUpdating);
     doomed.cut_power();
@@ -50,8 +49,8 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
     wait("the site to hear of the kill", Duration::from_secs(30), || (mirror(&site) != before).then_some(()));
     // One device has brought the next release to the site when the link is cut.
     let image = site.publish(3, RELEASE, &[MODEL]);
-    site.lab.roll_out_by(3, "fresh", &plan(FRESH, "fresh"));
-    site.lab.roll_out_by(3, "acked", &plan(ACKED, "acked"));
+    site.roll_out(3, "fresh", &plan(FRESH, "fresh"));
+    site.roll_out(3, "acked", &plan(ACKED, "acked"));
     leader.start();
     wait("the leader to run the release", Duration::from_secs(120), || {
         (leader.slot("b") == image).then_some(())

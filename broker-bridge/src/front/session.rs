@@ -36,6 +36,9 @@ pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 /// The broker's side of a session may take so long to hear the last of it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How many devices' worth may wait for a site: what is retained for all of its devices comes at once when it connects.
+const SITE_QUEUES: u32 = 16;
+
 /// SUBACKs for which the broker's part is awaited: packet id, and the codes known so far.
 pub(crate) type Awaited = Mutex<HashMap<u16, Vec<Option<u8>>>>;
 
@@ -49,6 +52,7 @@ pub(crate) async fn run(
 ) -> End {
     let ceiling = match client {
         Client::Service(_) => shared.limits.service_queue_bytes,
+        Client::Site(_) => shared.limits.queue_bytes.saturating_mul(SITE_QUEUES),
         _ => shared.limits.queue_bytes,
     };
     let session = Arc::new(Session::new(client, WriteQueue::new(ceiling as usize)));

@@ -21,8 +21,8 @@ use crate::policy::{self, Client, Route};
 
 /// Filters that one device may hold; it needs six.
 const DEVICE_FILTERS_MAX: usize = 32;
-/// Filters that a site or service may hold.
-const FILTERS_MAX: usize = 1024;
+/// Filters that a site or service may hold: a site has two for each of its devices.
+const FILTERS_MAX: usize = 4096;
 /// SUBSCRIBEs for which the broker's answer is awaited.
 const AWAITED_MAX: usize = 16;
 /// How many devices' worth a site may send.
@@ -153,9 +153,11 @@ impl<'a> Uplink<'a> {
                 self.acknowledge(&message);
                 shared.sessions.route(&device, &message);
             }
-            Some(Topic::Up(_, kind)) if let Some(site) = &shared.site => {
+            Some(Topic::Up(_, kind)) if shared.site.is_some() => {
                 let (id, qos) = (message.id, message.qos);
-                site.take_up(kind, message.topic, message.payload).await;
+                if let Some(site) = &shared.site {
+                    site.take_up(kind, message.topic, message.payload).await;
+                }
                 // Kept, and only then acknowledged.
                 if qos > 0 {
                     self.session.queue.push(&Packet::PubAck(id));

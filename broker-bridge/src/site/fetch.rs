@@ -23,8 +23,9 @@ pub(crate) type Asker = Arc<str>;
 const WANTS_MAX: usize = 8192;
 /// Parts that one asker may have in its queue: as many as a chunk server keeps of one device.
 const EACH_MAX: usize = 2 * (GET_PACKS_MAX as usize + GET_WANTS_MAX);
-/// A part is asked for again when nothing at all has come for so long, doubling; milliseconds.
-const REPEAT_FIRST: u64 = 5_000;
+/// A part is asked for again when nothing at all has come for so long, doubling; milliseconds. Nothing is lost on a link that
+/// stands, and over a slow one a pack takes ten seconds.
+const REPEAT_FIRST: u64 = 20_000;
 const REPEAT_MAX: u64 = 120_000;
 /// Given up after so many times: what the server does not have it never answers.
 const TRIES_MAX: u32 = 6;

@@ -422,7 +422,7 @@ fn work(shared: &Shared, site: &Site, mut came: mpsc::Receiver<Came>) {
                     Ok(false) => continue,
                     Ok(true) => {}
                     // Devices get it all the same.
-                    Err(error) => site.disk_fault(&error),
+                    Err(error) => site.disk_said(Err(error)),
                 }
                 local::say(&site.local, topic, payload);
             }

@@ -192,10 +192,16 @@ impl Site {
         }
     }
 
-    fn disk_fault(&self, error: &io::Error) {
-        let known = lock(&self.disk).replace(error.to_string());
-        if known.is_none() {
-            tracing::error!(%error, "the site's disk takes nothing; packs pass through memory");
+    /// Takes in whether the disk took what was to be kept.
+    fn disk_said(&self, result: io::Result<()>) {
+        let fault = result.err().map(|error| error.to_string());
+        let known = std::mem::replace(&mut *lock(&self.disk), fault.clone());
+        match (known, fault) {
+            (None, Some(error)) => {
+                tracing::error!(error, "the site's disk takes nothing; packs pass through memory");
+            }
+            (Some(_), None) => tracing::info!("the site's disk takes what it should again"),
+            _ => {}
         }
     }
 
@@ -233,16 +239,24 @@ async fn keep(shared: Arc<Shared>, site: Arc<Site>) {
         let status = site.status(site.is_up(), devices);
         let own = site.clone();
         let changed = (status != said).then(|| status.clone());
+        let changed_anything = changed.is_some();
         said = status;
         let kept = tokio::task::spawn_blocking(move || own.save(changed)).await;
-        if let Ok(Err(error)) = kept {
-            site.disk_fault(&error);
+        // The process ends.
+        let Ok(kept) = kept else { return };
+        if changed_anything || kept.is_err() {
+            site.disk_said(kept);
         }
     }
 }
 
 impl Site {
-    fn save(&self, status: Option<Vec<u8>>) -> io::Result<()> {
+    /// Writes down what must survive the process.
+    pub(crate) fn save(&self, status: Option<Vec<u8>>) -> io::Result<()> {
+        let written = lock(&self.spool).to_sync();
+        if let Some(file) = written {
+            file.sync_data()?;
+        }
         lock(&self.spool).save();
         self.mirror.save()?;
         if let Some(status) = status {

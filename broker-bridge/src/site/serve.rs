@@ -152,8 +152,8 @@ impl Site {
             }
             deltas.insert(key.clone(), (self.now(), there));
         }
-        if there && let Err(error) = self.cache.put(&key, content) {
-            self.disk_fault(&error);
+        if there {
+            self.disk_said(self.cache.put(&key, content));
         }
         let askers = self.fetch().came(&key, self.now());
         for topic in askers {

@@ -237,7 +237,6 @@ impl Spool {
         // A segment has no holes: behind what waited in memory a new one begins.
         let goes_on = |last: &Segment| last.bytes < self.bound / SEGMENTS && last.first + last.count == first;
         if !self.segments.back().is_some_and(goes_on) {
-            self.sync();
             self.writer = Some(OpenOptions::new().create(true).append(true).open(self.path(first))?);
             self.segments.push_back(Segment { first, count: 0, bytes: 0 });
         }
@@ -368,9 +367,13 @@ impl Spool {
         self.next = self.first;
     }
 
-    /// Saves how far upstream is, and syncs what was written. A kill in between sends some messages twice.
+    /// Returns the file that has to be synced, if anything was written. To be done without holding the queue up.
+    pub(crate) fn to_sync(&mut self) -> Option<File> {
+        std::mem::take(&mut self.dirty).then(|| self.writer.as_ref()?.try_clone().ok()).flatten()
+    }
+
+    /// Saves how far upstream is. A kill before sends some messages twice.
     pub(crate) fn save(&mut self) {
-        self.sync();
         if self.saved == self.first {
             return;
         }
@@ -385,14 +388,6 @@ impl Spool {
                 remove(&self.path(segment.first)).ok();
             }
             self.writer = None;
-        }
-    }
-
-    fn sync(&mut self) {
-        if std::mem::take(&mut self.dirty)
-            && let Some(Err(error)) = self.writer.as_ref().map(File::sync_data)
-        {
-            tracing::warn!(%error, "the site's queue cannot be synced");
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde_json::{Value, json};
+
 use super::{Lab, LabBridge, LabDevice, LabEdge, Making, Wan, made};
 
 /// A site.
@@ -50,6 +52,14 @@ impl LabSite {
     /// Makes and registers a device.
     pub fn device(&self, name: &str, making: &Making) -> LabDevice {
         LabDevice::make(&self.lab, name, &self.lab.path("factory.img"), making)
+    }
+
+    /// Starts a rollout that needs no proof, in one phase, to all devices that `more` does not leave out.
+    pub fn roll_out(&self, rc: u64, name: &str, more: &Value) {
+        let mut plan = json!({"phases": [{"reach": "all", "soak": 1}], "waves": {"on": false}, "hold_back": {"on": false}});
+        let parts = more.as_object().into_iter().flatten();
+        parts.for_each(|(key, value)| plan[key] = value.clone());
+        self.lab.roll_out_by(rc, name, &plan);
     }
 
     /// Makes and publishes a release of `length` bytes for these models; returns its image.
