@@ -88,12 +88,12 @@ fn an_edge_that_is_killed_at_every_pack_fetches_none_again_that_it_had() {
 fn a_pack_that_is_spoilt_on_the_link_is_refused_and_fetched_again() {
     const SPOILT: u32 = 5;
     let site = LabSite::start("");
-    site.wan.spoil(SPOILT);
+    site.wan.spoil(2, SPOILT);
     let (devices, image) = offered(&site, 20, 2);
 
     completes(&site, &devices, &image);
 
-    assert_eq!((site.wan.spoilt(), site.wan.packs().1), (SPOILT, 0));
+    assert_eq!((site.wan.spoilt(), site.wan.packs().1), (2 + SPOILT, 0));
     let refused = wait("the count", Duration::from_secs(30), || {
         Some(site.edge.status()["site"]["refused"].as_u64()?).filter(|refused| *refused > 0)
     });

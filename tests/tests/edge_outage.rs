@@ -47,7 +47,7 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
     let before = mirror(&site);
     site.lab.json(&["rollout", "kill", "bad"]);
     wait("the site to hear of the kill", Duration::from_secs(30), || (mirror(&site) != before).then_some(()));
-    // One device has brought the next release to the site when the link is cut.
+    // One device has brought the next release to the site when the link is cut; the others come when it is.
     let image = site.publish(3, RELEASE, &[MODEL]);
     site.roll_out(3, "fresh", &plan(FRESH, "fresh"));
     site.roll_out(3, "acked", &plan(ACKED, "acked"));
@@ -56,16 +56,6 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
         (leader.slot("b") == image).then_some(())
     });
     reaches(&leader, StateName::Idle);
-    for other in acked.iter_mut().chain(&mut fresh) {
-        // What they follow is followed upstream, and then they are gone again.
-        other.start();
-        wait("its subscriptions", Duration::from_secs(60), || {
-            let status = site.edge.status();
-            status["seen"].as_array()?.iter().any(|name| name == other.name.as_str()).then_some(())
-        });
-        other.kill();
-    }
-
     site.wan.cut(true);
     wait("the site to know", Duration::from_secs(60), || site.edge.status()["site"]["outage"].as_u64());
     fresh.iter_mut().chain(&mut acked).for_each(LabDevice::start);

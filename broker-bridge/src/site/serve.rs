@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tern_protocol::chunk::PIECE;
 use tern_protocol::message::Pack;
 use tern_protocol::topic::Topic;
 
@@ -53,49 +54,48 @@ impl Site {
             return self.delta(key);
         }
         self.load_proof(key);
-        match self.cache.read(key)? {
-            Found::InMemory(content) => Some(content),
-            Found::OnDisk(content) => match self.proofs().judge(key, &content) {
-                Verdict::Good => {
-                    if let Part::Chunk(index) = key.part {
-                        // What is needed to read it must outlive it.
-                        self.cache.touch(&Key::piece(key.of, 0, index / tern_protocol::chunk::PIECE));
-                        self.cache.touch(&Key::piece(key.of, 1, 0));
-                    }
-                    Some(content)
+        let content = match self.cache.read(key)? {
+            Found::InMemory(content) => return Some(content),
+            Found::OnDisk(content) => content,
+        };
+        let verdict = self.proofs().judge(key, &content);
+        match verdict {
+            Verdict::Good => {
+                if let Part::Chunk(index) = key.part {
+                    // What is needed to read it must outlive it.
+                    self.cache.touch(&Key::piece(key.of, 0, index / PIECE));
+                    self.cache.touch(&Key::piece(key.of, 1, 0));
                 }
-                Verdict::Bad => {
-                    tracing::warn!(?key, "a part of the cache is damaged; it is fetched again");
-                    add(&self.counters.damaged, 1);
-                    self.cache.remove(key);
-                    None
-                }
-                // Its proof was lost: it comes again with it.
-                Verdict::Needs(_) => {
-                    self.cache.remove(key);
-                    None
-                }
-            },
+                return Some(content);
+            }
+            Verdict::Bad => {
+                tracing::warn!(?key, "a part of the cache is damaged; it is fetched again");
+                add(&self.counters.damaged, 1);
+            }
+            // Its proof was lost: it comes again with it.
+            Verdict::Needs(_) => {}
         }
+        self.cache.remove(key);
+        None
     }
 
     /// Reads the pieces that prove `key` into memory, as far as they are here.
     fn load_proof(&self, key: &Key) {
         let mut needs = self.proofs().needs(key);
         while let Some(piece) = needs {
-            needs = match self.cache.read(&piece) {
-                None => return,
-                Some(Found::InMemory(content) | Found::OnDisk(content)) => {
-                    match self.proofs().judge(&piece, &content) {
-                        Verdict::Good => self.proofs().needs(key),
-                        Verdict::Needs(above) if self.cache.contains(&above) => Some(above),
-                        Verdict::Needs(_) => return,
-                        Verdict::Bad => {
-                            add(&self.counters.damaged, 1);
-                            self.cache.remove(&piece);
-                            return;
-                        }
-                    }
+            let Some(Found::InMemory(content) | Found::OnDisk(content)) = self.cache.read(&piece) else {
+                return;
+            };
+            // Not inside the match: it would be locked in there.
+            let verdict = self.proofs().judge(&piece, &content);
+            needs = match verdict {
+                Verdict::Good => self.proofs().needs(key),
+                Verdict::Needs(above) if self.cache.contains(&above) => Some(above),
+                Verdict::Needs(_) => return,
+                Verdict::Bad => {
+                    add(&self.counters.damaged, 1);
+                    self.cache.remove(&piece);
+                    return;
                 }
             };
         }

@@ -32,7 +32,8 @@ struct State {
     open: Vec<TcpStream>,
     bytes: BTreeMap<About, u64>,
     packs: Vec<WanPart>,
-    spoil: u32,
+    /// Pieces, and chunks, that are still to be spoilt.
+    spoil: (u32, u32),
     spoilt: u32,
     up: Vec<Publish>,
 }
@@ -73,9 +74,9 @@ impl Wan {
         }
     }
 
-    /// Spoils the next packs.
-    pub fn spoil(&self, packs: u32) {
-        lock(&self.state).spoil = packs;
+    /// Spoils the next so many pieces, and so many chunks.
+    pub fn spoil(&self, pieces: u32, chunks: u32) {
+        lock(&self.state).spoil = (pieces, chunks);
     }
 
     /// Returns how many packs it has spoilt.
@@ -165,8 +166,9 @@ fn note(state: &mut State, packet: &Packet, raw: &mut [u8], up: bool) {
             PackKind::Piece(piece) => (pack.of, piece.level, piece.index),
             PackKind::Delta => (pack.of, 8, 0),
         };
-        if state.spoil > 0 {
-            state.spoil -= 1;
+        let left = if part.1 == 9 { &mut state.spoil.1 } else { &mut state.spoil.0 };
+        if *left > 0 {
+            *left -= 1;
             state.spoilt += 1;
             if let Some(last) = raw.last_mut() {
                 *last ^= 1;
