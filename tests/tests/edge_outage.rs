@@ -1,11 +1,14 @@
 //! A site that is cut off: devices go on with what it has, what they say waits, and nothing is lost.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tern_bridge::front::frame::Publish;
 use tern_protocol::message::ReportKind;
-use tern_protocol::state::StateName;
+use tern_protocol::state::{Outcome, StateName};
 use tern_tests::lab::{Heard, LabDevice, LabSite, MODEL, Making, Records, wait};
 
 const RELEASE: usize = 2_000_000;
@@ -88,28 +91,60 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
 
     site.wan.cut(false);
 
-    for (name, count) in [("fresh", 3), ("acked", 2)] {
-        let view = site.lab.wait_for_status(name, "completed", Duration::from_secs(180));
-        assert_eq!(
-            (view["total"]["good"].as_u64(), view["total"]["bad"].as_u64()),
-            (Some(count), Some(0)),
-            "{view}"
-        );
+    let mut heard = Heard::default();
+    let installed = fresh.iter().chain(&acked).chain([&leader]).map(|device| device.name.clone());
+    let succeeded = |kind: &ReportKind| matches!(kind, ReportKind::Outcome { outcome: Outcome::Success, .. });
+    let recalled = |kind: &ReportKind| matches!(kind, ReportKind::Halted { .. });
+    let mut owed: Vec<(String, &dyn Fn(&ReportKind) -> bool)> = vec![(doomed.name.clone(), &recalled)];
+    owed.extend(installed.map(|name| (name, &succeeded as &dyn Fn(&ReportKind) -> bool)));
+    wait("everything to be heard", Duration::from_secs(180), || {
+        heard.read(&site.lab);
+        let said = |owed: &(String, &dyn Fn(&ReportKind) -> bool)| {
+            heard.reports.iter().any(|((device, _), kind)| *device == owed.0 && owed.1(kind))
+        };
+        owed.iter().all(said).then_some(())
+    });
+    for name in ["fresh", "acked"] {
+        let view = site.lab.wait_for_status(name, "completed", Duration::from_secs(60));
+        assert_eq!(view["total"]["bad"].as_u64(), Some(0), "{view}");
     }
     wait("the queue to be empty", Duration::from_secs(60), || {
         (site.edge.status()["queue"] == 0).then_some(())
     });
-    let mut heard = Heard::default();
-    wait("the recall to be heard", Duration::from_secs(60), || {
-        heard.read(&site.lab);
-        let recalled = |(key, kind): (&(String, u64), &ReportKind)| {
-            key.0 == "doomed" && matches!(kind, ReportKind::Halted { .. })
-        };
-        heard.reports.iter().any(recalled).then_some(())
-    });
     assert_eq!(heard.doubled, []);
-    let status = site.lab.status();
-    assert_eq!(status["counters"]["forged"].as_u64().unwrap_or(0), 0, "{status}");
+    in_order(&site.wan.sent());
+    assert_eq!(forged(&site), 0);
+}
+
+/// What each device said went up in its order, however often; a hello comes first in its connection.
+fn in_order(sent: &[Publish]) {
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for message in sent.iter().filter(|message| message.topic.ends_with("/report")) {
+        let report: Value = serde_json::from_slice(&message.payload).unwrap();
+        let n = report["n"].as_u64().unwrap();
+        if report["t"] != "hello" && seen.insert((&message.topic, n)) {
+            let before = last.insert(&message.topic, n).unwrap_or(0);
+            assert!(before < n, "{} said {n} after {before}", message.topic);
+        }
+    }
+    assert!(last.len() >= 6, "{last:?}");
+}
+
+/// How many messages the service took for forged.
+fn forged(site: &LabSite) -> u64 {
+    let token = std::fs::read_to_string(site.lab.admin_token()).unwrap();
+    let host = site.lab.api.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+        token.trim()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let line = text.lines().find(|line| line.starts_with("tern_messages_forged_total")).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 /// What the site's mirror holds of heads.
