@@ -86,7 +86,7 @@ type AnySlots = Box<dyn Slots + Send>;
 /// Where something is written.
 enum Place {
     Slot(Arc<Mutex<AnySlots>>, SlotName),
-    Component(FileSlots, SlotName),
+    Component(Box<FileSlots>, SlotName),
 }
 
 /// One device.
@@ -376,7 +376,7 @@ impl Device {
                     delta::decode((&mut **slots, slot), &disk, Some(base), tables, &order, &stop)
                 }
                 Ok(Place::Component(mut slots, free)) => {
-                    delta::decode((&mut slots, free), &disk, None, tables, &order, &stop)
+                    delta::decode((&mut *slots, free), &disk, None, tables, &order, &stop)
                 }
                 Err(reason) => Done::Failed(reason),
             }
@@ -402,7 +402,7 @@ impl Device {
             };
             let path = match place {
                 Ok(Place::Slot(slots, slot)) => synced(&mut **lock(&slots), slot),
-                Ok(Place::Component(mut slots, free)) => synced(&mut slots, free),
+                Ok(Place::Component(mut slots, free)) => synced(&mut *slots, free),
                 Err(reason) => Err(reason),
             };
             path.map_or_else(Done::Failed, |path| {
@@ -430,7 +430,7 @@ impl Device {
                 let component = self.components.get(name);
                 let component = component.ok_or_else(|| format!("there is no component {name}"))?;
                 let (slots, free) = component.free().map_err(|error| chain(&error))?;
-                Ok(Place::Component(slots, free))
+                Ok(Place::Component(Box::new(slots), free))
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::chunks::{ChunkStore, StoreError};
 use crate::config::{BridgeConfig, ConfigError};
 use crate::front::{self, Gate, GateError, Listener, Shared};
+use crate::site::{ConnectorError, Site, SiteError};
 use crate::stats::{BridgeStats, Counters};
 use crate::watchdog;
 
@@ -50,6 +51,12 @@ pub enum BridgeError {
     /// The embedded broker.
     #[error("the embedded broker does not run")]
     Broker(#[from] BrokerError),
+    /// What a site keeps.
+    #[error("the site's edge cannot keep anything")]
+    Site(#[from] SiteError),
+    /// The way to upstream.
+    #[error("upstream cannot be reached as it is configured")]
+    Upstream(#[from] ConnectorError),
 }
 
 /// A running front with its embedded broker.
@@ -80,23 +87,39 @@ impl Bridge {
         let addresses: Vec<SocketAddr> = addresses
             .map_err(|source| BridgeError::Listen { address: config.listeners[0].listen, source })?;
         let store = Arc::new(ChunkStore::open(config.chunk_dir)?);
+        let site = match config.upstream {
+            Some(upstream) => {
+                let connector = Site::connector(&upstream)?;
+                Some((Arc::new(Site::open(upstream, config.fleet.clone())?), connector))
+            }
+            None => None,
+        };
+        let service_password = match config.service_password.as_str() {
+            // Nobody is the service at a site that names no password: nobody can know this one.
+            "" => unguessable().map_err(BrokerError::Random)?,
+            given => given.to_owned(),
+        };
         // The broker must never be the one to say "full": a rejected connection poisons it.
         let room = 4 * config.limits.connections as usize + 1000;
         let broker = Arc::new(EmbeddedBroker::start(&config.fleet, room).await?);
         let shared = Arc::new(Shared {
             fleet: config.fleet,
             limits: config.limits,
-            service_password: config.service_password,
+            service_password,
             broker: broker.clone(),
             sessions: Default::default(),
             files: Default::default(),
             store,
             counters: Counters::default(),
             disk: Semaphore::new(DISK_TURNS),
+            site: site.as_ref().map(|(site, _)| site.clone()),
         });
         let (report, died) = watch::channel(None);
         let mut tasks: Vec<_> =
             listeners.into_iter().map(|l| tokio::spawn(front::accept(shared.clone(), l))).collect();
+        if let Some((site, connector)) = site {
+            tasks.extend(Site::start(&shared, &site, connector));
+        }
         tasks.push(tokio::spawn(async move {
             let reason = watchdog::watch(broker).await;
             tracing::error!(reason, "the embedded broker died");
@@ -150,7 +173,17 @@ impl Bridge {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        if let Some(site) = self.shared.site.clone() {
+            // What could not be saved is said twice.
+            tokio::task::spawn_blocking(move || site.save(None)).await.ok();
+        }
     }
+}
+
+fn unguessable() -> Result<String, getrandom::Error> {
+    let mut random = [0; 24];
+    getrandom::fill(&mut random)?;
+    Ok(hex::encode(random))
 }
 
 impl Drop for Bridge {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use tern_protocol::id::FleetId;
 
+use crate::site::{UpstreamConfig, UpstreamError};
+
 /// Everything that a bridge needs to know before it starts.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,13 +17,17 @@ pub struct BridgeConfig {
     pub fleet: FleetId,
     /// Where clients connect.
     pub listeners: Vec<ListenerConfig>,
-    /// Password of user `service`, on every listener.
+    /// Password of user `service`, on every listener. At a site's edge it may be left out: nobody is the service there.
+    #[serde(default)]
     pub service_password: String,
     /// Folder of the chunk store.
     pub chunk_dir: PathBuf,
     /// Ceilings.
     #[serde(default)]
     pub limits: FrontLimits,
+    /// The fleet's broker, if this is a site's edge.
+    #[serde(default)]
+    pub upstream: Option<UpstreamConfig>,
 }
 
 /// One listener.
@@ -58,7 +64,7 @@ pub enum Auth {
 }
 
 /// A certificate chain and its key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
     /// Certificate chain, PEM, own certificate first.
@@ -81,7 +87,7 @@ pub struct FrontLimits {
     pub keep_alive_seconds: u16,
     /// Seconds without progress after which a write to a client is given up.
     pub write_stall_seconds: u16,
-    /// Bytes that may wait for one device or site; over it the connection is closed.
+    /// Bytes that may wait for one device, a sixteenth of what may for a site; over it the connection is closed.
     pub queue_bytes: u32,
     /// Bytes that may wait for a service.
     pub service_queue_bytes: u32,
@@ -132,6 +138,9 @@ pub enum ConfigError {
     /// No password for the service.
     #[error("service_password is shorter than 12 characters: whoever has it speaks for the controller")]
     ServicePassword,
+    /// The upstream of a site.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     /// A ceiling of zero, or one that the protocol does not fit through.
     #[error("limits.{0} is too small")]
     Limit(&'static str),
@@ -160,7 +169,11 @@ impl BridgeConfig {
                 _ => {}
             }
         }
-        if self.service_password.len() < 12 {
+        if let Some(upstream) = &self.upstream {
+            upstream.check()?;
+        }
+        let nobody = self.upstream.is_some() && self.service_password.is_empty();
+        if self.service_password.len() < 12 && !nobody {
             return Err(ConfigError::ServicePassword);
         }
         let packet = u32::try_from(tern_protocol::limits::MQTT_PACKET_MAX).unwrap_or(u32::MAX);
@@ -193,6 +206,7 @@ impl fmt::Debug for BridgeConfig {
             .field("listeners", &self.listeners)
             .field("chunk_dir", &self.chunk_dir)
             .field("limits", &self.limits)
+            .field("upstream", &self.upstream)
             .finish_non_exhaustive()
     }
 }

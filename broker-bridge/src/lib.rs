@@ -11,6 +11,7 @@
 //! | [`chunks`] | images by content, and the answers to `get` |
 //! | [`files`] | the newest signed files that went by |
 //! | [`password`] | the file of users |
+//! | [`site`] | the edge of a site: cache, queue, mirror and the link to upstream |
 //! | `stats` | what is counted |
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod files;
 pub mod front;
 pub mod password;
 pub mod policy;
+pub mod site;
 mod stats;
 mod watchdog;
 
@@ -30,4 +32,5 @@ pub use bridge::{Bridge, BridgeError};
 pub use broker::{BrokerError, abort_on_broker_panic};
 pub use chunks::{ChunkClient, ChunkClientConfig, ChunkClientError, ChunkStore, StoreError, StoredDelta};
 pub use config::{Auth, BridgeConfig, ConfigError, FrontLimits, ListenerConfig, TlsFiles};
+pub use site::{UpstreamConfig, UpstreamError};
 pub use stats::BridgeStats;

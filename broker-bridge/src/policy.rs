@@ -3,7 +3,7 @@
 //! | client | publishes | subscribes |
 //! |---|---|---|
 //! | device | its own four `up/…` | its own `d/…`, its own cohort, and `ts`, `head`, `root/<n>` of any product; no wildcards |
-//! | site | `up/…` of any device, its own `site/…/status` | all of `p/…` and `d/…` |
+//! | site | `up/…` of any device, its own `site/…/status` | all of `p/…` and `d/…`, and `revoked`: it has a front of its own |
 //! | service | everything | everything |
 //!
 //! Nobody but the service retains; nobody subscribes outside the fleet, nor to `$share`.
@@ -174,6 +174,7 @@ const RULES: &[Rule] = &[
     rule(Site, Publish, &[Word("site"), Own, Word("status")]),
     rule(Site, Subscribe, &[Word("p"), Rest]),
     rule(Site, Subscribe, &[Word("d"), Any, Any]),
+    rule(Site, Subscribe, &[Word("revoked")]),
     rule(Service, Publish, &[Rest]),
     rule(Service, Subscribe, &[Rest]),
 ];

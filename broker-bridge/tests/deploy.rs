@@ -39,3 +39,25 @@ fn every_limit_is_shown() {
 
     assert_eq!(shown.len(), debug.matches(": ").count(), "{shown:?} against {debug}");
 }
+
+#[test]
+fn the_upstream_that_is_commented_out_loads_and_shows_every_key_with_its_default() {
+    let (front, upstream) = SAMPLE.split_once("# [upstream]\n").unwrap();
+    let keys: Vec<&str> = upstream
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.contains(" = "))
+        .collect();
+    let text = |keys: &[&str]| {
+        let front = front.replace("service_password = \"change-me-before-use\"", "");
+        format!("{front}\n[upstream]\n{}\n", keys.join("\n"))
+    };
+
+    let shown = BridgeConfig::from_toml(&text(&keys)).unwrap().upstream.unwrap();
+    let optional = ["cache_bytes", "queue_bytes", "window"];
+    let short: Vec<&str> =
+        keys.iter().copied().filter(|key| !optional.iter().any(|o| key.starts_with(o))).collect();
+
+    assert_eq!(BridgeConfig::from_toml(&text(&short)).unwrap().upstream.unwrap(), shown);
+    assert_eq!(keys.len(), format!("{shown:?}").matches(": ").count() - 2, "{shown:?}");
+}

@@ -272,6 +272,7 @@ async fn a_port_in_use_is_named_together_with_what_to_do() {
         service_password: common::PASSWORD.into(),
         chunk_dir: scene.folder.path().join("other"),
         limits: tern_bridge::FrontLimits::default(),
+        upstream: None,
     };
 
     let error = tern_bridge::Bridge::start(config).await.unwrap_err().to_string();

@@ -313,6 +313,7 @@ impl Edge {
             service_password: password.clone(),
             chunk_dir: images,
             limits: config.limits,
+            upstream: None,
         })
         .await;
         let bridge = match bridge {

@@ -16,6 +16,7 @@ use super::durable::Durable;
 use super::entropy::Entropy;
 use super::exchange::Exchange;
 use super::fetch::Fetch;
+use super::fresh::Unanswered;
 use super::hold::Hold;
 use super::machine::reports;
 use super::pace::Pace;
@@ -67,6 +68,7 @@ pub struct Agent {
     /// Probes run again at the end of the soak, and whether they have passed; `None` without such probes.
     soaked: Option<bool>,
     pub(super) hold: Hold,
+    pub(super) unanswered: Unanswered,
     pub(super) components: Components,
     pub(super) looked_at: Now,
     pub(super) out: Vec<Output>,
@@ -113,6 +115,7 @@ impl Agent {
             collect_at: 0,
             soaked: None,
             hold: Hold::default(),
+            unanswered: None,
             components: Components::default(),
             looked_at: Now::default(),
             out: Vec::new(),
@@ -193,6 +196,7 @@ impl Agent {
         // What it has to say goes out with the rest.
         self.attend_comparison(now);
         self.attend_exchange(now);
+        self.attend_fresh(now);
         self.attend_work(now);
         self.finish()
     }
@@ -204,7 +208,7 @@ impl Agent {
         let now = self.looked_at;
         let timing = &self.settings.timing;
         let mut at = self.exchange.due().min(self.trust_due()).min(self.comparison_due(now));
-        at = at.min(self.look_due(now));
+        at = at.min(self.look_due(now)).min(self.fresh_due(now));
         let may_ask = |fetch: &&Fetch| self.exchange.is_up() && (!self.hold.download || fetch.only_asks());
         if let Some(fetch) = self.fetch.as_ref().filter(may_ask) {
             at = at.min(fetch.due().max(self.pace.not_before()));

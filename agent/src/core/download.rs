@@ -293,7 +293,7 @@ impl Download {
     }
 
     /// Returns the first chunk and the leaves that the slot is to be compared with.
-    pub(super) fn to_compare(&mut self) -> Option<(u32, &[Digest])> {
+    pub(super) fn comparison(&mut self) -> Option<(u32, &[Digest])> {
         self.passes_what_is_here();
         let present = Tree::piece_of(self.first);
         if !self.compares || self.first >= self.within.end || present < self.compared {

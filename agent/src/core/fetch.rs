@@ -225,7 +225,7 @@ impl Agent {
         let fetch = self.fetch.as_mut()?;
         match &mut fetch.kind {
             Kind::Choice(_) => None,
-            Kind::Chunks(download) => match download.to_compare() {
+            Kind::Chunks(download) => match download.comparison() {
                 Some((first, leaves)) => Some(Job::Compare {
                     target: target.clone(),
                     length: fetch.artifact.length,
@@ -250,10 +250,10 @@ impl Agent {
         }
     }
 
-    /// Takes the end of a job of the download; hands back any other.
-    pub(super) fn fetch_ended(&mut self, work: Job, result: Done) -> Result<Option<Event>, (Job, Done)> {
+    /// Takes the end of a job that decodes or compares.
+    pub(super) fn fetch_ended(&mut self, work: Job, result: Done) -> Option<Event> {
         let kind = self.fetch.as_mut().map(|fetch| &mut fetch.kind);
-        Ok(match (work, result, kind) {
+        match (work, result, kind) {
             (Job::Compare { first, .. }, Done::Compared(right), Some(Kind::Chunks(download))) => {
                 download.compared(first, &right);
                 Some(Event::Written(right))
@@ -272,13 +272,12 @@ impl Agent {
             }
             // Its packs are what was signed, and no delta: whoever made it is wrong, and what it has given so far may be right.
             (Job::Decode(_), Done::Useless(_), _) => Some(Event::Chosen(Way::Mend)),
-            (Job::Decode(_) | Job::Compare { .. }, Done::Failed(reason) | Done::NotNow(reason), _) => {
+            (_, Done::Failed(reason) | Done::NotNow(reason), _) => {
                 self.fetch = None;
                 Some(Event::WriteFailed(reason))
             }
-            (Job::Decode(_) | Job::Compare { .. }, ..) => None,
-            (work, result, _) => return Err((work, result)),
-        })
+            _ => None,
+        }
     }
 
     /// Says, once an artifact is here, by which way it came and what that cost.

@@ -185,7 +185,8 @@ impl Agent {
     fn to_look(&self, now: Now) -> Option<Stage> {
         match &self.durable.state {
             State::Verifying { .. } => {
-                (self.holds_ask(now) && self.exchange.waits_to_ask()).then_some(Stage::Install)
+                let asks = self.exchange.waits_to_ask() || self.goes_on_unasked(now);
+                (self.holds_ask(now) && asks).then_some(Stage::Install)
             }
             State::Downloading { work, marked: true, .. } if self.exchange.is_up() => {
                 self.download_stage(&work.offer)

@@ -31,6 +31,7 @@
 //! | `work` | local jobs: what the state owes, and what their end means |
 //! | `entropy` | chance from one seed |
 //! | `exchange` | epochs, hello, nonces, answers |
+//! | `fresh` | going on where nobody can be asked |
 //! | `stale` | time from files and answers, and what is not done when files are over |
 //! | `trust` | signed files in, offers and kills out |
 //!
@@ -47,6 +48,7 @@ pub mod eligibility;
 mod entropy;
 mod exchange;
 mod fetch;
+mod fresh;
 pub mod hold;
 pub mod hook;
 pub mod machine;

@@ -57,17 +57,14 @@ impl Agent {
             }
             other => other,
         };
-        let (work, result) = match self.fetch_ended(work, result) {
-            Ok(event) => {
-                self.job_retry.reset();
-                self.job_failures = 0;
-                if let Some(event) = event {
-                    self.step(&event, now);
-                }
-                return self.evaluate(now);
+        if matches!(work, Job::Decode(_) | Job::Compare { .. }) {
+            self.job_retry.reset();
+            self.job_failures = 0;
+            if let Some(event) = self.fetch_ended(work, result) {
+                self.step(&event, now);
             }
-            Err(other) => other,
-        };
+            return self.evaluate(now);
+        }
         let event = match (work, result) {
             (Job::MarkBad(target), Done::Ok) => {
                 self.set_content(&target, Content::Bad);

@@ -176,7 +176,7 @@ fn options_for(config: &ChunkClientConfig, broker: &str) -> Result<MqttOptions, 
     options.set_clean_session(true);
     options.set_max_packet_size(MQTT_PACKET_MAX, MQTT_PACKET_MAX);
     if let Some(ca) = &config.ca {
-        let tls = TlsConfiguration::Rustls(client_tls(ca)?);
+        let tls = TlsConfiguration::Rustls(client_tls(ca, None)?);
         options.set_transport(Transport::tls_with_config(tls));
     }
     Ok(options)

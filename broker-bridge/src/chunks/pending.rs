@@ -23,7 +23,7 @@ pub(crate) struct Job {
 }
 
 /// What one pack is to hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Part {
     /// The chunk of an image, or the pack of a delta, with this number.
     Chunk(u32),

@@ -21,3 +21,9 @@ pub(crate) fn pack(store: &ChunkStore, job: &Job) -> Result<Vec<u8>, StoreError>
     };
     Ok(pack.write())
 }
+
+/// Tells whether a frame says that there is no delta.
+pub(crate) fn is_no_delta(job: &Job, frame: &[u8]) -> bool {
+    matches!(job.part, Part::Delta { .. })
+        && Pack::read(frame).is_ok_and(|pack| pack.as_delta().is_none_or(|(_, signed)| signed.is_empty()))
+}

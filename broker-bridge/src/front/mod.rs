@@ -22,9 +22,10 @@ mod session;
 mod sessions;
 mod tls;
 mod uplink;
-mod upstream;
+pub(crate) mod upstream;
 
 pub(crate) use queue::End;
+pub(crate) use session::pings;
 pub use tls::TlsError;
 pub(crate) use tls::client_tls;
 
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use tern_protocol::id::FleetId;
 use tern_protocol::limits;
+use tern_protocol::message::Revoked;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -45,6 +47,7 @@ use crate::config::{Auth, FrontLimits};
 use crate::files::SignedFiles;
 use crate::password::{PasswordError, Passwords};
 use crate::policy::{self, Client};
+use crate::site::Site;
 use crate::stats::Counters;
 use frame::{Connect, Packet};
 use identity::{Identify, Refusal};
@@ -66,6 +69,27 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Turns at the disk: enough to keep it busy, not a thread a device.
     pub(crate) disk: Semaphore,
+    /// The site whose edge this is, if it is one.
+    pub(crate) site: Option<Arc<Site>>,
+}
+
+impl Shared {
+    /// Takes in who is revoked, as the service or upstream says.
+    pub(crate) fn revoke(&self, payload: &[u8]) {
+        match Revoked::read(payload) {
+            Ok(revoked) => {
+                let listed = revoked.len();
+                let closed = self.sessions.revoke(revoked);
+                self.counters.closed_revoked(closed);
+                tracing::info!(listed, closed, "revoked devices are not let in");
+            }
+            // What was known stays: a list that cannot be read is no pardon.
+            Err(error) => {
+                self.counters.malformed();
+                tracing::warn!(%error, "a list of revoked devices cannot be read");
+            }
+        }
+    }
 }
 
 /// A listener, bound and ready.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tern_protocol::limits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::Shared;
@@ -23,7 +23,7 @@ use super::frame::{Connect, Packet, Publish};
 use super::queue::{End, Next, Origin, WriteQueue};
 use super::reader::{FrameReader, ReadError};
 use super::sessions::Session;
-use super::uplink::Uplink;
+use super::uplink::{self, Uplink};
 use super::upstream::{Upstream, UpstreamWriter};
 use crate::broker::{Attachment, PING_EVERY};
 use crate::chunks::pending::Job;
@@ -35,6 +35,9 @@ pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// The broker's side of a session may take so long to hear the last of it.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How many devices' worth may wait for a site: what is retained for all of its devices comes at once when it connects.
+const SITE_QUEUES: u32 = 16;
 
 /// SUBACKs for which the broker's part is awaited: packet id, and the codes known so far.
 pub(crate) type Awaited = Mutex<HashMap<u16, Vec<Option<u8>>>>;
@@ -49,6 +52,7 @@ pub(crate) async fn run(
 ) -> End {
     let ceiling = match client {
         Client::Service(_) => shared.limits.service_queue_bytes,
+        Client::Site(_) => shared.limits.queue_bytes.saturating_mul(SITE_QUEUES),
         _ => shared.limits.queue_bytes,
     };
     let session = Arc::new(Session::new(client, WriteQueue::new(ceiling as usize)));
@@ -84,7 +88,7 @@ pub(crate) async fn run(
 
     // A taken-over device is still there: its will would report it offline after its own greeting.
     if let Some(will) = connect.will.filter(|_| !matches!(end, End::Disconnected | End::TakenOver)) {
-        upstream.push(&Packet::Publish(Publish { qos: 0, ..will }));
+        uplink::last_will(shared, &upstream, will).await;
     }
     if timeout(FAREWELL, farewell(&mut to_broker, &mut broker_read, &upstream)).await.is_ok() {
         shared.broker.detached(id);
@@ -101,7 +105,7 @@ fn patience(wished: u16, ceiling: u16) -> Duration {
 
 /// Hands the broker what is left and waits until it has closed its side, so that nothing of it is lost.
 async fn farewell(
-    to_broker: &mut UpstreamWriter,
+    to_broker: &mut UpstreamWriter<OwnedWriteHalf>,
     read: &mut FrameReader<OwnedReadHalf>,
     upstream: &Upstream,
 ) {
@@ -110,7 +114,8 @@ async fn farewell(
     }
 }
 
-async fn pings(upstream: &Upstream) {
+/// Keeps a connection to the broker alive.
+pub(crate) async fn pings(upstream: &Upstream) {
     loop {
         tokio::time::sleep(PING_EVERY).await;
         upstream.push(&Packet::PingReq);
@@ -195,15 +200,23 @@ async fn read_packs(shared: &Arc<Shared>, jobs: Vec<Job>) -> Vec<u8> {
     let read = tokio::task::spawn_blocking(move || {
         let mut bytes = Vec::with_capacity(jobs.len() * (limits::PACK_FRAME_MAX + 128));
         for job in &jobs {
-            match serve::pack(&own.store, job) {
-                Ok(payload) => {
+            let pack = match (serve::pack(&own.store, job), &own.site) {
+                (Ok(pack), None) => Some(pack),
+                // What the site itself was given; but that it was given no delta does not say that there is none.
+                (Ok(pack), Some(_)) if !serve::is_no_delta(job, &pack) => Some(pack),
+                // Not here: the site has it, or gets it, and then the job comes again.
+                (_, Some(site)) => site.pack(job),
+                (Err(error), None) => {
+                    tracing::debug!(%error, topic = &*job.topic, "a pack could not be served");
+                    None
+                }
+            };
+            match pack {
+                Some(payload) => {
                     own.counters.sent_pack(payload.len());
                     Publish { topic: job.topic.to_string(), payload, ..Publish::default() }.write(&mut bytes);
                 }
-                Err(error) => {
-                    own.counters.missed_pack();
-                    tracing::debug!(%error, topic = &*job.topic, "a pack could not be served");
-                }
+                None => own.counters.missed_pack(),
             }
         }
         bytes

@@ -1,6 +1,6 @@
 //! Who is connected here, and the routing of `d/…`, which never reaches the broker.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_protocol::id::DeviceId;
@@ -15,8 +15,20 @@ use crate::policy::{self, Client};
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) queue: WriteQueue,
-    /// Filters below `d/`, each with its granted quality of service.
-    direct: Mutex<Vec<(String, u8)>>,
+    direct: Mutex<Direct>,
+}
+
+/// Filters below `d/`, each with its granted quality of service. A site has one for each of its devices.
+#[derive(Debug, Default)]
+struct Direct {
+    exact: HashMap<String, u8>,
+    wild: HashMap<String, u8>,
+}
+
+impl Direct {
+    fn of(&mut self, filter: &str) -> &mut HashMap<String, u8> {
+        if filter.contains(['+', '#']) { &mut self.wild } else { &mut self.exact }
+    }
 }
 
 impl Session {
@@ -24,30 +36,32 @@ impl Session {
         Self { client, queue, direct: Mutex::default() }
     }
 
-    fn direct(&self) -> MutexGuard<'_, Vec<(String, u8)>> {
+    fn direct(&self) -> MutexGuard<'_, Direct> {
         self.direct.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Subscribes to a filter below `d/`.
     pub(crate) fn subscribe(&self, filter: &str, qos: u8) {
-        let mut direct = self.direct();
-        direct.retain(|(known, _)| known != filter);
-        direct.push((filter.to_owned(), qos));
+        self.direct().of(filter).insert(filter.to_owned(), qos);
     }
 
     /// Gives a filter up.
     pub(crate) fn unsubscribe(&self, filter: &str) {
-        self.direct().retain(|(known, _)| known != filter);
+        self.direct().of(filter).remove(filter);
     }
 
     /// Returns how many filters below `d/` there are.
     pub(crate) fn subscriptions(&self) -> usize {
-        self.direct().len()
+        let direct = self.direct();
+        direct.exact.len() + direct.wild.len()
     }
 
     /// Returns the granted quality of service for `topic`, if a filter covers it.
     pub(crate) fn hears(&self, topic: &str) -> Option<u8> {
-        self.direct().iter().filter(|(filter, _)| policy::matches(filter, topic)).map(|(_, qos)| *qos).max()
+        let direct = self.direct();
+        let wild =
+            direct.wild.iter().filter(|(filter, _)| policy::matches(filter, topic)).map(|(_, qos)| *qos);
+        wild.chain(direct.exact.get(topic).copied()).max()
     }
 
     /// Queues a message below `d/` if this client subscribed to it.
@@ -147,6 +161,21 @@ impl Sessions {
             device.into_iter().chain(&state.listeners).cloned().collect()
         };
         to.iter().for_each(|session| session.deliver(message));
+    }
+
+    /// Returns the session of a client that is connected.
+    pub(crate) fn find(&self, client: &Client) -> Option<Arc<Session>> {
+        self.lock().all.get(client).cloned()
+    }
+
+    /// Returns the devices that are connected.
+    pub(crate) fn devices(&self) -> BTreeSet<DeviceId> {
+        let state = self.lock();
+        let devices = state.all.keys().filter_map(|client| match client {
+            Client::Device(device) => Some(device.clone()),
+            _ => None,
+        });
+        devices.collect()
     }
 
     /// Tells whether `client` may have the broker learn `filter`.

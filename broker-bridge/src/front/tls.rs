@@ -136,8 +136,8 @@ fn acceptor(files: &TlsFiles, client_ca: Option<&Path>) -> Result<TlsAcceptor, T
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Builds what a client needs to trust a server of the authorities in `ca`.
-pub(crate) fn client_tls(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+/// Builds what a client needs to trust a server of the authorities in `ca`, and to show a certificate of its own.
+pub(crate) fn client_tls(ca: &Path, own: Option<&TlsFiles>) -> Result<Arc<ClientConfig>, TlsError> {
     let broken = |source| TlsError::Authorities { path: ca.to_owned(), source };
     let mut roots = RootCertStore::empty();
     for authority in certificates(ca)? {
@@ -146,8 +146,13 @@ pub(crate) fn client_tls(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| broken(Box::new(e)))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let Some(own) = own else { return Ok(Arc::new(config.with_no_client_auth())) };
+    let key = PrivateKeyDer::from_pem_file(&own.key)
+        .map_err(|source| TlsError::File { path: own.key.clone(), source })?;
+    let config = config
+        .with_client_auth_cert(certificates(&own.certificate)?, key)
+        .map_err(|source| TlsError::Unusable { certificate: own.certificate.clone(), source })?;
     Ok(Arc::new(config))
 }
 

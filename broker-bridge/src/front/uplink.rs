@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tern_protocol::message::{Get, Revoked};
+use tern_protocol::message::Get;
 use tern_protocol::topic::{Topic, UpKind};
 use tokio::time::timeout;
 
@@ -21,8 +21,8 @@ use crate::policy::{self, Client, Route};
 
 /// Filters that one device may hold; it needs six.
 const DEVICE_FILTERS_MAX: usize = 32;
-/// Filters that a site or service may hold.
-const FILTERS_MAX: usize = 1024;
+/// Filters that a site or service may hold: a site has two for each of its devices.
+const FILTERS_MAX: usize = 4096;
 /// SUBSCRIBEs for which the broker's answer is awaited.
 const AWAITED_MAX: usize = 16;
 /// How many devices' worth a site may send.
@@ -30,6 +30,14 @@ const SITE_SHARE: u32 = 100;
 
 /// Says that the session is over.
 type Step = Result<(), End>;
+
+/// Sends the will of a client that is gone without a goodbye.
+pub(crate) async fn last_will(shared: &Shared, upstream: &Upstream, will: Publish) {
+    match (&shared.site, Topic::parse(&shared.fleet, &will.topic)) {
+        (Some(site), Ok(Topic::Up(_, kind))) => site.take_up(kind, will.topic, will.payload).await,
+        _ => upstream.push(&Packet::Publish(Publish { qos: 0, ..will })),
+    }
+}
 
 pub(crate) struct Uplink<'a> {
     shared: &'a Arc<Shared>,
@@ -145,9 +153,19 @@ impl<'a> Uplink<'a> {
                 self.acknowledge(&message);
                 shared.sessions.route(&device, &message);
             }
+            Some(Topic::Up(_, kind)) if shared.site.is_some() => {
+                let (id, qos) = (message.id, message.qos);
+                if let Some(site) = &shared.site {
+                    site.take_up(kind, message.topic, message.payload).await;
+                }
+                // Kept, and only then acknowledged.
+                if qos > 0 {
+                    self.session.queue.push(&Packet::PubAck(id));
+                }
+            }
             topic => {
                 if topic == Some(Topic::Revoked) {
-                    self.revoke(&message.payload);
+                    shared.revoke(&message.payload);
                 } else if let Some(topic) = &topic {
                     // Only the service gets here with a topic of signed files.
                     shared.files.learn(topic, &message.payload);
@@ -156,23 +174,6 @@ impl<'a> Uplink<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Takes in who is revoked. Only the service gets here.
-    fn revoke(&self, payload: &[u8]) {
-        match Revoked::read(payload) {
-            Ok(revoked) => {
-                let listed = revoked.len();
-                let closed = self.shared.sessions.revoke(revoked);
-                self.shared.counters.closed_revoked(closed);
-                tracing::info!(listed, closed, "revoked devices are not let in");
-            }
-            // What was known stays: a list that cannot be read is no pardon.
-            Err(error) => {
-                self.shared.counters.malformed();
-                tracing::warn!(%error, "a list of revoked devices cannot be read");
-            }
-        }
     }
 
     fn acknowledge(&self, message: &Publish) {
@@ -191,6 +192,9 @@ impl<'a> Uplink<'a> {
         let topic = Topic::DeviceIn(device.clone()).render(fleet);
         for payload in self.shared.files.answer(get) {
             self.session.deliver(&Publish { topic: topic.clone(), qos: 1, payload, ..Publish::default() });
+        }
+        if let Some(site) = &self.shared.site {
+            site.ask_files(device, get, &self.shared.files);
         }
     }
 
@@ -212,6 +216,9 @@ impl<'a> Uplink<'a> {
                     tracing::warn!(%denied, "a subscription was refused");
                 }
             });
+            if let (Ok(_), Some(site)) = (route, &self.shared.site) {
+                site.follow(&filter);
+            }
             codes.push(match route {
                 Ok(Route::Direct) if !full => {
                     self.session.subscribe(&filter, qos.min(1));

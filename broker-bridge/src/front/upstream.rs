@@ -5,8 +5,7 @@
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
 use super::frame::Packet;
@@ -46,16 +45,16 @@ impl Upstream {
     }
 }
 
-/// Writes to the broker; a dropped write can be taken up again, so no packet is ever torn.
+/// Writes to a broker; a dropped write can be taken up again, so no packet is ever torn.
 #[derive(Debug)]
-pub(crate) struct UpstreamWriter {
-    stream: OwnedWriteHalf,
+pub(crate) struct UpstreamWriter<W> {
+    stream: W,
     bytes: Vec<u8>,
     done: usize,
 }
 
-impl UpstreamWriter {
-    pub(crate) fn new(stream: OwnedWriteHalf) -> Self {
+impl<W: AsyncWrite + Unpin> UpstreamWriter<W> {
+    pub(crate) fn new(stream: W) -> Self {
         Self { stream, bytes: Vec::new(), done: 0 }
     }
 
@@ -81,7 +80,7 @@ impl UpstreamWriter {
             }
             (self.bytes, self.done) = (upstream.take(), 0);
             if self.bytes.is_empty() {
-                return Ok(());
+                return self.stream.flush().await;
             }
         }
     }

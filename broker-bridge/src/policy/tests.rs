@@ -69,7 +69,15 @@ fn replacing_any_level_of_an_allowed_filter_by_a_wildcard_makes_it_forbidden() {
             }
         }
     }
-    for filter in ["#", "+", "$share/g/ota/v1/acme/p/ap/head", "$SYS/#", "/ota/v1/acme/p/ap/head", ""] {
+    for filter in [
+        "ota/v1/acme/revoked",
+        "#",
+        "+",
+        "$share/g/ota/v1/acme/p/ap/head",
+        "$SYS/#",
+        "/ota/v1/acme/p/ap/head",
+        "",
+    ] {
         assert!(!subscribes(&device(), filter), "{filter}");
     }
 }
@@ -100,7 +108,8 @@ fn a_site_forwards_devices_and_owns_its_status_only() {
     assert!(!publishes(&site(), "ota/v1/acme/site/hut-4/status"));
     assert!(!publishes(&site(), "ota/v1/acme/p/ap/head"));
     assert!(!publishes(&site(), "ota/v1/acme/d/r-1/in"));
-    for filter in ["p/#", "p/ap/head", "d/+/+", "d/r-1/in"] {
+    assert!(!publishes(&site(), "ota/v1/acme/revoked"));
+    for filter in ["p/#", "p/ap/head", "d/+/+", "d/r-1/in", "revoked"] {
         assert!(subscribes(&site(), &format!("ota/v1/acme/{filter}")), "{filter}");
     }
     for filter in ["#", "up/#", "site/#", "d/#", "+/ap/head"] {

@@ -43,6 +43,7 @@ pub(crate) async fn bridge_with(change: impl FnOnce(&mut BridgeConfig)) -> Scene
             bytes_each_second: 100_000_000,
             ..FrontLimits::default()
         },
+        upstream: None,
     };
     change(&mut config);
     let bridge = Bridge::start(config).await.unwrap();

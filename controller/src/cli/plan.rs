@@ -235,6 +235,12 @@ pub(super) fn text(request: &StartRollout, preview: &Preview) -> String {
     if let Some(line) = urgency(plan.urgency) {
         text.push_str(&format!("It is {line}.\n"));
     }
+    if !plan.arm.is_acked() {
+        text.push_str(
+            "Devices that nobody can answer install it all the same, as long as their signed files are fresh: a kill reaches them \
+             when their site is connected again.\n",
+        );
+    }
     if plan.concurrency.is_some() || plan.rate.is_some() {
         text.push_str("Under its cap a wave opens in parts, as there is room: what stands below is when its first part does.\n");
     }

@@ -65,6 +65,42 @@ pub struct SiteStatus {
     pub online: bool,
     /// Reports that wait for the uplink.
     pub queue: u64,
-    /// Devices seen since the last status.
+    /// Devices that are connected to it.
     pub seen: Vec<DeviceId>,
+    /// What it counts; absent in its will.
+    #[serde(default, rename = "site", skip_serializing_if = "Option::is_none")]
+    pub figures: Option<SiteFigures>,
+}
+
+/// What an edge counts since its start, and how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SiteFigures {
+    /// Packs answered from what it has.
+    pub hits: u64,
+    /// Packs that came from upstream and are what was asked for.
+    pub fetched: u64,
+    /// Packs that came and are not.
+    pub refused: u64,
+    /// Packs of its cache that were found damaged.
+    pub damaged: u64,
+    /// MQTT bytes that came from upstream.
+    pub down: u64,
+    /// MQTT bytes that went there.
+    pub up: u64,
+    /// Bytes of its cache.
+    pub cached: u64,
+    /// Packs that devices wait for.
+    pub wanted: u64,
+    /// Unix seconds at which the oldest stored report came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u64>,
+    /// Reports that were dropped, for want of room.
+    pub dropped: u64,
+    /// What is wrong, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// Unix seconds since when it is cut off from upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outage: Option<u64>,
 }

@@ -52,6 +52,13 @@ pub enum Arm {
     Fresh,
 }
 
+impl Arm {
+    /// Tells whether an answer is needed: then a plan does not mention it.
+    pub fn is_acked(&self) -> bool {
+        *self == Self::Acked
+    }
+}
+
 /// How far a rollout heeds what holds a device's install back: its windows and its consent. Power, room, load and a dear
 /// link hold it back in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ pub struct Encrypted {
 pub struct LabBridge {
     dir: tempfile::TempDir,
     port: u16,
+    sites: u16,
     process: Option<Child>,
 }
 
@@ -30,14 +31,23 @@ impl LabBridge {
     /// Chooses a port and a password; the bridge starts when the folder of images is known.
     pub fn prepare() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let port = free_port();
+        let [port, sites] = [free_port(), free_port()];
         std::fs::write(dir.path().join("password"), PASSWORD).expect("a password file");
-        Self { dir, port, process: None }
+        Self { dir, port, sites, process: None }
     }
 
     /// Returns how a service finds it.
     pub fn broker(&self) -> Broker {
         Broker::External { port: self.port, password_file: self.dir.path().join("password") }
+    }
+
+    /// Returns where sites connect, and the file of users by which they are known.
+    pub fn for_sites(&self) -> (SocketAddr, PathBuf) {
+        (SocketAddr::from((Ipv4Addr::LOCALHOST, self.sites)), self.users())
+    }
+
+    fn users(&self) -> PathBuf {
+        self.dir.path().join("users")
     }
 
     /// Writes the configuration of a bridge that serves the images in `chunks`.
@@ -47,7 +57,15 @@ impl LabBridge {
             format!("service_password = {PASSWORD:?}"),
             format!("chunk_dir = {:?}", text(chunks)),
             format!("[[listeners]]\nlisten = \"127.0.0.1:{}\"\nauth.mode = \"open\"\n", self.port),
+            format!(
+                "[[listeners]]\nlisten = \"127.0.0.1:{}\"\nauth.mode = \"password\"\nauth.file = {:?}\n",
+                self.sites,
+                text(&self.users())
+            ),
         ];
+        if !self.users().exists() {
+            std::fs::write(self.users(), "").expect("a file of users");
+        }
         std::fs::write(self.config(), lines.join("\n")).expect("a configuration");
     }
 

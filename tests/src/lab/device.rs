@@ -39,6 +39,8 @@ pub struct Making {
     pub encrypted: Option<Encrypted>,
     /// Hardware model.
     pub model: &'static str,
+    /// Region.
+    pub region: &'static str,
 }
 
 impl Default for Making {
@@ -57,6 +59,7 @@ impl Default for Making {
             authority: None,
             encrypted: None,
             model: MODEL,
+            region: "eu",
         }
     }
 }
@@ -139,7 +142,7 @@ impl LabDevice {
             (None, Some(_)) => format!("mqtts://localhost:{}", broker.port()),
             (None, None) => format!("mqtt://{broker}"),
         };
-        line(format!("region = \"eu\"\nbrokers = [{url:?}]"));
+        line(format!("region = {:?}\nbrokers = [{url:?}]", making.region));
         if let Some((user, file)) = &making.login {
             line(format!("user = {user:?}\npassword_file = {:?}", text(file)));
         }

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `client` | an MQTT client that can misbehave |
 //! | `disk` | a disk that can be filled |
+//! | `edge` | the edge of a site |
+//! | `site` | a site with all that is around it |
+//! | `wan` | the link between a site and its broker |
 //! | `images` | what is installed |
 //! | `foreign` | implementations of TUF that nobody here wrote |
 //! | `programs` | the built executables |
@@ -29,6 +32,7 @@ mod certificates;
 mod client;
 mod device;
 mod disk;
+mod edge;
 mod foreign;
 mod images;
 mod ledger;
@@ -42,15 +46,18 @@ mod reference;
 mod second;
 mod service;
 mod siege;
+mod site;
 mod tls;
 pub mod tree;
 mod truth;
 mod uplink;
+mod wan;
 
 pub use bridge::{Encrypted, LabBridge};
 pub use client::MqttClient;
 pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;
+pub use edge::LabEdge;
 pub use foreign::{Foreign, Mirror, Peer};
 pub use images::{firmware, made};
 pub use ledger::{Heard, Part, Sum};
@@ -64,9 +71,11 @@ pub use reference::{Reference, recomputed};
 pub use second::{SecondDevice, check_vectors, foreign_python};
 pub use service::{Broker, Lab, MODEL, PRODUCT};
 pub use siege::{Siege, booted, image};
+pub use site::LabSite;
 pub use tls::{TlsProxy, certificates};
 pub use truth::{Truth, seal_of};
 pub use uplink::Uplink;
+pub use wan::{About, Wan, WanPart};
 
 use std::time::{Duration, Instant};
 

@@ -4,6 +4,7 @@ mod conditions;
 mod delta;
 mod download;
 mod eligibility;
+mod fresh;
 mod hold;
 mod kill;
 mod machine;

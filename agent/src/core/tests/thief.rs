@@ -29,7 +29,7 @@ use super::super::hook::HookStep;
 use super::super::state::State;
 use super::super::timing::{Now, Timing};
 
-const WALL: u64 = 1_800_000_000;
+pub(super) const WALL: u64 = 1_800_000_000;
 const EXPIRES: u64 = WALL + 86_400;
 /// Who holds a key: people, or the service and so its thief.
 const PEOPLE: u8 = 1;
@@ -142,6 +142,14 @@ pub(super) struct World {
     /// Nonces are not answered, but kept, with the moment at which each was heard.
     pub(super) keeps_nonces: bool,
     pub(super) nonces: Vec<(u64, Nonce)>,
+    /// The service hears and says nothing.
+    pub(super) deaf: bool,
+    /// Its answers name a halt file that is not here.
+    pub(super) hides_a_kill: bool,
+    /// What the device's own clock says.
+    pub(super) wall: u64,
+    /// Until when the timestamps are good that are published.
+    pub(super) expires: u64,
 }
 
 impl World {
@@ -191,6 +199,10 @@ impl World {
             gets: 0,
             keeps_nonces: false,
             nonces: Vec::new(),
+            deaf: false,
+            hides_a_kill: false,
+            wall: WALL,
+            expires: EXPIRES,
         };
         world.comes_up("first", present);
         world.publish(&Published { halted: vec![5], ..Published::default() });
@@ -250,7 +262,7 @@ impl World {
             (RolloutContent { entries: what.entries.clone() }, HaltContent { halted: what.halted.clone() });
         let product = "cam".parse().unwrap();
         let signed = [
-            (Role::Timestamp, SERVICE, build::timestamp(v.timestamp, EXPIRES, v.snapshot, None, WALL)),
+            (Role::Timestamp, SERVICE, build::timestamp(v.timestamp, self.expires, v.snapshot, None, WALL)),
             (Role::Snapshot, SERVICE, build::snapshot(v.snapshot, EXPIRES, v)),
             (
                 Role::Targets,
@@ -286,7 +298,7 @@ impl World {
         let mut inputs = vec![input];
         while !inputs.is_empty() {
             let input = inputs.remove(0);
-            for output in self.agent.handle(input, Now { uptime: self.uptime, wall: WALL }) {
+            for output in self.agent.handle(input, Now { uptime: self.uptime, wall: self.wall }) {
                 inputs.extend(self.responds(output));
             }
         }
@@ -316,6 +328,7 @@ impl World {
                 self.gets += 1;
                 Vec::new()
             }
+            Output::Publish { topic: Topic::Up(_, UpKind::Report), .. } if self.deaf => Vec::new(),
             Output::Publish { topic: Topic::Up(_, UpKind::Report), payload } => {
                 let Some(e) = epoch_of(&payload) else { return Vec::new() };
                 let body = self.sealed(Direction::Up, e).open(&payload).unwrap();
@@ -340,7 +353,7 @@ impl World {
 
     fn answer(&self, nonce: Nonce) -> AnswerKind {
         let Versions { rollout, halt, .. } = self.versions;
-        AnswerKind::Answer { nonce, time: WALL, rollout, halt }
+        AnswerKind::Answer { nonce, time: WALL, rollout, halt: halt + u32::from(self.hides_a_kill) }
     }
 
     /// Waits until the device has asked once more.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tern_protocol::id::{CarrierId, DeviceId, ModelId, RegionId, TagId};
 use tern_protocol::limits::LIST_MAX;
-use tern_protocol::tuf::content::{Schedule, Urgency};
+use tern_protocol::tuf::content::{Arm, Schedule, Urgency};
 
 use super::hold_back::HoldBack;
 use super::policy::{PhaseRule, Policy, PolicyError, WAIT_MAX, wait};
@@ -54,6 +54,9 @@ pub struct Plan {
     /// Whether the devices' own windows and consent hold it back.
     #[serde(skip_serializing_if = "Urgency::is_soft")]
     pub urgency: Urgency,
+    /// Whether devices that nobody can answer install all the same.
+    #[serde(skip_serializing_if = "Arm::is_acked")]
+    pub arm: Arm,
 }
 
 /// What a second person has to agree to.
@@ -196,6 +199,7 @@ impl Default for Plan {
             revert: false,
             spread: 0,
             urgency: Urgency::Soft,
+            arm: Arm::Acked,
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::id::{DeviceId, ModelId, ProductId, RolloutId};
 use tern_protocol::message::Registry;
 use tern_protocol::position::{Cut, Position, Salt};
-use tern_protocol::tuf::content::{Arm, Entry, EntryKind, listed};
+use tern_protocol::tuf::content::{Entry, EntryKind, listed};
 
 use super::baseline::Baseline;
 use super::control::Control;
@@ -344,7 +344,7 @@ impl Rollout {
             from: self.from.clone(),
             list: self.listed.iter().map(listed).collect(),
             spread: self.plan.spread,
-            arm: Arm::Acked,
+            arm: self.plan.arm,
             urgency: self.plan.urgency,
         }
     }

@@ -26,6 +26,7 @@ impl Service {
             Topic::Up(device, UpKind::Report) => self.report(device, payload),
             Topic::Up(device, UpKind::Presence) => self.present_or_away(device, payload),
             Topic::Up(device, UpKind::Enrol) => self.enrol(device, payload),
+            Topic::SiteStatus(site) => self.site_says(site, payload),
             _ => {}
         }
     }

@@ -249,6 +249,7 @@ pub struct Service {
     deadlines: deadlines::Deadlines,
     /// Who is connected, by hearsay.
     presences: presence::Presences,
+    sites: presence::Sites,
 }
 
 /// Under which key a device speaks, and is answered.
@@ -307,6 +308,7 @@ impl Service {
             held_up: BTreeMap::new(),
             deadlines: deadlines::Deadlines::default(),
             presences: presence::Presences::new(),
+            sites: presence::Sites::new(),
         };
         service.deadlines = deadlines::Deadlines::of(&service.fleet);
         // A rotation that was recorded and not signed is completed like a kill.

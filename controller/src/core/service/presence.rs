@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_protocol::id::{DeviceId, RegionId, RolloutId};
-use tern_protocol::limits::PRESENCE_MAX;
-use tern_protocol::message::Presence;
+use tern_protocol::id::{DeviceId, RegionId, RolloutId, SiteId};
+use tern_protocol::limits::{PRESENCE_MAX, SITE_STATUS_MAX};
+use tern_protocol::message::{Presence, SiteStatus};
 
 use super::{Fact, Service};
 use crate::core::fact::Millis;
@@ -21,6 +21,12 @@ const OTHERS_MIN: u64 = 5;
 
 /// What is known of each device's connection.
 pub(super) type Presences = BTreeMap<DeviceId, Known>;
+
+/// Devices that were connected to each site when it was heard last.
+pub(super) type Sites = BTreeMap<SiteId, BTreeSet<DeviceId>>;
+
+/// Sites that are remembered.
+const SITES_MAX: usize = 4096;
 
 /// Whether a device is there, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,31 @@ impl Service {
             return;
         }
         let Ok(Presence { online }) = serde_json::from_slice(payload) else { return };
+        self.set_present(id, online);
+    }
+
+    /// Takes what the edge of a site, or its will, says: a site that is cut off takes its devices with it.
+    pub(super) fn site_says(&mut self, site: &SiteId, payload: &[u8]) {
+        let room = self.sites.len() < SITES_MAX || self.sites.contains_key(site);
+        if payload.len() > SITE_STATUS_MAX || !room {
+            return;
+        }
+        let Ok(status) = serde_json::from_slice::<SiteStatus>(payload) else { return };
+        let devices = if status.online {
+            self.sites.insert(site.clone(), status.seen.iter().cloned().collect());
+            status.seen.into_iter().collect()
+        } else {
+            // What it says in its will names nobody: those that it had last.
+            self.sites.get(site).cloned().unwrap_or_default()
+        };
+        for device in devices {
+            if self.fleet.devices.contains_key(&device) {
+                self.set_present(&device, status.online);
+            }
+        }
+    }
+
+    fn set_present(&mut self, id: &DeviceId, online: bool) {
         let known = self.presences.get(id).copied();
         if known.is_none_or(|known| known.online != online) {
             self.presences.insert(id.clone(), Known { online, since: self.now });

@@ -1,0 +1,79 @@
+//! A site whose devices update behind an edge, over a link that is counted: each pack crosses it once.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::json;
+use tern_tests::lab::{About, LabDevice, LabSite, MODEL, Wan, wait};
+
+const RELEASE: usize = 3_000_000;
+/// Chunks of the release, and the piece that proves them.
+const PARTS: u64 = 46 + 1;
+
+/// What is downloaded over a link: packs, what is asked for them, and signed files.
+fn downloaded(wan: &Wan) -> u64 {
+    wan.bytes(About::Packs) + wan.bytes(About::Bundles)
+}
+
+/// Devices that connect there take release 2; returns once all run it.
+fn update(site: &LabSite, count: usize, broker: SocketAddr) -> Vec<LabDevice> {
+    let making = LabSite::behind(broker);
+    let mut devices: Vec<_> = (0..count).map(|n| site.device(&format!("cam-{n}"), &making)).collect();
+    devices.iter_mut().for_each(LabDevice::start);
+    devices
+}
+
+fn roll_out(site: &LabSite, devices: &[LabDevice]) {
+    site.lab.wait_for_hellos();
+    let image = site.publish(2, RELEASE, &[MODEL]);
+    site.roll_out(2, "second", &json!({}));
+    let done = site.lab.wait_for_status("second", "completed", Duration::from_secs(300));
+    assert_eq!(done["total"]["bad"].as_u64().unwrap_or(0), 0, "{done}");
+    wait("every device to run the release", Duration::from_secs(60), || {
+        devices.iter().all(|device| device.slot("b") == image).then_some(())
+    });
+}
+
+#[test]
+fn a_site_updates_over_one_copy_and_its_reports_arrive() {
+    let count = std::env::var("TERN_EDGE_DEVICES").map_or(20, |count| count.parse().unwrap());
+    let site = LabSite::start("");
+    let mut devices = update(&site, count, site.edge.address());
+    // One more, with a link of its own: what one device costs.
+    let alone = Wan::to(site.lab.mqtt);
+    let mut device = site.device("cam-alone", &LabSite::behind(alone.address));
+    device.start();
+    devices.push(device);
+
+    roll_out(&site, &devices);
+
+    let status = wait("the site to have said everything", Duration::from_secs(60), || {
+        Some(site.edge.status()).filter(|status| status["queue"] == 0)
+    });
+    let (all, one) = (downloaded(&site.wan), downloaded(&alone));
+    let text = format!(
+        "{count} devices behind an edge: {all} B downloaded, one device alone {one} B; reports {} B, of one device {} B; {status}\n",
+        site.wan.bytes(About::Reports),
+        alone.bytes(About::Reports)
+    );
+    std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
+    assert!(one as usize > RELEASE, "{one}");
+    assert!(all * 100 <= one * 105, "{all} against {one}");
+    assert_eq!(site.wan.packs(), (PARTS, 0), "each part once");
+    assert_eq!(status["seen"].as_array().unwrap().len(), count, "{status}");
+    assert!(status["site"]["hits"].as_u64().unwrap() >= (count as u64 - 1) * PARTS, "{status}");
+}
+
+/// The same bound, without an edge: it does not hold, so it can be missed.
+#[test]
+fn should_find_devices_that_each_fetch_their_own_copy() {
+    let site = LabSite::prepare(|users, upstream| tern_tests::lab::LabEdge::make("hut", users, upstream, ""));
+    let wan = Wan::to(site.lab.mqtt);
+    let devices = update(&site, 3, wan.address);
+
+    roll_out(&site, &devices);
+
+    assert!(downloaded(&wan) as usize > 3 * RELEASE);
+    assert_eq!(wan.packs(), (3 * PARTS, 2 * PARTS));
+}
