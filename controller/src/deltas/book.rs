@@ -144,7 +144,7 @@ impl Book {
     }
 
     /// Takes the next to be made.
-    pub fn next(&mut self) -> Option<Key> {
+    pub fn take_next(&mut self) -> Option<Key> {
         let key = self.queue.pop_front()?;
         self.set(&key, State::Encoding { percent: 0 });
         Some(key)

@@ -43,7 +43,7 @@ impl Deltas {
             // A panic there would be in the log already.
             drop(tokio::task::spawn_blocking(move || own.look_over(&keys)).await);
         }
-        let next = shared.book().next();
+        let next = shared.book().take_next();
         let Some(key) = next else {
             shared.filled.notified().await;
             return Ok(());

@@ -85,13 +85,13 @@ fn a_delta_is_made_once_whoever_wants_it_and_again_after_it_was_refused() {
     });
     assert_eq!((book.unfinished(&cam, 1, &profiles), book.unfinished(&cam, 2, &profiles)), ((1, 1), (1, 2)));
 
-    let key = book.next().unwrap();
-    assert_eq!((key.new.root, book.next()), (Digest::of(b"a"), None));
+    let key = book.take_next().unwrap();
+    assert_eq!((key.new.root, book.take_next()), (Digest::of(b"a"), None));
     book.set(&key, State::Refused { why: "the disk is full".into() });
     assert_eq!(book.unfinished(&cam, 2, &profiles), (0, 2));
     book.plan(&cam, 1, vec![pair("a")], &profiles, |_| None);
 
-    assert_eq!(book.next(), Some(key));
+    assert_eq!(book.take_next(), Some(key));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn what_only_a_release_without_deltas_wanted_leaves_the_queue() {
 
     book.forget(&cam, 2);
 
-    let left: Vec<Digest> = std::iter::from_fn(|| book.next()).map(|key| key.new.root).collect();
+    let left: Vec<Digest> = std::iter::from_fn(|| book.take_next()).map(|key| key.new.root).collect();
     assert_eq!(left, [Digest::of(b"a"), Digest::of(b"b")]);
 }
 

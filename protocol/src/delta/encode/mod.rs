@@ -137,7 +137,7 @@ const CODER: u64 = 16 << 20;
 const PROCESS: u64 = 24 << 20;
 
 /// Returns about how many bytes of memory making a delta takes: both images, the index over the old one, the plans, and what
-/// each thread codes with. Measured beside it: docs/performance.md.
+/// each thread codes with. A pair of 14 MB was estimated at 222 MB with two threads, and took 166 MB.
 pub fn memory(old: u64, new: u64, threads: usize) -> u64 {
     old + new + align::index_bytes(old) + new / 16 + threads as u64 * CODER + PROCESS
 }
