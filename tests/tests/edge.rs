@@ -58,7 +58,7 @@ fn a_site_updates_over_one_copy_and_its_reports_arrive() {
         alone.bytes(About::Reports)
     );
     std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
-    assert!(one as usize > RELEASE, "{one}");
+    assert!(one > RELEASE as u64, "{one}");
     assert!(all * 100 <= one * 105, "{all} against {one}");
     assert_eq!(site.wan.packs(), (PARTS, 0), "each part once");
     assert_eq!(status["seen"].as_array().unwrap().len(), count, "{status}");
@@ -74,6 +74,6 @@ fn should_find_devices_that_each_fetch_their_own_copy() {
 
     roll_out(&site, &devices);
 
-    assert!(downloaded(&wan) as usize > 3 * RELEASE);
+    assert!(downloaded(&wan) > 3 * RELEASE as u64);
     assert_eq!(wan.packs(), (3 * PARTS, 2 * PARTS));
 }

@@ -289,7 +289,7 @@ mod tests {
         let piece = Key::piece(Digest::of(b"x"), 0, 0);
         let needs = |key: &Key| (*key != piece).then(|| piece.clone());
 
-        assert_eq!(fetch.next(0, needs), [piece.clone()]);
+        assert_eq!(fetch.next(0, needs), vec![piece.clone()]);
         assert_eq!(fetch.next(1, needs), []);
         assert_eq!(fetch.came(&piece, 2), Vec::<Asker>::new());
 
