@@ -25,7 +25,7 @@ fn ending(terminal: &Terminal) -> Option<(Outcome, String)> {
 fn befalls(kind: Kind, harm: impl Fn(&Terminal)) -> (Outcome, String) {
     let mut terminal = Story::Update.begins(kind);
     let slot = class(&terminal.board.slot(SlotName::B));
-    let operations = trace(Story::Update, kind, None).unwrap();
+    let operations = trace(Story::Update, kind).unwrap();
     let is_chunk =
         |(operation, place): &(Operation, String)| *operation == Operation::Write && *place == slot;
     let second = operations.iter().enumerate().filter(|(_, operation)| is_chunk(operation)).nth(1).unwrap().0;

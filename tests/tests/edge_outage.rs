@@ -31,6 +31,9 @@ fn reaches(device: &LabDevice, name: StateName) {
     });
 }
 
+/// What tells a report.
+type Sought<'a> = &'a dyn Fn(&ReportKind) -> bool;
+
 #[test]
 fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
     let mut site = LabSite::start("");
@@ -95,7 +98,7 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
     let installed = fresh.iter().chain(&acked).chain([&leader]).map(|device| device.name.clone());
     let succeeded = |kind: &ReportKind| matches!(kind, ReportKind::Outcome { outcome: Outcome::Success, .. });
     let recalled = |kind: &ReportKind| matches!(kind, ReportKind::Halted { .. });
-    let mut owed: Vec<(String, &dyn Fn(&ReportKind) -> bool)> = vec![(doomed.name.clone(), &recalled)];
+    let mut owed: Vec<(String, Sought<'_>)> = vec![(doomed.name.clone(), &recalled)];
     owed.extend(installed.map(|name| (name, &succeeded as &dyn Fn(&ReportKind) -> bool)));
     wait("everything to be heard", Duration::from_secs(180), || {
         heard.read(&site.lab);

@@ -11,7 +11,7 @@ use tern_agent::recovery;
 use tern_agent::storage::Disk;
 use tern_tests::powercut::board::{Board, Kind};
 use tern_tests::powercut::campaign::{Tally, lies, pairs, single, trace};
-use tern_tests::powercut::disk::{FakeDisk, Lie};
+use tern_tests::powercut::disk::{FakeDisk, Lie, Operation};
 use tern_tests::powercut::flaw::flawed;
 use tern_tests::powercut::outcome::Outcome;
 use tern_tests::powercut::service::{Release, Service};
@@ -184,11 +184,21 @@ fn every_sync_and_every_order_of_two_writes_is_needed() {
                 }
             }
         }
+        // Where a sync comes in one way only, that is the whole of it.
+        let ways = |operation: &Operation, class: &str| {
+            let is_one =
+                |lie: &Lie| matches!(lie, Lie::NeverBehind(of, what, _) if of == operation && what == class);
+            told.iter().filter(|(lie, _)| is_one(lie)).count()
+        };
+        let is_more = |lie: &Lie| match lie {
+            Lie::NeverBehind(operation, class, _) => ways(operation, class) > 1,
+            Lie::Never(..) | Lie::After(..) => true,
+        };
         let outcomes = outcomes(kind);
-        for (lie, stories) in told {
+        for (lie, stories) in told.iter().filter(|(lie, _)| is_more(lie)) {
             let seen = stories
-                .into_iter()
-                .find_map(|story| single(story, kind, Some(&lie), &outcomes).err().map(|seen| (story, seen)));
+                .iter()
+                .find_map(|story| single(*story, kind, Some(lie), &outcomes).err().map(|seen| (story, seen)));
             match seen {
                 Some((story, violation)) => println!("seen      {kind:?} {lie:?}: {story:?}: {violation}"),
                 None => {

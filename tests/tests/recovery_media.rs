@@ -110,7 +110,7 @@ impl Scene {
     }
 
     /// Fetches package a until `most` chunks have come; returns how many have.
-    fn fetch(&self, most: usize) -> (usize, Fetching) {
+    fn fetch(&mut self, most: usize) -> (usize, Fetching) {
         let mut fetching = Fetching::begin(&self.disk(), &self.board.config, A).unwrap();
         let (mut chunks, mut now) = (0, 0);
         while chunks < most && !fetching.is_here() {
@@ -197,7 +197,7 @@ fn fetching_goes_on_where_the_power_failed_and_the_old_label_stays_until_somethi
 
 #[test]
 fn what_was_fetched_and_does_not_read_back_is_fetched_anew() {
-    let scene = Scene::ruined();
+    let mut scene = Scene::ruined();
     let (_, fetching) = scene.fetch(usize::MAX);
     scene.fake.rot(&scene.package(A), 3 * CHUNK + 1);
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tern_protocol::digest::Digest;
 
 use super::{Image, SlotError, SlotLabel, SlotName, place};
-use crate::record::{RecordError, RecordFile, sync_folder_on};
+use crate::record::{RecordError, RecordFile};
 use crate::storage::Disk;
 
 /// The labels of both slots, and what may be done to which.
@@ -122,6 +122,5 @@ pub(super) fn label(disk: &Disk, folder: &Path, slot: SlotName) -> Result<SlotLa
 }
 
 fn put(disk: &Disk, folder: &Path, slot: SlotName, label: &SlotLabel) -> Result<(), SlotError> {
-    record(disk, folder, slot)?.save_both(label).map_err(|source| SlotError::Label { slot, source })?;
-    sync_folder_on(&**disk, folder).map_err(|source| SlotError::Label { slot, source })
+    record(disk, folder, slot)?.save_both(label).map_err(|source| SlotError::Label { slot, source })
 }

@@ -112,8 +112,12 @@ impl Reborn {
 pub fn single(story: Story, kind: Kind, lie: Option<&Lie>, outcomes: &[Outcome]) -> Result<Tally, Violation> {
     let (mut tally, mut played): (Tally, Played) = Default::default();
     let mut begin = begin(story, kind, lie);
-    let cuts = begin.plays(story)?;
+    let mut cuts = begin.plays(story)?;
     tally.operations = cuts.len() as u64;
+    if lie.is_some() {
+        // What was taken out is missed for a while: it is found soonest by looking here and there.
+        cuts.sort_by_key(|cut| cut.moment.number.reverse_bits());
+    }
     for cut in cuts {
         for mut reborn in begin.after(&cut, outcomes, &mut played, &mut tally) {
             tally.runs += 1;
@@ -169,17 +173,15 @@ fn place(moment: &Moment) -> String {
     format!("before operation {}, after {last}", moment.number)
 }
 
-/// Everything that can be taken out of a story: each sync of a place, each of several that come at different steps, and the
-/// order of each two of different places that follow one another.
+/// Everything that can be taken out of stories: each sync of a place; where it comes behind different operations, each of
+/// these alone; and the order of each two of different places that follow one another.
 pub fn lies(trace: &[Step]) -> Vec<Lie> {
     let is_sync = |step: &Step| matches!(step.0, Operation::Sync | Operation::SyncFolder);
     let mut never = Vec::new();
-    for (at, step) in trace.iter().enumerate().filter(|(_, step)| is_sync(step)) {
-        let (operation, class) = step.clone();
-        never.push(Lie::Never(operation, class.clone()));
-        never.extend(
-            at.checked_sub(1).map(|before| Lie::NeverBehind(operation, class, trace[before].clone())),
-        );
+    for (at, (operation, class)) in trace.iter().enumerate().filter(|(_, step)| is_sync(step)) {
+        never.push(Lie::Never(*operation, class.clone()));
+        let before = at.checked_sub(1).map(|before| trace[before].0);
+        never.extend(before.map(|before| Lie::NeverBehind(*operation, class.clone(), before)));
     }
     let syncs: Vec<&Step> = trace.iter().filter(|step| is_sync(step)).collect();
     let order = |pair: &[&Step]| match pair {

@@ -27,8 +27,8 @@ pub type Step = (Operation, String);
 pub enum Lie {
     /// Never done, for places of this class.
     Never(Operation, String),
-    /// The same, only where this step came right before it: one of several syncs in the agent's code.
-    NeverBehind(Operation, String, Step),
+    /// The same, only right behind such an operation: one of several places in the agent's code.
+    NeverBehind(Operation, String, Operation),
     /// Done only after the next sync of the other class: the order of two writes is turned round.
     After(Operation, String, Operation, String),
 }
@@ -73,7 +73,7 @@ impl Teller {
         match &self.lie {
             Some(Lie::Never(of, what)) if (of, what) == (operation, class) => return,
             Some(Lie::NeverBehind(of, what, behind))
-                if (of, what) == (operation, class) && Some(behind) == before =>
+                if (of, what) == (operation, class) && before.is_some_and(|(it, _)| it == behind) =>
             {
                 return;
             }

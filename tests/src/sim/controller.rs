@@ -246,8 +246,7 @@ impl Controller {
             snapshot: key("snapshot"),
             targets: key("targets"),
         };
-        let delegated =
-            DelegatedKeys { release: key("release"), rollout: key("rollout"), halt: key("halt") };
+        let delegated = DelegatedKeys { release: key("release"), rollout: key("rollout"), halt: key("halt") };
         let point = |purpose: &str| point_hex(&secret_key(self.seed, purpose).public_key());
         let telemetry = self.telemetry.iter().map(|kid| (*kid, point(&telemetry(*kid)))).collect();
         let content = TargetsContent { telemetry, time: Some(point(&self.purpose("time"))) };
