@@ -44,6 +44,12 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
     let mut acked: Vec<_> = (0..2).map(|n| device(&format!("acked-{n}"), ACKED)).collect();
     let hook = Some(["/bin/sleep", "50"].map(str::to_owned).to_vec());
     let mut doomed = site.device("doomed", &Making { hook, ..making(DOOMED) });
+    // Everybody is enrolled; then most are switched off.
+    let everybody = [&mut leader, &mut doomed].into_iter().chain(&mut fresh).chain(&mut acked);
+    everybody.for_each(LabDevice::start);
+    site.lab.wait_for_hellos();
+    let everybody = [&mut leader, &mut doomed].into_iter().chain(&mut fresh).chain(&mut acked);
+    everybody.for_each(LabDevice::kill);
     // Its power fails before its hook has ended; then the release is killed, and the site hears of it.
     site.publish(2, 300_000, &[MODEL]);
     site.roll_out(2, "bad", &plan(DOOMED, "fresh"));
