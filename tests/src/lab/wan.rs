@@ -164,7 +164,8 @@ fn note(state: &mut State, packet: &Packet, raw: &mut [u8], up: bool) {
         let part = match pack.kind {
             PackKind::Chunk(index) => (pack.of, 9, index),
             PackKind::Piece(piece) => (pack.of, piece.level, piece.index),
-            PackKind::Delta => (pack.of, 8, 0),
+            // What there is of deltas is said to each device anew; none of it is a part of anything.
+            PackKind::Delta => return,
         };
         let left = if part.1 == 9 { &mut state.spoil.1 } else { &mut state.spoil.0 };
         if *left > 0 {

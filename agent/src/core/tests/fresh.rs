@@ -17,7 +17,7 @@ fn offers(arm: Arm) -> Published {
 
 fn world() -> World {
     let mut world = World::with(Conditions::default(), &[HookStep::PreUpdate], true);
-    world.deaf = true;
+    (world.deaf, world.clock_goes) = (true, true);
     world
 }
 
@@ -47,7 +47,7 @@ fn cut_off_a_device_arms_what_is_fresh_and_waits_for_what_needs_an_answer() {
 #[test]
 fn it_asks_first_and_waits_as_long_as_a_first_ask_does() {
     let mut world = World::with(Conditions::default(), &[], true);
-    world.keeps_nonces = true;
+    (world.keeps_nonces, world.clock_goes) = (true, true);
     let began = world.uptime;
     world.publish(&offers(Arm::Fresh));
     pass(&mut world, 3_600_000);
@@ -64,9 +64,9 @@ fn neither_without_a_broker_nor_with_files_that_are_over_nor_before_newer_files_
     apart.publish(&offers(Arm::Fresh));
     let mut over = world();
     over.handle(Input::LinkDown);
-    over.expires = super::thief::WALL + 60;
+    over.expires = super::thief::WALL + 600;
     over.publish(&offers(Arm::Fresh));
-    over.wall += 61;
+    over.wall += 600;
     over.handle(Input::LinkUp);
     let mut behind = world();
     behind.deaf = false;

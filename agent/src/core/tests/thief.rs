@@ -146,8 +146,9 @@ pub(super) struct World {
     pub(super) deaf: bool,
     /// Its answers name a halt file that is not here.
     pub(super) hides_a_kill: bool,
-    /// What the device's own clock says.
+    /// What the device's own clock says, and whether it goes.
     pub(super) wall: u64,
+    pub(super) clock_goes: bool,
     /// Until when the timestamps are good that are published.
     pub(super) expires: u64,
 }
@@ -202,6 +203,7 @@ impl World {
             deaf: false,
             hides_a_kill: false,
             wall: WALL,
+            clock_goes: false,
             expires: EXPIRES,
         };
         world.comes_up("first", present);
@@ -298,7 +300,8 @@ impl World {
         let mut inputs = vec![input];
         while !inputs.is_empty() {
             let input = inputs.remove(0);
-            for output in self.agent.handle(input, Now { uptime: self.uptime, wall: self.wall }) {
+            let gone = if self.clock_goes { self.uptime / 1000 } else { 0 };
+            for output in self.agent.handle(input, Now { uptime: self.uptime, wall: self.wall + gone }) {
                 inputs.extend(self.responds(output));
             }
         }
