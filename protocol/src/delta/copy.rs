@@ -21,6 +21,9 @@ pub(super) struct Copy<'a> {
 
 /// Blocks that are told to be the same as a whole, by how long nothing differed: least distance, length.
 const BLOCKS: [(u32, usize); 3] = [(64, 32), (512, 256), (8192, 4096)];
+/// Contexts of the flags of blocks; those of long matches come behind.
+pub(super) const BLOCK_CONTEXTS: usize = 768;
+
 /// Bytes from the last difference on, in steps for contexts.
 #[inline]
 fn steps(since: u32) -> u32 {
@@ -96,11 +99,7 @@ impl Model {
                     + (self.since.ilog2() as usize - 5).min(15) * 4
                     + (self.recent != 0) as usize * 2
                     + within.is_some() as usize;
-                let place = self.flags.place(hash(80, context as u32, 0));
-                let p = self.flags.p(place).clamp(16, 65_520);
-                let same = io.bit(!B::DECODES && out[start + i..start + end] == *source, p);
-                self.flags.update(place, same, 60);
-                same
+                self.singles.code(io, context, !B::DECODES && out[start + i..start + end] == *source)
             };
             if same {
                 out[start + i..start + end].copy_from_slice(source);
@@ -153,7 +152,7 @@ impl Model {
             self.begin_absolute(absolute, word(old, AROUND));
         }
 
-        let differs = known || self.flag(io, out, place, old, at, code, absolute, relative);
+        let differs = known || self.flag(io, out, place, old, at, absolute, relative);
         let mut difference = 0;
         if differs {
             if relative.age > 3 {
@@ -213,7 +212,6 @@ impl Model {
         place: usize,
         old: &[u8],
         at: u64,
-        code: bool,
         absolute: &Word,
         relative: &Word,
     ) -> bool {
@@ -222,10 +220,6 @@ impl Model {
         let flags = |mask: u32| recent & mask;
         let since = steps(self.since);
         let column = at as u32 % 8;
-        let far = (self.recent >> 3 & 1
-            | (self.recent >> 7 & 1) << 1
-            | (self.recent >> 15 & 1) << 2
-            | (self.recent >> 23 & 1) << 3) as u32;
         let believed = |w: &Word| {
             let difference = u32::from(w.difference());
             let sure = if w.age > 3 { 7 } else { u32::from(w.guess.sure) };
@@ -235,29 +229,22 @@ impl Model {
         let contexts = [
             hash(1, flags(0xffff), 0),
             hash(2, since << 3 | column, rel),
-            hash(3, o(0) << 8 | o(-1), since.min(7)),
-            hash(4, word(old, AROUND), 0),
-            hash(5, o(1) << 16 | o(0) << 8 | u32::from(self.last), flags(1)),
-            hash(6, far << 3 | column, flags(15)),
             hash(7, rel << 8 | rel_difference, flags(3) << 8 | abs),
             hash(8, abs << 8 | abs_difference, flags(3)),
             hash(9, flags(0xff), o(-1) << 8 | o(-2)),
-            hash(
-                10,
-                flags(7) << 8 | o(0),
-                u32::from(self.last) << 8 | u32::from(self.differences[(at as usize + 24) % 32]),
-            ),
+            hash(4, word(old, AROUND), 0),
+            hash(5, o(1) << 16 | o(0) << 8 | u32::from(self.last), flags(1)),
         ];
-        let first = (since << 3 | flags(7)) as usize & 255;
-        let second = ((rel >> 1 & 7) << 5 | (abs >> 1 & 7) << 2 | (rel & 1) << 1 | abs & 1) as usize;
-        let beside = hash(12, u32::from(code) << 16 | rel << 8 | abs, since);
+        let first = (since << 3 | flags(7)) as u8;
+        let second = ((rel >> 1 & 7) << 5 | (abs >> 1 & 7) << 2 | (rel & 1) << 1 | abs & 1) as u8;
+        let chosen = (first, second);
         let bit = !B::DECODES && out[place] != old[AROUND];
         let tables = (&mut self.flags, &self.logistic);
         if !self.full {
-            let [a, b, _, c, _, _, d, e, ..] = contexts;
-            return self.choices.code::<B, 5, 8>(io, tables, &[a, b, c, d, e], (first, second, beside), bit);
+            let [a, b, c, d, e, ..] = contexts;
+            return self.choices.code(io, tables, &[a, b, c, d, e], chosen, bit);
         }
-        self.choices.code::<B, _, 16>(io, tables, &contexts, (first, second, beside), bit)
+        self.choices.code(io, tables, &contexts, chosen, bit)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the innermost loop, split off to be read")]
@@ -280,30 +267,54 @@ impl Model {
         let (rel, abs) = (u32::from(relative.difference()), u32::from(absolute.difference()));
         let rel_state = sure(relative) << 3 | relative.age;
         let abs_state = sure(absolute) << 3 | absolute.age;
+        let tables = (&mut self.flags, &self.logistic);
+        // What is most likely is asked about before the bits, for the time it saves.
+        let (kind, guess) = if rel != 0 && relative.guess.sure > 0 {
+            (3, rel)
+        } else if abs != 0 && absolute.guess.sure > 0 {
+            (2, abs)
+        } else if d(8) != 0 {
+            (1, d(8))
+        } else {
+            (0, u32::from(self.last))
+        };
+        let known = kind << 8 | guess;
+        let contexts = [
+            hash(61, known, rel_state << 8 | abs_state),
+            hash(62, word(old, AROUND), known),
+            hash(63, d(4) << 8 | d(8), known),
+            hash(64, u32::from(self.last) << 2 | run, known),
+            hash(65, o(0) << 8 | o(-1), known),
+            hash(66, kind, self.recent as u32 & 0xff),
+            hash(67, self.lasts, known),
+        ];
+        let first =
+            (kind << 6 | run << 4 | (relative.guess.sure.min(3) << 2 | absolute.guess.sure.min(3)) as u32)
+                as u8;
+        let chosen = (first, guess as u8);
+        if self.guesses.code(io, tables, &contexts, chosen, u32::from(difference) == guess) {
+            return guess as u8;
+        }
         let contexts = [
             hash(21, rel, rel_state),
             hash(22, abs, abs_state),
             hash(23, u32::from(self.last), run),
             hash(24, d(4) << 8 | d(8), run),
-            hash(25, d(24) << 8 | d(16), at as u32 % 8),
-            hash(26, self.lasts, run),
             hash(27, word(old, AROUND), 0),
-            hash(29, d(1) << 8 | d(2), o(0)),
-            hash(30, word(old, AROUND - 4), run),
+            hash(26, self.lasts, run),
             hash(31, o(0) << 8 | new(1), o(1)),
         ];
-        let first = (run << 6
+        let first = run << 6
             | relative.age.min(3) << 4
             | absolute.age.min(3) << 2
             | u32::from(relative.guess.sure > 1) << 1
-            | u32::from(absolute.guess.sure > 1)) as usize
-            & 255;
+            | u32::from(absolute.guess.sure > 1);
         let tables = (&mut self.lines, &self.logistic);
-        let chosen = (first, hash(52, rel, abs));
+        let chosen = first as u8;
         if !self.full {
-            let [a, b, c, d, _, _, e, ..] = contexts;
-            return self.patches.code::<B, 5, 8>(io, tables, &[a, b, c, d, e], chosen, difference);
+            let [a, b, c, d, e, ..] = contexts;
+            return self.patches.code(io, tables, &[a, b, c, d, e], chosen, difference);
         }
-        self.patches.code::<B, _, 16>(io, tables, &contexts, chosen, difference)
+        self.patches.code(io, tables, &contexts, chosen, difference)
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes that have no counterpart in the source.
 
 use super::arith::Bits;
-use super::copy::AROUND;
+use super::copy::{AROUND, BLOCK_CONTEXTS};
 use super::model::Model;
 use super::slots::hash;
 
@@ -18,7 +18,6 @@ impl Model {
         start: usize,
         length: usize,
         beside: &[u8],
-        at: u64,
     ) {
         if length == 0 {
             return;
@@ -28,7 +27,7 @@ impl Model {
             self.history.push(out[start - n]);
         }
         for i in 0..length {
-            let byte = self.literal(io, out, start + i, &beside[i..i + 2 * AROUND], at + i as u64);
+            let byte = self.literal(io, out, start + i, &beside[i..i + 2 * AROUND]);
             out[start + i] = byte;
             self.history.push(byte);
         }
@@ -38,18 +37,16 @@ impl Model {
     }
 
     #[inline]
-    fn literal<B: Bits>(&mut self, io: &mut B, out: &[u8], place: usize, beside: &[u8], at: u64) -> u8 {
+    fn literal<B: Bits>(&mut self, io: &mut B, out: &[u8], place: usize, beside: &[u8]) -> u8 {
         let byte = out[place];
         let c = |n: usize| u32::from(out[place - n]);
         let o = |n: usize| u32::from(beside[AROUND + n]);
         let (expected, matched) = self.history.expected();
+        let follows = out[place - 1] == beside[AROUND - 1];
         if matched >= SURE {
             // A long match is asked about as a whole, for the time it saves.
-            let place = self.flags.place(hash(53, matched, u32::from(c(1) == u32::from(beside[AROUND - 1]))));
-            let p = self.flags.p(place).clamp(16, 65_520);
-            let same = io.bit(!B::DECODES && u32::from(byte) == u32::from(expected), p);
-            self.flags.update(place, same, 60);
-            if same {
+            let context = BLOCK_CONTEXTS + (2 * matched as usize | usize::from(follows));
+            if self.singles.code(io, context, byte == expected) {
                 return expected;
             }
         }
@@ -58,19 +55,17 @@ impl Model {
         let contexts = [
             hash(42, c(1), 0),
             hash(43, c(1) << 8 | c(2), 0),
-            hash(44, c(1) << 16 | c(2) << 8 | c(3), 0),
             hash(46, expected << 8 | matched, 0),
             hash(48, o(0) << 8 | u32::from(beside[AROUND - 1]), c(1)),
-            hash(49, c(8) << 8 | c(16), at as u32 % 8),
             hash(50, c(24) << 8 | c(4), 0),
+            hash(44, c(1) << 16 | c(2) << 8 | c(3), 0),
         ];
-        let first = (matched as usize * 8 + usize::from(c(1) == u32::from(beside[AROUND - 1]))) & 255;
-        let chosen = (first, c(1));
+        let chosen = (matched * 8) as u8 | u8::from(follows);
         let tables = (&mut self.lines, &self.logistic);
         if !self.full {
             let [a, b, c, d, e, ..] = contexts;
-            return self.symbols.code::<B, 5, 8>(io, tables, &[a, b, c, d, e], chosen, byte);
+            return self.symbols.code(io, tables, &[a, b, c, d, e], chosen, byte);
         }
-        self.symbols.code::<B, _, 8>(io, tables, &contexts, chosen, byte)
+        self.symbols.code(io, tables, &contexts, chosen, byte)
     }
 }

@@ -4,17 +4,12 @@ use super::arith::Bits;
 use super::history::History;
 use super::mix::Logistic;
 use super::profile::Sizes;
-use super::slots::{Flags, Lines, Numbers};
+use super::slots::{Flags, Lines, Numbers, Singles};
 use super::symbol::{Choices, Symbols};
 use super::words::{Guess, Memory};
 
 /// Bytes before the chunk that contexts may look at.
 pub(super) const MARGIN: usize = 32;
-
-/// Inputs of flags, patches and literals with the full coder; the last is constant.
-const INPUTS: [usize; 3] = [16, 16, 8];
-/// And with the small one.
-const FEW: [usize; 3] = [8; 3];
 
 /// A word that is being coded, and what is believed of it.
 #[derive(Clone, Copy)]
@@ -45,10 +40,12 @@ pub(super) struct Model {
     pub(super) logistic: Logistic,
     pub(super) numbers: Numbers,
     pub(super) flags: Flags,
+    pub(super) singles: Singles,
     pub(super) lines: Lines,
     /// Whether this is the full coder, or the small and fast one.
     pub(super) full: bool,
     pub(super) choices: Choices,
+    pub(super) guesses: Choices,
     pub(super) patches: Symbols,
     pub(super) symbols: Symbols,
     pub(super) absolute: Memory,
@@ -74,15 +71,16 @@ impl Model {
     /// Makes all tables; nothing else allocates while a pack is coded.
     pub(super) fn new(sizes: Sizes) -> Self {
         let logistic = Logistic::new();
-        let inputs = if sizes.full { INPUTS } else { FEW };
         let mut model = Self {
             numbers: Numbers::new(),
             flags: Flags::new(sizes.flags),
+            singles: Singles::new(),
             lines: Lines::new(sizes.lines),
             full: sizes.full,
-            choices: Choices::new(inputs[0], 12, &logistic),
-            patches: Symbols::new(inputs[1], sizes.corrections, 18, &logistic),
-            symbols: Symbols::new(inputs[2], sizes.corrections, 18, &logistic),
+            choices: Choices::new(),
+            guesses: Choices::new(),
+            patches: Symbols::new(),
+            symbols: Symbols::new(),
             absolute: Memory::new(sizes.words),
             relative: Memory::new(sizes.words),
             history: History::new(sizes.history),
@@ -103,10 +101,12 @@ impl Model {
     pub(super) fn reset(&mut self) {
         self.numbers.reset();
         self.flags.reset();
+        self.singles.reset();
         self.lines.reset();
-        self.choices.reset(&self.logistic);
-        self.patches.reset(&self.logistic);
-        self.symbols.reset(&self.logistic);
+        self.choices.reset();
+        self.guesses.reset();
+        self.patches.reset();
+        self.symbols.reset();
         self.absolute.reset();
         self.relative.reset();
         self.history.reset();

@@ -205,7 +205,7 @@ impl Session {
                 let here = at + done as u64;
                 let beside = (here as i64).wrapping_add(model.shifts[0]).wrapping_sub(AROUND as i64);
                 let beside = self.window.at(source, beside, literals + 2 * AROUND).map_err(read)?;
-                model.literals(io, &mut self.out, MARGIN + done, literals, beside, here);
+                model.literals(io, &mut self.out, MARGIN + done, literals, beside);
                 done += literals;
                 class = (literals as u64 + 1).ilog2().min(7) as usize;
             }

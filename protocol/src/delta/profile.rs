@@ -7,7 +7,7 @@ pub enum Profile {
     Linux,
     /// 5 MB of resident memory.
     SmallLinux,
-    /// Some 200 KiB of tables, chunks of 16 KiB.
+    /// Some 250 KiB of tables, chunks of 16 KiB.
     Mcu,
     /// The small coder: less than half the work, a tenth more bytes.
     Fast,
@@ -16,7 +16,7 @@ pub enum Profile {
 /// Table sizes as powers of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
-    /// Slots of flags, 4 bytes each.
+    /// Cells of flags, 2 bytes each.
     pub(super) flags: u32,
     /// Lines of byte models, 32 bytes each.
     pub(super) lines: u32,
@@ -24,8 +24,6 @@ pub(super) struct Sizes {
     pub(super) words: u32,
     /// Bytes of literals remembered, doubled by their index.
     pub(super) history: u32,
-    /// Contexts of a byte model's hashed correction, 66 bytes each; twice.
-    pub(super) corrections: u32,
     /// The full coder, or the small and fast one.
     pub(super) full: bool,
 }
@@ -67,14 +65,10 @@ impl Profile {
     /// Returns the sizes of the tables.
     pub(super) const fn sizes(self) -> Sizes {
         match self {
-            Self::Linux => {
-                Sizes { flags: 18, lines: 16, words: 14, history: 18, corrections: 11, full: true }
-            }
-            Self::SmallLinux => {
-                Sizes { flags: 16, lines: 14, words: 13, history: 17, corrections: 10, full: true }
-            }
-            Self::Mcu => Sizes { flags: 13, lines: 11, words: 10, history: 14, corrections: 8, full: true },
-            Self::Fast => Sizes { flags: 17, lines: 15, words: 14, history: 17, corrections: 8, full: false },
+            Self::Linux => Sizes { flags: 18, lines: 16, words: 12, history: 15, full: true },
+            Self::SmallLinux => Sizes { flags: 16, lines: 14, words: 12, history: 15, full: true },
+            Self::Mcu => Sizes { flags: 13, lines: 11, words: 10, history: 14, full: true },
+            Self::Fast => Sizes { flags: 15, lines: 13, words: 11, history: 14, full: false },
         }
     }
 

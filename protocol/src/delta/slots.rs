@@ -11,27 +11,49 @@ pub(super) fn hash(id: u32, a: u32, b: u32) -> u32 {
     h ^ h >> 16
 }
 
-/// Probabilities of flags: 22 bits of probability, 10 of how often it was seen.
+/// A probability of 13 bits, and in 3 more how often it was seen.
+type Cell = u16;
+
+/// A cell that was never seen: one half.
+const UNSEEN: Cell = 1 << 15;
+/// How far a cell moves to a bit, of 65536, by how often it was seen.
+const RATES: [u32; 8] = [36_000, 24_000, 17_000, 12_500, 9_000, 7_000, 5_500, 4_300];
+
+/// Returns the probability of a set bit, of 65536.
+#[inline]
+fn probability(cell: Cell) -> u32 {
+    u32::from(cell & !7) | 4
+}
+
+/// Returns the cell after `bit`.
+#[inline]
+fn learnt(cell: Cell, bit: bool) -> Cell {
+    let (p, n) = (u32::from(cell >> 3), cell & 7);
+    let missing = if bit { 8191 - p } else { p };
+    // Rounded up, so that a sure bit becomes surer to the end.
+    let step = (missing * RATES[usize::from(n)] + 65_535) >> 16;
+    let p = if bit { p + step } else { p - step };
+    (p as u16) << 3 | (n + u16::from(n < 7))
+}
+
+/// Cells of flags by context, shared by all of them.
 pub(super) struct Flags {
-    slots: Vec<u32>,
+    cells: Vec<Cell>,
     mask: u32,
 }
 
-/// A slot that was never seen: one half.
-const UNSEEN_FLAG: u32 = 1 << 31;
-
 impl Flags {
-    /// Makes 2^`log2` slots.
+    /// Makes 2^`log2` cells.
     pub(super) fn new(log2: u32) -> Self {
-        Self { slots: vec![UNSEEN_FLAG; 1 << log2], mask: (1 << log2) - 1 }
+        Self { cells: vec![UNSEEN; 1 << log2], mask: (1 << log2) - 1 }
     }
 
     /// Forgets everything.
     pub(super) fn reset(&mut self) {
-        self.slots.fill(UNSEEN_FLAG);
+        self.cells.fill(UNSEEN);
     }
 
-    /// Returns the slot of a context.
+    /// Returns the cell of a context.
     #[inline]
     pub(super) fn place(&self, hash: u32) -> u32 {
         hash & self.mask
@@ -40,18 +62,51 @@ impl Flags {
     /// Returns the probability of a set flag, of 65536.
     #[inline]
     pub(super) fn p(&self, place: u32) -> u32 {
-        self.slots[place as usize] >> 16
+        probability(self.cells[place as usize])
     }
 
-    /// Learns `bit`; the first `limit` (below 64) times by the mean, then by 1 / `limit`.
+    /// Learns `bit`.
     #[inline]
-    pub(super) fn update(&mut self, place: u32, bit: bool, limit: u32) {
-        let slot = &mut self.slots[place as usize];
+    pub(super) fn update(&mut self, place: u32, bit: bool) {
+        let cell = &mut self.cells[place as usize];
+        *cell = learnt(*cell, bit);
+    }
+}
+
+/// Flags that are coded out of one context each, hardly ever set or hardly ever not: 22 bits of probability, 10 of how
+/// often it was seen.
+pub(super) struct Singles {
+    slots: Box<[u32; SINGLES]>,
+}
+
+/// How many contexts [`Singles`] has.
+const SINGLES: usize = 1024;
+/// A slot that was never seen: one half.
+const UNSEEN_SINGLE: u32 = 1 << 31;
+/// A slot is the mean of this many flags, then follows.
+const SINGLE_LIMIT: u32 = 60;
+
+impl Singles {
+    /// Makes all slots.
+    pub(super) fn new() -> Self {
+        Self { slots: Box::new([UNSEEN_SINGLE; SINGLES]) }
+    }
+
+    /// Forgets everything.
+    pub(super) fn reset(&mut self) {
+        self.slots.fill(UNSEEN_SINGLE);
+    }
+
+    /// Codes the flag `bit` of `context`.
+    #[inline]
+    pub(super) fn code<B: Bits>(&mut self, io: &mut B, context: usize, bit: bool) -> bool {
+        let slot = &mut self.slots[context % SINGLES];
+        let bit = io.bit(bit, (*slot >> 16).clamp(16, 65_520));
         let (p, n) = (*slot >> 10, *slot & 0x3ff);
         let target = if bit { (1 << 22) - 1 } else { 0 };
         let step = (((target - p as i32) >> 3) * RECIPROCALS[n as usize & 63]) >> 7;
-        let p = (p as i32 + step) as u32;
-        *slot = p << 10 | (n + u32::from(n < limit));
+        *slot = ((p as i32 + step) as u32) << 10 | (n + u32::from(n < SINGLE_LIMIT));
+        bit
     }
 }
 
@@ -66,67 +121,74 @@ const RECIPROCALS: [i32; 64] = {
     table
 };
 
-/// Lines of 16 cells of 16 bits: a check of the context, then the 15 nodes of a nibble's tree.
-///
-/// A node has 13 bits of probability and 3 of how often it was seen. Contexts share all lines.
+/// Lines of 16 cells: a check of the context, then the 15 nodes of a nibble's tree. Contexts share all lines.
 pub(super) struct Lines {
-    cells: Vec<u16>,
+    pairs: Vec<Pair>,
     shift: u32,
 }
 
-/// A node that was never seen: one half.
-const UNSEEN: u16 = 1 << 15;
-/// How far a node moves to a bit, of 65536, by how often it was seen.
-const RATES: [i32; 8] = [36_000, 24_000, 17_000, 12_500, 9_000, 7_000, 5_500, 4_300];
+/// The two lines that a context may have: one line of the cache.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Pair([[Cell; 16]; 2]);
 
 impl Lines {
     /// Makes 2^`log2` lines of 32 bytes.
     pub(super) fn new(log2: u32) -> Self {
-        let mut lines = Self { cells: vec![0; 16 << log2], shift: 32 - log2 };
-        lines.reset();
-        lines
+        Self { pairs: vec![Pair([[UNSEEN; 16]; 2]); 1 << (log2 - 1)], shift: 32 - log2 }
     }
 
     /// Forgets everything.
     pub(super) fn reset(&mut self) {
-        self.cells.fill(UNSEEN);
+        self.pairs.fill(Pair([[UNSEEN; 16]; 2]));
     }
 
-    /// Returns where the line of a context begins; of two candidates the less seen gives way.
+    /// Returns the lines of contexts; of two candidates the less seen gives way.
     #[inline]
-    pub(super) fn line(&mut self, hash: u32) -> u32 {
-        let check = (hash & 0xffff) as u16;
-        let first = (hash >> self.shift) << 4;
-        let second = first ^ 16;
-        for at in [first, second] {
-            if self.cells[at as usize] == check {
-                return at;
-            }
+    pub(super) fn find<const K: usize>(&mut self, hashes: [u32; K]) -> [u32; K] {
+        // All are fetched before any is looked at: the processor waits for memory once, not by turns.
+        let checks = hashes.map(|hash| {
+            let [even, odd] = &self.pairs[(hash >> self.shift >> 1) as usize].0;
+            [even[0], odd[0]]
+        });
+        let mut lines = [0; K];
+        for ((line, hash), checks) in lines.iter_mut().zip(hashes).zip(checks) {
+            let (first, check) = (hash >> self.shift, hash as u16);
+            let now = self.pairs[(first >> 1) as usize].0[first as usize & 1][0];
+            // A context before this one may have taken the line in the same breath.
+            let here = checks[first as usize & 1] == check && now == check;
+            *line = if here { first } else { self.other(first, check) };
         }
-        let seen = |at: u32| self.cells[at as usize + 1] & 7;
-        let at = if seen(first) <= seen(second) { first } else { second };
-        let cells = &mut self.cells[at as usize..at as usize + 16];
-        cells.fill(UNSEEN);
-        cells[0] = check;
-        at
+        lines
     }
 
-    /// Returns the probability of a set bit at `cell`, of 65536.
+    fn other(&mut self, first: u32, check: u16) -> u32 {
+        let pair = &mut self.pairs[(first >> 1) as usize].0;
+        let (first_at, second_at) = (first as usize & 1, (first as usize & 1) ^ 1);
+        if pair[first_at][0] == check {
+            return first;
+        }
+        if pair[second_at][0] == check {
+            return first ^ 1;
+        }
+        let first_gives_way = pair[first_at][1] & 7 <= pair[second_at][1] & 7;
+        let line = if first_gives_way { first } else { first ^ 1 };
+        pair[line as usize & 1] = [UNSEEN; 16];
+        pair[line as usize & 1][0] = check;
+        line
+    }
+
+    /// Returns the probability of a set bit at `cell` of a line, of 65536.
     #[inline]
-    pub(super) fn p(&self, cell: u32) -> u32 {
-        u32::from(self.cells[cell as usize] & !7) | 4
+    pub(super) fn p(&self, line: u32, cell: usize) -> u32 {
+        probability(self.pairs[(line >> 1) as usize].0[line as usize & 1][cell & 15])
     }
 
     /// Learns `bit`.
     #[inline]
-    pub(super) fn update(&mut self, cell: u32, bit: bool, limit: u16) {
-        let cell = &mut self.cells[cell as usize];
-        let (p, n) = (i32::from(*cell >> 3), *cell & 7);
-        let target = if bit { 8191 } else { 0 };
-        // Rounded away from where it stands, so that a sure bit becomes surer to the end.
-        let step = (target - p) * RATES[n as usize];
-        let step = if step > 0 { (step + 65_535) >> 16 } else { step >> 16 };
-        *cell = ((p + step) as u16) << 3 | (n + u16::from(n < limit));
+    pub(super) fn update(&mut self, line: u32, cell: usize, bit: bool) {
+        let cell = &mut self.pairs[(line >> 1) as usize].0[line as usize & 1][cell & 15];
+        *cell = learnt(*cell, bit);
     }
 }
 

@@ -138,6 +138,14 @@ const PROCESS: u64 = 24 << 20;
 
 /// Returns about how many bytes of memory making a delta takes: both images, the index over the old one, the plans, and what
 /// each thread codes with. A pair of 14 MB was estimated at 222 MB with two threads, and took 166 MB.
+///
+/// | images | estimate, 2 threads | measured | CPU of aligning, refining |
+/// |---|---|---|---|
+/// | root-ext4, 2 × 268 MB | 1,149 MB | 1,077 MB | 6.6 s, 3.3 s |
+/// | full-ext4, 2 × 470 MB | 2,101 MB | 2,019 MB | 18.6 s, 29.1 s |
+///
+/// The peak is while it aligns. Images that agree in six bytes and differ in two by turns would need more for their plans,
+/// up to some 16 times the length of the new one.
 pub fn memory(old: u64, new: u64, threads: usize) -> u64 {
     old + new + align::index_bytes(old) + new / 16 + threads as u64 * CODER + PROCESS
 }

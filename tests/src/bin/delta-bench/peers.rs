@@ -69,22 +69,22 @@ pub(crate) const ALL: &[Peer] = &[
     Peer {
         name: "HDiffPatch lzma2",
         wants: "hdiffpatch",
-        encode: &["PYTHON", "-c", HDIFF, "OLD", "NEW", "PATCH"],
-        decode: &["PYTHON", "-c", HPATCH, "OLD", "PATCH", "OUT"],
+        encode: &["PYTHON", "-I", "-c", HDIFF, "OLD", "NEW", "PATCH"],
+        decode: &["PYTHON", "-I", "-c", HPATCH, "OLD", "PATCH", "OUT"],
         most: MANY,
     },
     Peer {
         name: "detools lzma",
         wants: "detools",
-        encode: &["PYTHON", "-c", DETOOLS, "OLD", "NEW", "PATCH", "lzma"],
-        decode: &["PYTHON", "-c", DEPATCH, "OLD", "PATCH", "OUT"],
+        encode: &["PYTHON", "-I", "-c", DETOOLS, "OLD", "NEW", "PATCH", "lzma"],
+        decode: &["PYTHON", "-I", "-c", DEPATCH, "OLD", "PATCH", "OUT"],
         most: 16 << 20,
     },
     Peer {
         name: "detools heatshrink",
         wants: "detools",
-        encode: &["PYTHON", "-c", DETOOLS, "OLD", "NEW", "PATCH", "heatshrink"],
-        decode: &["PYTHON", "-c", DEPATCH, "OLD", "PATCH", "OUT"],
+        encode: &["PYTHON", "-I", "-c", DETOOLS, "OLD", "NEW", "PATCH", "heatshrink"],
+        decode: &["PYTHON", "-I", "-c", DEPATCH, "OLD", "PATCH", "OUT"],
         most: 16 << 20,
     },
 ];
@@ -160,7 +160,11 @@ fn is_here(peer: &Peer) -> anyhow::Result<bool> {
     if peer.encode.first() == Some(&"PYTHON") {
         let Some(python) = python() else { return Ok(false) };
         let import = format!("import {}", peer.wants);
-        return Ok(Command::new(python).args(["-c", &import]).stderr(Stdio::null()).status()?.success());
+        return Ok(Command::new(python)
+            .args(["-I", "-c", &import])
+            .stderr(Stdio::null())
+            .status()?
+            .success());
     }
     let paths = std::env::var_os("PATH").unwrap_or_default();
     Ok(std::env::split_paths(&paths).any(|folder| folder.join(peer.wants).exists()))

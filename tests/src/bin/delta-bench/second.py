@@ -5,7 +5,7 @@ python3 second.py FOLDER OLD OUT      FOLDER holds manifest, pack-0, pack-1, ...
 import hashlib, struct, sys
 
 M32 = 0xFFFFFFFF
-PROFILES = {1: (True, 18, 16, 14, 18, 11), 2: (True, 16, 14, 13, 17, 10), 3: (True, 13, 11, 10, 14, 8), 4: (False, 17, 15, 14, 17, 8)}
+PROFILES = {1: (True, 18, 16, 12, 15), 2: (True, 16, 14, 12, 15), 3: (True, 13, 11, 10, 14), 4: (False, 15, 13, 11, 14)}
 RATES = (36000, 24000, 17000, 12500, 9000, 7000, 5500, 4300)
 BLOCKS = ((64, 32), (512, 256), (8192, 4096))
 OPERANDS = bytes.fromhex("8b8d893b83806315ff10116fc7")
@@ -50,9 +50,15 @@ def inverse(p):
 STRETCH = [inverse(p * 8 + 4) for p in range(8192)]
 
 
+def learnt(cell, bit):
+    p, n = cell >> 3, cell & 7
+    step = (8191 - p if bit else p) * RATES[n] + 65535 >> 16
+    return (p + step if bit else p - step) << 3 | n + (n < 7)
+
+
 class Mixer:
-    def __init__(self, inputs, weight, rate):
-        self.sets = [[[weight // 2] * inputs for _ in range(256)] for _ in range(2)]
+    def __init__(self, weight, rate):
+        self.sets = [[[weight // 2] * 8 for _ in range(256)] for _ in range(2)]
         self.rate = rate
 
     def dot(self, x, first, second):
@@ -66,20 +72,6 @@ class Mixer:
             change = v * step + 32768 >> 16
             self.a[i] = clamp(self.a[i] + change, -32768, 32767)
             self.b[i] = clamp(self.b[i] + change, -32768, 32767)
-
-
-class Correction:
-    def __init__(self, log):
-        self.cells = [squash(256 * i - 2815) for i in range(24)] * (1 << log)
-
-    def refine(self, x, context):
-        place = x + 2815
-        i, f = context * 24 + (place >> 8), place & 255
-        self.at = i + (f >= 128)
-        return self.cells[i] * (256 - f) + self.cells[i + 1] * f >> 8
-
-    def update(self, bit):
-        self.cells[self.at] += (65535 * bit - self.cells[self.at]) >> 5
 
 
 class Word:
@@ -119,15 +111,14 @@ class Memory:
 
 class Pack:
     def __init__(self, code, profile):
-        self.full, self.f, self.n, w, self.h, self.c = PROFILES[profile]
+        self.full, self.f, self.n, w, self.h = PROFILES[profile]
         self.bytes, self.at = code, 0
         self.low, self.high, self.code = 0, M32, 0
         for _ in range(4):
             self.code = self.code << 8 | self.next()
-        self.flags, self.lines = {}, {}
-        self.choices = (Mixer(16 if self.full else 8, 4000, 12), Correction(10))
-        self.patches = (Mixer(16 if self.full else 8, 5000, 18), Correction(self.c))
-        self.symbols = (Mixer(8, 5000, 18), Correction(self.c))
+        self.flags, self.singles, self.lines = {}, {}, {}
+        self.choices, self.guesses = Mixer(4000, 12), Mixer(4000, 12)
+        self.patches, self.symbols = Mixer(5000, 18), Mixer(5000, 18)
         self.numbers = [32768] * (43 * 504)
         self.absolute, self.relative = Memory(w), Memory(w)
         self.ring, self.index, self.pushed, self.follows, self.match = bytearray(1 << self.h), {}, 0, 0, 0
@@ -182,34 +173,27 @@ class Pack:
         return got - 1
 
     # flags and bytes
-    def flag_update(self, slot, bit, limit):
-        v = self.flags.get(slot, 1 << 31)
+    def single(self, slot):
+        v = self.singles.get(slot, 1 << 31)
+        bit = self.bit(clamp(v >> 16, 16, 65520))
         p, n = v >> 10, v & 0x3FF
         p += ((((1 << 22) - 1) * bit - p) >> 3) * (2048 // (2 * n + 3)) >> 7
-        self.flags[slot] = p << 10 | n + (n < limit)
-
-    def flag_p(self, slot):
-        return self.flags.get(slot, 1 << 31) >> 16
-
-    def single(self, hashed, limit):
-        slot = hashed & (1 << self.f) - 1
-        bit = self.bit(clamp(self.flag_p(slot), 16, 65520))
-        self.flag_update(slot, bit, limit)
+        self.singles[slot] = p << 10 | n + (n < 60)
         return bit
 
-    def flag(self, contexts, first, second, beside):
-        mixer, correction = self.choices
-        slots = [c & (1 << self.f) - 1 for c in contexts]
-        x = [STRETCH[self.flag_p(s) >> 3] for s in slots]
-        x += [0] * ((16 if self.full else 8) - 1 - len(x)) + [256]
-        mixed = mixer.dot(x, first, second)
-        p = squash(mixed)
-        r = correction.refine(mixed, beside & 1023)
-        bit = self.bit(clamp(p + r + 1 >> 1, 1, 65535))
+    def mix(self, mixer, cells, first, second):
+        x = [STRETCH[(c & 0xFFF8 | 4) >> 3] for c in cells]
+        x += [0] * (7 - len(x)) + [256]
+        p = squash(mixer.dot(x, first, second))
+        bit = self.bit(p)
         mixer.update(x, (bit << 16) - p)
-        correction.update(bit)
+        return bit
+
+    def flag(self, mixer, contexts, first, second):
+        slots = [c & (1 << self.f) - 1 for c in contexts]
+        bit = self.mix(mixer, [self.flags.get(s, 0x8000) for s in slots], first, second)
         for s in slots:
-            self.flag_update(s, bit, 20)
+            self.flags[s] = learnt(self.flags.get(s, 0x8000), bit)
         return bit
 
     def line(self, h):
@@ -224,26 +208,15 @@ class Pack:
         cells[0] = check
         return cells
 
-    def symbol(self, model, inputs, contexts, chosen, beside):
-        mixer, correction = model
+    def symbol(self, mixer, contexts, chosen):
         node = 1
         for place in range(7, -1, -1):
             if place in (7, 3):
                 lines = [self.line(hash_(99, c, node if place == 3 else 0)) for c in contexts]
                 cell = 1
-            x = [STRETCH[(cells[cell] & 0xFFF8 | 4) >> 3] for cells in lines]
-            x += [0] * (inputs - 1 - len(x)) + [256]
-            mixed = mixer.dot(x, chosen, node)
-            p = squash(mixed)
-            r = correction.refine(mixed, hash_(51, beside, node) & (1 << self.c) - 1)
-            bit = self.bit(clamp(p + r + 1 >> 1, 1, 65535))
-            mixer.update(x, (bit << 16) - p)
-            correction.update(bit)
+            bit = self.mix(mixer, [cells[cell] for cells in lines], chosen, node)
             for cells in lines:
-                p13, n = cells[cell] >> 3, cells[cell] & 7
-                step = (8191 * bit - p13) * RATES[n]
-                p13 += step + 65535 >> 16 if step > 0 else step >> 16
-                cells[cell] = p13 << 3 | n + (n < 7)
+                cells[cell] = learnt(cells[cell], bit)
             node, cell = 2 * node + bit, 2 * cell + bit
         return node & 255
 
@@ -270,7 +243,7 @@ class Pack:
                 self.follows, self.match = found, common
         self.index[h] = self.pushed
 
-    def literals(self, out, count, beside, at):
+    def literals(self, out, count, beside):
         if not count:
             return
         self.match = 0
@@ -280,17 +253,16 @@ class Pack:
             c = lambda n: out[-n]
             o0, o1 = beside[16 + i], beside[15 + i]
             m, expected = self.match, self.ring[self.follows & len(self.ring) - 1]
-            if m >= 16 and self.single(hash_(53, m, c(1) == o1), 60):
+            if m >= 16 and self.single(768 + 2 * m + (c(1) == o1)):
                 byte = expected
             else:
                 length = min(m, 15) + (m > 24) + (m > 32)
                 expected = expected if m else 0
-                contexts = [hash_(42, c(1), 0), hash_(43, c(1) << 8 | c(2), 0), hash_(44, c(1) << 16 | c(2) << 8 | c(3), 0),
-                            hash_(46, expected << 8 | length, 0), hash_(48, o0 << 8 | o1, c(1)),
-                            hash_(49, c(8) << 8 | c(16), (at + i) % 8), hash_(50, c(24) << 8 | c(4), 0)]
-                if not self.full:
-                    contexts = contexts[:5]
-                byte = self.symbol(self.symbols, 8, contexts, 8 * length + (c(1) == o1), c(1))
+                contexts = [hash_(42, c(1), 0), hash_(43, c(1) << 8 | c(2), 0), hash_(46, expected << 8 | length, 0),
+                            hash_(48, o0 << 8 | o1, c(1)), hash_(50, c(24) << 8 | c(4), 0)]
+                if self.full:
+                    contexts.append(hash_(44, c(1) << 16 | c(2) << 8 | c(3), 0))
+                byte = self.symbol(self.symbols, contexts, 8 * length + (c(1) == o1))
             out.append(byte)
             self.push(byte)
         self.since, self.recent, self.differences = 8, (self.recent << 8 | 0x80) & (1 << 64) - 1, [0] * 32
@@ -327,7 +299,7 @@ class Pack:
             if within != end:
                 hot = min(3, sum(b in (0xE8, 0xE9) for b in piece)) if level == 0 else 0
                 context = 256 * level + 64 * hot + 4 * min(15, log2(self.since) - 5) + 2 * (self.recent != 0) + (within is not None)
-                same = self.single(hash_(80, context, 0), 60)
+                same = self.single(context)
             if same:
                 out += piece
                 self.same(end - i)
@@ -350,7 +322,7 @@ class Pack:
     def byte(self, out, old, start, at, known, absolute, relative):
         shift = at - start & M32
         o = lambda n: old[16 + n]
-        w0, w4 = (struct.unpack_from("<I", old, p)[0] for p in (16, 12))
+        w0 = struct.unpack_from("<I", old, 16)[0]
         code = o(-1) in (0xE8, 0xE9) or (o(-2) == 0x0F and o(-1) & 0xF0 == 0x80) or (o(-1) & 0xC7 == 5 and o(-2) in OPERANDS)
 
         def begin_relative():
@@ -370,20 +342,15 @@ class Pack:
             steps = (s if s < 6 else 6 if s < 8 else 7 if s < 12 else 8 if s < 16 else 9 if s < 24 else 10 if s < 32
                      else 11 if s < 64 else 12 + min(3, log2(s) - 6))
             column = at % 8
-            far = recent >> 3 & 1 | (recent >> 7 & 1) << 1 | (recent >> 15 & 1) << 2 | (recent >> 23 & 1) << 3
             state = lambda w: min(w.age, 4) << 4 | (7 if w.age > 3 else w.sure) << 1 | (w.difference() != 0)
             rel, abs_ = state(relative), state(absolute)
-            contexts = [hash_(1, recent & 0xFFFF, 0), hash_(2, steps << 3 | column, rel), hash_(3, o(0) << 8 | o(-1), min(steps, 7)),
-                        hash_(4, w0, 0), hash_(5, o(1) << 16 | o(0) << 8 | self.last, recent & 1),
-                        hash_(6, far << 3 | column, recent & 15),
+            contexts = [hash_(1, recent & 0xFFFF, 0), hash_(2, steps << 3 | column, rel),
                         hash_(7, rel << 8 | relative.difference(), (recent & 3) << 8 | abs_),
                         hash_(8, abs_ << 8 | absolute.difference(), recent & 3),
-                        hash_(9, recent & 0xFF, o(-1) << 8 | o(-2)),
-                        hash_(10, (recent & 7) << 8 | o(0), self.last << 8 | d(8))]
-            if not self.full:
-                contexts = [contexts[k] for k in (0, 1, 3, 6, 7)]
+                        hash_(9, recent & 0xFF, o(-1) << 8 | o(-2)), hash_(4, w0, 0),
+                        hash_(5, o(1) << 16 | o(0) << 8 | self.last, recent & 1)]
             second = (rel >> 1 & 7) << 5 | (abs_ >> 1 & 7) << 2 | (rel & 1) << 1 | abs_ & 1
-            differs = self.flag(contexts, (steps << 3 | recent & 7) & 255, second, hash_(12, code << 16 | rel << 8 | abs_, steps))
+            differs = self.flag(self.choices, contexts[:7 if self.full else 5], (steps << 3 | recent & 7) & 255, second)
         difference = 0
         if differs:
             if relative.age > 3:
@@ -394,14 +361,23 @@ class Pack:
             while run < 3 and recent >> run & 1:
                 run += 1
             rel, abs_ = relative.difference(), absolute.difference()
-            contexts = [hash_(21, rel, relative.sure << 3 | relative.age), hash_(22, abs_, absolute.sure << 3 | absolute.age),
-                        hash_(23, self.last, run), hash_(24, d(4) << 8 | d(8), run), hash_(25, d(24) << 8 | d(16), at % 8),
-                        hash_(26, self.lasts, run), hash_(27, w0, 0), hash_(29, d(1) << 8 | d(2), o(0)), hash_(30, w4, run),
-                        hash_(31, o(0) << 8 | out[-1], o(1))]
-            if not self.full:
-                contexts = [contexts[k] for k in (0, 1, 2, 3, 6)]
-            chosen = (run << 6 | min(3, relative.age) << 4 | min(3, absolute.age) << 2 | (relative.sure > 1) << 1 | (absolute.sure > 1)) & 255
-            difference = self.symbol(self.patches, 16 if self.full else 8, contexts, chosen, hash_(52, rel, abs_))
+            sure = lambda w: 7 if w.age > 3 else w.sure
+            states = sure(relative) << 3 | relative.age, sure(absolute) << 3 | absolute.age
+            kind, guess = ((3, rel) if rel and relative.sure else (2, abs_) if abs_ and absolute.sure
+                           else (1, d(8)) if d(8) else (0, self.last))
+            known = kind << 8 | guess
+            contexts = [hash_(61, known, states[0] << 8 | states[1]), hash_(62, w0, known), hash_(63, d(4) << 8 | d(8), known),
+                        hash_(64, self.last << 2 | run, known), hash_(65, o(0) << 8 | o(-1), known),
+                        hash_(66, kind, recent & 0xFF), hash_(67, self.lasts, known)]
+            first = kind << 6 | run << 4 | min(3, relative.sure) << 2 | min(3, absolute.sure)
+            if self.flag(self.guesses, contexts, first, guess):
+                difference = guess
+            else:
+                contexts = [hash_(21, rel, states[0]), hash_(22, abs_, states[1]), hash_(23, self.last, run),
+                            hash_(24, d(4) << 8 | d(8), run), hash_(27, w0, 0), hash_(26, self.lasts, run),
+                            hash_(31, o(0) << 8 | out[-1], o(1))]
+                chosen = (run << 6 | min(3, relative.age) << 4 | min(3, absolute.age) << 2 | (relative.sure > 1) << 1 | (absolute.sure > 1)) & 255
+                difference = self.symbol(self.patches, contexts[:7 if self.full else 5], chosen)
             self.last, self.lasts, self.since = difference, (self.lasts << 8 | difference) & M32, 0
         else:
             self.since += 1
@@ -455,7 +431,7 @@ class Pack:
             if kind == "coded":
                 count = left if self.choice(4, class_) else self.number(5 + class_)
                 here = at + len(out) - 32
-                self.literals(out, count, read(here + self.shifts[0] - 16, count + 32), here)
+                self.literals(out, count, read(here + self.shifts[0] - 16, count + 32))
                 class_ = min(7, log2(count + 1))
                 left -= count
                 if not left:
