@@ -13,7 +13,7 @@ use tern_protocol::delta::{Decoder, ImageId, Profile};
 use tern_protocol::digest::Digest;
 use tern_tests::lab::{Lab, LabDevice, Making, PRODUCT, made, wait};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// Makes an image that has words in it, as programs have; `edits` of its bytes are others.
 fn image(path: &Path, length: usize, edits: usize) -> Vec<u8> {

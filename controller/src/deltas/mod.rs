@@ -12,8 +12,8 @@
 //! | [`book`] | what waits, is being made, or ended; pure |
 //! | [`child`] | the process that encodes: started, bounded, read |
 //! | [`encode`] | the same process from inside |
-//! | [`make`] | the task that makes one after another |
-//! | [`sign`] | signatures, also after a rotation |
+//! | `make` | the task that makes one after another |
+//! | `sign` | signatures, also after a rotation |
 //! | [`settings`] | the section `[deltas]` of the configuration |
 
 pub mod book;

@@ -45,7 +45,7 @@ impl Model {
         let follows = out[place - 1] == beside[AROUND - 1];
         if matched >= SURE {
             // A long match is asked about as a whole, for the time it saves.
-            let context = BLOCK_CONTEXTS + (2 * matched as usize | usize::from(follows));
+            let context = BLOCK_CONTEXTS + ((2 * matched as usize) | usize::from(follows));
             if self.singles.code(io, context, byte == expected) {
                 return expected;
             }
