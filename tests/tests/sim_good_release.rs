@@ -137,7 +137,7 @@ fn a_worn_slot_is_read_back_found_bad_and_written_again() {
     sim.rot(0, 70_000);
 
     sim.expect("the rollout completes", |s| s.status(&rollout) == Some(Status::Completed), 12 * HOUR);
-    assert!(sim.log.iter().any(|line| line.contains("verifying -> retry")), "{}", sim.tail(80));
+    assert!(sim.log.iter().any(|line| line.contains("verifying -> downloading")), "{}", sim.tail(80));
     sim.finish();
 }
 

@@ -153,6 +153,12 @@ impl Sim {
         let now = waiting(agent.durable());
         let before = std::mem::replace(&mut self.devices[d].watched.waiting, now);
         let device = &self.devices[d];
+        // A device that lost its journal gives what waits new numbers, all above what the controller knows.
+        let now = &device.watched.waiting;
+        let forgot = device.watched.forgetful_below > 0 && !before.is_empty();
+        if forgot && now.len() >= before.len() && now.iter().min() > before.iter().max() {
+            return;
+        }
         for n in before.difference(&device.watched.waiting).copied().collect::<Vec<_>>() {
             let key = (id.clone(), n);
             if !self.reported.contains_key(&key) && !self.lost.contains(&key) {
