@@ -153,13 +153,12 @@ impl Sim {
         let now = waiting(agent.durable());
         let before = std::mem::replace(&mut self.devices[d].watched.waiting, now);
         let device = &self.devices[d];
-        // A device that lost its journal gives what waits new numbers, all above what the controller knows.
-        let now = &device.watched.waiting;
-        let forgot = device.watched.forgetful_below > 0 && !before.is_empty();
-        if forgot && now.len() >= before.len() && now.iter().min() > before.iter().max() {
-            return;
-        }
-        for n in before.difference(&device.watched.waiting).copied().collect::<Vec<_>>() {
+        // Of a device that lost its journal a number counts once it has been saved under an epoch that the controller granted:
+        // what waited for the grant has a new one from then on.
+        let promised =
+            |n: &u64| device.watched.forgetful_below == 0 || device.watched.created.contains_key(n);
+        let gone = before.difference(&device.watched.waiting).copied();
+        for n in gone.filter(promised).collect::<Vec<_>>() {
             let key = (id.clone(), n);
             if !self.reported.contains_key(&key) && !self.lost.contains(&key) {
                 self.violated(format!("{id} may forget report {n}, which is not in the ledger"));
