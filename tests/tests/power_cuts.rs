@@ -10,8 +10,8 @@ use tern_agent::core::SlotName;
 use tern_agent::recovery;
 use tern_agent::storage::Disk;
 use tern_tests::powercut::board::{Board, Kind};
-use tern_tests::powercut::campaign::{Tally, lies, pairs, single, trace};
-use tern_tests::powercut::disk::{FakeDisk, Lie, Operation};
+use tern_tests::powercut::campaign::{Tally, lies, pairs, single};
+use tern_tests::powercut::disk::FakeDisk;
 use tern_tests::powercut::flaw::flawed;
 use tern_tests::powercut::outcome::Outcome;
 use tern_tests::powercut::service::{Release, Service};
@@ -173,32 +173,11 @@ fn every_sync_and_every_order_of_two_writes_is_needed() {
         if !asked.is_empty() && !asked.split_whitespace().any(|word| word == name) {
             continue;
         }
-        let stories = stories(kind);
-        let mut told: Vec<(Lie, Vec<Story>)> = Vec::new();
-        for story in stories.iter().copied() {
-            let operations = trace(story, kind).unwrap_or_else(|violation| panic!("{violation}"));
-            for lie in lies(&operations) {
-                match told.iter_mut().find(|(known, _)| *known == lie) {
-                    Some((_, stories)) => stories.push(story),
-                    None => told.push((lie, vec![story])),
-                }
-            }
-        }
-        // Where a sync comes in one way only, that is the whole of it.
-        let ways = |operation: &Operation, class: &str| {
-            let is_one =
-                |lie: &Lie| matches!(lie, Lie::NeverBehind(of, what, _) if of == operation && what == class);
-            told.iter().filter(|(lie, _)| is_one(lie)).count()
-        };
-        let is_more = |lie: &Lie| match lie {
-            Lie::NeverBehind(operation, class, _) => ways(operation, class) > 1,
-            Lie::Never(..) | Lie::After(..) => true,
-        };
         let outcomes = outcomes(kind);
-        for (lie, stories) in told.iter().filter(|(lie, _)| is_more(lie)) {
-            let seen = stories
-                .iter()
-                .find_map(|story| single(*story, kind, Some(lie), &outcomes).err().map(|seen| (story, seen)));
+        for (lie, stories) in lies(kind, stories(kind)).unwrap_or_else(|violation| panic!("{violation}")) {
+            let seen = stories.iter().find_map(|story| {
+                single(*story, kind, Some(&lie), &outcomes).err().map(|seen| (story, seen))
+            });
             match seen {
                 Some((story, violation)) => println!("seen      {kind:?} {lie:?}: {story:?}: {violation}"),
                 None => {

@@ -92,9 +92,18 @@ impl Slots for FileSlots {
     fn set_label(&mut self, slot: SlotName, image: Image) -> Result<(), SlotError> {
         self.labels.borne_out(slot, &image)?;
         // A longer predecessor's tail would be part of what is executed, and nobody has signed it.
-        self.image_for_writing(slot)
-            .and_then(|file| file.set_size(image.length).and_then(|()| file.sync()))
-            .map_err(|source| SlotError::Io { action: "shorten", slot, source })?;
+        let shorten = |file: Box<dyn Opened>| {
+            if file.size()? == image.length {
+                return Ok(());
+            }
+            file.set_size(image.length)?;
+            file.sync()
+        };
+        self.image_for_writing(slot).and_then(shorten).map_err(|source| SlotError::Io {
+            action: "shorten",
+            slot,
+            source,
+        })?;
         self.labels.vouch(slot, image)
     }
 

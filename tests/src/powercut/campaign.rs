@@ -85,9 +85,10 @@ impl Reborn {
     }
 
     fn judge(&mut self, story: Story, ended: &Ended) -> Result<(), Violation> {
-        let what = match ended {
-            Ended::Done => story.judge(&mut self.terminal, self.cuts),
-            other => Some(format!("{other:?}")),
+        let what = match (ended, &self.terminal.lost) {
+            (Ended::Done, Some(lost)) => Some(format!("it noted as written what was not: {lost}")),
+            (Ended::Done, None) => story.judge(&mut self.terminal, self.cuts),
+            (other, _) => Some(format!("{other:?}")),
         };
         what.map_or(Ok(()), |what| Err(Violation { cuts: self.places.clone(), what }))
     }
@@ -173,28 +174,52 @@ fn place(moment: &Moment) -> String {
     format!("before operation {}, after {last}", moment.number)
 }
 
-/// Everything that can be taken out of stories: each sync of a place; where it comes behind different operations, each of
-/// these alone; and the order of each two of different places that follow one another.
-pub fn lies(trace: &[Step]) -> Vec<Lie> {
-    let is_sync = |step: &Step| matches!(step.0, Operation::Sync | Operation::SyncFolder);
-    let mut never = Vec::new();
-    for (at, (operation, class)) in trace.iter().enumerate().filter(|(_, step)| is_sync(step)) {
-        never.push(Lie::Never(*operation, class.clone()));
-        let before = at.checked_sub(1).map(|before| trace[before].0);
-        never.extend(before.map(|before| Lie::NeverBehind(*operation, class.clone(), before)));
-    }
-    let syncs: Vec<&Step> = trace.iter().filter(|step| is_sync(step)).collect();
-    let order = |pair: &[&Step]| match pair {
-        [(first, a), (second, b)] if a != b => Some(Lie::After(*first, a.clone(), *second, b.clone())),
-        _ => None,
-    };
-    let mut lies = Vec::new();
-    for lie in never.into_iter().chain(syncs.windows(2).filter_map(order)) {
-        if !lies.contains(&lie) {
-            lies.push(lie);
+/// Everything that can be taken out, each with the stories in which it comes: every sync of a place; where that comes behind
+/// different operations, each of these alone; and the order of each two of different places that follow one another.
+pub fn lies(kind: Kind, stories: &[Story]) -> Result<Vec<(Lie, Vec<Story>)>, Violation> {
+    let mut lies: Vec<(Lie, Vec<Story>)> = Vec::new();
+    for story in stories {
+        for lie in lies_of(&trace(*story, kind)?) {
+            match lies.iter_mut().find(|(known, _)| *known == lie) {
+                Some((_, stories)) => stories.push(*story),
+                None => lies.push((lie, vec![*story])),
+            }
         }
     }
-    lies
+    let place = |lie: &Lie| match lie {
+        Lie::NeverBehind(operation, class, _) => Some((*operation, class.clone())),
+        Lie::Never(..) | Lie::After(..) => None,
+    };
+    let places: Vec<_> = lies.iter().filter_map(|(lie, _)| place(lie)).collect();
+    // Where a sync comes in one way only, that is the whole of it.
+    let is_more = |it: Step| places.iter().filter(|place| **place == it).count() > 1;
+    lies.retain(|(lie, _)| place(lie).is_none_or(is_more));
+    Ok(lies)
+}
+
+fn lies_of(trace: &[Step]) -> Vec<Lie> {
+    let is_sync = |step: &Step| matches!(step.0, Operation::Sync | Operation::SyncFolder);
+    let mut lies = Vec::new();
+    for (at, (operation, class)) in trace.iter().enumerate().filter(|(_, step)| is_sync(step)) {
+        lies.push(Lie::Never(*operation, class.clone()));
+        let before = at.checked_sub(1).map(|before| trace[before].0);
+        lies.extend(before.map(|before| Lie::NeverBehind(*operation, class.clone(), before)));
+    }
+    let syncs: Vec<&Step> = trace.iter().filter(|step| is_sync(step)).collect();
+    for pair in syncs.windows(2) {
+        if let [(first, a), (second, b)] = pair
+            && a != b
+        {
+            lies.push(Lie::After(*first, a.clone(), *second, b.clone()));
+        }
+    }
+    let mut once = Vec::new();
+    for lie in lies {
+        if !once.contains(&lie) {
+            once.push(lie);
+        }
+    }
+    once
 }
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub struct Terminal {
     pub runs: Option<u64>,
     /// Version of the rollout role in the files that it has kept: a device that forgets it can be shown old ones.
     pub kept: u32,
+    /// What was noted as written and was read back as something else: only a medium that fails does that.
+    pub lost: Option<String>,
     /// Inputs since it was off.
     inputs: u32,
     /// What it was, all but the disk, after so many operations; kept while they are recorded.
@@ -114,8 +116,9 @@ enum Step {
 impl Terminal {
     /// Takes a device from its factory.
     pub fn new(board: Arc<Board>, disk: FakeDisk, service: Service) -> Self {
-        let (fate, floor, taken, runs, kept) = (Fate::default(), 0, None, None, 0);
-        Self { board, disk, service, fate, boots: 0, floor, taken, runs, kept, inputs: 0, notes: None }
+        let (fate, boots, floor, kept, inputs) = Default::default();
+        let (taken, runs, lost, notes) = Default::default();
+        Self { board, disk, service, fate, boots, floor, taken, runs, kept, lost, inputs, notes }
     }
 
     /// Returns the same device on another disk.
@@ -128,8 +131,8 @@ impl Terminal {
     /// Returns what tells it, once it is off, from every other one of its story: two with the same go on alike, for what it
     /// does comes from its disk, its service and the number of its boot alone.
     pub fn state(&self) -> Digest {
-        let Self { service, fate, boots, floor, taken, kept, .. } = self;
-        let rest = format!("{fate:?} {boots} {floor} {taken:?} {kept} {}", service.state());
+        let Self { service, fate, boots, floor, taken, kept, lost, .. } = self;
+        let rest = format!("{fate:?} {boots} {floor} {taken:?} {kept} {lost:?} {}", service.state());
         Digest::of_parts(&[&self.disk.fingerprint().0, rest.as_bytes()])
     }
 
@@ -357,7 +360,11 @@ impl Terminal {
             }
             Output::Write { target, offset, bytes } => running.device.write(target, offset, &bytes),
             Output::Start { job, work } => {
+                let what = format!("{work:?}");
                 let Some(result) = self.job(running, work) else { return Err(Step::Reboots) };
+                if result == Done::Mismatch {
+                    self.lost = Some(what);
+                }
                 running.queue.push_back(Input::Done { job, result });
             }
             _ => {}
