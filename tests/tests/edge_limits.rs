@@ -55,6 +55,8 @@ fn an_edge_that_is_killed_at_every_pack_fetches_none_again_that_it_had() {
     const CHUNKS: usize = 10;
     const WINDOW: u64 = 2;
     let mut site = LabSite::start(&format!("window = {WINDOW}"));
+    // A machine that is fast enough has the whole image before anybody has looked twice.
+    site.wan.delay(Duration::from_millis(300));
     let (devices, image) = offered(&site, CHUNKS, 1);
     let mut kills = 0;
     let mut seen = 0;

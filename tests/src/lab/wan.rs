@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tern_bridge::front::frame::{self, Packet, Publish};
 use tern_protocol::message::{Pack, PackKind};
@@ -32,6 +33,8 @@ struct State {
     open: Vec<TcpStream>,
     bytes: BTreeMap<About, u64>,
     packs: Vec<WanPart>,
+    /// How long every pack is on its way.
+    delay: Duration,
     /// Pieces, and chunks, that are still to be spoilt.
     spoil: (u32, u32),
     spoilt: u32,
@@ -72,6 +75,11 @@ impl Wan {
             // It may be closed already.
             let _gone = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Makes every pack take this long, one after the other.
+    pub fn delay(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
     }
 
     /// Spoils the next so many pieces, and so many chunks.
@@ -137,6 +145,10 @@ fn carry(shared: &Mutex<State>, mut from: &TcpStream, mut to: &TcpStream, up: bo
         buffer.extend_from_slice(&bytes[..count]);
         while let Ok(Some((packet, length))) = frame::read(&buffer, PACKET_MAX) {
             let mut raw: Vec<u8> = buffer.drain(..length).collect();
+            if is_pack(&packet) {
+                let delay = lock(shared).delay;
+                std::thread::sleep(delay);
+            }
             note(&mut lock(shared), &packet, &mut raw, up);
             if to.write_all(&raw).is_err() {
                 return;
@@ -158,7 +170,7 @@ fn note(state: &mut State, packet: &Packet, raw: &mut [u8], up: bool) {
     };
     *state.bytes.entry(about).or_default() += raw.len() as u64;
     if let Packet::Publish(message) = packet
-        && message.topic.ends_with("/pack")
+        && is_pack(packet)
         && let Ok(pack) = Pack::read(&message.payload)
     {
         let part = match pack.kind {
@@ -178,6 +190,10 @@ fn note(state: &mut State, packet: &Packet, raw: &mut [u8], up: bool) {
             state.packs.push(part);
         }
     }
+}
+
+fn is_pack(packet: &Packet) -> bool {
+    matches!(packet, Packet::Publish(message) if message.topic.ends_with("/pack"))
 }
 
 fn about(topic: &str) -> About {
