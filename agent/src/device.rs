@@ -19,7 +19,7 @@ use crate::core::SlotName;
 use crate::core::agent::{BootFacts, ComponentFacts, Content, Decode, Done, Held, Target};
 use crate::core::durable::Durable;
 use crate::delta::{self, Tables};
-use crate::record::{RecordError, RecordFile};
+use crate::record::{self, RecordError, RecordFile};
 use crate::recovery;
 use crate::slot::file::FileSlots;
 use crate::slot::place;
@@ -133,6 +133,9 @@ impl Device {
             }
             Err(source) => return Err(io(&lock_path)(source)),
         };
+        // Before anything is read: no agent runs now, and none that died has still to be believed.
+        record::catch_up(&**disk, &config.data_dir);
+        record::catch_up(&**disk, &config.slots.dir);
         let boot = backend::boot(config, disk)?;
         let booted = boot.booted()?;
         let slots = backend::slots(config, disk, booted.slot)?;

@@ -271,6 +271,20 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
     }
 }
 
+/// Most names in a folder that are looked through for records.
+const NAMES_MAX: usize = 4096;
+
+/// Makes every record of `folder` durable as it is found, as [`storage::catch_up`] does.
+pub(crate) fn catch_up(disk: &dyn Storage, folder: &Path) {
+    // None yet, or none that can be read: whoever needs it says so.
+    let Ok(names) = disk.list(folder, NAMES_MAX) else { return };
+    let is_copy = |path: &PathBuf| path.extension().is_some_and(|end| end == "0" || end == "1");
+    let copies: Vec<_> = names.iter().map(|name| folder.join(name)).filter(is_copy).collect();
+    if !copies.is_empty() {
+        storage::catch_up(disk, folder, &copies);
+    }
+}
+
 /// Makes `path` appear with all of `bytes`, or not at all. Also right for keys: the mode holds from the start.
 pub(crate) fn create(folder: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> {
     create_on(&storage::system::System, folder, path, bytes, mode)

@@ -10,9 +10,10 @@ use tern_agent::core::SlotName;
 use tern_agent::recovery;
 use tern_agent::storage::Disk;
 use tern_tests::powercut::board::{Board, Kind};
-use tern_tests::powercut::campaign::{Tally, lies, pairs, single};
+use tern_tests::powercut::campaign::{Tally, Violation, kills, lies, pairs, single};
 use tern_tests::powercut::disk::FakeDisk;
 use tern_tests::powercut::flaw::flawed;
+use tern_tests::powercut::free::free;
 use tern_tests::powercut::outcome::Outcome;
 use tern_tests::powercut::service::{Release, Service};
 use tern_tests::powercut::story::Story;
@@ -86,6 +87,39 @@ fn components_are_all_of_one_release_wherever_the_power_fails() {
 #[test]
 fn components_beside_partitions_are_all_of_one_release_wherever_the_power_fails() {
     every_cut(Kind::Uboot, &Story::PARTS);
+}
+
+/// Operations behind a start of the agent: all that it does before it goes on with its work, and the first of that.
+const START: u64 = 24;
+
+fn every_kill(kind: Kind, stories: &[Story], reach: u64) {
+    for story in stories.iter().copied() {
+        let tally = kills(story, kind, None, &few(kind), reach)
+            .unwrap_or_else(|violation| panic!("{kind:?} {story:?}: {violation}"));
+        let Tally { operations, cuts, runs } = tally;
+        println!(
+            "{kind:?} {story:?}: {operations} kills, {cuts} cuts behind them, {runs} different states played on"
+        );
+        assert!(operations > 50 && runs > operations / 2, "{tally:?}");
+    }
+}
+
+/// What the dead one had not synced is still in the cache when the next one looks, and goes with the power.
+#[test]
+fn an_agent_that_is_killed_leaves_nothing_to_a_power_cut_behind_it() {
+    every_kill(Kind::Files, &[Story::Update], START);
+}
+
+/// `TERN_KILLS` names kinds, as `files uboot`; every one if it is not set.
+#[test]
+#[ignore = "an hour of work: .ci/long power-kills"]
+fn every_kill_and_every_power_cut_behind_it_is_survived() {
+    let asked = std::env::var("TERN_KILLS").unwrap_or_default();
+    for (name, kind) in KINDS {
+        if asked.is_empty() || asked.split_whitespace().any(|word| word == name) {
+            every_kill(kind, stories(kind), u64::MAX);
+        }
+    }
 }
 
 /// With what FAT makes of a rename: the loader's counting leaves an entry there twice, or not at all.
@@ -175,14 +209,24 @@ fn every_sync_and_every_order_of_two_writes_is_needed() {
         }
         let outcomes = outcomes(kind);
         for (lie, stories) in lies(kind, stories(kind)).unwrap_or_else(|violation| panic!("{violation}")) {
-            let seen = stories.iter().find_map(|story| {
-                single(*story, kind, Some(&lie), &outcomes).err().map(|seen| (story, seen))
-            });
-            match seen {
-                Some((story, violation)) => println!("seen      {kind:?} {lie:?}: {story:?}: {violation}"),
-                None => {
+            let cut = |story: &Story| single(*story, kind, Some(&lie), &outcomes).err();
+            let killed = |story: &Story| kills(*story, kind, Some(&lie), &few(kind), START).err();
+            let seen = |fails: &dyn Fn(&Story) -> Option<Violation>| {
+                stories.iter().find_map(|story| fails(story).map(|seen| (story, seen)))
+            };
+            let seen = seen(&cut).or_else(|| seen(&killed));
+            match (seen, free(&lie)) {
+                (Some((story, violation)), None) => {
+                    println!("seen      {kind:?} {lie:?}: {story:?}: {violation}");
+                }
+                (None, Some(why)) => println!("free      {kind:?} {lie:?}: {why}"),
+                (None, None) => {
                     println!("SURVIVED  {kind:?} {lie:?}");
                     survived.push(format!("{kind:?} {lie:?}"));
+                }
+                (Some((story, violation)), Some(_)) => {
+                    println!("NOT FREE  {kind:?} {lie:?}: {story:?}: {violation}");
+                    survived.push(format!("{kind:?} {lie:?} is listed as free, and is not"));
                 }
             }
         }

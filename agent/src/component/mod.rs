@@ -30,7 +30,7 @@ use crate::core::SlotName;
 use crate::core::agent::{ComponentFacts, Done, Held};
 use crate::device::chain;
 use crate::hooks::log;
-use crate::record::{RecordError, RecordFile};
+use crate::record::{self, RecordError, RecordFile};
 use crate::slot::file::FileSlots;
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
 use crate::storage::Disk;
@@ -156,6 +156,7 @@ impl Component {
     ) -> Result<Self, ComponentError> {
         let io = |source| ComponentError::Io { path: folder.clone(), source };
         disk.create_folder(&folder).map_err(io)?;
+        record::catch_up(&**disk, &folder);
         Ok(Self { config, disk: disk.clone(), folder, device })
     }
 

@@ -33,9 +33,9 @@ use crate::boot::uboot::medium::{Medium, MediumError};
 use crate::boot::uboot::variables::{self, VariableError};
 use crate::boot::{BootRecord, NothingBootable, choose};
 use crate::config::{BootConfig, Config};
-use crate::record::RecordError;
+use crate::record::{self, RecordError};
 use crate::slot::{SlotError, SlotName, place};
-use crate::storage::Disk;
+use crate::storage::{self, Disk};
 use tries::Tries;
 
 pub use apply::{ApplyError, Progress};
@@ -197,6 +197,7 @@ pub fn recover(
     config: &Config,
     progress: &mut Progress<'_>,
 ) -> Result<Recovered, RecoveryError> {
+    catch_up(disk, config);
     let mut tries = Tries::load(disk, &config.slots.dir).map_err(RecoveryError::Progress)?;
     let recovered = put_right(disk, config, &mut tries, progress)?;
     // Whoever called reboots. Where that leads back here again and again, or nobody can tell, it ends.
@@ -204,6 +205,16 @@ pub fn recover(
         Ok(turns) if turns <= tries::TURNS => Ok(recovered),
         Ok(_) => Err(RecoveryError::InTurns { slot: recovered.slot() }),
         Err(error) => Err(RecoveryError::Progress(error)),
+    }
+}
+
+/// Makes durable what a recovery that died in this boot has left in the cache: its marks, and the bytes that it wrote.
+fn catch_up(disk: &Disk, config: &Config) {
+    record::catch_up(&**disk, &config.slots.dir);
+    if let Ok((medium, system)) = single(config) {
+        medium.catch_up(&**disk);
+        let folder = system.parent().unwrap_or(system);
+        storage::catch_up(&**disk, folder, &[system.to_owned()]);
     }
 }
 

@@ -11,7 +11,7 @@ use std::any::Any;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A disk behind the port.
@@ -157,6 +157,24 @@ pub trait Storage: fmt::Debug + Send + Sync {
 /// Returns the system's own disk.
 pub fn system() -> Disk {
     Arc::new(system::System)
+}
+
+/// Makes files durable, and the names in their folder, as they are found: somebody who has died may have written them last,
+/// and not have lived to sync that. What is read from the cache alone is taken back by the next power cut, and with it all
+/// that was built on it. Files that are not there are left out.
+///
+/// What the system refuses is only said. A medium that cannot be written must not keep the agent from coming up.
+pub fn catch_up(disk: &dyn Storage, folder: &Path, files: &[PathBuf]) {
+    let sync = |path: &PathBuf| match disk.open(path, Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        opened => opened?.sync(),
+    };
+    // The name of a device is not on the device.
+    let is_named_here = |path: &PathBuf| disk.look(path).is_ok_and(|found| found.kind == Kind::File);
+    let sync_names = || if files.iter().any(is_named_here) { disk.sync_folder(folder) } else { Ok(()) };
+    if let Err(error) = files.iter().try_for_each(sync).and_then(|()| sync_names()) {
+        tracing::warn!(folder = %folder.display(), %error, "what an earlier run left could not be made durable");
+    }
 }
 
 /// Says that a folder has more names than somebody wants to read.

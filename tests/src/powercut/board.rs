@@ -291,7 +291,9 @@ impl Board {
     fn recover(&self, port: &Disk, disk: &FakeDisk) -> Result<(), String> {
         let mut tries = 1..=RECOVERIES;
         loop {
-            let Err(error) = recovery::recover(port, &self.config, &mut |_, _| {}) else { return Ok(()) };
+            let recover = || recovery::recover(port, &self.config, &mut |_, _| {});
+            let Err(error) = disk.sparing(false, recover) else { return Ok(()) };
+            disk.revive();
             if disk.is_dead() || error.remedy() == Remedy::Person || tries.next().is_none() {
                 return Err(error.to_string());
             }

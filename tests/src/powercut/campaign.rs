@@ -161,6 +161,36 @@ pub fn pairs(
     Ok(tally)
 }
 
+/// Kills the agent before every operation of the story, and then cuts the power before every one of what its next start
+/// does, or every one of the first `reach`: what the dead one had written and not synced may still be lost, and the next
+/// one cannot know of it.
+pub fn kills(
+    story: Story,
+    kind: Kind,
+    lie: Option<&Lie>,
+    outcomes: &[Outcome],
+    reach: u64,
+) -> Result<Tally, Violation> {
+    let (mut tally, mut played): (Tally, Played) = Default::default();
+    tally.operations = trace(story, kind)?.len() as u64;
+    for number in 1..=tally.operations {
+        let mut begin = begin(story, kind, lie);
+        begin.terminal.disk.kill_before(number);
+        // Beside files the agent is its own boot loader: one that dies as that takes a try with it.
+        begin.cuts = u32::from(kind == Kind::Files);
+        begin.places.push(format!("not at all, the agent killed before operation {number}"));
+        let cuts = begin.plays(story)?;
+        let reached = number..number.saturating_add(reach);
+        for cut in cuts.iter().filter(|cut| reached.contains(&cut.moment.number)) {
+            for mut reborn in begin.after(cut, outcomes, &mut played, &mut tally) {
+                tally.runs += 1;
+                reborn.ends(story)?;
+            }
+        }
+    }
+    Ok(tally)
+}
+
 fn begin(story: Story, kind: Kind, lie: Option<&Lie>) -> Reborn {
     let terminal = story.begins(kind);
     let terminal = terminal.with_disk(terminal.disk.shut_down());

@@ -173,7 +173,9 @@ impl Terminal {
                 return Ended::Broken("it boots for ever".into());
             }
             self.note();
-            match self.board.power_on(&self.disk, &self.service, self.boots) {
+            let powered =
+                self.disk.sparing(true, || self.board.power_on(&self.disk, &self.service, self.boots));
+            match powered {
                 Ok(()) => {}
                 Err(NoBoot::Cut) => return Ended::Cut,
                 Err(NoBoot::Stranded(why)) => return Ended::Broken(format!("nothing boots: {why}")),
@@ -192,6 +194,7 @@ impl Terminal {
             return Some(Ended::Broken(damaged));
         }
         for start in 0..STARTS {
+            self.disk.revive();
             self.note();
             let mut running = match self.start(start) {
                 Ok(running) => running,
@@ -287,6 +290,8 @@ impl Terminal {
         if kept < self.kept {
             return Some(format!("it kept rollout {} and knows {kept}", self.kept));
         }
+        // Whoever wrote it, this one goes on from it.
+        self.kept = kept;
         let floor = running.agent.durable().floor.max(facts.floor);
         if floor < self.floor {
             return Some(format!("its floor fell from {} to {floor}", self.floor));
@@ -362,6 +367,9 @@ impl Terminal {
             Output::Start { job, work } => {
                 let what = format!("{work:?}");
                 let Some(result) = self.job(running, work) else { return Err(Step::Reboots) };
+                if self.disk.is_killed() {
+                    return Err(Step::Ends("the agent was killed".into()));
+                }
                 if result == Done::Mismatch {
                     self.lost = Some(what);
                 }
@@ -369,7 +377,11 @@ impl Terminal {
             }
             _ => {}
         }
-        if self.disk.is_dead() { Err(Step::On) } else { Ok(()) }
+        match (self.disk.is_dead(), self.disk.is_killed()) {
+            (true, _) => Err(Step::On),
+            (_, true) => Err(Step::Ends("the agent was killed".into())),
+            _ => Ok(()),
+        }
     }
 
     fn job(&self, running: &mut Running, work: Job) -> Option<Done> {

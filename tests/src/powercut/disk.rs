@@ -43,6 +43,10 @@ pub(super) struct State {
     done: u64,
     cut_before: Option<u64>,
     dead: bool,
+    kill_before: Option<u64>,
+    /// Whoever is at work is not of ours.
+    spared: bool,
+    killed: bool,
     teller: Teller,
     trace: Vec<Step>,
     pub(super) written: BTreeMap<String, u64>,
@@ -115,6 +119,30 @@ impl FakeDisk {
     pub fn cut_before(&self, number: u64) {
         let state = &mut *self.state();
         state.cut_before = Some(state.done + number);
+    }
+
+    /// Has the agent, or recovery, die before the operation with this number: the power stays, and so does what it has written.
+    pub fn kill_before(&self, number: u64) {
+        let state = &mut *self.state();
+        state.kill_before = Some(state.done + number);
+    }
+
+    /// Spares whoever does something now, or does not: a boot loader does not die as a program of ours does.
+    pub(super) fn sparing<T>(&self, spared: bool, work: impl FnOnce() -> T) -> T {
+        let before = std::mem::replace(&mut self.state().spared, spared);
+        let done = work();
+        self.state().spared = before;
+        done
+    }
+
+    /// Tells whether the agent has died.
+    pub fn is_killed(&self) -> bool {
+        self.state().killed
+    }
+
+    /// Lets the agent be started again, where it had died.
+    pub fn revive(&self) {
+        self.state().killed = false;
     }
 
     /// Keeps a picture before every operation from here on.
@@ -194,6 +222,12 @@ impl FakeDisk {
             state.dead = true;
             return Err(dead());
         }
+        if !state.spared && state.kill_before.is_some_and(|number| number <= state.done + 1) {
+            (state.kill_before, state.killed) = (None, true);
+        }
+        if state.killed {
+            return Err(io::Error::other("the agent was killed"));
+        }
         if let Some(recorded) = &mut state.recorded {
             let (number, behind) = (state.done + 1, state.trace.last().cloned());
             recorded.push(Moment { number, behind, medium: state.medium.clone() });
@@ -205,7 +239,11 @@ impl FakeDisk {
 
     pub(super) fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state();
-        if state.dead { Err(dead()) } else { Ok(state) }
+        match (state.dead, state.killed) {
+            (true, _) => Err(dead()),
+            (_, true) => Err(io::Error::other("the agent was killed")),
+            _ => Ok(state),
+        }
     }
 }
 

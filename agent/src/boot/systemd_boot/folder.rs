@@ -4,6 +4,7 @@
 //! switch off, made durable, and switched on by a write of one byte; it is switched off before it is removed. Whatever a
 //! power cut leaves of a name, or of two names for the same clusters, the one byte on the medium decides.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +51,15 @@ pub(super) fn entries(disk: &dyn Storage, folder: &Path) -> Result<Vec<Entry>, F
         entries.push(Entry { file: file.to_owned(), name, content });
     }
     Ok(entries)
+}
+
+/// Makes the entries that are named as ours durable as they are found, as [`storage::catch_up`] does.
+pub(super) fn catch_up(disk: &dyn Storage, folder: &Path) {
+    // Whoever reads them next says why they cannot be read.
+    let Ok(names) = disk.list(folder, FILES_MAX) else { return };
+    let is_ours = |name: &&OsString| name.to_str().and_then(Name::parse).is_some();
+    let ours: Vec<_> = names.iter().filter(is_ours).map(|name| folder.join(name)).collect();
+    storage::catch_up(disk, folder, &ours);
 }
 
 /// Makes an entry under a name that is not there; it counts from the last write on, which is of one byte.

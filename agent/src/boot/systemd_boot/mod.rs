@@ -97,6 +97,7 @@ impl SystemdBoot {
 
     /// Joins the present boot.
     pub fn on(disk: &Disk, config: &SystemdBootConfig) -> Result<Self, BootError> {
+        folder::catch_up(&**disk, &config.entries);
         let record = Self::record_on(&**disk, config)?.ok_or(BootError::NotProvisioned)?;
         let slot = kernel::slot(&**disk, &config.cmdline).map_err(SystemdBootError::from)?;
         let booted = kernel::booted(&**disk, slot, &config.boot_id).map_err(SystemdBootError::from)?;

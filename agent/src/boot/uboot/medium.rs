@@ -110,6 +110,16 @@ impl Medium {
         }
     }
 
+    /// Makes both copies durable as they are found, as [`storage::catch_up`] does.
+    pub fn catch_up(&self, disk: &dyn Storage) {
+        let mut paths: Vec<_> = self.copies.iter().map(|copy| copy.path.clone()).collect();
+        paths.dedup();
+        for path in paths {
+            let folder = path.parent().unwrap_or(&path).to_owned();
+            storage::catch_up(disk, &folder, &[path]);
+        }
+    }
+
     /// Writes both copies anew, one after the other, with what counts, and reads each back: whoever relies on changing them
     /// later knows now that they can be changed. Fails, and changes no variable, where one of them cannot be read or written.
     pub fn prove(&self, disk: &dyn Storage) -> Result<(), MediumError> {

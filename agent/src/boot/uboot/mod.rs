@@ -100,6 +100,7 @@ impl UbootBoot {
 
     /// The same on another disk than the system's.
     pub fn on(disk: &Disk, config: &UbootConfig) -> Result<Self, BootError> {
+        config.medium.catch_up(&**disk);
         let record = read(&**disk, &config.medium)?;
         let slot = kernel::slot(&**disk, &config.cmdline).map_err(UbootError::from)?;
         let booted = kernel::booted(&**disk, slot, &config.boot_id).map_err(UbootError::from)?;
