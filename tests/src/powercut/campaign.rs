@@ -179,9 +179,15 @@ pub fn kills(
         // Beside files the agent is its own boot loader: one that dies as that takes a try with it.
         begin.cuts = u32::from(kind == Kind::Files);
         begin.places.push(format!("not at all, the agent killed before operation {number}"));
-        let cuts = begin.plays(story)?;
-        let reached = number..number.saturating_add(reach);
-        for cut in cuts.iter().filter(|cut| reached.contains(&cut.moment.number)) {
+        if let Some(end) = number.checked_add(reach) {
+            // What comes behind that is not looked at: this one need not live to see it.
+            begin.terminal.disk.cut_before(end);
+        }
+        let (ended, cuts) = begin.terminal.recorded(|terminal| story.goes_on(terminal));
+        if ended != Ended::Cut {
+            begin.judge(story, &ended)?;
+        }
+        for cut in cuts.iter().filter(|cut| cut.moment.number >= number) {
             for mut reborn in begin.after(cut, outcomes, &mut played, &mut tally) {
                 tally.runs += 1;
                 reborn.ends(story)?;
