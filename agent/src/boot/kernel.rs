@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Booted;
 use crate::slot::SlotName;
@@ -14,8 +14,9 @@ const FILE_MAX: usize = 64 * 1024;
 /// The boot loader's word on the kernel's command line.
 pub(super) const SLOT: &str = "tern.slot=";
 /// How long a command may take to say that the device goes down.
-const REBOOT_ATTEMPTS: u32 = 600;
-const REBOOT_PAUSE: Duration = Duration::from_millis(100);
+const REBOOT_PATIENCE: Duration = Duration::from_secs(60);
+/// Pauses between two looks at it: from the first to the longest, each twice the one before.
+const REBOOT_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
 /// Says why the present boot is not known, or does not end.
 #[derive(Debug, thiserror::Error)]
@@ -82,11 +83,16 @@ pub(super) fn reboot(words: &[String]) -> Result<(), KernelError> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-    for _ in 0..REBOOT_ATTEMPTS {
+    let began = Instant::now();
+    let [mut pause, longest] = REBOOT_PAUSES;
+    while began.elapsed() < REBOOT_PATIENCE {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(failed(status.to_string())),
-            Ok(None) => std::thread::sleep(REBOOT_PAUSE),
+            Ok(None) => {
+                std::thread::sleep(pause);
+                pause = longest.min(pause * 2);
+            }
             Err(error) => return Err(failed(error.to_string())),
         }
     }
