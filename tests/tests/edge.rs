@@ -1,11 +1,11 @@
 //! A site whose devices update behind an edge, over a link that is counted: each pack crosses it once.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::json;
-use tern_tests::lab::{About, LabDevice, LabSite, MODEL, Wan, wait};
+use tern_tests::lab::{About, LabDevice, LabEdge, LabSite, MODEL, Uplink, Wan, wait};
 
 const RELEASE: usize = 3_000_000;
 /// Chunks of the release, and the piece that proves them.
@@ -68,7 +68,7 @@ fn a_site_updates_over_one_copy_and_its_reports_arrive() {
 /// The same bound, without an edge: it does not hold, so it can be missed.
 #[test]
 fn should_find_devices_that_each_fetch_their_own_copy() {
-    let site = LabSite::prepare(|users, upstream| tern_tests::lab::LabEdge::make("hut", users, upstream, ""));
+    let site = LabSite::prepare(|users, upstream| LabEdge::make("hut", users, upstream, ""));
     let wan = Wan::to(site.lab.mqtt);
     let devices = update(&site, 3, wan.address);
 
@@ -76,4 +76,61 @@ fn should_find_devices_that_each_fetch_their_own_copy() {
 
     assert!(downloaded(&wan) > 3 * RELEASE as u64);
     assert_eq!(wan.packs(), (3 * PARTS, 2 * PARTS));
+}
+
+#[test]
+fn over_tls_a_site_is_known_by_its_certificate_or_its_password_and_leans_on_nobody_else() {
+    let (site, tls) = LabSite::encrypted();
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let file = |name: &str| format!("{:?}", tls.folder.join(name));
+    let own = format!("certificate = {{ certificate = {}, key = {} }}", file("site.pem"), file("site.key"));
+    let authority = format!("ca = {}", file("ca.pem"));
+    let link = Uplink::to(at(tls.port));
+    let mut edge = LabEdge::known("hut", link.address, &format!("{own}\n{authority}"));
+    edge.start();
+    let devices = update(&site, 3, edge.address());
+
+    roll_out(&site, &devices);
+
+    let [_, down] = link.bytes();
+    let status = edge.status();
+    assert!(down > RELEASE as u64 && down * 10 < RELEASE as u64 * 12, "{down} B, {status}");
+    drop((devices, edge));
+
+    // The same site by its password.
+    let (_, users) = site.bridge.for_sites();
+    let by_password = Uplink::to(at(tls.by_password));
+    let mut edge = LabEdge::make("hut", &users, by_password.address, &authority);
+    edge.start();
+    connects(&edge);
+    by_password.cut(true);
+    wait("it to be cut off", PATIENCE, || edge.status()["site"]["outage"].as_u64());
+    by_password.cut(false);
+    connects(&edge);
+
+    // Controls: a broker of another authority, a certificate that is no site's, one that is another site's.
+    let foreign = format!("{own}\nca = {}", file("site.pem"));
+    let device = own.replace("site.", "device.");
+    for (name, lines, said) in [
+        ("hut", foreign, "certificate"),
+        ("cam", format!("{device}\n{authority}"), "refused with code 5"),
+        ("barn", format!("{own}\n{authority}"), "refused with code 2"),
+    ] {
+        let mut edge = LabEdge::known(name, at(tls.port), &lines);
+        edge.start();
+        wait(&format!("{name} to say {said}"), PATIENCE, || {
+            let log = edge.log();
+            log.lines().any(|line| line.contains("is cut off") && line.contains(said)).then_some(())
+        });
+        assert!(!edge.log().contains("is connected to upstream"), "{}", edge.log());
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn connects(edge: &LabEdge) {
+    wait("the edge to be connected", PATIENCE, || {
+        let status = edge.status();
+        (status["online"] == true && status["site"]["outage"].is_null()).then_some(())
+    });
 }
