@@ -5,15 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::json;
+use tern_protocol::message::SiteStatus;
 use tern_tests::lab::{About, LabDevice, LabEdge, LabSite, MODEL, Uplink, Wan, wait};
 
 const RELEASE: usize = 3_000_000;
 /// Chunks of the release, and the piece that proves them.
 const PARTS: u64 = 46 + 1;
 
-/// What is downloaded over a link: packs, what is asked for them, and signed files.
+/// What passes a link but reports: packs, what is asked for them, signed files, and what keeps the connection.
 fn downloaded(wan: &Wan) -> u64 {
-    wan.bytes(About::Packs) + wan.bytes(About::Bundles)
+    [About::Packs, About::Bundles, About::Connection].into_iter().map(|kind| wan.bytes(kind)).sum()
 }
 
 /// Devices that connect there take release 2; returns once all run it.
@@ -53,7 +54,7 @@ fn a_site_updates_over_one_copy_and_its_reports_arrive() {
     });
     let (all, one) = (downloaded(&site.wan), downloaded(&alone));
     let text = format!(
-        "{count} devices behind an edge: {all} B downloaded, one device alone {one} B; reports {} B, of one device {} B; {status}\n",
+        "{count} devices behind an edge: {all} B without reports, one device alone {one} B; reports {} B, of one device {} B; {status}\n",
         site.wan.bytes(About::Reports),
         alone.bytes(About::Reports)
     );
@@ -62,7 +63,19 @@ fn a_site_updates_over_one_copy_and_its_reports_arrive() {
     assert!(all * 100 <= one * 105, "{all} against {one}");
     assert_eq!(site.wan.packs(), (PARTS, 0), "each part once");
     assert_eq!(status["seen"].as_array().unwrap().len(), count, "{status}");
-    assert!(status["site"]["hits"].as_u64().unwrap() >= (count as u64 - 1) * PARTS, "{status}");
+    let figure = |name: &str| status["site"][name].as_u64().unwrap();
+    assert!(figure("hits") >= (count as u64 - 1) * PARTS, "{status}");
+    // And what was said of deltas: two answers, and two more after every minute.
+    assert!((PARTS + 2..=PARTS + 12).contains(&figure("fetched")), "{status}");
+    wait("the site to count what the link counts, but for what makes a connection", PATIENCE, || {
+        let status = site.edge.status();
+        let counted = status["site"]["down"].as_u64()? + status["site"]["up"].as_u64()?;
+        let link = downloaded(&site.wan) + site.wan.bytes(About::Reports);
+        (counted..counted + 512).contains(&link).then_some(())
+    });
+    let said = site.wan.sent().into_iter().rfind(|message| message.topic.ends_with("/status")).unwrap();
+    let said: SiteStatus = serde_json::from_slice(&said.payload).unwrap();
+    assert!(said.online && said.figures.is_some(), "{said:?}");
 }
 
 /// The same bound, without an edge: it does not hold, so it can be missed.

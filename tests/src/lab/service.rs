@@ -306,7 +306,7 @@ impl Lab {
     pub fn wait_for_hellos(&self) {
         wait_telling(
             || "the devices to be heard".to_owned(),
-            Duration::from_secs(60),
+            Duration::from_secs(180),
             || {
                 let list = self.json(&["device", "list"]);
                 list.as_array()?.iter().all(|device| device["seen_at"].as_u64() > Some(0)).then_some(())
