@@ -49,6 +49,8 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
     let everybody = [&mut leader, &mut doomed].into_iter().chain(&mut fresh).chain(&mut acked);
     everybody.for_each(LabDevice::start);
     site.lab.wait_for_hellos();
+    // The broker may hand the service a hello before the enrolment that vouches for it; the device says it again.
+    let forged_before = forged(&site);
     let everybody = [&mut leader, &mut doomed].into_iter().chain(&mut fresh).chain(&mut acked);
     everybody.for_each(LabDevice::kill);
     // Its power fails before its hook has ended; then the release is killed, and the site hears of it.
@@ -103,6 +105,7 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
 
     let installed = fresh.iter().chain(&acked).chain([&leader]);
     everything_is_heard(&site, installed, &doomed);
+    assert_eq!(forged(&site), forged_before, "what went up:\n{}", told(&site.wan.sent()));
     for name in ["fresh", "acked"] {
         completes(&site, name);
     }
@@ -138,6 +141,7 @@ fn downloads_that_are_cut_in_the_middle_go_on_and_the_site_is_as_if_it_had_never
     everybody.extend(&mut remote);
     everybody.iter_mut().for_each(|device| device.start());
     site.lab.wait_for_hellos();
+    let forged_before = forged(&site);
     everybody.iter_mut().for_each(|device| device.kill());
     drop(everybody);
     // Its power fails in the middle of a download; then the release is killed, and the site hears of it.
@@ -200,6 +204,7 @@ fn downloads_that_are_cut_in_the_middle_go_on_and_the_site_is_as_if_it_had_never
 
     let installed = remote.iter().chain([&leader, &fresh, &acked]);
     everything_is_heard(&site, installed, &doomed);
+    assert_eq!(forged(&site), forged_before, "what went up:\n{}", told(&site.wan.sent()));
     for name in ["fresh", "acked", "remote"] {
         completes(&site, name);
     }
@@ -244,7 +249,8 @@ fn everything_is_heard<'a>(
         (site.edge.status()["queue"] == 0).then_some(())
     });
     heard.read(&site.lab);
-    assert_eq!((&heard.doubled, heard.broken_walks(), forged(site)), (&Vec::new(), Vec::new(), 0));
+    let found = (&heard.doubled, heard.broken_walks());
+    assert_eq!(found, (&Vec::new(), Vec::new()), "what went up:\n{}", told(&site.wan.sent()));
 }
 
 /// What each device said went up in its order, however often; a hello comes first in its connection. Returns how many devices that were.
@@ -260,6 +266,16 @@ fn in_order(sent: &[Publish]) -> usize {
         }
     }
     last.len()
+}
+
+/// What went up, for whoever reads of a failure: topic, epoch, number and kind.
+fn told(sent: &[Publish]) -> String {
+    let reports = sent.iter().filter(|message| !message.topic.ends_with("/get"));
+    let line = |message: &Publish| {
+        let report: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+        format!("{} {} {} {}\n", message.topic, report["e"], report["n"], report["t"])
+    };
+    reports.map(line).collect()
 }
 
 /// How many messages the service took for forged.
