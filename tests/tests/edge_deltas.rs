@@ -49,11 +49,13 @@ impl Scene {
         devices
     }
 
-    fn all_hold<'a>(&self, devices: impl IntoIterator<Item = &'a LabDevice>) {
+    /// Waits until all hold the release, and have fetched it in this way.
+    fn all_hold<'a>(&self, devices: impl IntoIterator<Item = &'a LabDevice>, by: &str) {
         for device in devices {
-            wait(&format!("{} to hold the release", device.name), MOST, || {
-                (device.slot("b") == self.new).then_some(())
+            let found = wait(&format!("{} to hold the release", device.name), MOST, || {
+                way(device).filter(|_| device.slot("b") == self.new)
             });
+            assert_eq!(found, by, "{}", device.name);
         }
     }
 
@@ -96,7 +98,7 @@ fn a_site_updates_by_one_copy_of_a_delta_and_has_it_while_it_is_cut_off() {
     let direct = scene.devices(2, "direct", &LabSite::behind(link.address));
 
     site.roll_out(2, "second", &json!({"arm": "fresh"}));
-    scene.all_hold(behind.iter().chain(&direct));
+    scene.all_hold(behind.iter().chain(&direct), "delta");
 
     let (all, one) = (downloaded(&site.wan), downloaded(&link) / 2);
     let text = format!(
@@ -105,7 +107,6 @@ fn a_site_updates_by_one_copy_of_a_delta_and_has_it_while_it_is_cut_off() {
         delta.packs.len()
     );
     std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
-    assert!(behind.iter().chain(&direct).all(|device| way(device).as_deref() == Some("delta")));
     assert!(one > delta.manifest.bytes && one < delta.manifest.bytes * 3 / 2, "{one}");
     assert!(all * 100 <= one * 105, "{all} against {one}");
     assert_eq!((site.wan.packs(), link.packs()), ((parts, 0), (2 * parts, parts)));
@@ -119,9 +120,33 @@ fn a_site_updates_by_one_copy_of_a_delta_and_has_it_while_it_is_cut_off() {
     scene.site.edge.kill();
     scene.site.edge.start();
     late[0].start();
-    scene.all_hold(&late);
-    assert_eq!(way(&late[0]).as_deref(), Some("delta"));
+    scene.all_hold(&late, "delta");
     scene.site.wan.cut(false);
+    scene.completes();
+}
+
+#[test]
+fn a_device_that_asks_when_its_site_is_cut_off_waits_for_the_delta_and_takes_it() {
+    let scene = Scene::new();
+    let delta = scene.offer();
+    let site = &scene.site;
+    let inside = Wan::to(site.edge.address());
+    let devices = scene.devices(1, "cam", &LabSite::behind(inside.address));
+    site.wan.delay(Duration::from_secs(3));
+    site.roll_out(2, "second", &json!({}));
+    wait("the question", MOST, || (!asked(&inside).is_empty()).then_some(()));
+
+    site.wan.cut(true);
+
+    // Twice unanswered was once enough for the image as it is, whose bytes then came over the link.
+    wait("it to ask again and again", MOST, || {
+        asked(&inside).values().all(|times| *times >= 4).then_some(())
+    });
+    assert_eq!(way(&devices[0]), None);
+    site.wan.delay(Duration::ZERO);
+    site.wan.cut(false);
+    scene.all_hold(&devices, "delta");
+    assert!(site.wan.bytes(About::Packs) < delta.manifest.bytes * 11 / 10);
     scene.completes();
 }
 
@@ -139,10 +164,9 @@ fn that_there_is_no_delta_is_asked_once_and_nobody_waits_for_it() {
     let devices = scene.devices(3, "cam", &making);
 
     site.roll_out(2, "second", &json!({}));
-    scene.all_hold(&devices);
+    scene.all_hold(&devices, "chunks");
 
     let (outside, inside) = (asked(&site.wan), asked(&inside));
-    assert!(devices.iter().all(|device| way(device).as_deref() == Some("chunks")));
     assert_eq!((inside.len(), inside.values().sum::<usize>()), (6, 6), "{inside:?}");
     assert_eq!((outside.len(), outside.values().sum::<usize>()), (2, 2), "{outside:?}");
 }
@@ -158,12 +182,12 @@ fn a_chunk_server_that_says_nothing_of_deltas_keeps_one_device_waiting_and_no_ot
     let early = scene.devices(1, "early", &LabSite::behind(first.address));
 
     site.roll_out(2, "second", &json!({}));
-    scene.all_hold(&early);
+    scene.all_hold(&early, "chunks");
     wait("the site to take silence for an answer", MOST, || {
         site.edge.log().contains("says nothing about a delta").then_some(())
     });
     late.iter_mut().for_each(LabDevice::start);
-    scene.all_hold(&late);
+    scene.all_hold(&late, "chunks");
 
     let [first, others] = [asked(&first), asked(&others)];
     // The control: whoever is not answered asks twice.
