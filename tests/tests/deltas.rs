@@ -5,14 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use p256::ecdsa::SigningKey;
-use p256::pkcs8::DecodePrivateKey as _;
 use tern_agent::core::state::State;
 use tern_agent::core::way::Way;
-use tern_bridge::chunks::ChunkStore;
 use tern_protocol::delta::encode::Options;
-use tern_protocol::delta::{Decoder, Delta, Profile, encode, signed};
-use tern_protocol::tuf::key::P256Signer;
-use tern_tests::lab::{Lab, LabDevice, Making, PRODUCT, Records, Uplink, made, wait};
+use tern_protocol::delta::{Decoder, Delta, Profile, encode};
+use tern_tests::lab::{Lab, LabDevice, Making, Records, Uplink, made, moved, wait};
 
 /// Bytes of the images: enough for several windows of packs.
 const LENGTH: usize = 3_000_000;
@@ -34,15 +31,10 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let lab = Lab::start();
-        let (factory, image, foreign) = (lab.path("old.img"), lab.path("new.img"), lab.path("foreign"));
+        let (factory, image) = (lab.path("old.img"), lab.path("new.img"));
         made(&factory, LENGTH, 1);
-        made(&foreign, 600_000, 2);
-        let (old, foreign) = (std::fs::read(&factory).unwrap(), std::fs::read(&foreign).unwrap());
-        let mut new = old.clone();
-        // Every twentieth part of it is another one, and all behind it has moved.
-        for (part, at) in foreign.chunks(30_000).zip((0..).step_by(140_000)) {
-            new.splice(at..at + 29_000, part.iter().copied());
-        }
+        let old = std::fs::read(&factory).unwrap();
+        let new = moved(&old, 2);
         std::fs::write(&image, &new).unwrap();
         let uplink = Uplink::to(lab.mqtt);
         let making = Making { broker: Some(uplink.address), ..Making::default() };
@@ -51,19 +43,6 @@ impl Scene {
         let options = Options { pack: PACK, ..Options::new(Profile::SmallLinux) };
         let delta = encode(&old, &new, options);
         Self { lab, uplink, device, old, new, delta }
-    }
-
-    /// Has the chunk server offer the delta, signed as the service signs.
-    fn offer(&self, delta: &Delta) {
-        let key = self.lab.data().join("keys").join(PRODUCT).join("rollout.pem");
-        let key = SigningKey::from_pkcs8_pem(&std::fs::read_to_string(key).unwrap()).unwrap();
-        self.offer_signed(delta, &P256Signer::new(key));
-    }
-
-    fn offer_signed(&self, delta: &Delta, key: &P256Signer) {
-        let store = ChunkStore::open(self.lab.data().join("images")).unwrap();
-        let signed = signed::sign(&delta.manifest, &[key]).unwrap();
-        store.add_delta(&signed, delta.packs.iter().cloned().map(Ok)).unwrap();
     }
 
     /// Starts the device, and waits until it is connected.
@@ -104,7 +83,7 @@ fn write_through(path: &Path, bytes: &[u8]) {
 #[test]
 fn an_update_by_delta_costs_what_the_delta_weighs() {
     let mut scene = Scene::new();
-    scene.offer(&scene.delta);
+    scene.lab.offer_delta(&scene.delta);
     scene.start();
     let before = scene.uplink.bytes();
 
@@ -123,7 +102,7 @@ fn an_update_by_delta_costs_what_the_delta_weighs() {
 #[test]
 fn a_base_that_is_damaged_is_repaired_with_few_bytes() {
     let mut scene = Scene::new();
-    scene.offer(&scene.delta);
+    scene.lab.offer_delta(&scene.delta);
     scene.start();
     // After it came up: the boot loader of files looks at what it boots.
     let base = scene.damage([1_000_000, 2_400_000].into_iter());
@@ -150,7 +129,7 @@ fn decoded(delta: &Delta, base: &[u8]) -> Option<Vec<u8>> {
 #[test]
 fn whatever_is_killed_at_a_pack_goes_on_there() {
     let mut scene = Scene::new();
-    scene.offer(&scene.delta);
+    scene.lab.offer_delta(&scene.delta);
     scene.start();
     let records = Records::of(&scene.device);
     scene.lab.roll_out(2, "r2", "all", 0);
@@ -193,10 +172,10 @@ fn a_delta_that_others_signed_or_that_is_none_is_not_followed() {
     let leaves: Vec<_> = broken.packs.iter().map(|pack| tern_protocol::chunk::leaf(pack)).collect();
     broken.manifest.root = tern_protocol::chunk::root(&leaves);
     // What the thief of the service's keys makes: signed as it should be, and no delta.
-    scene.offer(&broken);
-    let foreign = P256Signer::new(SigningKey::from_slice(&[3; 32]).unwrap());
+    scene.lab.offer_delta(&broken);
+    let foreign = SigningKey::from_slice(&[3; 32]).unwrap();
     let whole = encode(&[], &scene.new, Options::new(Profile::SmallLinux));
-    scene.offer_signed(&whole, &foreign);
+    scene.lab.offer_delta_signed(&whole, &foreign);
 
     scene.start();
     scene.lab.roll_out(2, "r2", "all", 0);
@@ -228,11 +207,7 @@ fn a_real_pair_of_images_within_the_memory_of_a_device() {
         let (old, new) = (std::fs::read(old).unwrap(), std::fs::read(new).unwrap());
         encode(&old, &new, Options { threads: 2, ..Options::new(profile) })
     };
-    let store = ChunkStore::open(lab.data().join("images")).unwrap();
-    let key = lab.data().join("keys").join(PRODUCT).join("rollout.pem");
-    let key = SigningKey::from_pkcs8_pem(&std::fs::read_to_string(key).unwrap()).unwrap();
-    let signed = signed::sign(&delta.manifest, &[&P256Signer::new(key)]).unwrap();
-    store.add_delta(&signed, delta.packs.iter().cloned().map(Ok)).unwrap();
+    lab.offer_delta(&delta);
 
     device.start_program(Path::new(&std::env::var("TERN_AGENT").unwrap()));
     lab.wait_for_hellos();

@@ -1,5 +1,6 @@
 //! Which way is the cheapest: what there is of deltas to an image is asked for before anything of it is.
 
+use tern_protocol::chunk::{TreeShape, chunks_of};
 use tern_protocol::delta::{DeltaManifest, ImageId};
 use tern_protocol::message::{Get, Pack, Want};
 use tern_protocol::offer::{Artifact, Offer};
@@ -9,7 +10,9 @@ use super::agent::{Agent, Content, Output};
 use super::timing::{Backoff, Now, Timing};
 use super::way::{Course, Way};
 
-/// How often it is asked before silence counts as "there is none": a chunk server may be older than deltas.
+/// How often it is asked before silence counts as "there is none": a chunk server may be older than deltas. From the second
+/// time on a piece of the image is asked for too. Whoever has not even that is away, as is one behind a site's edge that is
+/// cut off; to take the image as it is would then cost all its bytes once the way is there again.
 const ASKS: u32 = 2;
 
 /// A choice that is still open.
@@ -22,6 +25,8 @@ pub(super) struct Choice {
     repeat: Backoff,
     asked: u32,
     ask_again: u64,
+    /// Somebody has said something of the wanted image.
+    heard: bool,
 }
 
 /// What was answered.
@@ -42,6 +47,7 @@ impl Choice {
             repeat: Backoff::new(timing.get_first, timing.get_most),
             asked: 0,
             ask_again: 0,
+            heard: false,
         }
     }
 
@@ -63,11 +69,12 @@ impl Choice {
         if std::mem::take(&mut self.asked) > 0 {
             self.ask_again = 0;
         }
+        self.heard = false;
     }
 
     /// Returns what to ask: all that was not answered.
     pub(super) fn request(&mut self, uptime: u64) -> Option<Get> {
-        if uptime < self.ask_again || self.asked == ASKS {
+        if uptime < self.ask_again || self.is_silent(uptime) {
             return None;
         }
         self.asked += 1;
@@ -78,14 +85,23 @@ impl Choice {
             to: self.wanted.root,
             profiles: self.profiles.clone(),
         };
-        Some(Get::from(open.map(want).collect::<Vec<_>>()))
+        let chunks = chunks_of(self.wanted.length).filter(|_| self.asked >= ASKS);
+        let piece = chunks.map(|chunks| Want::piece(self.wanted.root, TreeShape::new(chunks).top()));
+        Some(Get::from(open.map(want).chain(piece).collect::<Vec<_>>()))
+    }
+
+    /// Tells whether whoever has the image has had time enough to say what there is of deltas.
+    fn is_silent(&self, uptime: u64) -> bool {
+        self.heard && self.asked >= ASKS && uptime >= self.ask_again
     }
 
     /// Takes an answer; `open` verifies who signed it. One that is forged, or about something else, is none.
     pub(super) fn take(&mut self, pack: &Pack, open: impl FnOnce(&[u8]) -> Option<DeltaManifest>) {
-        let Some((from, signed)) = pack.as_delta().filter(|_| pack.of == self.wanted.root.short()) else {
+        if pack.of != self.wanted.root.short() {
             return;
-        };
+        }
+        self.heard = true;
+        let Some((from, signed)) = pack.as_delta() else { return };
         let wanted = self.wanted;
         let Some((base, answer)) = self.bases.iter_mut().find(|(base, _)| base.root == from) else { return };
         if signed.is_empty() {
@@ -106,8 +122,7 @@ impl Choice {
 
     /// Returns the cheapest way, once it is known.
     pub(super) fn chosen(&self, uptime: u64) -> Option<Way> {
-        let is_silent = self.asked == ASKS && uptime >= self.ask_again;
-        if !is_silent && self.bases.iter().any(|(_, answer)| answer.is_none()) {
+        if !self.is_silent(uptime) && self.bases.iter().any(|(_, answer)| answer.is_none()) {
             return None;
         }
         let offered = |(base, answer): &(ImageId, Option<Answer>)| match answer {

@@ -5,7 +5,8 @@
 //!              ▲                                    │ refused, late, overtaken, cut off
 //!              └────────────── again ◀──────────────┘ given up after some tries: a device asks again by itself
 //! ```
-//! However many ask for one part, it is asked for once and answered to all.
+//! However many ask for one part, it is asked for once and answered to all. What there is of deltas is asked once: silence
+//! is an answer too, for a chunk server may be older than deltas, and no device is to wait until it has found that out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub(crate) struct Fetch {
     turns: VecDeque<Asker>,
     again: VecDeque<Key>,
     flight: Vec<Key>,
+    /// Questions about deltas that nobody answered, and who asked them.
+    silent: Vec<(Key, Vec<Asker>)>,
     /// Parts that came since the start, and when the last did.
     arrivals: u64,
     last: u64,
@@ -106,6 +109,10 @@ impl Fetch {
         let (mut out, mut blocked) = (Vec::new(), Vec::new());
         while out.len() < room.min(GET_PACKS_MAX as usize) {
             let Some(mut key) = self.pick() else { break };
+            if self.flight.iter().any(|other| other.is_confused_with(&key)) {
+                blocked.push(key);
+                continue;
+            }
             if let Some(piece) = needs(&key) {
                 blocked.push(key);
                 if self.wants.contains_key(&piece) {
@@ -153,9 +160,19 @@ impl Fetch {
     /// Takes in that a part is here, and returns who wants it.
     pub(crate) fn came(&mut self, key: &Key, now: u64) -> Vec<Asker> {
         self.arrived(now);
+        self.end(key)
+    }
+
+    /// Forgets a part, and returns who wants it.
+    fn end(&mut self, key: &Key) -> Vec<Asker> {
         self.flight.retain(|known| known != key);
         let askers = self.wants.remove(key).map(|want| want.askers).unwrap_or_default();
         askers.into_iter().map(|(asker, _)| asker).filter(|asker| !asker.is_empty()).collect()
+    }
+
+    /// Returns the questions about deltas that nobody has answered since it was asked last, and who waits for an answer.
+    pub(crate) fn silent(&mut self) -> Vec<(Key, Vec<Asker>)> {
+        std::mem::take(&mut self.silent)
     }
 
     /// Takes in that what came is not the part, or cannot be judged yet: it is asked for again.
@@ -208,7 +225,14 @@ impl Fetch {
             })
             .cloned()
             .collect();
-        late.iter().for_each(|key| self.repeat(key));
+        for key in late {
+            if let Part::Delta { .. } = key.part {
+                let askers = self.end(&key);
+                self.silent.push((key, askers));
+            } else {
+                self.repeat(&key);
+            }
+        }
         if self.wants.len() > WANTS_MAX / 2 {
             let flight = &self.flight;
             self.wants.retain(|key, want| {
@@ -339,6 +363,38 @@ mod tests {
             now += 1000;
         }
         assert_eq!(asked, TRIES_MAX as usize);
+    }
+
+    fn delta(profiles: &[u8]) -> Key {
+        let part = Part::Delta { from: Digest::of(b"old"), profiles: profiles.to_vec() };
+        Key { of: Digest::of(b"x"), part }
+    }
+
+    #[test]
+    fn what_nobody_says_about_a_delta_is_heard_by_all_who_asked_and_not_asked_again() {
+        let mut fetch = Fetch::new(4);
+        (1..4).for_each(|device| assert!(fetch.want(&asker(device), delta(&[1]), 0)));
+        assert_eq!(fetch.next(0, proven), [delta(&[1])]);
+
+        assert_eq!(fetch.next(REPEAT_FIRST - 1, proven), []);
+        assert_eq!(fetch.silent(), []);
+        assert_eq!(fetch.next(REPEAT_FIRST, proven), []);
+
+        assert_eq!(fetch.silent(), [(delta(&[1]), vec![asker(1), asker(2), asker(3)])]);
+        assert_eq!((fetch.len(), fetch.silent().len(), fetch.wake_at()), (0, 0, None));
+    }
+
+    #[test]
+    fn questions_whose_answers_look_alike_are_asked_one_after_the_other() {
+        let mut fetch = Fetch::new(4);
+        [&[1][..], &[1, 4]].into_iter().for_each(|of| assert!(fetch.want(&asker(1), delta(of), 0)));
+        fetch.want(&asker(2), chunk(0), 0);
+
+        assert_eq!(fetch.next(0, proven), [delta(&[1, 4]), chunk(0)]);
+        assert_eq!(fetch.next(1, proven), []);
+        fetch.came(&delta(&[1, 4]), 2);
+
+        assert_eq!(fetch.next(2, proven), [delta(&[1])]);
     }
 
     #[test]

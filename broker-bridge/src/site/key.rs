@@ -43,6 +43,16 @@ impl Key {
         part && pack.of == self.of.short()
     }
 
+    /// Tells whether an answer to this could be taken for one to `other`: about a delta it does not say for which profiles.
+    pub(crate) fn is_confused_with(&self, other: &Self) -> bool {
+        match (&self.part, &other.part) {
+            (Part::Delta { from, .. }, Part::Delta { from: theirs, .. }) => {
+                (self.of, from) == (other.of, theirs)
+            }
+            _ => false,
+        }
+    }
+
     /// Returns what of a frame is kept.
     pub(crate) fn content(&self, pack: Pack) -> Vec<u8> {
         match self.part {

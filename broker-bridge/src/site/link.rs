@@ -125,7 +125,7 @@ impl Connector {
         match read.next().await {
             Ok(Packet::ConnAck { code: 0, .. }) => Ok((read, write)),
             Ok(Packet::ConnAck { code, .. }) => {
-                Err(format!("refused with code {code}: check id and password of the site"))
+                Err(format!("refused with code {code}: check the site's id, and its password or certificate"))
             }
             Ok(_) => Err("no CONNACK".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -397,11 +397,14 @@ async fn reports(site: &Arc<Site>, out: &Upstream, flight: &Mutex<Flight>) {
 async fn get(shared: &Shared, site: &Site, out: &Upstream) {
     let Ok(own) = site.config.site.as_str().parse::<DeviceId>() else { return };
     let topic = Topic::Up(own, UpKind::Get).render(&shared.fleet);
-    let keys = {
+    let (keys, silent) = {
         let mut fetch = site.fetch();
         let proofs = site.proofs();
-        fetch.next(site.now(), |key| proofs.needs(key))
+        (fetch.next(site.now(), |key| proofs.needs(key)), fetch.silent())
     };
+    for (key, askers) in silent {
+        site.unanswered(shared, &key, askers);
+    }
     for request in requests(keys) {
         let payload = request.write();
         publish(site, out, Publish { topic: topic.clone(), payload, ..Publish::default() }).await;

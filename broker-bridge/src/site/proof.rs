@@ -67,8 +67,13 @@ impl Proofs {
             }
             // Signed by a role whose keys only devices know for sure: they judge it.
             Part::Delta { .. } if content.is_empty() => Verdict::Good,
-            Part::Delta { from, .. } => match read_unverified(content) {
-                Ok(delta) if delta.old.root == *from && delta.new.root == key.of => Verdict::Good,
+            Part::Delta { from, profiles } => match read_unverified(content) {
+                Ok(delta)
+                    if (delta.old.root, delta.new.root) == (*from, key.of)
+                        && profiles.contains(&delta.profile.id()) =>
+                {
+                    Verdict::Good
+                }
                 _ => Verdict::Bad,
             },
         }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tern_protocol::chunk::PIECE;
+use tern_protocol::digest::Digest;
 use tern_protocol::message::Pack;
 use tern_protocol::topic::Topic;
 
 use super::Site;
 use super::cache::Found;
+use super::fetch::Asker;
 use super::key::Key;
 use super::proof::Verdict;
 use super::status::add;
@@ -108,11 +110,33 @@ impl Site {
         if self.is_up() && !heard.is_some_and(lasts) {
             return None;
         }
-        match (heard, self.cache.read(key)) {
-            (Some((_, false)), _) => Some(Vec::new()),
-            (_, Some(Found::InMemory(content) | Found::OnDisk(content))) => Some(content),
-            _ => None,
+        if let Some((_, false)) = heard {
+            return Some(Vec::new());
         }
+        let (Found::InMemory(kept) | Found::OnDisk(kept)) = self.cache.read(key)?;
+        let content = unsealed(&kept);
+        if content.is_none() {
+            tracing::warn!(?key, "what the cache knows of a delta is damaged; it is asked for again");
+            add(&self.counters.damaged, 1);
+            self.cache.remove(key);
+        }
+        content
+    }
+
+    /// Remembers whether there is a delta.
+    fn heard_of(&self, key: &Key, there: bool) {
+        let mut deltas = self.deltas();
+        if deltas.len() >= DELTAS_MAX {
+            deltas.clear();
+        }
+        deltas.insert(key.clone(), (self.now(), there));
+    }
+
+    /// Takes in that nobody upstream says anything about a delta: for all who asked, and a while longer, there is none.
+    pub(super) fn unanswered(&self, shared: &Shared, key: &Key, askers: Vec<Asker>) {
+        tracing::info!(?key, "upstream says nothing about a delta; for a while there is none");
+        self.heard_of(key, false);
+        hand_on(shared, key, askers);
     }
 
     /// Takes in a frame from upstream, and hands it on to whoever waits for it.
@@ -145,22 +169,54 @@ impl Site {
         }
         add(&self.counters.fetched, 1);
         let there = !content.is_empty();
-        if let Part::Delta { .. } = key.part {
-            let mut deltas = self.deltas();
-            if deltas.len() >= DELTAS_MAX {
-                deltas.clear();
-            }
-            deltas.insert(key.clone(), (self.now(), there));
-        }
+        let kept = if let Part::Delta { .. } = key.part {
+            self.heard_of(&key, there);
+            sealed(&content)
+        } else {
+            content
+        };
         if there {
-            self.disk_said(self.cache.put(&key, content));
+            self.disk_said(self.cache.put(&key, kept));
         }
         let askers = self.fetch().came(&key, self.now());
-        for topic in askers {
-            let Ok(Topic::DevicePack(device)) = Topic::parse(&shared.fleet, &topic) else { continue };
-            if let Some(session) = shared.sessions.find(&Client::Device(device)) {
-                session.queue.ask([key.job(topic)]);
-            }
+        hand_on(shared, &key, askers);
+    }
+}
+
+/// Has the sessions of devices ask once more for what is here now.
+fn hand_on(shared: &Shared, key: &Key, askers: Vec<Asker>) {
+    for topic in askers {
+        let Ok(Topic::DevicePack(device)) = Topic::parse(&shared.fleet, &topic) else { continue };
+        if let Some(session) = shared.sessions.find(&Client::Device(device)) {
+            session.queue.ask([key.job(topic)]);
         }
+    }
+}
+
+/// Returns what was said of a delta as it is kept: nothing that the site knows proves it, and the disk may damage it.
+fn sealed(content: &[u8]) -> Vec<u8> {
+    [&Digest::of(content).0, content].concat()
+}
+
+fn unsealed(kept: &[u8]) -> Option<Vec<u8>> {
+    let (digest, content) = kept.split_first_chunk::<32>()?;
+    (Digest::of(content).0 == *digest).then(|| content.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_of_a_delta_comes_back_whole_or_not_at_all() {
+        let kept = sealed(b"signed");
+        let damaged = (0..kept.len()).map(|at| {
+            let mut kept = kept.clone();
+            kept[at] ^= 1;
+            kept
+        });
+
+        assert_eq!(unsealed(&kept), Some(b"signed".to_vec()));
+        assert!(damaged.chain([kept[..31].to_vec()]).all(|kept| unsealed(&kept).is_none()));
     }
 }

@@ -38,7 +38,7 @@ const DEVICE: &str = "dev-1";
 pub fn memory(program: &Path, link: Link, image: usize) -> Memory {
     let mut bridge = LabBridge::prepare();
     let lab = Lab::start_with(bridge.broker());
-    let encrypted = bridge.configure_encrypted(&lab.data().join("images"), DEVICE);
+    let encrypted = bridge.configure_encrypted(&lab.data().join("images"), DEVICE, "hut");
     bridge.start();
     let (factory, release) = (lab.path("factory"), lab.path("image"));
     made(&factory, 50_000, 1);

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
+use super::process::Process;
 use super::service::{Lab, MODEL, PRODUCT, text};
 use super::{Encrypted, program};
 
@@ -70,7 +71,7 @@ pub struct LabDevice {
     pub name: String,
     /// Its folder.
     pub dir: PathBuf,
-    process: Option<Child>,
+    process: Process,
 }
 
 impl LabDevice {
@@ -85,7 +86,8 @@ impl LabDevice {
     pub fn build(lab: &Lab, name: &str, image: &Path, making: &Making) -> Self {
         let dir = lab.path("devices").join(name);
         std::fs::create_dir_all(&dir).expect("a folder for the device");
-        let device = Self { name: name.to_owned(), dir, process: None };
+        let process = Process::new(name, dir.join("agent.log"));
+        let device = Self { name: name.to_owned(), dir, process };
         device.configure(lab, making);
         let image = text(image);
         let ran = device.agent(&["provision", "--image", &image, "--rc", "1", "--version", "1.0.0"]);
@@ -122,7 +124,11 @@ impl LabDevice {
 
     /// Returns the command that runs the agent.
     pub fn run_command(&self) -> Command {
-        let mut command = Command::new(program("tern-agent"));
+        self.run_command_of(&program("tern-agent"))
+    }
+
+    fn run_command_of(&self, executable: &Path) -> Command {
+        let mut command = Command::new(executable);
         command.arg("run").arg("--config").arg(self.config()).env("TERN_LOG", "debug,rumqttc=info");
         command
     }
@@ -198,32 +204,18 @@ impl LabDevice {
 
     /// Returns the agent's process id; 0 when it was not started.
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().map_or(0, Child::id)
+        self.process.pid().unwrap_or(0)
     }
 
     /// Starts an agent of another build.
     pub fn start_program(&mut self, executable: &Path) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log"));
-        let child = Command::new(executable)
-            .arg("run")
-            .arg("--config")
-            .arg(self.config())
-            .env("TERN_LOG", "debug,rumqttc=info")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.expect("a log file"))
-            .spawn()
-            .expect("tern-agent starts");
-        self.process = Some(child);
+        let mut command = self.run_command_of(executable);
+        self.process.start(&mut command);
     }
 
     /// Kills the agent; the device stays up.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.process.take() {
-            // It may have ended by itself; either way it is gone after this.
-            let _gone = child.kill();
-            let _reaped = child.wait();
-        }
+        self.process.kill();
     }
 
     /// Cuts the device's power: the agent is gone, and what runs is decided anew at the next start.
@@ -235,7 +227,7 @@ impl LabDevice {
 
     /// Tells whether the agent runs.
     pub fn alive(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|p| matches!(p.try_wait(), Ok(None)))
+        self.process.is_alive()
     }
 
     /// Returns what `tern-agent status --json` says.
@@ -252,19 +244,6 @@ impl LabDevice {
 
     /// Returns what the agent has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default()
-    }
-}
-
-impl Drop for LabDevice {
-    fn drop(&mut self) {
-        self.kill();
-        if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(25).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
-            let text = format!("the log of {} ends:\n{}\n", self.name, tail.join("\n"));
-            let _shown = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
-        }
+        self.process.log()
     }
 }

@@ -24,6 +24,19 @@ pub fn firmware() -> Option<PathBuf> {
 
 /// Writes an image of `length` bytes that does not repeat itself, different for every `seed`.
 pub fn made(path: &Path, length: usize, seed: u64) {
+    std::fs::write(path, noise(length, seed)).expect("an image file");
+}
+
+/// Returns an image that shares most of `old`: of each 140 000 B a fifth is another one, and all behind it has moved.
+pub fn moved(old: &[u8], seed: u64) -> Vec<u8> {
+    let (mut new, foreign) = (old.to_vec(), noise(old.len() / 5, seed));
+    for (part, at) in foreign.chunks(30_000).zip((0..).step_by(140_000)) {
+        new.splice(at..at + 29_000, part.iter().copied());
+    }
+    new
+}
+
+fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(length + 32);
     let mut counter = 0u64;
     while bytes.len() < length {
@@ -32,5 +45,5 @@ pub fn made(path: &Path, length: usize, seed: u64) {
         counter += 1;
     }
     bytes.truncate(length);
-    std::fs::write(path, bytes).expect("an image file");
+    bytes
 }

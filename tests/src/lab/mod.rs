@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `cable` | what leads clients to a broker, and can be cut |
 //! | `client` | an MQTT client that can misbehave |
 //! | `disk` | a disk that can be filled |
 //! | `edge` | the edge of a site |
@@ -9,8 +10,10 @@
 //! | `wan` | the link between a site and its broker |
 //! | `images` | what is installed |
 //! | `foreign` | implementations of TUF that nobody here wrote |
+//! | `process` | a program that runs, and can be killed |
 //! | `programs` | the built executables |
 //! | `service` | a service with its data folder, and the command line against it |
+//! | `deltas` | what it offers of deltas |
 //! | `device` | a device's folder, configuration and agent process |
 //! | `second` | a device of the other implementation, in Python |
 //! | `bridge` | the bridge as a process of its own |
@@ -28,8 +31,10 @@
 //! | `ledger` | what devices said, read from the ledger's files |
 
 mod bridge;
+mod cable;
 mod certificates;
 mod client;
+mod deltas;
 mod device;
 mod disk;
 mod edge;
@@ -39,6 +44,7 @@ mod ledger;
 mod middleman;
 mod mischief;
 mod mosquitto;
+mod process;
 mod programs;
 mod radio;
 mod records;
@@ -59,7 +65,7 @@ pub use device::{LabDevice, Making};
 pub use disk::SmallDisk;
 pub use edge::LabEdge;
 pub use foreign::{Foreign, Mirror, Peer};
-pub use images::{firmware, made};
+pub use images::{firmware, made, moved};
 pub use ledger::{Heard, Part, Sum};
 pub use middleman::Middleman;
 pub use mischief::Manner;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::process::free_port;
 use super::{MqttClient, ends, in_ci, program, wait};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -43,8 +44,7 @@ impl Mosquitto {
         // Hashes all of them at once: there may be thousands.
         let ran = ends(Command::new("mosquitto_passwd").arg("-U").arg(path("passwd")));
         assert_eq!(ran.code, Some(0), "{ran:?}");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let port = port.expect("a free port").port();
+        let port = free_port();
         let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/mosquitto.conf");
         let sample = std::fs::read_to_string(sample).expect("the sample configuration");
         let certificates = ["listener 8883", "cafile", "certfile", "keyfile", "require_", "use_identity"];

@@ -1,10 +1,11 @@
 //! The second device: `tests/second-device`, written in Python from docs/protocol.md, as a process.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::process::Process;
 use super::service::{Lab, MODEL, PRODUCT, text};
 use super::{Ran, ends, in_ci};
 
@@ -15,7 +16,7 @@ pub struct SecondDevice {
     /// Its folder.
     pub dir: PathBuf,
     python: PathBuf,
-    process: Option<Child>,
+    process: Process,
 }
 
 /// Returns the Python that has what the second device needs, or none outside CI where nobody has made it.
@@ -58,7 +59,8 @@ impl SecondDevice {
     ) -> Self {
         let dir = lab.path("second").join(name);
         std::fs::create_dir_all(&dir).expect("a folder for the device");
-        let device = Self { name: name.to_owned(), dir, python: python.to_owned(), process: None };
+        let process = Process::new(name, dir.join("device.log"));
+        let device = Self { name: name.to_owned(), dir, python: python.to_owned(), process };
         let config = json!({
             "fleet": "lab",
             "device": name,
@@ -116,19 +118,13 @@ impl SecondDevice {
 
     /// Starts the device: a boot.
     pub fn start(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("device.log"));
-        let log = log.expect("a log file");
-        let child = self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn();
-        self.process = Some(child.expect("python starts"));
+        let mut command = self.command(&["run"]);
+        self.process.start(&mut command);
     }
 
     /// Cuts its power.
     pub fn cut_power(&mut self) {
-        if let Some(mut child) = self.process.take() {
-            // It may have ended by itself; either way it is gone after this.
-            let _gone = child.kill();
-            let _reaped = child.wait();
-        }
+        self.process.kill();
     }
 
     /// Loses the journal: epoch, numbers, outbox, floor and halted list.
@@ -152,19 +148,6 @@ impl SecondDevice {
 
     /// Returns what the device has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.join("device.log")).unwrap_or_default()
-    }
-}
-
-impl Drop for SecondDevice {
-    fn drop(&mut self) {
-        self.cut_power();
-        if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(25).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
-            let text = format!("the log of {} ends:\n{}\n", self.name, tail.join("\n"));
-            let _shown = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
-        }
+        self.process.log()
     }
 }

@@ -233,6 +233,12 @@ impl Lab {
 
     /// The same for several hardware models.
     pub fn publish_for(&self, rc: u64, image: &Path, models: &[&str]) {
+        // Deltas are made at the lowest priority, which on a busy machine takes long.
+        self.publish_with(rc, image, models, "--no-wait");
+    }
+
+    /// The same with another option of `release publish`.
+    pub fn publish_with(&self, rc: u64, image: &Path, models: &[&str], option: &str) {
         let (draft, signed) = (self.path(&format!("{rc}.draft.json")), self.path(&format!("{rc}.json")));
         let (rc_text, version) = (rc.to_string(), format!("{rc}.0.0"));
         let key = self.path("offline").join("release.pem");
@@ -243,8 +249,7 @@ impl Lab {
         words.extend(["--image", &image_path, "--out", &draft_path]);
         self.json(&words);
         self.json(&["release", "sign", &text(&draft), "--key", &text(&key), "--out", &text(&signed)]);
-        // Deltas are made at the lowest priority, which on a busy machine takes long.
-        self.json(&["release", "publish", &text(&signed), "--image", &text(image), "--no-wait"]);
+        self.json(&["release", "publish", &text(&signed), "--image", &text(image), option]);
     }
 
     /// Starts a rollout by a plan.
@@ -301,7 +306,7 @@ impl Lab {
     pub fn wait_for_hellos(&self) {
         wait_telling(
             || "the devices to be heard".to_owned(),
-            Duration::from_secs(60),
+            Duration::from_secs(180),
             || {
                 let list = self.json(&["device", "list"]);
                 list.as_array()?.iter().all(|device| device["seen_at"].as_u64() > Some(0)).then_some(())

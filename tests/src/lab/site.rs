@@ -1,10 +1,11 @@
 //! A site with everything around it: service, the fleet's broker, the link, the edge, and devices behind it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Lab, LabBridge, LabDevice, LabEdge, Making, Wan, made};
+use super::{Encrypted, Lab, LabBridge, LabDevice, LabEdge, Making, Wan, made};
 
 /// A site.
 pub struct LabSite {
@@ -27,16 +28,29 @@ impl LabSite {
     }
 
     /// Starts service and broker, and has the edge made, which is not started.
-    pub fn prepare(edge: impl FnOnce(&std::path::Path, SocketAddr) -> LabEdge) -> Self {
+    pub fn prepare(edge: impl FnOnce(&Path, SocketAddr) -> LabEdge) -> Self {
+        Self::around(LabBridge::configure, edge).0
+    }
+
+    /// The same with a broker that speaks TLS too, where the edge is known as `hut` by its certificate and by its password.
+    pub fn encrypted() -> (Self, Encrypted) {
+        let configure = |bridge: &LabBridge, chunks: &Path| bridge.configure_encrypted(chunks, "cam", "hut");
+        Self::around(configure, |users, upstream| LabEdge::make("hut", users, upstream, ""))
+    }
+
+    fn around<T>(
+        configure: impl FnOnce(&LabBridge, &Path) -> T,
+        edge: impl FnOnce(&Path, SocketAddr) -> LabEdge,
+    ) -> (Self, T) {
         let mut bridge = LabBridge::prepare();
         let lab = Lab::start_with(bridge.broker());
-        bridge.configure(&lab.data().join("images"));
+        let configured = configure(&bridge, &lab.data().join("images"));
         bridge.start();
         let (upstream, users) = bridge.for_sites();
         let wan = Wan::to(upstream);
         let edge = edge(&users, wan.address);
         made(&lab.path("factory.img"), 200_000, 1);
-        Self { wan, edge, lab, bridge }
+        (Self { wan, edge, lab, bridge }, configured)
     }
 
     /// Returns how a device behind the edge is made.
@@ -66,7 +80,8 @@ impl LabSite {
     pub fn publish(&self, rc: u64, length: usize, models: &[&str]) -> Vec<u8> {
         let image = self.lab.path(&format!("release-{rc}.img"));
         made(&image, length, rc);
-        self.lab.publish_for(rc, &image, models);
+        // It shares nothing with what devices run.
+        self.lab.publish_with(rc, &image, models, "--no-deltas");
         std::fs::read(&image).expect("it was just written")
     }
 }

@@ -1,89 +1,49 @@
 //! The way of some devices to the broker, which can be cut: a tower that has no power, a cable that was dug up.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cable::{Cable, Way};
 
 /// The way.
 pub struct Uplink {
     /// Where devices find it.
     pub address: SocketAddr,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Default)]
-struct State {
-    cut: bool,
-    open: Vec<TcpStream>,
+    cable: Cable,
     /// Bytes up and down.
-    bytes: [u64; 2],
-}
-
-/// Copies until either end is over, and counts.
-fn copy(mut from: TcpStream, mut to: TcpStream, state: &Mutex<State>, way: usize) -> io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let count = from.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(());
-        }
-        lock(state).bytes[way] += count as u64;
-        to.write_all(&buffer[..count])?;
-    }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    bytes: Arc<[AtomicU64; 2]>,
 }
 
 impl Uplink {
     /// Listens on loopback and leads to a broker.
     pub fn to(broker: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let state = Arc::<Mutex<State>>::default();
-        let theirs = state.clone();
-        std::thread::spawn(move || {
-            for device in listener.incoming().flatten() {
-                // A device that cannot be served tries again.
-                let _lost = join(&theirs, device, broker);
-            }
-        });
-        Self { address, state }
+        let bytes = Arc::<[AtomicU64; 2]>::default();
+        let counted = bytes.clone();
+        let cable =
+            Cable::to(broker, move |from, to, way| copy(from, to, &counted[usize::from(way == Way::Down)]));
+        Self { address: cable.address, cable, bytes }
     }
 
     /// Returns how many bytes went up and down so far.
     pub fn bytes(&self) -> [u64; 2] {
-        lock(&self.state).bytes
+        [0, 1].map(|way| self.bytes[way].load(Ordering::Relaxed))
     }
 
     /// Breaks every connection, and lets nobody through until it is mended.
     pub fn cut(&self, cut: bool) {
-        let mut state = lock(&self.state);
-        state.cut = cut;
-        for stream in state.open.drain(..) {
-            // It may be closed already.
-            let _gone = stream.shutdown(Shutdown::Both);
-        }
+        self.cable.cut(cut);
     }
 }
 
-fn join(shared: &Arc<Mutex<State>>, device: TcpStream, broker: SocketAddr) -> io::Result<()> {
-    let mut state = lock(shared);
-    if state.cut {
-        return device.shutdown(Shutdown::Both);
+/// Copies until either end is over, and counts.
+fn copy(mut from: &TcpStream, mut to: &TcpStream, counted: &AtomicU64) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        counted.fetch_add(count as u64, Ordering::Relaxed);
+        if to.write_all(&buffer[..count]).is_err() {
+            return;
+        }
     }
-    let front = TcpStream::connect(broker)?;
-    for (way, from, to) in [(0, &device, &front), (1, &front, &device)] {
-        let (from, to, shared) = (from.try_clone()?, to.try_clone()?, Arc::clone(shared));
-        std::thread::spawn(move || {
-            let ends = (from.try_clone(), to.try_clone());
-            // Either end closes both.
-            let _ended = copy(from, to, &shared, way);
-            let (Ok(from), Ok(to)) = ends else { return };
-            let _gone = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-        });
-    }
-    state.open.extend([device, front]);
-    Ok(())
 }

@@ -1,13 +1,16 @@
-//! The wide-area link of a site: it counts what passes, by kind, can be cut, and can spoil packs.
+//! The wide-area link of a site: it counts what passes, by kind, can be cut, can spoil packs, and can keep quiet of deltas.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tern_bridge::front::frame::{self, Packet, Publish};
-use tern_protocol::message::{Pack, PackKind};
+use tern_protocol::digest::Digest;
+use tern_protocol::message::{Get, Pack, PackKind, Want};
+
+use super::cable::{Cable, Way, lock};
 
 const PACKET_MAX: usize = 1 << 20;
 
@@ -29,8 +32,6 @@ pub type WanPart = (u64, u8, u32);
 
 #[derive(Default)]
 struct State {
-    cut: bool,
-    open: Vec<TcpStream>,
     bytes: BTreeMap<About, u64>,
     packs: Vec<WanPart>,
     /// How long every pack is on its way.
@@ -38,6 +39,8 @@ struct State {
     /// Pieces, and chunks, that are still to be spoilt.
     spoil: (u32, u32),
     spoilt: u32,
+    /// What is answered about deltas is lost.
+    mute: bool,
     up: Vec<Publish>,
 }
 
@@ -45,36 +48,22 @@ struct State {
 pub struct Wan {
     /// Where it is entered.
     pub address: SocketAddr,
+    cable: Cable,
     state: Arc<Mutex<State>>,
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Wan {
     /// Listens on loopback and leads to a broker.
     pub fn to(broker: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
         let state = Arc::<Mutex<State>>::default();
         let theirs = state.clone();
-        std::thread::spawn(move || {
-            for near in listener.incoming().flatten() {
-                join(&theirs, near, broker);
-            }
-        });
-        Self { address, state }
+        let cable = Cable::to(broker, move |from, to, way| carry(&theirs, from, to, way));
+        Self { address: cable.address, cable, state }
     }
 
     /// Breaks every connection, and lets nobody through until it is mended.
     pub fn cut(&self, cut: bool) {
-        let mut state = lock(&self.state);
-        state.cut = cut;
-        for stream in state.open.drain(..) {
-            // It may be closed already.
-            let _gone = stream.shutdown(Shutdown::Both);
-        }
+        self.cable.cut(cut);
     }
 
     /// Makes every pack take this long, one after the other.
@@ -85,6 +74,11 @@ impl Wan {
     /// Spoils the next so many pieces, and so many chunks.
     pub fn spoil(&self, pieces: u32, chunks: u32) {
         lock(&self.state).spoil = (pieces, chunks);
+    }
+
+    /// Loses every answer about deltas: so a chunk server seems that is older than they are.
+    pub fn mute_deltas(&self) {
+        lock(&self.state).mute = true;
     }
 
     /// Returns how many packs it has spoilt.
@@ -109,37 +103,26 @@ impl Wan {
         lock(&self.state).packs.clone()
     }
 
+    /// Returns the questions about deltas that went up: on which topic, and from which image.
+    pub fn questions(&self) -> Vec<(String, Digest)> {
+        let mut questions = Vec::new();
+        for message in self.sent().into_iter().filter(|message| message.topic.ends_with("/get")) {
+            for want in Get::read(&message.payload).map(|get| get.want).unwrap_or_default() {
+                if let Want::Delta { from, .. } = want {
+                    questions.push((message.topic.clone(), from));
+                }
+            }
+        }
+        questions
+    }
+
     /// Returns every message that went up, in its order.
     pub fn sent(&self) -> Vec<Publish> {
         lock(&self.state).up.clone()
     }
 }
 
-fn join(shared: &Arc<Mutex<State>>, near: TcpStream, broker: SocketAddr) {
-    let mut state = lock(shared);
-    if state.cut {
-        // It may be gone already.
-        let _gone = near.shutdown(Shutdown::Both);
-        return;
-    }
-    let Ok(far) = TcpStream::connect(broker) else { return };
-    for stream in [&near, &far] {
-        stream.set_nodelay(true).expect("a TCP connection has no delay");
-    }
-    let copy = |stream: &TcpStream| stream.try_clone().expect("a socket can be had twice");
-    state.open.extend([copy(&near), copy(&far)]);
-    for (from, to, up) in [(copy(&near), copy(&far), true), (far, near, false)] {
-        let shared = shared.clone();
-        std::thread::spawn(move || {
-            carry(&shared, &from, &to, up);
-            for stream in [from, to] {
-                let _gone = stream.shutdown(Shutdown::Both);
-            }
-        });
-    }
-}
-
-fn carry(shared: &Mutex<State>, mut from: &TcpStream, mut to: &TcpStream, up: bool) {
+fn carry(shared: &Mutex<State>, mut from: &TcpStream, mut to: &TcpStream, way: Way) {
     let (mut buffer, mut bytes) = (Vec::new(), vec![0; 64 * 1024]);
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         buffer.extend_from_slice(&bytes[..count]);
@@ -149,7 +132,9 @@ fn carry(shared: &Mutex<State>, mut from: &TcpStream, mut to: &TcpStream, up: bo
                 let delay = lock(shared).delay;
                 std::thread::sleep(delay);
             }
-            note(&mut lock(shared), &packet, &mut raw, up);
+            if !note(&mut lock(shared), &packet, &mut raw, way) {
+                continue;
+            }
             if to.write_all(&raw).is_err() {
                 return;
             }
@@ -157,10 +142,11 @@ fn carry(shared: &Mutex<State>, mut from: &TcpStream, mut to: &TcpStream, up: bo
     }
 }
 
-fn note(state: &mut State, packet: &Packet, raw: &mut [u8], up: bool) {
+/// Counts a packet, and tells whether it passes.
+fn note(state: &mut State, packet: &Packet, raw: &mut [u8], way: Way) -> bool {
     let about = match packet {
         Packet::Publish(message) => {
-            if up {
+            if way == Way::Up {
                 state.up.push(message.clone());
             }
             about(&message.topic)
@@ -177,7 +163,7 @@ fn note(state: &mut State, packet: &Packet, raw: &mut [u8], up: bool) {
             PackKind::Chunk(index) => (pack.of, 9, index),
             PackKind::Piece(piece) => (pack.of, piece.level, piece.index),
             // What there is of deltas is said to each device anew; none of it is a part of anything.
-            PackKind::Delta => return,
+            PackKind::Delta => return !state.mute,
         };
         let left = if part.1 == 9 { &mut state.spoil.1 } else { &mut state.spoil.0 };
         if *left > 0 {
@@ -190,6 +176,7 @@ fn note(state: &mut State, packet: &Packet, raw: &mut [u8], up: bool) {
             state.packs.push(part);
         }
     }
+    true
 }
 
 fn is_pack(packet: &Packet) -> bool {

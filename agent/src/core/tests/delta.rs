@@ -119,18 +119,46 @@ fn what_nobody_signed_or_is_about_something_else_is_no_answer() {
 }
 
 #[test]
-fn a_chunk_server_that_says_nothing_is_asked_twice_and_then_images_are_taken_as_they_are() {
+fn a_chunk_server_that_says_nothing_of_deltas_is_asked_twice_and_then_images_are_taken_as_they_are() {
     let timing = Timing::default();
     let mut choice = choice();
 
     assert!(choice.request(0).is_some() && choice.request(0).is_none());
-    assert!(choice.request(timing.get_first).is_some());
+    assert_eq!(choice.request(timing.get_first).and_then(|get| piece_of(&get)), Some(artifact().root));
+    choice.take(&piece(artifact().root), trusting);
     let end = choice.due();
     assert!(choice.request(end).is_none());
 
     assert_eq!((choice.chosen(end - 1), choice.chosen(end)), (None, Some(Way::Raw)));
     choice.link_lost();
     assert!(choice.chosen(end).is_none() && choice.request(end).is_some(), "lost with the link");
+}
+
+#[test]
+fn where_nobody_has_even_the_image_it_is_asked_until_somebody_is_there() {
+    let mut choice = choice();
+    assert_eq!(choice.request(0).and_then(|get| piece_of(&get)), None, "not before it is needed");
+    for _ in 0..20 {
+        let due = choice.due();
+        assert_eq!(choice.chosen(due), None);
+        assert!(choice.request(due).is_some_and(|get| piece_of(&get) == Some(artifact().root)));
+        choice.take(&piece(Digest::of(b"other")), trusting);
+    }
+    assert_eq!(choice.chosen(choice.due()), None);
+
+    answer(&mut choice, base(), Some(manifest(base(), 5000)));
+    answer(&mut choice, ImageId::nothing(), None);
+
+    assert!(matches!(choice.chosen(choice.due()), Some(Way::Delta(_))));
+}
+
+fn piece(of: Digest) -> Pack {
+    Pack::piece(&of, PieceId { level: 0, index: 0 }, &[of])
+}
+
+/// The object of which a piece is asked for.
+fn piece_of(get: &Get) -> Option<Digest> {
+    get.want.iter().find_map(|want| if let Want::Piece { of, .. } = want { Some(*of) } else { None })
 }
 
 /// Answers what was asked, as a chunk server does.

@@ -26,7 +26,7 @@ pub(super) type Presences = BTreeMap<DeviceId, Known>;
 pub(super) type Sites = BTreeMap<SiteId, BTreeSet<DeviceId>>;
 
 /// Sites that are remembered.
-const SITES_MAX: usize = 4096;
+pub(super) const SITES_MAX: usize = 4096;
 
 /// Whether a device is there, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

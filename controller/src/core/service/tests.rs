@@ -27,6 +27,8 @@ mod control;
 mod parts;
 #[path = "tests_revert.rs"]
 mod revert;
+#[path = "tests_sites.rs"]
+mod sites;
 #[path = "tests_steer.rs"]
 mod steer;
 
