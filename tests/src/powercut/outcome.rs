@@ -96,6 +96,7 @@ impl Outcome {
             (Bytes::All, Names::New),
             (Bytes::OnlyLast, Names::New),
             (Bytes::TornAt(2), Names::New),
+            (Bytes::TornAt(2), Names::Old),
         ];
         pairs.map(|(bytes, names)| Self { bytes, names }).to_vec()
     }
