@@ -15,8 +15,8 @@ use tern_protocol::message::ReportKind;
 use tern_protocol::state::StateName;
 use tern_protocol::tuf::key::P256Signer;
 use tern_tests::lab::{
-    Heard, Ill, Lab, LabDevice, Making, PRODUCT, Records, TlsProxy, Uplink, WebServer, certificates, made,
-    wait,
+    Heard, Ill, Lab, LabDevice, Making, PRODUCT, Radio, Records, Stopwatch, Terms, TlsProxy, Uplink,
+    WebServer, certificates, made, wait,
 };
 
 /// Bytes of the images: several requests of packs.
@@ -49,12 +49,16 @@ impl Scene {
 
     /// A scene whose device has these lines in its section `[transfer]`.
     fn with(by: By, lines: impl FnOnce(&Lab, &WebServer) -> String) -> Self {
+        Self::made(LENGTH, by, Making::default(), lines)
+    }
+
+    fn made(length: usize, by: By, making: Making, lines: impl FnOnce(&Lab, &WebServer) -> String) -> Self {
         let lab = Lab::start();
         let (factory, image) = (lab.path("old.img"), lab.path("new.img"));
-        made(&factory, LENGTH, 1);
+        made(&factory, length, 1);
         let old = std::fs::read(&factory).unwrap();
         let mut new = old.clone();
-        for at in (0..LENGTH - 40_000).step_by(300_000) {
+        for at in (0..length - 40_000).step_by(300_000) {
             let part: Vec<u8> = old[at..at + 31_000].iter().rev().map(|byte| byte ^ 0x5a).collect();
             new.splice(at..at + 29_000, part);
         }
@@ -63,7 +67,7 @@ impl Scene {
         let uplink = Uplink::to(lab.mqtt);
         let profile = if let By::Delta = by { "small-linux" } else { "none" };
         let sections = format!("[transfer]\nprofile = {profile:?}\n{}", lines(&lab, &web));
-        let making = Making { broker: Some(uplink.address), sections, ..Making::default() };
+        let making = Making { broker: Some(uplink.address), sections, capacity: 1 << 28, ..making };
         let mut device = LabDevice::make(&lab, "dev-1", &factory, &making);
         lab.publish(2, &image);
         if let By::Delta = by {
@@ -123,6 +127,10 @@ fn offer(lab: &Lab, delta: &Delta) {
 #[test]
 fn packs_come_from_the_web_server_and_the_broker_sends_next_to_nothing() {
     let scene = Scene::new(By::Chunks);
+    let nowhere = scene.lab.path("nowhere").to_str().unwrap().to_owned();
+    let words = ["release", "export", "--product", PRODUCT, "--rc", "2", "--no-wait", "--data", &nowhere];
+    let refused = scene.lab.run(&[&words[..], &["--to", &nowhere]].concat());
+    assert!(refused.code == Some(1) && refused.err.contains("on the service's machine"), "{refused:?}");
 
     scene.updates();
 
@@ -288,6 +296,41 @@ fn a_device_that_is_killed_or_loses_its_broker_goes_on_where_it_was() {
     // What was on its way at the kill, at most a window, is fetched again.
     assert!(web < LENGTH as u64 + 96 * 65_536 / 2, "{web} B by the web server");
     assert!(scene.by_broker() < 2 * TALK, "{} B by the broker", scene.by_broker());
+}
+
+/// How much of what a link allows a download gets over it.
+#[expect(clippy::print_stdout, reason = "the figure is what the test is run for by hand")]
+fn part_of(terms: &Terms, length: usize) -> f64 {
+    let mut radio = None;
+    // On such a link an answer takes longer than a laboratory waits for one.
+    let timing = "get_repeat_first = 10\nretained_wait = 1.0\nask_first = 1.0\nresend_first = 1.0".to_owned();
+    let making = Making { usual_waits: true, timing, ..Making::default() };
+    let scene = Scene::made(length, By::Chunks, making, |_, web| {
+        let link = radio.insert(Radio::to(web.address, terms.clone()));
+        format!("http_prefixes = [\"http://{}\"]", link.address)
+    });
+    scene.lab.roll_out(2, "r2", "all", 0);
+    wait("the first request", MOST, || (!scene.web.requests().is_empty()).then_some(()));
+    let took = Stopwatch::start();
+    wait("the last byte", MOST, || (!scene.logged("fetched").is_empty()).then_some(()));
+    let took = took.read();
+    scene.ends();
+    let part = scene.new.len() as f64 * 8.0 / terms.rate as f64 / took.as_secs_f64();
+    println!("{length} B in {took:?}, {part:.2} of the link, {} requests", scene.web.requests().len());
+    assert_eq!(scene.told(), None);
+    part
+}
+
+/// `TERN_WEB_LINK=BITS,MILLISECONDS,BYTES`: another link, one way, and another image.
+#[test]
+fn a_long_link_is_kept_busy() {
+    let other = std::env::var("TERN_WEB_LINK").unwrap_or_default();
+    let numbers: Vec<u64> = other.split(',').filter_map(|number| number.parse().ok()).collect();
+    let [rate, delay, length] = numbers[..] else {
+        let part = part_of(&Terms::plain(8_000_000, Duration::from_millis(200)), LENGTH);
+        return assert!(part > 0.7, "{part}");
+    };
+    part_of(&Terms::plain(rate, Duration::from_millis(delay)), usize::try_from(length).unwrap());
 }
 
 /// A web server that nobody here wrote: `TERN_NGINX=PROGRAM`.

@@ -226,7 +226,7 @@ pub enum Output {
         /// What.
         payload: Vec<u8>,
     },
-    /// Ask a web server; [`Input::Web`] tells what comes of it. Two at once at most.
+    /// Ask a web server; [`Input::Web`] tells what comes of it. Four at once at most.
     Web {
         /// Number to answer with.
         request: u64,

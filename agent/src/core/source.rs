@@ -24,8 +24,11 @@ use super::timing::{Backoff, Now, Timing};
 
 /// Whether this agent can ask web servers at all; where it cannot the compiler leaves the rest away.
 const ENABLED: bool = cfg!(any(test, feature = "http-source"));
-/// Requests that are under way at once, each for half of what may be: while one is answered the next is on its way there.
-const OPEN: usize = 2;
+/// Requests that are under way at once on a quick link, each for its part of the window: while some are on their way there
+/// another is answered. On a slow one all would come at once, and a cut would cost a part of each.
+const OPEN: u32 = 4;
+/// A link is quick if a pack takes less than this: 1 Mbit/s.
+const QUICK: u64 = 500;
 /// Failures that may pass, without a pack between them.
 const FAILURES: u32 = 3;
 /// Such failures of one server in an attempt, with packs between them: enough for a bad day, and then it is the broker's turn.
@@ -41,12 +44,26 @@ pub(super) struct Sources {
     in_all: u32,
     pause: Option<Backoff>,
     not_before: u64,
-    open: BTreeMap<u64, WebGet>,
+    open: BTreeMap<u64, Open>,
     requests: u64,
+    is_quick: bool,
     /// Why the last one was given up.
     why: Option<String>,
     /// Bytes of packs that have come this way for the present artifact.
     bytes: u64,
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+struct Open {
+    get: WebGet,
+    asked: u64,
+}
+
+impl Open {
+    fn packs(&self) -> u32 {
+        self.get.ranges.iter().map(|(from, to)| to - from).sum()
+    }
 }
 
 impl Sources {
@@ -65,16 +82,26 @@ impl Sources {
 
     /// Returns how many packs may be asked for at once, `ceiling` of them being on their way at most.
     fn room(&self, ceiling: u32) -> u32 {
-        let of = |get: &WebGet| get.ranges.iter().map(|(from, to)| to - from).sum::<u32>();
-        let open: u32 = self.open.values().map(of).sum();
-        let half = (ceiling / 2).max(1);
-        if self.open.len() < OPEN { half.min(ceiling.saturating_sub(open)) } else { 0 }
+        let at_once = if self.is_quick { OPEN as usize } else { 1 };
+        let open = self.open.values().map(Open::packs).sum();
+        let part = (ceiling / OPEN).max(1);
+        if self.open.len() < at_once { part.min(ceiling.saturating_sub(open)) } else { 0 }
     }
 
-    fn opened(&mut self, get: WebGet) -> u64 {
+    fn opened(&mut self, get: WebGet, uptime: u64) -> u64 {
         self.requests += 1;
-        self.open.insert(self.requests, get);
+        self.open.insert(self.requests, Open { get, asked: uptime });
         self.requests
+    }
+
+    /// Takes note that a request was answered.
+    fn ended(&mut self, request: u64, uptime: u64) {
+        // They share the link.
+        let at_once = self.open.len() as u64;
+        let Some(open) = self.open.remove(&request) else { return };
+        if let packs @ 1.. = u64::from(open.packs()) {
+            self.is_quick = uptime.saturating_sub(open.asked) < QUICK * packs * at_once;
+        }
     }
 
     fn gave(&mut self, bytes: u64) {
@@ -87,12 +114,13 @@ impl Sources {
     fn failed(&mut self, may_pass: bool, now: Now, timing: &Timing) -> bool {
         self.failures += 1;
         self.in_all += 1;
+        self.is_quick = false;
         if !may_pass || self.failures >= FAILURES || self.in_all >= FAILURES_IN_ALL {
             let prefix = self.prefix + 1;
             (self.prefix, self.failures, self.in_all, self.pause, self.not_before) = (prefix, 0, 0, None, 0);
             return true;
         }
-        // Both requests fail when the server goes, and wait together.
+        // All requests fail when the server goes, and wait together.
         if now.uptime >= self.not_before {
             let first = || Backoff::new(timing.get_first, timing.get_most);
             self.not_before = now.uptime + self.pause.get_or_insert_with(first).step();
@@ -153,15 +181,15 @@ impl Agent {
             let Some(get) = fetch.request_in_order(now.uptime, most) else { return };
             self.pace.asked(&get, each, rate, now.uptime);
             let Some(get) = WebGet::of(fetch, get) else { return };
-            let request = self.sources.opened(get.clone());
+            let request = self.sources.opened(get.clone(), now.uptime);
             self.out.push(Output::Web { request, prefix, get });
         }
     }
 
     /// Takes what a web server gave.
     pub(super) fn web(&mut self, request: u64, said: Web, now: Now) {
-        let Some(get) = self.sources.open.get(&request).filter(|_| ENABLED) else { return };
-        let of = get.of.short();
+        let Some(open) = self.sources.open.get(&request).filter(|_| ENABLED) else { return };
+        let of = open.get.of.short();
         match said {
             Web::Pack(pack) => {
                 let (kind, before) = (pack.kind, self.fetched);
@@ -180,7 +208,7 @@ impl Agent {
                 let reason = "it gives less than it was asked for".to_owned();
                 self.web_failed(request, WebFailure { reason, may_pass: false }, now);
             }
-            Web::Ended => drop(self.sources.open.remove(&request)),
+            Web::Ended => self.sources.ended(request, now.uptime),
             Web::Failed(failure) => self.web_failed(request, failure, now),
         }
     }
@@ -193,7 +221,7 @@ impl Agent {
         let gives_up = self.sources.failed(failure.may_pass, now, &self.settings.timing);
         let next = gives_up.then(|| {
             self.sources.why = Some(format!("{prefix}: {}", failure.reason));
-            // Of the other request at this server nothing is believed either.
+            // Of the other requests at this server nothing is believed either.
             let open = std::mem::take(&mut self.sources.open);
             self.out.extend(open.into_keys().map(Output::StopWeb));
             if let Some(fetch) = &mut self.fetch {
@@ -207,7 +235,7 @@ impl Agent {
 
     /// What was asked for and is not here does not come by this request; returns how much that is.
     fn forget(&mut self, request: u64) -> usize {
-        let Some(get) = self.sources.open.get(&request) else { return 0 };
+        let Some(Open { get, .. }) = self.sources.open.get(&request) else { return 0 };
         let download = self.fetch.as_mut().and_then(|fetch| fetch.download_of(get.of.short()));
         download.map_or(0, |download| get.kinds().filter(|kind| download.forget(*kind)).count())
     }
@@ -218,7 +246,7 @@ impl Agent {
             return;
         }
         let (asks, fetch, out) = (self.asks_web(), &mut self.fetch, &mut self.out);
-        self.sources.open.retain(|request, get| {
+        self.sources.open.retain(|request, Open { get, .. }| {
             let is_wanted =
                 asks && fetch.as_mut().is_some_and(|fetch| fetch.download_of(get.of.short()).is_some());
             if !is_wanted {
@@ -290,23 +318,47 @@ mod tests {
     }
 
     #[test]
-    fn two_requests_at_most_and_no_more_packs_than_the_ceiling_are_on_their_way() {
-        for (ceiling, rooms) in [(96, [48, 48, 0]), (3, [1, 1, 0]), (1, [1, 0, 0])] {
+    fn a_quick_link_has_four_requests_at_once_and_a_slow_one_a_single_one_of_no_more_packs_than_the_ceiling()
+    {
+        for (took, ceiling, rooms) in [
+            (6_000, 96, [24, 24, 24, 24, 0]),
+            (6_000, 3, [1, 1, 1, 0, 0]),
+            (6_000, 1, [1, 0, 0, 0, 0]),
+            (12_000, 96, [24, 0, 0, 0, 0]),
+        ] {
             let mut sources = Sources::default();
+            assert_eq!(sources.room(96), 24);
+            let request = sources.opened(get(&[(0, 24)]), 1000);
+            assert_eq!(sources.room(96), 0, "nothing is known of the link");
+            sources.ended(request, 1000 + took);
+
             for room in rooms {
-                assert_eq!(sources.room(ceiling), room, "of {ceiling}");
+                assert_eq!(sources.room(ceiling), room, "of {ceiling} after {took} ms");
                 if room > 0 {
-                    sources.opened(get(&[(0, room)]));
+                    sources.opened(get(&[(0, room)]), 2000 + took);
                 }
             }
+            sources.failed(true, at(0), &Timing::default());
+            assert_eq!(sources.room(96), 0, "after a failure one at a time");
         }
+    }
+
+    #[test]
+    fn requests_that_share_a_link_are_not_slow_for_that() {
+        let mut sources = Sources { is_quick: true, ..Sources::default() };
+        let all = [0, 1, 2, 3].map(|_| sources.opened(get(&[(0, 24)]), 0));
+
+        sources.ended(all[0], 40_000);
+        assert!(sources.is_quick, "24 packs in 10 s, if it had been alone");
+        sources.ended(all[1], 40_000);
+        assert!(!sources.is_quick, "beside two others that would be 13 s");
     }
 
     #[test]
     fn the_next_attempt_begins_with_the_first_server_and_takes_no_answer_of_the_one_before() {
         let mut sources = Sources::default();
         sources.begin(&attempt(1));
-        let request = sources.opened(get(&[(0, 1)]));
+        let request = sources.opened(get(&[(0, 1)]), 0);
         sources.failed(false, at(0), &Timing::default());
         sources.why = Some("a lie".into());
         sources.begin(&attempt(1));
@@ -315,6 +367,6 @@ mod tests {
         sources.begin(&attempt(2));
 
         assert_eq!((sources.prefix, sources.why.clone()), (0, None));
-        assert!(sources.opened(get(&[(0, 1)])) > request);
+        assert!(sources.opened(get(&[(0, 1)]), 0) > request);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) use connection::Stream;
 /// Packs that wait for the core; the server waits while it is busy.
 const WAITING: usize = 4;
 /// Connections that are kept between two requests: as many as there are requests at once.
-const IDLE: usize = 2;
+const IDLE: usize = 4;
 
 /// The web servers of the configuration.
 pub(crate) struct WebServers {
