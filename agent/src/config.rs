@@ -34,6 +34,7 @@ use crate::hooks::Hook;
 use crate::watchdog::WatchdogConfig;
 use section::Section;
 pub use timing::Timing;
+pub use transfer::{WebConfig, WebPrefix};
 pub use when::When;
 
 /// Everything that the agent is told about its device and its fleet.
@@ -93,6 +94,8 @@ pub struct Config {
     pub timing: Timing,
     /// How bytes are fetched.
     pub transfer: Transfer,
+    /// Web servers that have the packs too.
+    pub web: WebConfig,
 }
 
 /// A broker's address: `mqtt://host:port`, or `mqtts://host:port` for TLS.

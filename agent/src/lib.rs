@@ -12,6 +12,7 @@
 //! | [`config`] | what the agent is told, read once into checked types |
 //! | [`identity`] | the device's two keys |
 //! | [`link`] | one MQTT connection to the first broker that does its duty |
+//! | `web` | web servers as sources of packs, with the feature `http-source` |
 //! | [`command`] | running an integrator's program, bounded in time and output |
 //! | [`health`] | probes that decide whether a release on trial is well |
 //! | [`collect`] | what went wrong since it was asked last, as counts |
@@ -54,3 +55,8 @@ pub mod surroundings;
 #[cfg(test)]
 mod testing;
 pub mod watchdog;
+#[cfg(feature = "http-source")]
+mod web;
+#[cfg(not(feature = "http-source"))]
+#[path = "without_web.rs"]
+mod web;

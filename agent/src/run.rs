@@ -31,6 +31,7 @@ use crate::link::{self, LinkCommand, LinkConfig, LinkEvent};
 use crate::pulse::{End, Pulse};
 use crate::starts;
 use crate::surroundings::look;
+use crate::web::WebServers;
 
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let trust = device.load_trust(&config.root)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
+    let web = WebServers::new(&config, durable.time_floor.latest())?;
     let link_config = LinkConfig::load(&config, durable.time_floor.latest())?;
     let (commands, events, link) = link::start(link_config);
     let settings = settings(&config, claim);
@@ -84,6 +86,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         pending,
         soak,
         pulse,
+        web,
         slot_paths,
     };
     let ended = shell.run(events, finished, collected).await?;
@@ -136,6 +139,7 @@ struct Shell {
     pending: VecDeque<Input>,
     soak: Soak,
     pulse: Pulse,
+    web: WebServers,
     /// Where the slots' bytes are; a then b.
     slot_paths: [PathBuf; 2],
 }
@@ -181,6 +185,7 @@ impl Shell {
                 },
                 done = finished.recv() => done.map(|(job, result)| Input::Done { job, result }),
                 figures = collected.recv() => figures.map(Input::Collected),
+                (request, said) = self.web.said() => Some(Input::Web { request, said }),
                 soaked = self.soak.ended() => soaked_input(soaked),
                 () = tokio::time::sleep(wait) => Some(Input::Time),
                 () = stop.recv() => {
@@ -258,6 +263,7 @@ impl Shell {
         }
         if after != StateName::Downloading {
             self.device.forget_delta();
+            self.web.rest();
         }
         for output in outputs {
             match output {
@@ -285,8 +291,16 @@ impl Shell {
                 Output::Failing { work, reason, times } => {
                     tracing::warn!(?work, reason, times, "this could not be done, and is tried again");
                 }
-                Output::Fetched { target, by, bytes, mended } => {
-                    tracing::info!(%target, by, bytes, mended, "fetched");
+                Output::Fetched { target, by, bytes, mended, web } => {
+                    tracing::info!(%target, by, bytes, mended, web, "fetched");
+                }
+                Output::Web { request, prefix, get } => self.web.ask(request, prefix, get),
+                Output::StopWeb(request) => self.web.stop(request),
+                Output::WebFailed { prefix, reason, next: Some(next) } => {
+                    tracing::warn!(prefix, reason, next, "a web server is given up for this update");
+                }
+                Output::WebFailed { prefix, reason, next: None } => {
+                    tracing::info!(prefix, reason, "a web server is tried again");
                 }
                 Output::Write { target, offset, bytes } => self.device.write(target, offset, &bytes),
                 Output::Start { job, work } => {

@@ -10,6 +10,7 @@
 //! | [`topic`] | every MQTT topic, built and parsed in one place |
 //! | [`position`] | where a device stands in a rollout: partition, cohort, position, cut |
 //! | [`chunk`] | images as 64 KiB chunks under a Merkle root; the chunk index |
+//! | [`object`] | images, deltas and their trees as files: names, and places in them |
 //! | [`delta`] | a new image from the old one and a few packs |
 //! | [`bundle`] | the container in which signed files travel |
 //! | [`message`] | reports, answers, requests for packs and files |
@@ -30,6 +31,7 @@ pub mod id;
 pub mod limits;
 pub mod mac;
 pub mod message;
+pub mod object;
 pub mod offer;
 pub mod position;
 pub mod state;

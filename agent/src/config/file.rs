@@ -177,6 +177,8 @@ pub(super) fn file(file: Section) -> Result<Config, String> {
         );
     }
     let data = file.table("data")?.unwrap_or_default().with_keys("data", &DATA_KEYS)?.list("areas")?;
+    let transfer = file.table("transfer")?.unwrap_or_default();
+    let (transfer, web) = transfer::transfer(transfer, tls.is_some())?;
     Ok(Config {
         fleet,
         device,
@@ -204,7 +206,8 @@ pub(super) fn file(file: Section) -> Result<Config, String> {
         when: when::when(file.table("when")?.unwrap_or_default())?,
         data: data.unwrap_or_default().into_iter().map(PathBuf::from).collect(),
         timing: timing.checked()?,
-        transfer: transfer::transfer(file.table("transfer")?.unwrap_or_default())?,
+        transfer,
+        web,
     })
 }
 

@@ -92,6 +92,48 @@ fn without_tls_a_broker_that_wants_it_is_refused_and_what_to_install_is_said() {
     assert!(said.contains(expected), "{said}");
 }
 
+/// The refusal itself is seen by `cargo test -p tern-agent --no-default-features without_`.
+#[test]
+fn without_web_servers_a_prefix_is_refused_and_what_to_install_is_said() {
+    let with = |keys: &str| format!("{SMALLEST}[transfer]\n{keys}");
+    let plain = with("http_prefixes = [\"http://images/tern\"]");
+
+    if cfg!(feature = "http-source") {
+        let web = load(&plain).unwrap().web;
+        assert_eq!(web.prefixes, ["http://images/tern".parse().unwrap()]);
+        let encrypted = with("http_prefixes = [\"https://images/tern\"]");
+        let expected = if cfg!(feature = "tls") { "transfer.http_ca" } else { "built without it" };
+        assert!(refusal(&encrypted).contains(expected));
+        let many = with(&format!("http_prefixes = {:?}", vec!["http://images"; 5]));
+        assert!(refusal(&many).contains("more than 4"));
+    } else {
+        assert!(refusal(&plain).contains("built with the feature \"http-source\""));
+    }
+    assert_eq!(load(SMALLEST).unwrap().web, WebConfig::default());
+}
+
+#[test]
+fn a_prefix_says_scheme_host_port_and_path_and_nothing_more() {
+    for (text, shown) in [
+        ("http://images", "http://images:80"),
+        ("https://images/tern/", "https://images:443/tern"),
+        ("https://[::1]:8443/a/b", "https://[::1]:8443/a/b"),
+    ] {
+        assert_eq!(text.parse::<WebPrefix>().unwrap().to_string(), shown);
+    }
+    for bad in [
+        "images/tern",
+        "ftp://images",
+        "https://user:word@images",
+        "http://images/?key=1",
+        "http://images/a#b",
+        "http://a b",
+    ] {
+        let refusal = bad.parse::<WebPrefix>().unwrap_err();
+        assert!(refusal.contains("http_prefixes"), "{refusal}");
+    }
+}
+
 #[test]
 fn the_sample_shows_every_key_there_is() {
     let sample: toml::Table = toml::from_str(&full_sample()).unwrap();
@@ -124,7 +166,13 @@ fn the_sample_shows_every_key_there_is() {
     assert_eq!(keys(&section("watchdog")), listed(&WATCHDOG_KEYS));
     assert_eq!(keys(&entry("hooks")), listed(&HOOK_KEYS));
     assert_eq!(keys(&section("data")), listed(&DATA_KEYS));
-    assert_eq!(keys(&section("transfer")), listed(&TRANSFER_KEYS));
+    // Refused by an agent that is built without them.
+    let mut transfer = keys(&section("transfer"));
+    transfer.extend(["http_prefixes", "http_ca"].map(str::to_owned));
+    assert_eq!(transfer, listed(&TRANSFER_KEYS));
+    for key in ["http_prefixes", "http_ca"] {
+        assert!(fs::read_to_string(SAMPLE).unwrap().contains(&format!("\n# {key} = ")), "{key}");
+    }
     // Of a file and a command that answer the same question only one can be named.
     let mut when = keys(&section("when"));
     when.extend(["consent_command", "metered_file"].map(str::to_owned));

@@ -22,10 +22,11 @@ use super::machine::reports;
 use super::pace::Pace;
 pub use super::port::{
     BootFacts, ComponentFacts, Content, Decode, Done, Held, Input, Job, Keys, Output, Settings, Target,
-    Transfer,
+    Transfer, Web, WebFailure, WebGet,
 };
 use super::reader::Reader;
 use super::reconcile::{self, Mend};
+use super::source::Sources;
 use super::state::{Event, State, UpdatingStep};
 use super::time::Clock;
 use super::timing::{Backoff, Now, Stamp};
@@ -53,6 +54,7 @@ pub struct Agent {
     /// What a download would cost, where it must be known before it begins.
     pub(super) quote: Option<Choice>,
     pub(super) pace: Pace,
+    pub(super) sources: Sources,
     /// Bytes of packs that have come for the present artifact, in this process.
     pub(super) fetched: u64,
     pub(super) job: Option<(u64, Job)>,
@@ -105,6 +107,7 @@ impl Agent {
             fetch: None,
             quote: None,
             pace: Pace::default(),
+            sources: Sources::default(),
             fetched: 0,
             job: None,
             jobs: 0,
@@ -167,11 +170,14 @@ impl Agent {
             Input::LinkUp => self.link_up(now),
             Input::LinkDown => {
                 self.exchange.link_down();
-                self.fetch.iter_mut().for_each(Fetch::link_lost);
+                if !self.asks_web() {
+                    self.fetch.iter_mut().for_each(Fetch::link_lost);
+                }
                 self.quote.iter_mut().for_each(Choice::link_lost);
             }
             Input::Message { topic, payload } => self.message(&topic, &payload, now),
             Input::Done { job, result } => self.done(job, result, now),
+            Input::Web { request, said } => self.web(request, said, now),
             Input::Collected(metrics) => self.collected(metrics, now),
             Input::Soaked(Ok(())) => {
                 if self.soaked.replace(true) == Some(false) {
@@ -198,6 +204,7 @@ impl Agent {
         self.attend_exchange(now);
         self.attend_fresh(now);
         self.attend_work(now);
+        self.stop_web();
         self.finish()
     }
 
@@ -209,9 +216,12 @@ impl Agent {
         let timing = &self.settings.timing;
         let mut at = self.exchange.due().min(self.trust_due()).min(self.comparison_due(now));
         at = at.min(self.look_due(now)).min(self.fresh_due(now));
-        let may_ask = |fetch: &&Fetch| self.exchange.is_up() && (!self.hold.download || fetch.only_asks());
+        let by_web = self.asks_web();
+        let may_ask =
+            |fetch: &&Fetch| (by_web || self.exchange.is_up()) && (!self.hold.download || fetch.only_asks());
         if let Some(fetch) = self.fetch.as_ref().filter(may_ask) {
-            at = at.min(fetch.due().max(self.pace.not_before()));
+            let due = if by_web { self.web_due(fetch, now) } else { fetch.due() };
+            at = at.min(due.max(self.pace.not_before()));
         }
         if let (State::Checking { .. }, Some(quote)) = (&self.durable.state, &self.quote) {
             at = at.min(if self.exchange.is_up() { quote.due() } else { u64::MAX });
@@ -295,6 +305,7 @@ impl Agent {
             return;
         }
         let said = self.telling_what_was_not_undone(event, reports(&before, &after, event));
+        let said = self.telling_of_sources(said);
         for kind in self.told(&before, &after, event, said) {
             self.durable.outbox.push(kind);
         }

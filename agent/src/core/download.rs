@@ -144,6 +144,41 @@ impl Download {
         self.cut = true;
     }
 
+    /// Takes note that what is asked for from now on comes by another way.
+    pub(super) fn renew(&mut self) {
+        self.cut();
+        self.window = self.window.renewed();
+    }
+
+    /// Tells whether this was asked for and is not here.
+    pub(super) fn awaits(&self, kind: PackKind) -> bool {
+        name_in_window(kind).is_some_and(|name| self.window.is_open(name))
+    }
+
+    /// Takes note that this does not come any more; tells whether it was on its way.
+    pub(super) fn forget(&mut self, kind: PackKind) -> bool {
+        name_in_window(kind).is_some_and(|name| self.window.forget_one(name))
+    }
+
+    /// Returns when [`Download::request_in_order`] wants to be asked again, if nothing comes before.
+    pub(super) fn due_in_order(&self) -> u64 {
+        match self.not_before {
+            0 if self.held_back => 0,
+            0 => u64::MAX,
+            uptime => uptime,
+        }
+    }
+
+    /// Returns how many chunks or packs there are, and the bytes of an image.
+    pub(super) fn shape(&self) -> (u32, Option<u64>) {
+        (self.chunks, self.length)
+    }
+
+    /// Returns its name.
+    pub(super) fn root(&self) -> Digest {
+        self.tree.root()
+    }
+
     /// Returns what to ask for now: what is lost, and as much as there is room for in the window.
     pub fn request(&mut self, uptime: u64) -> Option<Get> {
         self.request_within(uptime, GET_PACKS_MAX)
@@ -154,10 +189,20 @@ impl Download {
         if uptime < self.not_before {
             return None;
         }
+        let lost = self.window.lost(uptime);
+        self.request_of(&lost, None, most, uptime)
+    }
+
+    /// The same of a source that answers in order, or says that it does not: nothing counts as lost before that.
+    pub(super) fn request_in_order(&mut self, uptime: u64, most: u32) -> Option<Get> {
+        if uptime < self.not_before { None } else { self.request_of(&[], Some(GET_PACKS_MAX), most, uptime) }
+    }
+
+    /// `room`: what may be asked for beside what is lost, where the window does not say it.
+    fn request_of(&mut self, lost: &[u32], room: Option<u32>, most: u32, uptime: u64) -> Option<Get> {
         self.not_before = 0;
         self.held_back = false;
         self.passes_what_is_here();
-        let lost = self.window.lost(uptime);
         let of = self.tree.root();
         let (pieces, blind) = self.wanted_pieces();
         let mut want = Vec::new();
@@ -165,7 +210,8 @@ impl Download {
             self.window.asked_ahead(name_of(piece), uptime);
             want.push(Want::piece(of, piece));
         }
-        let ranges = self.next_ranges(&lost, blind, most.clamp(1, GET_PACKS_MAX), uptime);
+        let most = most.clamp(1, GET_PACKS_MAX);
+        let ranges = self.next_ranges((lost, room), blind, most, uptime);
         if !ranges.is_empty() {
             want.push(Want::Packs { of, ranges });
         }
@@ -208,14 +254,20 @@ impl Download {
 
     /// Returns what is `lost`, and after it the next missing chunks that are not on their way, as far as they can be judged
     /// when they come.
-    fn next_ranges(&mut self, lost: &[u32], blind: Option<u32>, most: u32, uptime: u64) -> Vec<(u32, u32)> {
+    fn next_ranges(
+        &mut self,
+        (lost, room): (&[u32], Option<u32>),
+        blind: Option<u32>,
+        most: u32,
+        uptime: u64,
+    ) -> Vec<(u32, u32)> {
         let mut ranges: Vec<(u32, u32)> = Vec::new();
         for chunk in lost.iter().filter(|chunk| self.within.contains(chunk) && !self.here.contains(**chunk)) {
             if add(&mut ranges, *chunk) {
                 self.window.asked(*chunk, uptime);
             }
         }
-        let may_ask = self.window.may_ask();
+        let may_ask = room.unwrap_or_else(|| self.window.may_ask());
         let mut room = may_ask.min(most.saturating_sub(length(&ranges)));
         for chunk in self.first..self.within.end {
             if self.here.contains(chunk) || self.window.is_open(chunk) {
@@ -312,6 +364,14 @@ impl Download {
 /// What a piece is called in the window, beside chunks.
 fn name_of(piece: PieceId) -> u32 {
     u32::MAX - if piece.level == 1 { 0 } else { 1 + piece.index }
+}
+
+fn name_in_window(kind: PackKind) -> Option<u32> {
+    match kind {
+        PackKind::Chunk(index) => Some(index),
+        PackKind::Piece(piece) => Some(name_of(piece)),
+        PackKind::Delta => None,
+    }
 }
 
 /// Adds a chunk; false where no more ranges fit into a request.

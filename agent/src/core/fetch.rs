@@ -77,7 +77,7 @@ impl Fetch {
     }
 
     /// Returns how many bytes a pack of it has, about.
-    fn each(&self) -> u64 {
+    pub(super) fn each(&self) -> u64 {
         match &self.kind {
             Kind::Packs(packs) => (packs.manifest().bytes / u64::from(packs.manifest().packs)).max(1),
             Kind::Choice(_) | Kind::Chunks(_) => CHUNK as u64,
@@ -89,6 +89,52 @@ impl Fetch {
             Kind::Choice(choice) => choice.request(uptime),
             Kind::Chunks(download) => download.request_within(uptime, most),
             Kind::Packs(packs) => packs.request(uptime, most),
+        }
+    }
+
+    /// The same of a web server; which way is the cheapest none is asked.
+    pub(super) fn request_in_order(&mut self, uptime: u64, most: u32) -> Option<Get> {
+        match &mut self.kind {
+            Kind::Choice(_) => None,
+            Kind::Chunks(download) => download.request_in_order(uptime, most),
+            Kind::Packs(packs) => packs.download().request_in_order(uptime, most),
+        }
+    }
+
+    /// Returns when that is to be asked again.
+    pub(super) fn due_in_order(&self) -> u64 {
+        self.asked().map_or(u64::MAX, Download::due_in_order)
+    }
+
+    /// Returns what is asked for now.
+    pub(super) fn asked(&self) -> Option<&Download> {
+        match &self.kind {
+            Kind::Choice(_) => None,
+            Kind::Chunks(download) => Some(download),
+            Kind::Packs(packs) => Some(packs.asked()),
+        }
+    }
+
+    /// Returns the download of an object, if that is one of those that are going on.
+    pub(super) fn download_of(&mut self, of: u64) -> Option<&mut Download> {
+        let now = match &mut self.kind {
+            Kind::Choice(_) => None,
+            Kind::Chunks(download) => Some(download),
+            Kind::Packs(packs) => Some(packs.download()),
+        };
+        let aside = self.aside.as_mut().map(Packs::download);
+        now.into_iter().chain(aside).find(|download| download.root().short() == of)
+    }
+
+    /// What is asked for from now on comes by another way.
+    pub(super) fn renew(&mut self) {
+        match &mut self.kind {
+            Kind::Choice(_) => {}
+            Kind::Chunks(download) => download.renew(),
+            Kind::Packs(packs) => packs.download().renew(),
+        }
+        if let Some(packs) = &mut self.aside {
+            packs.download().renew();
         }
     }
 
@@ -199,17 +245,10 @@ impl Agent {
     fn attend_fetch(&mut self, now: Now) {
         let State::Downloading { work, at, .. } = &self.durable.state else { return };
         let target = target(work.slot, &work.offer.artifacts, *at);
-        let Some(fetch) = &mut self.fetch else { return };
-        let rate = self.settings.transfer.rate;
-        let (each, most) = (fetch.each(), Pace::most(rate, fetch.each()));
-        if self.exchange.is_up()
-            && (!self.hold.download || fetch.only_asks())
-            && now.uptime >= self.pace.not_before()
-            && let Some(get) = fetch.request(now.uptime, most)
-        {
-            self.pace.asked(&get, each, rate, now.uptime);
-            let topic = Topic::Up(self.settings.device.clone(), UpKind::Get);
-            self.out.push(Output::Publish { topic, payload: get.write() });
+        self.sources.begin(&work.offer.attempt);
+        let Some(fetch) = &self.fetch else { return };
+        if (!self.hold.download || fetch.only_asks()) && now.uptime >= self.pace.not_before() {
+            if self.asks_web() { self.ask_web(now) } else { self.ask_broker(now) }
         }
         let is_busy = matches!(self.job, Some((_, Job::Sync(..) | Job::Decode(_) | Job::Compare { .. })));
         if !is_busy && let Some(job) = self.fetch_job(&target) {
@@ -217,6 +256,17 @@ impl Agent {
         }
         if self.job.is_none() {
             self.attend_look(now);
+        }
+    }
+
+    fn ask_broker(&mut self, now: Now) {
+        let Some(fetch) = self.fetch.as_mut().filter(|_| self.exchange.is_up()) else { return };
+        let rate = self.settings.transfer.rate;
+        let (each, most) = (fetch.each(), Pace::most(rate, fetch.each()));
+        if let Some(get) = fetch.request(now.uptime, most) {
+            self.pace.asked(&get, each, rate, now.uptime);
+            let topic = Topic::Up(self.settings.device.clone(), UpKind::Get);
+            self.out.push(Output::Publish { topic, payload: get.write() });
         }
     }
 
@@ -299,12 +349,19 @@ impl Agent {
         let mended = if let Way::Delta(course) = way { course.mended } else { 0 };
         let target = target(work.slot, &work.offer.artifacts, *at);
         let bytes = std::mem::take(&mut self.fetched);
-        self.out.push(Output::Fetched { target, by, bytes, mended });
+        let web = self.sources.take_bytes();
+        self.out.push(Output::Fetched { target, by, bytes, mended, web });
     }
 
-    /// Takes a pack that arrived.
+    /// Takes a pack that arrived from the broker.
     pub(super) fn pack(&mut self, payload: &[u8], now: Now) {
-        let Ok(pack) = Pack::read(payload) else { return };
+        if let Ok(pack) = Pack::read(payload) {
+            self.take_pack(pack, now);
+        }
+    }
+
+    /// Takes a pack, wherever it comes from.
+    pub(super) fn take_pack(&mut self, pack: Pack, now: Now) {
         let targets = self.trust.targets();
         let open = |signed: &[u8]| {
             let authority = Authority::delegated(&targets?.meta, Role::Rollout).ok()?;

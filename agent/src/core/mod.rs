@@ -20,6 +20,7 @@
 //! | [`download`] | which packs to ask for next, and which to believe |
 //! | [`window`] | how many packs to have on their way, and which of them to ask for again |
 //! | `pace` | how fast that may be |
+//! | `source` | whom to ask for them: web servers that the owner has named, or the broker |
 //! | `packs` | the packs of a delta, handed on in their order |
 //! | `tree` | the part of a tree under which they are believed |
 //! | [`outbox`] | numbered reports that wait for the controller's ack |
@@ -58,6 +59,7 @@ mod packs;
 pub mod port;
 mod reader;
 pub mod reconcile;
+mod source;
 mod stale;
 pub mod state;
 pub mod time;

@@ -63,6 +63,10 @@ impl Packs {
         self.download.doubts_link()
     }
 
+    pub(super) fn asked(&self) -> &Download {
+        &self.download
+    }
+
     pub(super) fn download(&mut self) -> &mut Download {
         &mut self.download
     }

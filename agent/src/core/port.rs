@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tern_protocol::bundle::File;
+use tern_protocol::chunk::PieceId;
 use tern_protocol::claim::Token;
 use tern_protocol::delta::DeltaManifest;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::PairSecret;
-use tern_protocol::message::Registry;
+use tern_protocol::message::{Pack, Registry};
 use tern_protocol::offer::Artifact;
 use tern_protocol::topic::Topic;
 use tern_protocol::tuf::{Role, TufError};
@@ -53,6 +54,43 @@ pub struct Transfer {
     pub profiles: Vec<u8>,
     /// Bytes a second that it asks for, in the long run; without a bound as many as the link gives.
     pub rate: Option<u64>,
+    /// Web servers that are asked before the broker, in this order, as the log and reports name them.
+    pub prefixes: Vec<String>,
+}
+
+/// What a web server is asked for: parts of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebGet {
+    /// The object's Merkle root.
+    pub of: Digest,
+    /// Chunks of an image, or packs of a delta.
+    pub parts: u32,
+    /// Bytes of an image; the packs of a delta have each their own length.
+    pub length: Option<u64>,
+    /// Pieces of its tree, which are needed first.
+    pub pieces: Vec<PieceId>,
+    /// Half-open ranges of chunks or packs.
+    pub ranges: Vec<(u32, u32)>,
+}
+
+/// What a web server gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Web {
+    /// Something that was asked for; in the order of [`WebGet`], pieces first.
+    Pack(Pack),
+    /// That was all.
+    Ended,
+    /// Nothing more comes.
+    Failed(WebFailure),
+}
+
+/// Why a web server gave nothing more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebFailure {
+    /// Why.
+    pub reason: String,
+    /// It may go better the next time: it was silent, broke off, or had too much to do.
+    pub may_pass: bool,
 }
 
 /// The device's keys, behind a port: files, or a chip.
@@ -146,6 +184,13 @@ pub enum Input {
         /// How.
         result: Done,
     },
+    /// What a web server gave for a request.
+    Web {
+        /// The request's number.
+        request: u64,
+        /// What it gave.
+        said: Web,
+    },
     /// How the device fared since the last time: counts by the name of what was counted.
     Collected(BTreeMap<String, u64>),
     /// What the probes of the soak found: well since its end, or the reason why not, at any time of the trial.
@@ -181,6 +226,26 @@ pub enum Output {
         /// What.
         payload: Vec<u8>,
     },
+    /// Ask a web server; [`Input::Web`] tells what comes of it. Four at once at most.
+    Web {
+        /// Number to answer with.
+        request: u64,
+        /// Which of [`Transfer::prefixes`].
+        prefix: usize,
+        /// What for.
+        get: WebGet,
+    },
+    /// What comes of this request is not wanted any more.
+    StopWeb(u64),
+    /// A web server did not give what it should; for the log.
+    WebFailed {
+        /// Which.
+        prefix: String,
+        /// Why.
+        reason: String,
+        /// Who is asked now: another web server, or the broker. Nobody else, if it is tried again.
+        next: Option<String>,
+    },
     /// Write verified bytes; needs no answer, [`Job::Sync`] follows.
     Write {
         /// Into what.
@@ -200,6 +265,8 @@ pub enum Output {
         bytes: u64,
         /// Bytes of chunks in place of what a delta did not give.
         mended: u64,
+        /// Those of `bytes` that web servers gave.
+        web: u64,
     },
     /// Say how the device fared, with [`Input::Collected`].
     Collect,

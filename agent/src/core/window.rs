@@ -102,6 +102,16 @@ impl Window {
         }
     }
 
+    /// Knows nothing any more: what comes from now on comes by another way.
+    pub(super) fn renewed(&self) -> Self {
+        Self::new(self.ceiling, self.wait.first(), self.wait.most())
+    }
+
+    /// Takes note that `pack` is not on its way any more, and why is known; tells whether it was.
+    pub(super) fn forget_one(&mut self, pack: u32) -> bool {
+        self.open.remove(&pack).is_some()
+    }
+
     /// Returns how many packs should be on their way.
     pub fn size(&self) -> u32 {
         self.wished().min(self.most).max(1)

@@ -15,11 +15,11 @@ const LINE_MAX: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpAddress {
     /// Host name or address, as it is written in front of the port.
-    host: String,
+    pub(crate) host: String,
     /// Port; 80 when none is named.
-    port: u16,
+    pub(crate) port: u16,
     /// Path with its first `/`.
-    path: String,
+    pub(crate) path: String,
 }
 
 impl FromStr for HttpAddress {
@@ -27,19 +27,26 @@ impl FromStr for HttpAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| format!("address {text:?} {why}; write http://host:port/path");
         let rest = text.strip_prefix("http://").ok_or_else(|| wrong("is not plain HTTP"))?;
+        Self::behind_scheme(rest, 80).map_err(wrong)
+    }
+}
+
+impl HttpAddress {
+    /// Reads what follows the scheme; `port` is the one that it stands for. An error says what is wrong with it.
+    pub(crate) fn behind_scheme(rest: &str, port: u16) -> Result<Self, &'static str> {
         // A line break in it would be another line of the request.
         if rest.bytes().any(|byte| !byte.is_ascii_graphic()) {
-            return Err(wrong("holds something that is no printable ASCII"));
+            return Err("holds something that is no printable ASCII");
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
-            None => (authority, Some(80)),
+            None => (authority, Some(port)),
             Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0)),
         };
-        let port = port.ok_or_else(|| wrong("has no valid port"))?;
+        let port = port.ok_or("has no valid port")?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if bare.is_empty() || host.contains(['@', '?', '#']) || (bare.contains(':') && bare == host) {
-            return Err(wrong("has no valid host"));
+            return Err("has no valid host");
         }
         let path = if path.is_empty() { "/" } else { path };
         Ok(Self { host: host.to_owned(), port, path: path.to_owned() })

@@ -21,7 +21,7 @@ use tern_protocol::limits::REASON_MAX;
 use tokio::time::{sleep, timeout};
 
 use crate::command::{Context, Ending, Program, Said};
-use http::HttpAddress;
+pub use http::HttpAddress;
 use metric::Metric;
 
 /// One probe.

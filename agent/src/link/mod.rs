@@ -36,6 +36,8 @@ use crate::config::{BrokerAddress, Config};
 use backoff::Backoff;
 use session::End;
 pub use tls::Tls;
+#[cfg(feature = "http-source")]
+pub(crate) use tls::{authorities, encrypted};
 
 /// Commands and events that wait between the link and its caller. An event may hold a pack of 64 KiB.
 const COMMANDS: usize = 64;

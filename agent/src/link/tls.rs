@@ -42,6 +42,24 @@ pub(super) fn load(files: &TlsFiles, time_floor: u64, wall: fn() -> u64) -> Resu
     Ok(Arc::new(config))
 }
 
+/// Returns what these authorities vouch for, for who shows no certificate of its own.
+#[cfg(feature = "http-source")]
+pub(crate) fn authorities(ca: &Path, time_floor: u64) -> Result<Option<Tls>, LinkError> {
+    wanted(Some(&TlsFiles { ca: ca.to_owned(), cert: None, key: None }), time_floor)
+}
+
+/// Encrypts a connection to `host`.
+#[cfg(feature = "http-source")]
+pub(crate) async fn encrypted(
+    tls: &Tls,
+    host: &str,
+    stream: tokio::net::TcpStream,
+) -> Result<Box<dyn crate::web::Stream>, String> {
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    let encrypted = tokio_rustls::TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+    Ok(Box::new(encrypted.map_err(|error| crate::device::chain(&error))?))
+}
+
 /// Judges validity of certificates. A device without a battery wakes up in 1970, where no broker's certificate is
 /// valid yet, and only the broker could tell it the time; so what it once knew counts.
 #[derive(Debug)]

@@ -13,4 +13,4 @@ pub(crate) mod serve;
 pub mod store;
 
 pub use client::{ChunkClient, ChunkClientConfig, ChunkClientError};
-pub use store::{ChunkStore, ObjectInfo, StoreError, StoredDelta};
+pub use store::{ChunkStore, Exported, ObjectInfo, StoreError, StoredDelta};

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! <dir>/3f/3fa2….image                    the bytes
-//! <dir>/3f/3fa2….packs                    a delta's packs: how many, where each ends, then they
-//! <dir>/3f/3fa2….tree                     level 0, then level 1 of the tree, 32 bytes a digest; there before the bytes
+//! <dir>/3f/3fa2….packs                    a delta's packs
+//! <dir>/3f/3fa2….tree                     the tree over either; there before them
 //! <dir>/3f/3fa2….<from>.<profile>.delta   signed manifest of a delta to this image; there after its packs
 //! <dir>/incoming/…                        being written; swept at start
 //! ```
-//! A file is complete or absent. Devices verify every chunk, so reading does not hash again. What is here is what lies in
-//! the folder: a chunk server may be given files by another program while it runs.
+//! The first three are as `tern_protocol::object` says; `export` copies them out for a web server. A file is complete or
+//! absent. Devices verify every chunk, so reading does not hash again. What is here is what lies in the folder: a chunk
+//! server may be given files by another program while it runs.
 
 mod aside;
 mod deltas;
+mod export;
 mod object;
 
 use std::fs::{self, File};
@@ -24,9 +26,11 @@ use tern_protocol::chunk::{self, PieceId, RootHasher};
 use tern_protocol::delta::SignedDeltaError;
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::{CHUNK, CHUNKS_MAX};
+use tern_protocol::object::path as path_of;
 
 use aside::{Aside, Incoming, at, remove, sync_folder};
 pub use deltas::StoredDelta;
+pub use export::Exported;
 use object::Object;
 
 /// Objects kept open: more than there are releases in the air at once, and deltas to them.
@@ -99,6 +103,13 @@ impl ChunkStore {
         let folder = folder.into();
         let incoming = Incoming::open(folder.join("incoming"))?;
         Ok(Self { folder, incoming, open: Mutex::default(), changing: Mutex::default() })
+    }
+
+    /// Opens the store in `folder`, which another process has open: what that one is writing is left alone. To read from.
+    pub fn beside(folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        let incoming = Incoming::beside(folder.join("incoming"));
+        Self { folder, incoming, open: Mutex::default(), changing: Mutex::default() }
     }
 
     /// Adds the image in the file at `path`.
@@ -202,8 +213,7 @@ impl ChunkStore {
     }
 
     fn path(&self, root: &Digest, what: &str) -> PathBuf {
-        let name = root.to_string();
-        self.folder.join(&name[..2]).join(format!("{name}.{what}"))
+        self.folder.join(path_of(root, what))
     }
 
     /// Makes the folder that an object's files are in.

@@ -56,7 +56,7 @@ impl Failure {
         Self { exit: Exit::Usage, ..Self::new(error, hint) }
     }
 
-    fn of(error: &dyn Error, hint: String) -> Self {
+    pub(super) fn of(error: &dyn Error, hint: String) -> Self {
         Self::new(chain(error), hint)
     }
 }

@@ -2,6 +2,7 @@
 
 mod create;
 mod deltas;
+mod export;
 mod lint;
 mod manifest;
 mod publish;
@@ -49,6 +50,13 @@ pub(super) enum Verb {
         #[arg(long, value_name = "N")]
         rc: u64,
     },
+    /// Copy a release's images and deltas out, as files for a web server or an object store
+    #[command(
+        after_help = "Run it where the service runs. Devices that are configured with transfer.http_prefixes fetch from there; they \
+                      verify what they get, so the server need not be trusted. No file ever changes once it is there.\n\n\
+                      Example:\n  tern release export --product cam --rc 7 --data /var/lib/tern --to /srv/www/tern"
+    )]
+    Export(export::Flags),
     /// List the releases of a product, or of all
     #[command(after_help = "Example:\n  tern release list --product cam")]
     List {
@@ -74,6 +82,7 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Sign(flags) => sign::run_release(&flags, context),
         Verb::Publish(flags) => publish::run(flags, context),
         Verb::Lint(flags) => lint::run(&flags, context),
+        Verb::Export(flags) => export::run(&flags, context),
         Verb::Deltas { product, rc } => {
             context.out.result(&deltas::of(context, &product, rc)?, |found| deltas::list(found));
             Ok(Exit::Done)
@@ -92,12 +101,7 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         Verb::Show { product, rc } => {
-            let found = releases(context, &product)?.into_iter().find(|release| release.rc == rc);
-            let missing = || {
-                let hint = format!("see `tern release list --product {product}`");
-                Failure::new(format!("product {product} has no release {rc}"), hint)
-            };
-            let found = found.ok_or_else(missing)?;
+            let found = of(context, &product, rc)?;
             let made = deltas::of(context, &product, rc)?;
             context.out.result(&found, |found| show(found) + &deltas::sizes(&made));
             Ok(Exit::Done)
@@ -107,6 +111,15 @@ pub(super) fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
 
 fn releases(context: &Context, product: &ProductId) -> Result<Vec<ReleaseView>, Failure> {
     Ok(context.client.get(&format!("/v1/products/{product}/releases"))?)
+}
+
+/// Returns one of them.
+fn of(context: &Context, product: &ProductId, rc: u64) -> Result<ReleaseView, Failure> {
+    let found = releases(context, product)?.into_iter().find(|release| release.rc == rc);
+    found.ok_or_else(|| {
+        let hint = format!("see `tern release list --product {product}`");
+        Failure::new(format!("product {product} has no release {rc}"), hint)
+    })
 }
 
 fn list(found: &std::collections::BTreeMap<ProductId, Vec<ReleaseView>>) -> String {

@@ -28,6 +28,7 @@
 //! | `reference` | the independent reference of the kill switch's arithmetic |
 //! | `tree` | user data, and a walk through it |
 //! | `records` | what is true of a device, read from its disk |
+//! | `web` | a web server with the files of releases, well or ill |
 //! | `ledger` | what devices said, read from the ledger's files |
 
 mod bridge;
@@ -58,6 +59,7 @@ pub mod tree;
 mod truth;
 mod uplink;
 mod wan;
+mod web;
 
 pub use bridge::{Encrypted, LabBridge};
 pub use client::MqttClient;
@@ -82,6 +84,7 @@ pub use tls::{TlsProxy, certificates};
 pub use truth::{Truth, seal_of};
 pub use uplink::Uplink;
 pub use wan::{About, Wan, WanPart};
+pub use web::{Ill, WebServer};
 
 use std::time::{Duration, Instant};
 

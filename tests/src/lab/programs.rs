@@ -31,6 +31,9 @@ pub fn program(name: &str) -> PathBuf {
             "-p",
             "tern-bridge",
             "--bins",
+            // The device's configuration says whether it is used.
+            "--features",
+            "tern-agent/http-source",
         ]);
         // What `cargo test` says of this package. Build scripts that look at these (ring's) would take the programs of
         // `cargo build` for others, and compile everything above them again, each time.

@@ -257,7 +257,7 @@ impl Terminal {
             timing: config.timing.core(0.0),
             conditions: config.when.conditions.clone(),
             hooks: Default::default(),
-            transfer: Transfer { profiles: vec![Profile::Mcu.id()], rate: None },
+            transfer: Transfer { profiles: vec![Profile::Mcu.id()], ..Transfer::default() },
         };
         let mut seed = [u8::try_from(start).unwrap_or(0); 32];
         seed[..8].copy_from_slice(&self.boots.to_be_bytes());

@@ -34,6 +34,8 @@ impl Sim {
             }
             // Only for a person who reads the log.
             Output::Refused { .. } | Output::Failing { .. } | Output::Fetched { .. } => {}
+            // No simulated device names a web server.
+            Output::Web { .. } | Output::StopWeb(_) | Output::WebFailed { .. } => {}
             // Simulated devices keep their keys.
             Output::SettleKeys => {}
             Output::SaveJournal => self.save_journal(d),

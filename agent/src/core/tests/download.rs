@@ -2,7 +2,7 @@
 
 use tern_protocol::chunk::{ChunkSet, PieceId, TreeShape, leaf, root};
 use tern_protocol::digest::Digest;
-use tern_protocol::message::{Get, Pack, Want};
+use tern_protocol::message::{Get, Pack, PackKind, Want};
 use tern_protocol::offer::Artifact;
 
 use super::super::download::{Accepted, Download};
@@ -163,4 +163,43 @@ fn a_link_that_brings_nothing_is_doubted_until_something_comes() {
     assert!(download.doubts_link());
     download.accept(Pack::chunk(&artifact.root, 0, bytes(0)), 100_000);
     assert!(!download.doubts_link());
+}
+
+#[test]
+fn of_a_source_that_answers_in_order_nothing_is_asked_for_twice_until_it_says_that_it_does_not_come() {
+    let (leaves, artifact) = image(300);
+    let mut download = Download::new(&artifact, &ChunkSet::default(), &Timing::default());
+    let (of, shape) = (artifact.root, TreeShape::new(300));
+
+    let (pieces, first) = asked(download.request_in_order(0, 48));
+    let (_, early) = asked(download.request_in_order(0, 48));
+    assert_eq!(
+        (first, early),
+        ((0..48).collect(), vec![]),
+        "over another connection it would come before its piece"
+    );
+    for (level, index) in pieces {
+        let piece = PieceId { level, index };
+        let digests = shape.cut(&leaves, piece).unwrap();
+        assert_eq!(download.accept(Pack::piece(&of, piece, &digests), 1), Accepted::Piece);
+    }
+
+    // A broker would have been asked again long ago.
+    let (again, second) = asked(download.request_in_order(3_600_000, 48));
+    assert_eq!((again.len(), second), (0, (48..96).collect()));
+    assert_eq!(download.due_in_order(), 0, "there is more to ask for");
+    let lie = download.accept(Pack::chunk(&of, 7, bytes(8)), 1);
+    assert!(lie == Accepted::Nothing && download.awaits(PackKind::Chunk(7)), "a lie leaves it open");
+    download.accept(Pack::chunk(&of, 8, bytes(8)), 1);
+    assert!(!download.awaits(PackKind::Chunk(8)), "what is right does not");
+    for chunk in 0..48 {
+        assert_eq!(download.forget(PackKind::Chunk(chunk)), chunk != 8, "{chunk}");
+    }
+
+    let (_, again) = asked(download.request_in_order(3_600_001, 48));
+    assert_eq!(again, (0..8).chain(9..48).chain(96..97).collect::<Vec<_>>());
+    // By another way all is asked for anew that is not here.
+    download.renew();
+    let (_, anew) = asked(download.request(3_600_002));
+    assert_eq!(anew, (0..17).filter(|chunk| *chunk != 8).collect::<Vec<_>>());
 }

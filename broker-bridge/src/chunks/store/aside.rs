@@ -25,7 +25,12 @@ impl Incoming {
             fs::remove_dir_all(&folder).map_err(at("sweep", &folder))?;
         }
         fs::create_dir_all(&folder).map_err(at("make", &folder))?;
-        Ok(Self { folder, next: AtomicU64::new(0) })
+        Ok(Self::beside(folder))
+    }
+
+    /// Sweeps nothing: another process may be writing there.
+    pub(super) fn beside(folder: PathBuf) -> Self {
+        Self { folder, next: AtomicU64::new(0) }
     }
 
     /// Begins a file.

@@ -5,10 +5,11 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use tern_protocol::chunk::{self, PieceId, TreeShape};
+use tern_protocol::chunk::{self, PieceId};
 use tern_protocol::delta::manifest::{DELTA_PACKS_MAX, PACK_EXCESS};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
+use tern_protocol::object;
 
 use super::StoreError;
 use super::aside::at;
@@ -32,7 +33,7 @@ pub(super) struct Object {
 enum Body {
     /// All parts have the same length, but the last.
     Image { length: u64 },
-    /// The number of packs, where each ends behind this list, then the packs: u32, u64, little endian.
+    /// Each has its own length, which a list says.
     Packs,
 }
 
@@ -83,7 +84,9 @@ impl Object {
             return Err(StoreError::OutOfRange(self.root));
         }
         let (start, length) = match self.body {
-            Body::Image { length } => (u64::from(index) * CHUNK as u64, chunk::chunk_length(length, index)),
+            Body::Image { length } => {
+                (object::chunks_at(length, index..index + 1).start, chunk::chunk_length(length, index))
+            }
             Body::Packs => self.place(index)?,
         };
         let mut bytes = vec![0; length];
@@ -93,32 +96,25 @@ impl Object {
 
     /// Returns where a pack begins in the file, and its length.
     fn place(&self, index: u32) -> Result<(u64, usize), StoreError> {
-        // The end of the one before and its own stand side by side; before the first stands the count.
+        let list = object::ends_at(index..index + 1);
         let mut ends = [0; 16];
-        let (into, from) =
-            if index == 0 { (&mut ends[8..], 4) } else { (&mut ends[..], 4 + (u64::from(index) - 1) * 8) };
-        self.file.read_exact_at(into, from).map_err(at("read", &self.path))?;
-        let [start, end] = [&ends[..8], &ends[8..]].map(number);
-        let length = end.checked_sub(start).and_then(|length| usize::try_from(length).ok());
-        let length = length.filter(|length| *length <= PART_MAX).ok_or(StoreError::Length)?;
-        Ok((4 + u64::from(self.parts) * 8 + start, length))
+        // Before the first one there is no other's end.
+        let ends = if index == 0 { &mut ends[8..] } else { &mut ends[..] };
+        self.file.read_exact_at(ends, list.start).map_err(at("read", &self.path))?;
+        let places = object::ends_in(self.parts, index..index + 1, ends).ok_or(StoreError::Length)?;
+        let [start, end] = places[..] else { return Err(StoreError::Length) };
+        let length = usize::try_from(end - start).ok().filter(|length| *length <= PART_MAX);
+        Ok((start, length.ok_or(StoreError::Length)?))
     }
 
     /// Reads one piece of the tree.
     pub(super) fn piece(&self, piece: PieceId) -> Result<Vec<Digest>, StoreError> {
-        let shape = TreeShape::new(self.parts);
-        let count = shape.digests_in(piece).ok_or(StoreError::OutOfRange(self.root))?;
-        let level = if piece.level == 0 { 0 } else { u64::from(self.parts) };
-        let mut bytes = vec![0; count * 32];
-        let start = (level + u64::from(piece.index) * u64::from(chunk::PIECE)) * 32;
-        self.tree.read_exact_at(&mut bytes, start).map_err(at("read", &self.tree_path))?;
+        let place = object::piece_at(self.parts, piece).ok_or(StoreError::OutOfRange(self.root))?;
+        let mut bytes = vec![0; usize::try_from(place.end - place.start).map_err(|_| StoreError::Length)?];
+        self.tree.read_exact_at(&mut bytes, place.start).map_err(at("read", &self.tree_path))?;
         let (digests, _) = bytes.as_chunks::<32>();
         Ok(digests.iter().copied().map(Digest).collect())
     }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn open(path: &Path) -> Result<Option<File>, StoreError> {

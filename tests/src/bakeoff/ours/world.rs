@@ -281,6 +281,10 @@ impl<'a> World<'a> {
             | Output::Refused { .. }
             | Output::Failing { .. }
             | Output::Fetched { .. }
+            // No terminal names a web server.
+            | Output::Web { .. }
+            | Output::StopWeb(_)
+            | Output::WebFailed { .. }
             | Output::Write { .. } => {}
         }
     }
