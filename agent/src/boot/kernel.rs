@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Booted;
 use crate::slot::SlotName;
@@ -83,14 +83,15 @@ pub(super) fn reboot(words: &[String]) -> Result<(), KernelError> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-    let began = Instant::now();
+    let mut waited = Duration::ZERO;
     let [mut pause, longest] = REBOOT_PAUSES;
-    while began.elapsed() < REBOOT_PATIENCE {
+    while waited < REBOOT_PATIENCE {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(failed(status.to_string())),
             Ok(None) => {
                 std::thread::sleep(pause);
+                waited += pause;
                 pause = longest.min(pause * 2);
             }
             Err(error) => return Err(failed(error.to_string())),
