@@ -39,6 +39,8 @@ struct State {
     /// Pieces, and chunks, that are still to be spoilt.
     spoil: (u32, u32),
     spoilt: u32,
+    /// How often connections were broken.
+    cuts: u32,
     /// What is answered about deltas is lost.
     mute: bool,
     up: Vec<Publish>,
@@ -63,6 +65,7 @@ impl Wan {
 
     /// Breaks every connection, and lets nobody through until it is mended.
     pub fn cut(&self, cut: bool) {
+        lock(&self.state).cuts += 1;
         self.cable.cut(cut);
     }
 
@@ -124,6 +127,7 @@ impl Wan {
 
 fn carry(shared: &Mutex<State>, mut from: &TcpStream, mut to: &TcpStream, way: Way) {
     let (mut buffer, mut bytes) = (Vec::new(), vec![0; 64 * 1024]);
+    let cuts = lock(shared).cuts;
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         buffer.extend_from_slice(&bytes[..count]);
         while let Ok(Some((packet, length))) = frame::read(&buffer, PACKET_MAX) {
@@ -132,7 +136,14 @@ fn carry(shared: &Mutex<State>, mut from: &TcpStream, mut to: &TcpStream, way: W
                 let delay = lock(shared).delay;
                 std::thread::sleep(delay);
             }
-            if !note(&mut lock(shared), &packet, &mut raw, way) {
+            let mut state = lock(shared);
+            if state.cuts != cuts {
+                // It was on its way when the link went.
+                return;
+            }
+            let passes = note(&mut state, &packet, &mut raw, way);
+            drop(state);
+            if !passes {
                 continue;
             }
             if to.write_all(&raw).is_err() {
