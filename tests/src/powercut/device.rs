@@ -13,6 +13,8 @@ use tern_agent::core::state::State;
 use tern_agent::core::timing::Now;
 use tern_agent::device::Device;
 use tern_agent::record::{RecordError, RecordFile};
+use tern_agent::slot::SlotLabel;
+use tern_agent::slot::signed::StoredFile;
 use tern_agent::storage::Disk;
 use tern_protocol::delta::Profile;
 use tern_protocol::digest::Digest;
@@ -296,7 +298,24 @@ impl Terminal {
         if floor < self.floor {
             return Some(format!("its floor fell from {} to {floor}", self.floor));
         }
-        self.confirmed_is_whole(&facts)
+        self.confirmed_is_whole(&facts).or_else(|| self.unsigned())
+    }
+
+    /// Whatever vouches for a slot's bytes, the files that signed them came before; a factory leaves none.
+    fn unsigned(&self) -> Option<String> {
+        let disk: Disk = Arc::new(self.disk.clone());
+        let folder = &self.board.config.slots.dir;
+        let label = |slot: SlotName| {
+            RecordFile::<SlotLabel>::on(&disk, folder, &format!("{slot}.label")).ok()?.load().ok()?
+        };
+        let is_signed = |slot: SlotName| {
+            let record = RecordFile::<Vec<StoredFile>>::on(&disk, folder, &format!("{slot}.signed"));
+            matches!(record.and_then(|record| record.load()), Ok(Some(files)) if !files.is_empty())
+        };
+        let is_vouched =
+            |slot: &SlotName| matches!(label(*slot), Some(SlotLabel::Holds(image)) if image.rc > 1);
+        let unsigned = SlotName::BOTH.into_iter().filter(is_vouched).find(|slot| !is_signed(*slot))?;
+        Some(format!("slot {unsigned} is vouched for, and what signed it is gone"))
     }
 
     /// Returns what a component has.

@@ -6,7 +6,6 @@
 //! | `medium` | what that disk is made of: what is seen, what is durable, what is pending |
 //! | `port` | its side of the port: what real storage refuses is refused |
 //! | [`lie`] | syncs that it only pretends to do |
-//! | [`free`] | orders of two writes that nobody has to keep |
 //! | `state` | what tells one disk that is off from every other one |
 //! | `wear` | reads that fail, sectors that wear out, copies that are lost |
 //! | [`outcome`] | what a power cut may leave of what was not synced |
@@ -23,7 +22,6 @@ pub mod campaign;
 pub mod device;
 pub mod disk;
 pub mod flaw;
-pub mod free;
 pub mod lie;
 mod medium;
 pub mod outcome;
