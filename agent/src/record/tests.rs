@@ -122,7 +122,7 @@ fn a_record_of_a_newer_program_is_neither_read_nor_overwritten() {
     let folder = saved(&["one", "two"]);
     let mut bytes = encode(9, b"\"from the future\"").unwrap();
     bytes[7] = 2;
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), &bytes[HEADER..]);
+    let checksum = checksum(&bytes[..20], &bytes[HEADER..]);
     bytes[20..24].copy_from_slice(&checksum.to_be_bytes());
     fs::write(folder.path().join("journal.0"), bytes).unwrap();
     let before = files(&folder);

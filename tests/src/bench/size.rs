@@ -46,7 +46,7 @@ const AREAS: [(&str, &[&str], &str); 12] = [
             "base64ct",
             "block_buffer",
             "const_oid",
-            "crc32c",
+            "crc",
             "crypto_bigint",
             "der",
             "digest",

@@ -8,6 +8,10 @@
 //! libubootenv, so which copy counts is decided by their rules to the letter, also where another rule were wiser: two
 //! parties that believe different copies are worse off than with either.
 
+use crc::{CRC_32_ISO_HDLC, Crc, Table};
+
+/// U-Boot's own, by a table of 1 KiB.
+const CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
 /// Bytes before the data: the checksum and the flag.
 const HEADER: usize = 5;
 /// Ceiling on a copy: a slip in the configuration must not become a buffer. U-Boot's are 8 KiB to 256 KiB.
@@ -92,7 +96,7 @@ impl Environment {
         }
         // Padded as U-Boot pads.
         bytes.resize(size, 0);
-        let checksum = crc32fast::hash(&bytes[HEADER..]);
+        let checksum = CRC.checksum(&bytes[HEADER..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         bytes[4] = flag;
         Ok(bytes)
@@ -105,7 +109,7 @@ impl Environment {
     pub fn decode(copy: &[u8]) -> Option<(u8, Self)> {
         let (header, data) = copy.split_first_chunk::<HEADER>()?;
         let [checksum @ .., flag] = *header;
-        if u32::from_le_bytes(checksum) != crc32fast::hash(data) {
+        if u32::from_le_bytes(checksum) != CRC.checksum(data) {
             return None;
         }
         let entries = data.split(|byte| *byte == 0).take_while(|entry| !entry.is_empty());
