@@ -279,8 +279,15 @@ const NAMES_MAX: usize = 4096;
 
 /// Makes every record of `folder` durable as it is found, as [`storage::catch_up`] does.
 pub(crate) fn catch_up(disk: &dyn Storage, folder: &Path) {
-    // None yet, or none that can be read: whoever needs it says so.
-    let Ok(names) = disk.list(folder, NAMES_MAX) else { return };
+    let names = match disk.list(folder, NAMES_MAX) {
+        Ok(names) => names,
+        // None yet: whoever needs one says so.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "what an earlier run left could not be made durable");
+            return;
+        }
+    };
     let is_copy = |path: &PathBuf| path.extension().is_some_and(|end| end == "0" || end == "1");
     let copies: Vec<_> = names.iter().map(|name| folder.join(name)).filter(is_copy).collect();
     if !copies.is_empty() {

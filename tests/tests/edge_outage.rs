@@ -59,13 +59,8 @@ fn a_site_that_is_cut_off_loses_nothing_and_enforces_the_kill_that_it_had() {
     doomed.start();
     reaches(&doomed, StateName::PreUpdating);
     doomed.cut_power();
-    let before = mirror(&site);
-    site.lab.json(&["rollout", "kill", "bad"]);
-    wait("the site to hear of the kill", Duration::from_secs(30), || (mirror(&site) != before).then_some(()));
     // One device has brought the next release to the site when the link is cut; the others come when it is.
-    let image = site.publish(3, RELEASE, &[MODEL]);
-    site.roll_out(3, "fresh", &plan(FRESH, "fresh"));
-    site.roll_out(3, "acked", &plan(ACKED, "acked"));
+    let image = kills_and_goes_on(&site);
     leader.start();
     wait("the leader to run the release", Duration::from_secs(120), || {
         (leader.slot("b") == image).then_some(())
@@ -150,12 +145,7 @@ fn downloads_that_are_cut_in_the_middle_go_on_and_the_site_is_as_if_it_had_never
     doomed.start();
     is_in_the_middle(&doomed);
     doomed.cut_power();
-    let before = mirror(&site);
-    site.lab.json(&["rollout", "kill", "bad"]);
-    wait("the site to hear of the kill", Duration::from_secs(30), || (mirror(&site) != before).then_some(()));
-    let image = site.publish(3, RELEASE, &[MODEL]);
-    site.roll_out(3, "fresh", &plan(FRESH, "fresh"));
-    site.roll_out(3, "acked", &plan(ACKED, "acked"));
+    let image = kills_and_goes_on(&site);
     let other = site.publish(4, CHUNKS * 65_536, &[MODEL]);
     site.roll_out(4, "remote", &plan(REMOTE, "fresh"));
     leader.start();
@@ -212,6 +202,17 @@ fn downloads_that_are_cut_in_the_middle_go_on_and_the_site_is_as_if_it_had_never
     let (all, twice) = site.wan.packs();
     assert!(twice <= WINDOW, "{twice} of {all} packs came twice");
     assert!(in_order(&site.wan.sent()) >= 6);
+}
+
+/// Kills the bad release, and offers the next one when the site has heard of that; returns its image.
+fn kills_and_goes_on(site: &LabSite) -> Vec<u8> {
+    let before = mirror(site);
+    site.lab.json(&["rollout", "kill", "bad"]);
+    wait("the site to hear of the kill", Duration::from_secs(30), || (mirror(site) != before).then_some(()));
+    let image = site.publish(3, RELEASE, &[MODEL]);
+    site.roll_out(3, "fresh", &plan(FRESH, "fresh"));
+    site.roll_out(3, "acked", &plan(ACKED, "acked"));
+    image
 }
 
 /// Waits until a device has some of what it downloads, and not all.

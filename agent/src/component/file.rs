@@ -114,9 +114,13 @@ pub(super) fn revert(
         return put(disk, &before, path, &rights);
     }
     match disk.remove(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed(path)(error)),
-        Ok(()) => Ok(record::sync_folder_on(&**disk, path.parent().unwrap_or(Path::new("/")))?),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
+        _ => {}
+    }
+    // Gone already, too: an agent that died may have removed it in the cache alone, and a power cut would bring it back.
+    match disk.sync_folder(path.parent().unwrap_or(Path::new("/"))) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -93,10 +93,10 @@ impl Slots for FileSlots {
         self.labels.borne_out(slot, &image)?;
         // A longer predecessor's tail would be part of what is executed, and nobody has signed it.
         let shorten = |file: Box<dyn Opened>| {
-            if file.size()? == image.length {
-                return Ok(());
+            if file.size()? != image.length {
+                file.set_size(image.length)?;
             }
-            file.set_size(image.length)?;
+            // In any case: an agent that died between the two has left a length that is in the cache alone.
             file.sync()
         };
         self.image_for_writing(slot).and_then(shorten).map_err(|source| SlotError::Io {

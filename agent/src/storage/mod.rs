@@ -169,11 +169,16 @@ pub fn catch_up(disk: &dyn Storage, folder: &Path, files: &[PathBuf]) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         opened => opened?.sync(),
     };
+    let say = |path: &Path, error: io::Error| {
+        tracing::warn!(path = %path.display(), %error, "what an earlier run left could not be made durable");
+    };
+    // Each for itself: one that is worn out must not cost the others.
+    for path in files {
+        sync(path).unwrap_or_else(|error| say(path, error));
+    }
     // The name of a device is not on the device.
-    let is_named_here = |path: &PathBuf| disk.look(path).is_ok_and(|found| found.kind == Kind::File);
-    let sync_names = || if files.iter().any(is_named_here) { disk.sync_folder(folder) } else { Ok(()) };
-    if let Err(error) = files.iter().try_for_each(sync).and_then(|()| sync_names()) {
-        tracing::warn!(folder = %folder.display(), %error, "what an earlier run left could not be made durable");
+    if files.iter().any(|path| disk.look(path).is_ok_and(|found| found.kind == Kind::File)) {
+        disk.sync_folder(folder).unwrap_or_else(|error| say(folder, error));
     }
 }
 
