@@ -11,12 +11,12 @@ use crate::boot::uboot::UbootBoot;
 use crate::boot::{Boot, BootError, BootRecord};
 use crate::config::{BootConfig, Config};
 use crate::core::SlotName;
-use crate::record::RecordFile;
+use crate::record::{self, RecordFile};
 use crate::recovery;
 use crate::slot::file::FileSlots;
 use crate::slot::raw::RawSlots;
 use crate::slot::{Image, SlotError, Slots};
-use crate::storage::{self, Disk};
+use crate::storage::{self, Disk, Storage};
 pub use apart::NotApart;
 
 /// Opens the slots; `running` is the one that may not be changed.
@@ -70,6 +70,7 @@ pub fn provision(config: &Config, from: &Path, image: Image) -> Result<(), BootE
 
 /// The same on another disk than the system's, where the image is not.
 pub fn provision_on(disk: &Disk, config: &Config, from: &Path, image: Image) -> Result<(), BootError> {
+    catch_up(&**disk, config);
     match &config.boot {
         BootConfig::File => return FileBoot::provision_on(disk, &config.slots.dir, from, image),
         BootConfig::Uboot(uboot) => apart::check(&**disk, &config.slots, &uboot.medium)?,
@@ -99,6 +100,16 @@ pub fn provision_on(disk: &Disk, config: &Config, from: &Path, image: Image) -> 
         BootConfig::Uboot(uboot) => UbootBoot::provision_on(&**disk, &uboot.medium),
         BootConfig::SystemdBoot(loader) => SystemdBoot::provision_on(&**disk, loader),
         BootConfig::Script(script) => ScriptBoot::provision(script),
+    }
+}
+
+/// Makes durable what a provisioning that died has left in the cache: "already provisioned" is said of what stays.
+fn catch_up(disk: &dyn Storage, config: &Config) {
+    record::catch_up(disk, &config.slots.dir);
+    match &config.boot {
+        BootConfig::Uboot(uboot) => uboot.medium.catch_up(disk),
+        BootConfig::SystemdBoot(loader) => SystemdBoot::catch_up(disk, loader),
+        BootConfig::File | BootConfig::Script(_) => {}
     }
 }
 

@@ -136,6 +136,7 @@ impl Device {
         // Before anything is read: no agent runs now, and none that died has still to be believed.
         record::catch_up(&**disk, &config.data_dir);
         record::catch_up(&**disk, &config.slots.dir);
+        component::catch_up(&**disk, &config.data_dir);
         let boot = backend::boot(config, disk)?;
         let booted = boot.booted()?;
         let slots = backend::slots(config, disk, booted.slot)?;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use tern_agent::boot::BootError;
 use tern_agent::boot::uboot::variables;
 use tern_agent::config::BootConfig;
 use tern_agent::core::SlotName;
@@ -11,7 +12,8 @@ use tern_agent::recovery;
 use tern_agent::storage::Disk;
 use tern_tests::powercut::board::{Board, Kind};
 use tern_tests::powercut::campaign::{Tally, Violation, kills, lies, pairs, single};
-use tern_tests::powercut::disk::{FakeDisk, Lie, Operation};
+use tern_tests::powercut::device::{Ended, Terminal};
+use tern_tests::powercut::disk::FakeDisk;
 use tern_tests::powercut::flaw::flawed;
 use tern_tests::powercut::outcome::Outcome;
 use tern_tests::powercut::service::{Release, Service};
@@ -126,6 +128,42 @@ fn every_kill_and_every_power_cut_behind_it_is_survived() {
     }
 }
 
+/// A factory calls again what it has interrupted, and believes what that says.
+#[test]
+fn what_provisioning_says_is_there_stays_there() {
+    for (name, kind) in KINDS {
+        let releases = [1, 2].map(|rc| Release::new(rc, 70_000));
+        let service = Service::new(&releases);
+        let board = Board::new(kind, &service);
+        let (mut number, mut runs) = (0, 0);
+        loop {
+            number += 1;
+            let fake = board.bare();
+            fake.kill_before(number);
+            if board.provision(&fake, &releases[0]).is_ok() {
+                break;
+            }
+            fake.revive();
+            match board.provision(&fake, &releases[0]) {
+                Ok(()) | Err(BootError::AlreadyProvisioned) => {}
+                Err(error) => panic!("{name}, killed before operation {number}: {error:?}"),
+            }
+            for (outcome, medium) in fake.futures(&outcomes(kind)) {
+                let mut terminal =
+                    Terminal::new(Arc::clone(&board), FakeDisk::of(medium), Service::new(&releases));
+
+                let ended = terminal.run(&|_, _| true);
+
+                assert_eq!(ended, Ended::Done, "{name}, killed before operation {number}, {outcome:?}");
+                assert_eq!(terminal.runs, Some(1), "{name}, killed before operation {number}, {outcome:?}");
+                runs += 1;
+            }
+        }
+        println!("{name}: killed before each of {} operations, {runs} runs", number - 1);
+        assert!(number > 8 && runs + 1 >= number, "{name}: {number} {runs}");
+    }
+}
+
 /// With what FAT makes of a rename: the loader's counting leaves an entry there twice, or not at all.
 #[test]
 fn partitions_and_entries_of_systemd_boot_survive_a_power_cut_before_every_operation() {
@@ -200,30 +238,73 @@ fn a_long_recovery_goes_on_where_the_power_failed() {
     assert!(resumed > 10, "{resumed}");
 }
 
+/// What a recovery has written and not lived to sync is all that is left, where its package rots behind it.
+#[test]
+fn what_recovery_believes_of_the_system_slot_stays_there() {
+    let releases = [1, 2].map(|rc| Release::new(rc, 70_000));
+    let service = Service::new(&releases);
+    let board = Board::new(Kind::Single, &service);
+    let medium = board.factory(&releases[0]).shut_down();
+    let system = board.runs_from(SlotName::A);
+    let holds = |fake: &FakeDisk| fake.bytes(&system).unwrap().starts_with(&releases[0].image);
+    let recover = |fake: &FakeDisk| {
+        let disk: Disk = Arc::new(fake.clone());
+        recovery::recover(&disk, &board.config, &mut |_, _| {})
+    };
+    let mut believed = 0;
+    for number in 1.. {
+        let fake = FakeDisk::of(medium.clone());
+        fake.rot(&system, 0);
+        fake.kill_before(number);
+        if recover(&fake).is_ok() {
+            break;
+        }
+        fake.revive();
+        if !holds(&fake) {
+            continue;
+        }
+        fake.rot(&board.slot(SlotName::A), 0);
+
+        recover(&fake).unwrap();
+
+        for (outcome, medium) in fake.futures(&Outcome::all()) {
+            assert!(holds(&FakeDisk::of(medium)), "killed before operation {number}, {outcome:?}");
+            believed += 1;
+        }
+    }
+    assert!(believed > 0);
+}
+
 /// Each sync taken out in turn, and the order of each two that follow one another turned round: the campaign must see it.
-/// `TERN_LIES` names kinds, as `files uboot`; every one if it is not set.
+/// `TERN_LIES` names kinds, as `files uboot`; every one if it is not set. `TERN_LIE` is a part of those that are wanted, as
+/// `SyncFolder, "slots"`.
 #[test]
 #[ignore = "minutes of work: .ci/long power-cuts"]
 fn every_sync_and_every_order_of_two_writes_is_needed() {
     let asked = std::env::var("TERN_LIES").unwrap_or_default();
+    let wanted = std::env::var("TERN_LIE").unwrap_or_default();
     let mut survived = Vec::new();
     for (name, kind) in KINDS {
         if !asked.is_empty() && !asked.split_whitespace().any(|word| word == name) {
             continue;
         }
         // What fails with everything in its place would pass for something that was missed.
-        every_kill(kind, stories(kind), LONG_START);
+        if wanted.is_empty() {
+            every_kill(kind, stories(kind), LONG_START);
+        }
         let outcomes = outcomes(kind);
-        for (lie, stories) in lies(kind, stories(kind)).unwrap_or_else(|violation| panic!("{violation}")) {
+        let mut lies = lies(kind, stories(kind)).unwrap_or_else(|violation| panic!("{violation}"));
+        lies.retain(|(lie, _)| format!("{lie:?}").contains(&wanted));
+        for (lie, stories) in lies {
             let cut = |story: &Story| single(*story, kind, Some(&lie), &outcomes).err();
             let killed = |story: &Story| kills(*story, kind, Some(&lie), &few(kind), LONG_START).err();
             let seen = |fails: &dyn Fn(&Story) -> Option<Violation>| {
                 stories.iter().find_map(|story| fails(story).map(|seen| (story, seen)))
             };
             // What only a start does, only a dead agent before it makes needful.
-            let seen = match lie {
-                Lie::NeverBehind(_, _, Operation::Sync) => seen(&killed).or_else(|| seen(&cut)),
-                _ => seen(&cut).or_else(|| seen(&killed)),
+            let seen = match lie.is_of_a_start() {
+                true => seen(&killed).or_else(|| seen(&cut)),
+                false => seen(&cut).or_else(|| seen(&killed)),
             };
             match seen {
                 Some((story, violation)) => println!("seen      {kind:?} {lie:?}: {story:?}: {violation}"),

@@ -33,7 +33,7 @@ use crate::hooks::log;
 use crate::record::{self, RecordError, RecordFile};
 use crate::slot::file::FileSlots;
 use crate::slot::{Image, SlotError, SlotLabel, Slots};
-use crate::storage::Disk;
+use crate::storage::{Disk, Storage};
 
 /// Components of one device, the slots' not among them.
 pub const COMPONENTS_MAX: usize = 16;
@@ -156,7 +156,6 @@ impl Component {
     ) -> Result<Self, ComponentError> {
         let io = |source| ComponentError::Io { path: folder.clone(), source };
         disk.create_folder(&folder).map_err(io)?;
-        record::catch_up(&**disk, &folder);
         Ok(Self { config, disk: disk.clone(), folder, device })
     }
 
@@ -471,6 +470,15 @@ pub fn open_all(
         Ok((config.name.clone(), component))
     };
     configs.iter().chain(gone.iter().map(|(config, _)| config)).map(open).collect()
+}
+
+/// Makes the records of all components durable as they are found, as [`crate::storage::catch_up`] does.
+pub(crate) fn catch_up(disk: &dyn Storage, data_dir: &Path) {
+    let folder = data_dir.join("components");
+    // There is none on a device without components, or whose agent never ran.
+    for name in disk.list(&folder, FOLDERS_MAX).unwrap_or_default() {
+        record::catch_up(disk, &folder.join(name));
+    }
 }
 
 /// What is known of each component of a device.

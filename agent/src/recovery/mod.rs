@@ -35,7 +35,7 @@ use crate::boot::{BootRecord, NothingBootable, choose};
 use crate::config::{BootConfig, Config};
 use crate::record::{self, RecordError};
 use crate::slot::{SlotError, SlotName, place};
-use crate::storage::{self, Disk};
+use crate::storage::Disk;
 use tries::Tries;
 
 pub use apply::{ApplyError, Progress};
@@ -208,13 +208,12 @@ pub fn recover(
     }
 }
 
-/// Makes durable what a recovery that died in this boot has left in the cache: its marks, and the bytes that it wrote.
+/// Makes durable what a recovery that died in this boot has left in the cache: its marks, and what it said of the system
+/// slot. Bytes that it wrote there and did not mark are written again.
 fn catch_up(disk: &Disk, config: &Config) {
     record::catch_up(&**disk, &config.slots.dir);
-    if let Ok((medium, system)) = single(config) {
+    if let Ok((medium, _)) = single(config) {
         medium.catch_up(&**disk);
-        let folder = system.parent().unwrap_or(system);
-        storage::catch_up(&**disk, folder, &[system.to_owned()]);
     }
 }
 
@@ -236,7 +235,7 @@ fn put_right(
         }
     }
     let plan = plan(&record, installed, usable.any)?;
-    let unrecorded = |error: MediumError| match apply::holds(disk, config, system, record.active) {
+    let unrecorded = |error: MediumError| match apply::keeps(disk, config, system, record.active) {
         true => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(
@@ -299,7 +298,7 @@ impl Usable {
         tries: &mut Tries,
     ) -> Result<bool, RecoveryError> {
         let whole = package::is_whole(disk, &config.slots.dir, slot, tries);
-        if !matches!(whole, Ok(true)) && apply::holds(disk, config, system, slot) {
+        if !matches!(whole, Ok(true)) && apply::keeps(disk, config, system, slot) {
             tracing::warn!(%slot, "a package is not whole; the system slot holds its bytes");
             (self.any[place(slot)], self.in_system[place(slot)]) = (true, true);
             return Ok(true);
@@ -342,7 +341,7 @@ fn single(config: &Config) -> Result<(&Medium, &Path), RecoveryError> {
 /// written otherwise.
 pub fn provision(disk: &Disk, config: &Config) -> Result<(), RecoveryError> {
     let (medium, system) = single(config)?;
-    if !apply::holds(disk, config, system, SlotName::A) {
+    if !apply::keeps(disk, config, system, SlotName::A) {
         set_installed(disk, medium, None)?;
         apply::apply(disk, config, system, SlotName::A, &mut |_, _| {})
             .map_err(|source| RecoveryError::Apply { slot: SlotName::A, source })?;

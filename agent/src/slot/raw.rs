@@ -104,6 +104,8 @@ impl RawSlots {
     /// slot already, and it may be running, its bytes are compared and only labelled.
     pub fn provision(&mut self, slot: SlotName, from: &Path, image: Image) -> Result<(), SlotError> {
         if matches!(self.hash(slot, image.length), Ok(found) if found == (image.sha256, image.root)) {
+            // They may be the bytes of a call that died before it had synced them.
+            self.sync(slot)?;
             return self.set_label(slot, image);
         }
         fill(self, slot, from, image)

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tern_agent::backend;
-use tern_agent::boot::choose;
 use tern_agent::boot::systemd_boot::SystemdBootConfig;
 use tern_agent::boot::uboot::UbootConfig;
 use tern_agent::boot::uboot::environment::{Environment, newest};
 use tern_agent::boot::uboot::variables;
+use tern_agent::boot::{BootError, choose};
 use tern_agent::config::{BootConfig, Config};
 use tern_agent::core::SlotName;
 use tern_agent::recovery::{self, Remedy};
@@ -124,6 +124,21 @@ impl Board {
 
     /// Makes the disk as it leaves the factory, with `release` in slot a.
     pub fn factory(&self, release: &Release) -> FakeDisk {
+        let fake = self.bare();
+        self.provision(&fake, release).expect("a device is provisioned");
+        FakeDisk::of(fake.shut_down())
+    }
+
+    /// Puts the first release on it.
+    pub fn provision(&self, disk: &FakeDisk, release: &Release) -> Result<(), BootError> {
+        let image = self.folder.path().join("factory.img");
+        std::fs::write(&image, &release.image).expect("an image");
+        let disk: Disk = Arc::new(disk.clone());
+        backend::provision_on(&disk, &self.config, &image, release.label())
+    }
+
+    /// Makes the disk as the factory finds it.
+    pub fn bare(&self) -> FakeDisk {
         let fake = FakeDisk::default();
         let disk: Disk = Arc::new(fake.clone());
         disk.create_folder(&self.config.slots.dir).expect("a folder");
@@ -153,9 +168,6 @@ impl Board {
                 fake.put(&Path::new(TEMPLATES).join(format!("{slot}.conf")), text.as_bytes());
             }
         }
-        let image = self.folder.path().join("factory.img");
-        std::fs::write(&image, &release.image).expect("an image");
-        backend::provision_on(&disk, &self.config, &image, release.label()).expect("a device is provisioned");
         FakeDisk::of(fake.shut_down())
     }
 
@@ -165,6 +177,14 @@ impl Board {
             Kind::Files | Kind::Single => self.config.slots.dir.join(format!("{slot}.img")),
             Kind::Uboot | Kind::SystemdBoot => PARTITIONS[slot as usize].into(),
         }
+    }
+
+    /// Returns the release that a slot's place holds; a file ends where its image does.
+    pub fn release_in(&self, disk: &FakeDisk, service: &Service, place: &Path) -> Option<u64> {
+        let bytes = disk.bytes(place)?;
+        let rc = service.release_in(&bytes)?;
+        let is_file = place.starts_with(&self.config.slots.dir);
+        (!is_file || bytes.len() == service.release(rc).image.len()).then_some(rc)
     }
 
     /// Returns where a component is installed.
@@ -202,8 +222,7 @@ impl Board {
             let named = choice.options.split(' ').find_map(|word| word.strip_prefix("tern.slot="));
             let slot = SlotName::BOTH.into_iter().find(|slot| Some(slot.to_string().as_str()) == named);
             let slot = slot.ok_or_else(|| stranded(format!("{choice:?} names no slot")))?;
-            let bytes = disk.bytes(&self.slot(slot)).unwrap_or_default();
-            if service.release_in(&bytes).is_some() {
+            if self.release_in(disk, service, &self.slot(slot)).is_some() {
                 disk.put(&config.cmdline, format!("{}\n", choice.options).as_bytes());
                 disk.put(&config.boot_id, format!("boot-{boot}\n").as_bytes());
                 return Ok(());
@@ -246,9 +265,7 @@ impl Board {
             }
         }
         // U-Boot looks at no label: what boots is what is whole, wherever it came from.
-        let is_whole = |slot| {
-            disk.bytes(&self.runs_from(slot)).is_some_and(|bytes| service.release_in(&bytes).is_some())
-        };
+        let is_whole = |slot| self.release_in(disk, service, &self.runs_from(slot)).is_some();
         let usable = SlotName::BOTH.map(is_whole);
         let (slot, next) =
             choose(&record, usable).map_err(|error| stranded(format!("{error}; {record:?} {usable:?}")))?;
@@ -291,7 +308,10 @@ impl Board {
     fn recover(&self, port: &Disk, disk: &FakeDisk) -> Result<(), String> {
         let mut tries = 1..=RECOVERIES;
         loop {
-            let recover = || recovery::recover(port, &self.config, &mut |_, _| {});
+            let recover = || {
+                disk.starts();
+                recovery::recover(port, &self.config, &mut |_, _| {})
+            };
             let Err(error) = disk.sparing(false, recover) else { return Ok(()) };
             disk.revive();
             if disk.is_dead() || error.remedy() == Remedy::Person || tries.next().is_none() {

@@ -7,6 +7,7 @@ use tern_protocol::digest::Digest;
 use super::board::Kind;
 use super::device::{Cut, Ended, Terminal};
 use super::disk::{Lie, Moment, Operation, Step};
+use super::lie::{AT_START, LOADERS};
 use super::outcome::Outcome;
 use super::story::Story;
 
@@ -176,14 +177,14 @@ pub fn kills(
     for number in 1..=tally.operations {
         let mut begin = begin(story, kind, lie);
         begin.terminal.disk.kill_before(number);
-        // Beside files the agent is its own boot loader: one that dies as that takes a try with it.
-        begin.cuts = u32::from(kind == Kind::Files);
         begin.places.push(format!("not at all, the agent killed before operation {number}"));
         if let Some(end) = number.checked_add(reach) {
             // What comes behind that is not looked at: this one need not live to see it.
             begin.terminal.disk.cut_before(end);
         }
         let (ended, cuts) = begin.terminal.recorded(|terminal| story.goes_on(terminal));
+        // Beside files the agent is its own boot loader: one that dies as that takes a try with it.
+        begin.cuts = u32::from(kind == Kind::Files && begin.terminal.died_starting);
         if ended != Ended::Cut {
             begin.judge(story, &ended)?;
         }
@@ -212,6 +213,9 @@ fn place(moment: &Moment) -> String {
 
 /// Everything that can be taken out, each with the stories in which it comes: every sync of a place; where that comes behind
 /// different operations, each of these alone; and the order of each two of different places that follow one another.
+///
+/// What a start makes durable has no order, and is taken out for each place as a whole. Two syncs with no change between
+/// them have none either: a power cut before the first may have kept whatever the second does.
 pub fn lies(kind: Kind, stories: &[Story]) -> Result<Vec<(Lie, Vec<Story>)>, Violation> {
     let mut lies: Vec<(Lie, Vec<Story>)> = Vec::new();
     for story in stories {
@@ -234,19 +238,25 @@ pub fn lies(kind: Kind, stories: &[Story]) -> Result<Vec<(Lie, Vec<Story>)>, Vio
 }
 
 fn lies_of(trace: &[Step]) -> Vec<Lie> {
+    let is_ours = |step: &Step| !step.1.starts_with(LOADERS);
+    let is_of_a_start = |step: &Step| step.1.ends_with(AT_START);
     let is_sync = |step: &Step| matches!(step.0, Operation::Sync | Operation::SyncFolder);
+    let syncs: Vec<(usize, &Step)> = trace.iter().enumerate().filter(|(_, step)| is_sync(step)).collect();
     let mut lies = Vec::new();
-    for (at, (operation, class)) in trace.iter().enumerate().filter(|(_, step)| is_sync(step)) {
+    for (at, step) in syncs.iter().filter(|(_, step)| is_ours(step)) {
+        let (operation, class) = step;
         lies.push(Lie::Never(*operation, class.clone()));
-        let before = at.checked_sub(1).map(|before| trace[before].0);
-        lies.extend(before.map(|before| Lie::NeverBehind(*operation, class.clone(), before)));
+        if let Some(before) = at.checked_sub(1).filter(|_| !is_of_a_start(step)) {
+            lies.push(Lie::NeverBehind(*operation, class.clone(), trace[before].0));
+        }
     }
-    let syncs: Vec<&Step> = trace.iter().filter(|step| is_sync(step)).collect();
     for pair in syncs.windows(2) {
-        if let [(first, a), (second, b)] = pair
-            && a != b
+        if let [(at, first), (then, second)] = pair
+            && first.1 != second.1
+            && then - at > 1
+            && [first, second].iter().all(|step| is_ours(step) && !is_of_a_start(step))
         {
-            lies.push(Lie::After(*first, a.clone(), *second, b.clone()));
+            lies.push(Lie::After(first.0, first.1.clone(), second.0, second.1.clone()));
         }
     }
     let mut once = Vec::new();

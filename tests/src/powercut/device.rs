@@ -78,6 +78,8 @@ pub struct Terminal {
     pub kept: u32,
     /// What was noted as written and was read back as something else: only a medium that fails does that.
     pub lost: Option<String>,
+    /// Whether an agent was killed before it had come up.
+    pub died_starting: bool,
     /// Inputs since it was off.
     inputs: u32,
     /// What it was, all but the disk, after so many operations; kept while they are recorded.
@@ -119,8 +121,22 @@ impl Terminal {
     /// Takes a device from its factory.
     pub fn new(board: Arc<Board>, disk: FakeDisk, service: Service) -> Self {
         let (fate, boots, floor, kept, inputs) = Default::default();
-        let (taken, runs, lost, notes) = Default::default();
-        Self { board, disk, service, fate, boots, floor, taken, runs, kept, lost, inputs, notes }
+        let (taken, runs, lost, notes, died_starting) = Default::default();
+        Self {
+            board,
+            disk,
+            service,
+            fate,
+            boots,
+            floor,
+            taken,
+            runs,
+            kept,
+            lost,
+            died_starting,
+            inputs,
+            notes,
+        }
     }
 
     /// Returns the same device on another disk.
@@ -203,6 +219,7 @@ impl Terminal {
                 Err(_) if self.disk.is_dead() => return Some(Ended::Cut),
                 Err(error) => {
                     reason = format!("it does not start: {error}");
+                    self.died_starting |= self.disk.is_killed();
                     continue;
                 }
             };
@@ -226,7 +243,10 @@ impl Terminal {
         let config = &self.board.config;
         let places = [
             (&config.data_dir, vec!["journal", "trust"]),
-            (&config.slots.dir, vec!["boot", "a.label", "b.label", "a.signed", "b.signed", "recovery"]),
+            (
+                &config.slots.dir,
+                vec!["boot", "a.label", "b.label", "a.signed", "b.signed", "recovery", "recovery-tries"],
+            ),
         ];
         let components = config.components.iter().map(|component| {
             let folder = config.data_dir.join("components").join(&component.name);
@@ -246,6 +266,7 @@ impl Terminal {
     fn start(&self, start: u32) -> Result<Running, String> {
         let disk: Disk = Arc::new(self.disk.clone());
         let config = &self.board.config;
+        self.disk.starts();
         let device = Device::on(&disk, config).map_err(|error| chain(&error))?;
         let durable = device.load_journal().map_err(|error| chain(&error))?;
         let trust = device.load_trust(&config.root).map_err(|error| chain(&error))?;
@@ -277,8 +298,8 @@ impl Terminal {
             Some(Input::Up(facts)) => facts.clone(),
             _ => return None,
         };
-        let bytes = self.disk.bytes(&self.board.runs_from(facts.slot)).unwrap_or_default();
-        let Some(rc) = self.service.release_in(&bytes) else {
+        let Some(rc) = self.board.release_in(&self.disk, &self.service, &self.board.runs_from(facts.slot))
+        else {
             return Some(format!("slot {} runs, and nobody has approved its bytes", facts.slot));
         };
         self.runs = Some(rc);
@@ -325,8 +346,8 @@ impl Terminal {
 
     /// The confirmed slot holds something that was approved, at every boot: a trial alone is not enough.
     fn confirmed_is_whole(&self, facts: &BootFacts) -> Option<String> {
-        let bytes = self.disk.bytes(&self.board.slot(facts.active)).unwrap_or_default();
-        let is_whole = self.service.release_in(&bytes).is_some();
+        let slot = self.board.slot(facts.active);
+        let is_whole = self.board.release_in(&self.disk, &self.service, &slot).is_some();
         (!is_whole).then(|| format!("the confirmed slot {} holds nothing that boots", facts.active))
     }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::lie::Teller;
+use super::lie::{AT_START, LOADERS, Teller};
 pub use super::lie::{Lie, Operation, Step, class};
 pub use super::medium::Medium;
 use super::medium::{Node, is_memory};
@@ -46,6 +46,8 @@ pub(super) struct State {
     kill_before: Option<u64>,
     /// Whoever is at work is not of ours.
     spared: bool,
+    /// Whoever is at work has changed nothing yet since it was started.
+    starting: bool,
     killed: bool,
     teller: Teller,
     trace: Vec<Step>,
@@ -133,6 +135,11 @@ impl FakeDisk {
         let done = work();
         self.state().spared = before;
         done
+    }
+
+    /// A program of ours is started.
+    pub(super) fn starts(&self) {
+        self.state().starting = true;
     }
 
     /// Tells whether the agent has died.
@@ -233,7 +240,8 @@ impl FakeDisk {
             recorded.push(Moment { number, behind, medium: state.medium.clone() });
         }
         state.done += 1;
-        state.trace.push((operation, class(path)));
+        let step = state.step(operation, class(path));
+        state.trace.push(step);
         Ok(guard)
     }
 
@@ -248,6 +256,21 @@ impl FakeDisk {
 }
 
 impl State {
+    /// Names a step: what a boot loader does, and what a start makes durable before it changes anything, are for themselves.
+    fn step(&mut self, operation: Operation, class: String) -> Step {
+        if self.spared {
+            return (operation, format!("{LOADERS}{class}"));
+        }
+        match operation {
+            Operation::Write | Operation::Size => self.starting = false,
+            Operation::Sync | Operation::SyncFolder if self.starting => {
+                return (operation, format!("{class}{AT_START}"));
+            }
+            Operation::Sync | Operation::SyncFolder | Operation::Name => {}
+        }
+        (operation, class)
+    }
+
     /// Makes durable what the last step says, unless the harness has taken that out.
     pub(super) fn sync(&mut self, path: &Path, node: usize) {
         let Some((step, before)) = self.trace.split_last() else { return };

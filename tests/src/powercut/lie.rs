@@ -22,6 +22,11 @@ pub enum Operation {
 /// An operation, and the class of its place.
 pub type Step = (Operation, String);
 
+/// What the class of a boot loader's step begins with: nothing of it is ours to take out.
+pub(super) const LOADERS: &str = "the loader's ";
+/// What the class of a sync ends with by which a start makes durable what it finds, before it changes anything.
+pub(super) const AT_START: &str = " at start";
+
 /// A sync that the disk only pretends to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lie {
@@ -33,11 +38,20 @@ pub enum Lie {
     After(Operation, String, Operation, String),
 }
 
+impl Lie {
+    /// Tells whether it takes out what only a start does.
+    pub fn is_of_a_start(&self) -> bool {
+        matches!(self, Self::Never(_, class) if class.ends_with(AT_START))
+    }
+}
+
 /// What a path is to the campaign: its file name without the number of a copy, behind the component that it belongs to.
+/// The files of the two slots are one: what is done to them is done in the same places.
 pub fn class(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.strip_suffix(".new").map_or(name.clone(), |name| format!("{name} first"));
     let name = name.replace(".0", "").replace(".1", "");
+    let name = if matches!(name.as_str(), "a.img" | "b.img") { "slot.img".into() } else { name };
     let folder = path.parent().unwrap_or(path);
     match (folder.parent().and_then(Path::file_name), folder.file_name()) {
         (Some(above), Some(component)) if above == "components" => {

@@ -65,7 +65,8 @@ impl Storage for FakeDisk {
         if !state.medium.folders.contains(folder) {
             return Err(ErrorKind::NotFound.into());
         }
-        let here = state.medium.names.keys().filter(|path| path.parent() == Some(folder));
+        let files = state.medium.names.keys();
+        let here = files.chain(&state.medium.folders).filter(|path| path.parent() == Some(folder));
         let names: Vec<_> = here.filter_map(|path| path.file_name().map(OsString::from)).collect();
         if names.len() > most { Err(too_many(most)) } else { Ok(names) }
     }

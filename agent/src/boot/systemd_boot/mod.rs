@@ -95,9 +95,14 @@ impl SystemdBoot {
         Ok(entry::record(&entries(disk, config)?))
     }
 
+    /// Makes the entries durable as they are found, as [`storage::catch_up`] does.
+    pub(crate) fn catch_up(disk: &dyn Storage, config: &SystemdBootConfig) {
+        folder::catch_up(disk, &config.entries);
+    }
+
     /// Joins the present boot.
     pub fn on(disk: &Disk, config: &SystemdBootConfig) -> Result<Self, BootError> {
-        folder::catch_up(&**disk, &config.entries);
+        Self::catch_up(&**disk, config);
         let record = Self::record_on(&**disk, config)?.ok_or(BootError::NotProvisioned)?;
         let slot = kernel::slot(&**disk, &config.cmdline).map_err(SystemdBootError::from)?;
         let booted = kernel::booted(&**disk, slot, &config.boot_id).map_err(SystemdBootError::from)?;
