@@ -1,35 +1,34 @@
 //! The agent's hold on one device: records, slots, boot record. Carries out what the core asks for.
 
+mod booting;
+mod work;
+mod writing;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tern_protocol::bundle::File;
-use tern_protocol::digest::Digest;
-use tern_protocol::offer::Artifact;
 use tern_protocol::tuf::Trusted;
 
 use crate::backend;
-use crate::boot::{Boot, BootRecord, Booted, Trial};
+use crate::boot::{Boot, Booted};
 use crate::command::Context;
 use crate::component::{self, Component, ComponentError};
 use crate::config::Config;
 use crate::core::SlotName;
-use crate::core::agent::{BootFacts, ComponentFacts, Content, Decode, Done, Held, Target};
+use crate::core::agent::{BootFacts, ComponentFacts, Content, Done, Held};
 use crate::core::durable::Durable;
-use crate::delta::{self, Tables};
+use crate::delta::Tables;
 use crate::record::{self, RecordError, RecordFile};
 use crate::recovery;
 use crate::slot::file::FileSlots;
 use crate::slot::place;
-use crate::slot::reread;
 use crate::slot::signed::{self, StoredFile};
-use crate::slot::{Image, SlotError, SlotLabel, Slots};
+use crate::slot::{SlotError, SlotLabel, Slots};
 use crate::storage::{self, Disk};
 
-/// Boots that a trial gets: one power cycle inside the soak does not roll back.
-const TRIES: u8 = 2;
 /// How often, and after which pause, a lock that somebody has is tried again.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
@@ -295,296 +294,6 @@ impl Device {
     pub fn context(&self, config: &Config, slot: SlotName, rc: u64, version: String) -> Context {
         let slot_path = self.slots().path(slot);
         Context { slot, slot_path, rc, version, device: config.device.clone() }
-    }
-
-    /// Writes verified bytes; a failure is told by the next sync.
-    pub fn write(&mut self, target: impl Into<Target>, offset: u64, bytes: &[u8]) {
-        if self.write_failed.is_some() {
-            return;
-        }
-        let result = match target.into() {
-            // A process that goes on with a slot that an earlier one marked bad has not looked at the boot record yet.
-            Target::Slot(slot) => {
-                self.clear(slot).and_then(|()| self.slots().write(slot, offset, bytes).map_err(|e| chain(&e)))
-            }
-            Target::Component(name) => self.at(&name, |component| component.write(offset, bytes)),
-        };
-        self.write_failed = result.err();
-    }
-
-    /// Marks it bad.
-    pub fn mark_bad(&mut self, target: impl Into<Target>) -> Done {
-        (self.write_failed, self.cleared) = (None, None);
-        let marked = match target.into() {
-            Target::Slot(slot) => {
-                self.clear(slot).and_then(|()| self.slots().mark_bad(slot).map_err(|error| chain(&error)))
-            }
-            Target::Component(name) => self.at(&name, Component::mark_bad),
-        };
-        marked.map_or_else(Done::Failed, |()| Done::Ok)
-    }
-
-    /// Makes sure that nothing will boot from a slot while it is written, whichever copy of the boot record is lost.
-    ///
-    /// The slots refuse the one that runs. That is another than the confirmed one between a rollback's disarming and
-    /// its reboot, on trial, and where a person chose at the boot loader; the device has to come back from there.
-    fn clear(&mut self, slot: SlotName) -> Result<(), String> {
-        if self.cleared == Some(slot) {
-            return Ok(());
-        }
-        self.unwanted(slot)?;
-        self.boot.settle().map_err(|error| chain(&error))?;
-        self.cleared = Some(slot);
-        Ok(())
-    }
-
-    /// Refuses a slot that the boot record names.
-    fn unwanted(&self, slot: SlotName) -> Result<BootRecord, String> {
-        let record = self.boot.record().map_err(|error| chain(&error))?;
-        if record.active == slot {
-            return Err(format!("slot {slot} is the confirmed one, though another runs; reboot"));
-        }
-        if record.trial.as_ref().is_some_and(|trial| trial.slot == slot) {
-            return Err(format!("slot {slot} is on trial in the boot record; it has to be disarmed first"));
-        }
-        Ok(record)
-    }
-
-    /// Syncs what was written.
-    pub fn sync(&mut self, target: impl Into<Target>) -> Done {
-        if let Some(reason) = self.write_failed.take() {
-            return Done::Failed(reason);
-        }
-        match target.into() {
-            Target::Slot(slot) => done(self.slots().sync(slot)),
-            Target::Component(name) => {
-                self.at(&name, Component::sync).map_or_else(Done::Failed, |()| Done::Ok)
-            }
-        }
-    }
-
-    /// Returns the work of decoding a pack; it blocks. Whatever else is asked of the slots ends it.
-    pub fn decode(&mut self, order: Decode) -> impl FnOnce() -> Done + use<> {
-        let (disk, tables) = (self.disk.clone(), Arc::clone(&self.tables));
-        let place = self.place(&order.target);
-        self.stop_hashing();
-        self.stop = Arc::default();
-        let stop = Arc::clone(&self.stop);
-        move || {
-            // One at a time: the one before, if there was one, has been stopped.
-            let tables = &mut *tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match place {
-                Ok(Place::Slot(slots, slot)) => {
-                    let mut slots = lock(&slots);
-                    let base = slots.path(slot.other());
-                    delta::decode((&mut **slots, slot), &disk, Some(base), tables, &order, &stop)
-                }
-                Ok(Place::Component(mut slots, free)) => {
-                    delta::decode((&mut *slots, free), &disk, None, tables, &order, &stop)
-                }
-                Err(reason) => Done::Failed(reason),
-            }
-        }
-    }
-
-    /// Returns the work of comparing chunks with their leaves; it blocks.
-    pub fn compare(
-        &mut self,
-        target: &Target,
-        length: u64,
-        first: u32,
-        leaves: Vec<Digest>,
-    ) -> impl FnOnce() -> Done + use<> {
-        let (disk, place) = (self.disk.clone(), self.place(target));
-        self.stop_hashing();
-        self.stop = Arc::default();
-        let stop = Arc::clone(&self.stop);
-        move || {
-            let synced = |slots: &mut dyn Slots, slot| {
-                // What is right only in the cache would be lost with the power.
-                slots.sync(slot).map(|()| slots.path(slot)).map_err(|error| chain(&error))
-            };
-            let path = match place {
-                Ok(Place::Slot(slots, slot)) => synced(&mut **lock(&slots), slot),
-                Ok(Place::Component(mut slots, free)) => synced(&mut *slots, free),
-                Err(reason) => Err(reason),
-            };
-            path.map_or_else(Done::Failed, |path| {
-                Done::Compared(reread::compare(&*disk, &path, (first, &leaves), length, &stop))
-            })
-        }
-    }
-
-    /// Drops the tables of a delta: it is over.
-    pub fn forget_delta(&self) {
-        // While a pack is decoded that nobody waits for any more, they go with the next call.
-        if let Ok(mut tables) = self.tables.try_lock() {
-            tables.forget();
-        }
-    }
-
-    /// Returns where a target is written, if it may be.
-    fn place(&mut self, target: &Target) -> Result<Place, String> {
-        match target {
-            Target::Slot(slot) => {
-                self.clear(*slot)?;
-                Ok(Place::Slot(Arc::clone(&self.slots), *slot))
-            }
-            Target::Component(name) => {
-                let component = self.components.get(name);
-                let component = component.ok_or_else(|| format!("there is no component {name}"))?;
-                let (slots, free) = component.free().map_err(|error| chain(&error))?;
-                Ok(Place::Component(Box::new(slots), free))
-            }
-        }
-    }
-
-    /// Returns a component.
-    pub fn component(&self, name: &str) -> Option<Component> {
-        self.components.get(name).cloned()
-    }
-
-    fn at(
-        &self,
-        name: &str,
-        work: impl FnOnce(&Component) -> Result<(), ComponentError>,
-    ) -> Result<(), String> {
-        let component = self.components.get(name).ok_or_else(|| format!("there is no component {name}"))?;
-        work(component).map_err(|error| chain(&error))
-    }
-
-    /// Returns the work of reading a component's package back, comparing and labelling it; it blocks.
-    pub fn hash_component(
-        &mut self,
-        name: &str,
-        artifact: Artifact,
-        rc: u64,
-        version: String,
-    ) -> impl FnOnce() -> Done + use<> {
-        let component = self.component(name);
-        self.stop_hashing();
-        self.stop = Arc::default();
-        let stop = Arc::clone(&self.stop);
-        move || match component.map(|component| component.hash(&artifact, rc, version, &stop)) {
-            Some(Ok(true)) => Done::Ok,
-            Some(Ok(false)) => Done::Mismatch,
-            Some(Err(error)) => Done::Failed(chain(&error)),
-            None => Done::Failed("there is no such component any more".into()),
-        }
-    }
-
-    /// Ends the hash of a slot that still runs, if one does: nobody waits for it any more. It holds the slots for one more
-    /// chunk at most.
-    pub fn stop_hashing(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns the work of reading a slot back, comparing and labelling it, with `files` kept beside it; it blocks. Whatever
-    /// else is asked of the slots ends it.
-    pub fn hash(
-        &mut self,
-        slot: SlotName,
-        artifact: Artifact,
-        rc: u64,
-        version: String,
-        files: Vec<File>,
-    ) -> impl FnOnce() -> Done + use<> {
-        let (slots, folder, disk) = (Arc::clone(&self.slots), self.slots_dir.clone(), self.disk.clone());
-        // To label it is to say that it may boot: not what is confirmed or on trial already.
-        let unwanted = self.unwanted(slot);
-        self.stop_hashing();
-        self.stop = Arc::default();
-        let stop = Arc::clone(&self.stop);
-        move || {
-            if let Err(reason) = unwanted {
-                return Done::Failed(reason);
-            }
-            let mut slots = lock(&slots);
-            match slots.hash_until(slot, artifact.length, &stop) {
-                Ok((sha256, root)) if sha256 == artifact.sha256 && root == artifact.root => {
-                    let length = artifact.length;
-                    // Before the label: a slot that may run has its files.
-                    if let Err(error) = signed::keep(&disk, &folder, slot, &files) {
-                        return Done::Failed(chain(&error));
-                    }
-                    done(slots.set_label(slot, Image { rc, version, length, sha256, root }))
-                }
-                Ok(_) | Err(SlotError::Short { .. }) => Done::Mismatch,
-                Err(error) => Done::Failed(chain(&error)),
-            }
-        }
-    }
-
-    /// Arms a trial: one write of the boot record. Only of a slot whose label says that it holds the release.
-    pub fn arm(&mut self, slot: SlotName, rc: u64) -> Done {
-        let record = match self.boot.record() {
-            Ok(record) if record.active == slot => {
-                return Done::Failed(format!("slot {slot} is the confirmed one, and cannot be on trial"));
-            }
-            Ok(record) => record,
-            Err(error) => return Done::Failed(chain(&error)),
-        };
-        match self.slots().label(slot) {
-            Ok(SlotLabel::Holds(image)) if image.rc == rc => {}
-            Ok(_) => return Done::Failed(format!("slot {slot} does not hold release {rc} any more")),
-            Err(error) => return Done::Failed(chain(&error)),
-        }
-        if self.is_single
-            && let Err(error) = self.boot.prove()
-        {
-            // With two slots a copy that died costs the next trial. Here recovery would have to write it, and could not.
-            let reason =
-                format!("not armed: a single slot needs both copies of its boot record: {}", chain(&error));
-            return Done::Failed(reason);
-        }
-        let trial = Some(Trial { slot, rc, tries_left: TRIES });
-        // The confirmed slot is what the record says, not what runs: somebody may have chosen that at the boot loader.
-        done(self.boot.write(&BootRecord { active: record.active, trial }))
-    }
-
-    /// Takes a trial out of the boot record; the confirmed slot stays what it was.
-    pub fn disarm(&mut self) -> Done {
-        let record = match self.boot.record() {
-            Ok(record) => record,
-            Err(error) => return Done::Failed(chain(&error)),
-        };
-        if record.trial.is_none() {
-            return Done::Ok;
-        }
-        done(self.boot.write(&BootRecord { active: record.active, trial: None }))
-    }
-
-    /// Makes a slot the confirmed one.
-    pub fn confirm(&mut self, slot: SlotName) -> Done {
-        if let Err(error) = self.boot.write(&BootRecord { active: slot, trial: None }) {
-            return Done::Failed(chain(&error));
-        }
-        // The older copy still has the trial in it, and would bring it back should the newer one be lost.
-        if let Err(error) = self.boot.settle() {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the older copy of the boot record still names the former slot");
-        }
-        // Where the copy that was just written is not read any more, the older one counts again.
-        match self.boot.record() {
-            Ok(record) if record.active != slot || record.trial.is_some() => {
-                return Done::Failed(
-                    "the boot record still names the former slot; the medium is failing".to_owned(),
-                );
-            }
-            Ok(_) => {}
-            Err(error) => return Done::Failed(chain(&error)),
-        }
-        Done::Ok
-    }
-
-    /// Ends this boot.
-    pub fn reboot(&mut self) -> Done {
-        done(self.boot.reboot())
-    }
-
-    /// Tells whether the system goes down by [`Self::reboot`], and this process with it.
-    pub fn goes_down(&self) -> bool {
-        self.boot.goes_down()
     }
 
     fn slots(&self) -> MutexGuard<'_, AnySlots> {

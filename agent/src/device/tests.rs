@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tern_protocol::limits::CHUNK;
+use tern_protocol::offer::Artifact;
 
 use super::*;
 use crate::boot::uboot::environment::Environment;

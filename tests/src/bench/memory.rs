@@ -4,13 +4,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tern_protocol::delta::encode::Options;
+use tern_protocol::delta::{Profile, encode};
+
 use super::usage::{most_resident_kib, resident_kib};
-use crate::lab::{Lab, LabBridge, LabDevice, Making, made, wait};
+use crate::lab::{Lab, LabBridge, LabDevice, MODEL, Making, made, moved, wait};
 
 /// How often the most is looked at: over files, an agent that boots becomes a new program, whose most begins anew.
 const LOOK: Duration = Duration::from_millis(5);
 /// An agent that has said what there was to say does nothing.
 const IDLE: Duration = Duration::from_secs(5);
+/// An update is over by then.
+const MOST: Duration = Duration::from_secs(300);
 
 /// Resident memory of one agent.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +26,10 @@ pub struct Memory {
     pub most_kib: u64,
     /// Bytes of the release.
     pub image: usize,
+    /// The most from the offer of the next release to that, by a delta of the profile `linux`, KiB.
+    pub delta_kib: u64,
+    /// Bytes of that delta.
+    pub delta: u64,
 }
 
 /// How an agent reaches its broker.
@@ -51,8 +60,39 @@ pub fn memory(program: &Path, link: Link, image: usize) -> Memory {
     });
     std::thread::sleep(IDLE);
     let (pid, idle_kib) = (device.pid(), resident_kib(device.pid()));
+    let most_kib = most_while(pid, || {
+        lab.publish(2, &release);
+        lab.roll_out(2, "whole", "all", 0);
+        lab.wait_for_status("whole", "completed", MOST);
+    });
+
+    let delta = offer_delta(&lab, &release);
+    // Over files the agent that booted is another program under the same number, and so is the most that it had.
+    let delta_kib = most_while(device.pid(), || {
+        lab.roll_out(3, "delta", "all", 0);
+        lab.wait_for_status("delta", "completed", MOST);
+    });
+    assert!(device.log().contains("by=\"delta\""), "the second update did not come by its delta");
+    Memory { idle_kib, most_kib, image, delta_kib, delta }
+}
+
+/// Publishes release 3, and offers what it differs in from release 2 by the profile that agents have unless told otherwise;
+/// returns the bytes of that.
+fn offer_delta(lab: &Lab, before: &Path) -> u64 {
+    let old = std::fs::read(before).expect("the image of release 2");
+    let new = moved(&old[..old.len() / 4], 3);
+    let image = lab.path("next");
+    std::fs::write(&image, &new).expect("an image file");
+    let delta = encode(&old, &new, Options::new(Profile::Linux));
+    lab.publish_with(3, &image, &[MODEL], "--no-deltas");
+    lab.offer_delta(&delta);
+    delta.manifest.bytes
+}
+
+/// Returns the most memory that a process has while something is done.
+fn most_while(pid: u32, work: impl FnOnce()) -> u64 {
     let over = AtomicBool::new(false);
-    let most_kib = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
             let mut most = 0;
             while !over.load(Ordering::Relaxed) {
@@ -61,11 +101,8 @@ pub fn memory(program: &Path, link: Link, image: usize) -> Memory {
             }
             most
         });
-        lab.publish(2, &release);
-        lab.roll_out(2, "r2", "all", 0);
-        lab.wait_for_status("r2", "completed", Duration::from_secs(300));
+        work();
         over.store(true, Ordering::Relaxed);
         watch.join().expect("whoever looks does not panic")
-    });
-    Memory { idle_kib, most_kib, image }
+    })
 }

@@ -20,8 +20,8 @@ pub(super) fn tables() -> String {
 fn size_table(builds: &[Build]) -> String {
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "{text}").expect("a string takes everything");
-    line("| agent | bytes | at most | resident when idle, MB (at most 4) | most in an update, MB (at most 12) |".into());
-    line("|---|---|---|---|---|".into());
+    line("| agent | bytes | at most | resident when idle, MB (at most 4) | most in an update, MB (at most 12) | most in one by delta, MB (at most 12) |".into());
+    line("|---|---|---|---|---|---|".into());
     for build in builds {
         let Build { name, link, bytes, limit, memory } = build;
         let tls = match link {
@@ -29,13 +29,18 @@ fn size_table(builds: &[Build]) -> String {
             Link::Plain => "without TLS",
         };
         let memory = memory.map_or_else(
-            || "not run here |".into(),
-            |m| format!("{:.1} | {:.1}", mb(m.idle_kib), mb(m.most_kib)),
+            || "not run here | |".into(),
+            |m| format!("{:.1} | {:.1} | {:.1}", mb(m.idle_kib), mb(m.most_kib), mb(m.delta_kib)),
         );
         let limit = limit.map_or_else(String::new, |limit| limit.to_string());
         line(format!("| {name}, {tls} | {bytes} | {limit} | {memory} |"));
     }
-    line(format!("\nThe update is to a release of {:.1} MB.", RELEASE as f64 / 1e6));
+    let delta = builds.iter().find_map(|build| build.memory).map_or(0, |memory| memory.delta);
+    line(format!(
+        "\nThe update is to a release of {:.1} MB; the delta from that to the next has {:.1} MB, profile `linux`.",
+        RELEASE as f64 / 1e6,
+        delta as f64 / 1e6
+    ));
     out
 }
 
