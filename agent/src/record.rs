@@ -291,7 +291,7 @@ pub(crate) fn catch_up(disk: &dyn Storage, folder: &Path) {
     let is_copy = |path: &PathBuf| path.extension().is_some_and(|end| end == "0" || end == "1");
     let copies: Vec<_> = names.iter().map(|name| folder.join(name)).filter(is_copy).collect();
     if !copies.is_empty() {
-        storage::catch_up(disk, folder, &copies);
+        storage::catch_up_in(disk, folder, &copies);
     }
 }
 

@@ -95,7 +95,7 @@ pub(super) fn forget(disk: &Disk, config: &Config) -> Result<(), RecordError> {
 /// Tells whether the system slot holds the package of `slot`, and goes on holding it when the power fails: whoever wrote
 /// it may have died before it was synced.
 pub(super) fn keeps(disk: &Disk, config: &Config, system: &Path, slot: SlotName) -> bool {
-    storage::catch_up(&**disk, system.parent().unwrap_or(system), &[system.to_owned()]);
+    storage::catch_up(&**disk, &[system.to_owned()]);
     holds(disk, config, system, slot)
 }
 

@@ -159,27 +159,33 @@ pub fn system() -> Disk {
     Arc::new(system::System)
 }
 
-/// Makes files durable, and the names in their folder, as they are found: somebody who has died may have written them last,
-/// and not have lived to sync that. What is read from the cache alone is taken back by the next power cut, and with it all
-/// that was built on it. Files that are not there are left out.
+/// Makes files durable as they are found: somebody who has died may have written them last, and not have lived to sync
+/// that. What is read from the cache alone is taken back by the next power cut, and with it all that was built on it. Files
+/// that are not there are left out.
 ///
 /// What the system refuses is only said. A medium that cannot be written must not keep the agent from coming up.
-pub fn catch_up(disk: &dyn Storage, folder: &Path, files: &[PathBuf]) {
+pub fn catch_up(disk: &dyn Storage, files: &[PathBuf]) {
     let sync = |path: &PathBuf| match disk.open(path, Access::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         opened => opened?.sync(),
     };
-    let say = |path: &Path, error: io::Error| {
-        tracing::warn!(path = %path.display(), %error, "what an earlier run left could not be made durable");
-    };
     // Each for itself: one that is worn out must not cost the others.
     for path in files {
-        sync(path).unwrap_or_else(|error| say(path, error));
+        sync(path).unwrap_or_else(|error| not_durable(path, &error));
     }
+}
+
+/// The same with the names that they have in `folder`.
+pub fn catch_up_in(disk: &dyn Storage, folder: &Path, files: &[PathBuf]) {
+    catch_up(disk, files);
     // The name of a device is not on the device.
     if files.iter().any(|path| disk.look(path).is_ok_and(|found| found.kind == Kind::File)) {
-        disk.sync_folder(folder).unwrap_or_else(|error| say(folder, error));
+        disk.sync_folder(folder).unwrap_or_else(|error| not_durable(folder, &error));
     }
+}
+
+fn not_durable(path: &Path, error: &io::Error) {
+    tracing::warn!(path = %path.display(), %error, "what an earlier run left could not be made durable");
 }
 
 /// Says that a folder has more names than somebody wants to read.

@@ -306,8 +306,13 @@ impl Terminal {
         if facts.running != rc {
             return Some(format!("it says that it runs release {}, and it runs {rc}", facts.running));
         }
-        if self.taken.is_some_and(|taken| taken != rc) {
-            return Some(format!("it took release {:?} for good, and runs {rc}", self.taken));
+        // On trial once more it would go back by itself, the next time but one.
+        let confirmed = self.board.release_in(&self.disk, &self.service, &self.board.slot(facts.active));
+        if self.taken.is_some_and(|taken| taken != rc || Some(taken) != confirmed) {
+            let taken = self.taken;
+            return Some(format!(
+                "it took release {taken:?} for good, runs {rc}, and would go back to {confirmed:?}"
+            ));
         }
         let kept = running.agent.trust().versions().rollout;
         if kept < self.kept {

@@ -51,7 +51,10 @@ pub fn class(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.strip_suffix(".new").map_or(name.clone(), |name| format!("{name} first"));
     let name = name.replace(".0", "").replace(".1", "");
-    let name = if matches!(name.as_str(), "a.img" | "b.img") { "slot.img".into() } else { name };
+    let name = match name.split_once('.') {
+        Some(("a" | "b", what)) => format!("slot.{what}"),
+        _ => name,
+    };
     let folder = path.parent().unwrap_or(path);
     match (folder.parent().and_then(Path::file_name), folder.file_name()) {
         (Some(above), Some(component)) if above == "components" => {

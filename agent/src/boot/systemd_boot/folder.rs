@@ -53,13 +53,14 @@ pub(super) fn entries(disk: &dyn Storage, folder: &Path) -> Result<Vec<Entry>, F
     Ok(entries)
 }
 
-/// Makes the entries that are named as ours durable as they are found, as [`storage::catch_up`] does.
+/// Makes the entries that are named as ours durable as they are found, as [`storage::catch_up`] does. Not their names: what
+/// is on had its own before, and of what is off none matters.
 pub(super) fn catch_up(disk: &dyn Storage, folder: &Path) {
     // Whoever reads them next says why they cannot be read.
     let Ok(names) = disk.list(folder, FILES_MAX) else { return };
     let is_ours = |name: &&OsString| name.to_str().and_then(Name::parse).is_some();
     let ours: Vec<_> = names.iter().filter(is_ours).map(|name| folder.join(name)).collect();
-    storage::catch_up(disk, folder, &ours);
+    storage::catch_up(disk, &ours);
 }
 
 /// Makes an entry under a name that is not there; it counts from the last write on, which is of one byte.

@@ -114,10 +114,7 @@ impl Medium {
     pub fn catch_up(&self, disk: &dyn Storage) {
         let mut paths: Vec<_> = self.copies.iter().map(|copy| copy.path.clone()).collect();
         paths.dedup();
-        for path in paths {
-            let folder = path.parent().unwrap_or(&path).to_owned();
-            storage::catch_up(disk, &folder, &[path]);
-        }
+        storage::catch_up(disk, &paths);
     }
 
     /// Writes both copies anew, one after the other, with what counts, and reads each back: whoever relies on changing them
