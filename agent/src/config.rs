@@ -180,18 +180,32 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks the file at `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::read(path, |section| {
+            let config = file::file(section)?;
+            file::check_links(&config)?;
+            areas::check(&config)?;
+            areas::check_components(&config)?;
+            Ok(config)
+        })
+    }
+
+    /// Reads only what a recovery system needs of the same file, and checks nothing else: it may be an older agent, built
+    /// without TLS, on a system without a time zone database, and must not be kept from its work by that.
+    pub fn load_for_recovery(path: &Path) -> Result<Self, ConfigError> {
+        Self::read(path, |section| {
+            let config = file::file(section.with_only(&file::RECOVERY_KEYS))?;
+            areas::check(&config).map(|()| config)
+        })
+    }
+
+    fn read(path: &Path, check: fn(Section) -> Result<Self, String>) -> Result<Self, ConfigError> {
         let path = path.to_owned();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
         match toml::from_str::<Section>(&text) {
-            Ok(section) => {
-                let checked = file::file(section).and_then(|config| {
-                    areas::check(&config).and_then(|()| areas::check_components(&config)).map(|()| config)
-                });
-                checked.map_err(|problem| ConfigError::Senseless { path, problem })
-            }
+            Ok(section) => check(section).map_err(|problem| ConfigError::Senseless { path, problem }),
             Err(source) => Err(ConfigError::Parse { path, source: Box::new(source) }),
         }
     }

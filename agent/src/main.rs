@@ -107,7 +107,7 @@ fn rotate(path: &Path) -> anyhow::Result<()> {
 
 /// The recovery system's work. Whoever calls it reboots: where nothing can be done a reboot would only come back here.
 fn recover(path: &Path, as_json: bool) -> anyhow::Result<()> {
-    let config = Config::load(path)?;
+    let config = Config::load_for_recovery(path)?;
     let mut shown = 0;
     let mut progress = |done: u64, all: u64| {
         let percent = done * 100 / all.max(1);

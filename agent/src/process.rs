@@ -17,7 +17,8 @@ pub fn run_until_stopped(config: &Path) -> anyhow::Result<()> {
     let ended = {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(1)
+            // Looking names up is blocking, too: a hash, or a read that hangs, must not keep the device from its broker.
+            .max_blocking_threads(4)
             .build()
             .context("could not start the runtime")?;
         runtime.block_on(run(config))?

@@ -232,7 +232,11 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
         if let Err(error) = self.disk.look(&path) {
             return match error.kind() {
                 io::ErrorKind::NotFound => Ok(Copy::Missing),
-                _ => Err(io_error("open", &path, error)),
+                io::ErrorKind::PermissionDenied => Err(io_error("open", &path, error)),
+                _ => {
+                    tracing::warn!(file = %path.display(), %error, "could not look at a copy of a record");
+                    Ok(Copy::Worn)
+                }
             };
         }
         for attempt in 1..=READ_ATTEMPTS {
@@ -339,6 +343,7 @@ pub(crate) fn sync_folder_on(disk: &dyn Storage, folder: &Path) -> Result<(), Re
 /// lost.
 fn read_copy(disk: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, Access::Read)?;
+    storage::ask_medium(&*file);
     let (mut bytes, mut wanted) = (Vec::new(), HEADER);
     let mut buffer = [0; 4096];
     while bytes.len() < wanted {

@@ -41,6 +41,8 @@ fi
 rm -f "$snapshot/whole"
 rm -rf "$snapshot"
 (umask 077 && mkdir -p "$snapshot")
+# Half of a copy is of no use, and the room it takes may be the last.
+trap '[ -e "$snapshot/whole" ] || rm -rf "$snapshot"' EXIT
 number=0
 old_ifs=$IFS
 IFS=:

@@ -31,6 +31,8 @@ esac
 : "${TERN_DATA:?no areas: name them in [data] of agent.toml}"
 if [ "$(cat "$snapshot/whole" 2>/dev/null || true)" != "$TERN_RC" ]; then
     echo "no whole copy for release $TERN_RC: nothing was changed"
+    # Half of one takes room that the data needs.
+    [ -e "$snapshot/whole" ] || rm -rf "$snapshot"
     exit 0
 fi
 
@@ -47,8 +49,12 @@ mounts() {
     return "$found"
 }
 
+# Half of a copy is of no use, and the room it takes may be the last.
 copy() {
-    cp -ax --preserve=xattr --reflink=auto "$1/." "$2/"
+    cp -ax --preserve=xattr --reflink=auto "$1/." "$2/" || {
+        rm -rf --one-file-system "$2"
+        exit 1
+    }
     sync -f "$2"
 }
 

@@ -51,9 +51,7 @@ pub(super) async fn install(
         let clear = move || {
             remove(&empty)?;
             remove(&old)?;
-            // Whoever uses it is another user, and the service's umask keeps those out.
-            let open = || fs::set_permissions(&empty, fs::Permissions::from_mode(0o755));
-            fs::create_dir_all(&empty).and_then(|()| open()).map_err(failed(&empty)).map(|()| None)
+            make_open(&empty).map_err(failed(&empty)).map(|()| None)
         };
         apart(Box::new(clear)).await?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -71,6 +69,13 @@ pub(super) async fn install(
         apart(Box::new(name_it)).await?;
     }
     turn(path, &name)
+}
+
+/// Makes a folder, with those above it. Whoever uses it is another user, and the service's umask keeps those out.
+fn make_open(folder: &Path) -> io::Result<()> {
+    let missing: Vec<_> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(folder)?;
+    missing.into_iter().try_for_each(|made| fs::set_permissions(made, fs::Permissions::from_mode(0o755)))
 }
 
 /// Has the link lead where it led, or nowhere.

@@ -18,6 +18,13 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> ComponentError {
 
 /// Copies what stands at `path` aside, with its owner and mode; tells whether there was something.
 pub(super) fn before(disk: &Disk, path: &Path, folder: &Path) -> Result<Option<String>, ComponentError> {
+    // What is put there takes the place of a link, and only a file comes back.
+    if path.is_symlink() {
+        let path = path.display();
+        return Err(ComponentError::Failed(format!(
+            "{path} is a symbolic link; name in agent.toml the file that it leads to"
+        )));
+    }
     let Some(rights) = rights(disk, path)? else { return Ok(None) };
     put(disk, path, &folder.join(BEFORE), &rights)?;
     Ok(Some(BEFORE.to_owned()))

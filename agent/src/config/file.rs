@@ -45,6 +45,25 @@ pub(super) const FILE_KEYS: [&str; 27] = [
     "timing",
     "transfer",
 ];
+/// Those that `tern-agent recover` reads.
+pub(super) const RECOVERY_KEYS: [&str; 16] = [
+    "fleet",
+    "device",
+    "product",
+    "model",
+    "carrier",
+    "region",
+    "component",
+    "brokers",
+    "user",
+    "password_file",
+    "tls",
+    "data_dir",
+    "runtime_dir",
+    "root",
+    "slots",
+    "boot",
+];
 /// Every key of `[tls]`.
 pub(super) const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
 /// Every key of `[slots]`.
@@ -137,13 +156,6 @@ pub(super) fn file(file: Section) -> Result<Config, String> {
     if brokers.is_empty() {
         return Err("brokers is empty; name at least one".into());
     }
-    if let Some(broker) = brokers.iter().find(|broker| broker.tls && !cfg!(feature = "tls")) {
-        return Err(format!(
-            "broker {:?} is mqtts://, but this tern-agent is built without TLS; install one that is built with the \
-                 feature \"tls\", as it is by default",
-            broker.host
-        ));
-    }
     if brokers.iter().any(|broker| broker.tls) && tls.is_none() {
         return Err("a broker is mqtts:// but there is no [tls] section; name at least its ca".into());
     }
@@ -209,6 +221,18 @@ pub(super) fn file(file: Section) -> Result<Config, String> {
         transfer,
         web,
     })
+}
+
+/// Refuses brokers that this program cannot speak to.
+pub(super) fn check_links(config: &Config) -> Result<(), String> {
+    match config.brokers.iter().find(|broker| broker.tls && !cfg!(feature = "tls")) {
+        None => Ok(()),
+        Some(broker) => Err(format!(
+            "broker {:?} is mqtts://, but this tern-agent is built without TLS; install one that is built with the \
+                 feature \"tls\", as it is by default",
+            broker.host
+        )),
+    }
 }
 
 fn id<T: FromStr<Err: Display>>(file: &mut Section, key: &str) -> Result<T, String> {

@@ -41,6 +41,12 @@ impl Section {
         }
     }
 
+    /// Leaves out what is none of these keys.
+    pub(super) fn with_only(mut self, keys: &[&str]) -> Self {
+        self.values.retain(|(key, _)| keys.contains(&key.as_str()));
+        self
+    }
+
     /// Takes a text.
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, String> {
         match self.take(key) {

@@ -15,6 +15,7 @@ use tern_protocol::offer::{Artifact, Offer, satisfied};
 
 use super::SlotName;
 use super::agent::{Agent, Job};
+use super::machine::INSTALL_TRIES;
 use super::port::{BootFacts, Held};
 use super::state::{Event, State, UpdatingStep};
 use super::timing::Now;
@@ -63,9 +64,21 @@ pub struct ComponentFacts {
 pub(super) struct Components {
     /// Installed in this state.
     installed: BTreeSet<String>,
-    /// Could not be taken back, or kept, however often it was tried; since this uptime.
-    given_up: BTreeMap<String, u64>,
+    /// Could not be taken back, or kept, however often it was tried.
+    given_up: BTreeMap<String, GivenUp>,
 }
+
+/// A component that rests until it is tried again.
+#[derive(Debug, Clone, Copy)]
+struct GivenUp {
+    /// Uptime, ms.
+    at: u64,
+    /// How often in a row.
+    times: u32,
+}
+
+/// Longest rest, ms: each try may write to flash that nobody can exchange.
+const REST_MOST: u64 = 24 * 60 * 60 * 1000;
 
 /// How often a component that cannot be taken back, or kept, is tried before the rest goes on.
 pub(super) const COMPONENT_TRIES: u32 = 3;
@@ -146,6 +159,22 @@ impl Agent {
         }
     }
 
+    /// Concludes from a component that is not to be installed now. Those that are in are taken back until it may: each time
+    /// costs them two writes, so it is not for ever.
+    pub(super) fn install_postponed(&mut self, component: &str, reason: &str) -> Event {
+        let others = self.components.installed.iter().any(|name| name != component);
+        if others && let State::Updating { work, .. } = &mut self.durable.state {
+            work.tries.installs += 1;
+            self.saved = false;
+            if work.tries.installs >= INSTALL_TRIES {
+                return Event::InstallFailed(format!(
+                    "component {component}: {reason}; those before it were taken back for that, {INSTALL_TRIES} times"
+                ));
+            }
+        }
+        Event::InstallPostponed(format!("component {component}: {reason}"))
+    }
+
     /// Another state begins.
     pub(super) fn forget_installed(&mut self) {
         self.components.installed.clear();
@@ -171,8 +200,9 @@ impl Agent {
     pub(super) fn component_owed(&self) -> Option<Job> {
         let boot = self.boot.as_ref()?;
         let unsettled = |(name, facts): (&String, &ComponentFacts)| {
-            let since = self.components.given_up.get(name);
-            let rests = since.is_some_and(|at| self.looked_at.uptime < at + self.settings.timing.deferral);
+            let rest = |times: u32| self.settings.timing.deferral.saturating_mul(1 << (times - 1).min(20));
+            let over = |GivenUp { at, times }: &GivenUp| at.saturating_add(rest(*times).min(REST_MOST));
+            let rests = self.components.given_up.get(name).is_some_and(|it| self.looked_at.uptime < over(it));
             let rc = facts.unsettled.filter(|_| !rests)?;
             Some((name.clone(), rc))
         };
@@ -192,10 +222,11 @@ impl Agent {
         (is_over && boot.active == boot.slot && boot.trial.is_none()).then_some(Job::Keep(name))
     }
 
-    /// Goes on without what cannot be taken back; it is tried again when a deferral is over.
+    /// Goes on without what cannot be taken back; it is tried again after a deferral, and then after twice as long each time.
     pub(super) fn give_up(&mut self, job: &Job, why: &str, now: Now) {
         if let Job::Revert(name) | Job::Keep(name) = job {
-            self.components.given_up.insert(name.clone(), now.uptime);
+            let times = self.components.given_up.get(name).map_or(0, |it| it.times) + 1;
+            self.components.given_up.insert(name.clone(), GivenUp { at: now.uptime, times });
             self.durable.hooks.components.insert(name.clone(), why.to_owned());
             self.saved = false;
         }

@@ -80,6 +80,9 @@ impl Agent {
             }
         }
         let hooks: &[_] = if present { &[HookStep::Check] } else { &[HookStep::Check, HookStep::Download] };
+        if let Some(event) = self.hooks_never_end(hooks) {
+            return Some(event);
+        }
         if self.attend_hooks(hooks, now) {
             return None;
         }

@@ -9,7 +9,8 @@
 //! ```
 //! `arm` comes before the start is announced: nothing may lie between the controller's answer and the boot record.
 //! Which steps have begun is saved before the first program of each, so what may have run is undone, also after a power
-//! cut, and after an attempt that was dropped on the way.
+//! cut, and after an attempt that was dropped on the way. A step that was begun five times for one attempt and never ended
+//! has failed: its programs take the device, or the agent, down with them.
 
 use std::collections::BTreeMap;
 
@@ -48,8 +49,12 @@ pub enum HookStep {
     Undo,
 }
 
+/// How often a step is begun for one attempt that never ends.
+const BEGUN: u32 = 5;
+
 /// The steps of [`State::PreUpdating`].
-const BEFORE: [HookStep; 4] = [HookStep::PreUpdate, HookStep::Snapshot, HookStep::Migrate, HookStep::Arm];
+pub(super) const BEFORE: [HookStep; 4] =
+    [HookStep::PreUpdate, HookStep::Snapshot, HookStep::Migrate, HookStep::Arm];
 
 impl HookStep {
     /// Every step.
@@ -114,9 +119,23 @@ pub struct Hooked {
     /// Which hook could not be undone in the end, and why; until hooks run again, or an undo ends well.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub not_undone: String,
+    /// The step whose hooks have begun and have not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Begun>,
     /// Components that could not be taken back, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub components: BTreeMap<String, String>,
+}
+
+/// A step that has begun; counted before its first program runs, and forgotten when the last one has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Which.
+    pub step: HookStep,
+    /// For which attempt.
+    pub attempt: Option<Attempt>,
+    /// How often.
+    pub times: u32,
 }
 
 /// What hooks are told about an attempt.
@@ -158,6 +177,48 @@ impl Agent {
         true
     }
 
+    /// Counts a step that begins.
+    pub(super) fn hooks_begin(&mut self, step: HookStep) {
+        let times = self.begun(step) + 1;
+        let attempt = self.durable.hooks.about.as_ref().and_then(|about| about.attempt.clone());
+        self.durable.hooks.begun = Some(Begun { step, attempt, times });
+        self.saved = false;
+    }
+
+    /// Returns how often a step has begun for this attempt, and never ended.
+    fn begun(&self, step: HookStep) -> u32 {
+        let Hooked { begun, about, .. } = &self.durable.hooks;
+        let attempt = about.as_ref().and_then(|about| about.attempt.as_ref());
+        let begun = begun.as_ref().filter(|begun| begun.step == step && begun.attempt.as_ref() == attempt);
+        begun.map_or(0, |begun| begun.times)
+    }
+
+    /// Concludes that the next of these steps has failed, where it was begun too often.
+    pub(super) fn hooks_never_end(&mut self, of: &[HookStep]) -> Option<Event> {
+        let step = self.next_hooks(of)?;
+        let is_running = matches!(self.job, Some((_, Job::RunHooks(running))) if running == step);
+        if is_running || self.begun(step) < BEGUN {
+            return None;
+        }
+        let why = format!(
+            "the hooks of step {} were begun {BEGUN} times, and never ended: device or agent go down with them",
+            step.as_str()
+        );
+        self.hooks_ended(step, Done::Failed(why))
+    }
+
+    /// The same for what is told after the end: it is left, and that is said.
+    pub(super) fn telling_never_ends(&mut self) {
+        let Some(step) = self.durable.hooks.tell else { return };
+        let is_running = matches!(self.job, Some((_, Job::RunHooks(_))));
+        if !is_running && self.begun(step) >= BEGUN {
+            let why =
+                format!("the hooks of step {} were begun {BEGUN} times, and never ended", step.as_str());
+            self.say_of_hooks(why);
+            self.hooks_ended(step, Done::Ok);
+        }
+    }
+
     /// Returns what a state concludes that has run all its hooks.
     pub(super) fn hooks_are_done(&self) -> Option<Event> {
         let before = matches!(self.durable.state, State::PreUpdating { undo: None, .. });
@@ -172,6 +233,9 @@ impl Agent {
     /// Takes the end of a step's hooks.
     pub(super) fn hooks_ended(&mut self, step: HookStep, result: Done) -> Option<Event> {
         self.hold.passed = Some(step);
+        if self.durable.hooks.begun.take().is_some() {
+            self.saved = false;
+        }
         match (step, result) {
             (HookStep::Confirmed | HookStep::RolledBack | HookStep::Undo, _) => {
                 self.durable.hooks.tell = None;

@@ -39,7 +39,7 @@ use super::way::{Way, fetching};
 const UNREACHABLE_TRIES: u32 = 3;
 
 /// Installs of components that come to nothing, for one attempt: each wears the flash of a modem.
-const INSTALL_TRIES: u32 = 3;
+pub(super) const INSTALL_TRIES: u32 = 3;
 
 const IDLE: State = State::Idle { not_before: None };
 

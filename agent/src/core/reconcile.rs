@@ -15,7 +15,7 @@ use tern_protocol::chunk::ChunkSet;
 use tern_protocol::state::Outcome;
 
 use super::SlotName;
-use super::machine::{broken_off, fetched};
+use super::machine::{INSTALL_TRIES, broken_off, fetched};
 use super::port::Held;
 use super::state::{RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::Stamp;
@@ -196,8 +196,17 @@ fn does_not_run(state: State, work: Work, seen: &Seen, rebooted: bool, at: Stamp
         State::Updating { step: S::Install | S::Reask { .. }, .. } if rebooted || !holds => {
             broken_off(work, "the device went down while its components were installed")
         }
-        // Only the agent's process is new, but for how long it was away nobody knows: nothing goes on on an old answer.
-        State::Updating { step: S::Install | S::Reask { .. }, .. } => announce_again(work, holds, at),
+        // Only the agent's process is new, but for how long it was away nobody knows: nothing goes on on an old answer. An
+        // install that takes the agent down with it would be begun for ever.
+        State::Updating { step: S::Install, .. } => {
+            let mut again = work.clone();
+            again.tries.installs += 1;
+            match again.tries.installs < INSTALL_TRIES {
+                true => announce_again(again, holds, at),
+                false => broken_off(work, "the agent ended while components were installed"),
+            }
+        }
+        State::Updating { step: S::Reask { .. }, .. } => announce_again(work, holds, at),
         State::VerifyPost { .. } => {
             let reason = "the boot loader went back to the previous slot during the trial";
             roll_back(work, Outcome::RolledBack, reason)

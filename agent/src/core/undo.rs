@@ -89,17 +89,23 @@ impl Agent {
             | State::Failed { reason, .. } => *reason = and_not_undone(reason, &why),
             _ => {}
         }
-        let name = self.durable.state.name();
-        let about = self.durable.hooks.about.as_ref().and_then(|about| about.attempt.clone());
         // The end was told before the hooks were undone: what was dropped, and what a hook of the check has refused.
-        if matches!(name, StateName::Idle | StateName::Failed)
-            && let Some(attempt) = about
-        {
-            let reason = Some(and_not_undone("", &why));
-            self.durable.outbox.push(ReportKind::Transition { attempt, from: name, to: name, reason });
+        if matches!(self.durable.state.name(), StateName::Idle | StateName::Failed) {
+            self.say_of_hooks(and_not_undone("", &why));
         }
         self.durable.hooks.not_undone = why;
         self.saved = false;
+    }
+
+    /// Reports something about the hooks of an attempt whose end was told before.
+    pub(super) fn say_of_hooks(&mut self, what: String) {
+        let about = self.durable.hooks.about.as_ref().and_then(|about| about.attempt.clone());
+        let name = self.durable.state.name();
+        if let Some(attempt) = about {
+            let reason = Some(what);
+            self.durable.outbox.push(ReportKind::Transition { attempt, from: name, to: name, reason });
+            self.saved = false;
+        }
     }
 
     /// Concludes what is not begun once more: it was begun too often, and never ended.

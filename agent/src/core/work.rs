@@ -5,7 +5,7 @@ use tern_protocol::offer::Offer;
 use super::agent::{Agent, Content, Done, Held, Job, Output, Target};
 use super::component::{self, COMPONENT_TRIES, target};
 use super::eligibility::{self, Facts};
-use super::hook::HookStep;
+use super::hook::{BEFORE, HookStep};
 use super::reconcile::{self, Mend, Seen};
 use super::state::{Effect, Event, State};
 use super::timing::Now;
@@ -71,7 +71,7 @@ impl Agent {
                 Event::SlotMarked
             }
             (Job::Install { component, .. }, Done::NotNow(reason)) => {
-                Event::InstallPostponed(format!("component {component}: {reason}"))
+                self.install_postponed(&component, &reason)
             }
             (Job::Install { component, .. }, result) => {
                 Event::InstallFailed(format!("component {component}: {}", failed(result)))
@@ -269,7 +269,8 @@ impl Agent {
             let owed = self.durable.state.owes(self.stamp(now), &self.settings.timing);
             let judged = match owed {
                 Some(Effect::Check) => self.check(now),
-                Some(Effect::RunHooks) => self.hooks_are_done(),
+                Some(Effect::RunHooks) => self.hooks_never_end(&BEFORE).or_else(|| self.hooks_are_done()),
+                Some(Effect::Probe) => self.hooks_never_end(&[HookStep::PostBoot]),
                 Some(Effect::MarkBad) => self.held(),
                 Some(Effect::Install) => self.installed(now),
                 Some(Effect::Disarm | Effect::Reboot) => self.no_way_back(),
@@ -318,6 +319,7 @@ impl Agent {
                 // Nothing waits for it here: the attempt is over.
                 let _concluded = self.undo_is_over();
             }
+            self.telling_never_ends();
             match self.component_owed().or_else(|| self.hooks_owed()) {
                 Some(job) => self.start(job, now),
                 None => self.job = None,
@@ -369,8 +371,10 @@ impl Agent {
         {
             return;
         }
-        if work == Job::UndoHooks {
-            self.undo_begins();
+        match work {
+            Job::UndoHooks => self.undo_begins(),
+            Job::RunHooks(step) => self.hooks_begin(step),
+            _ => {}
         }
         if work == Job::Reboot && matches!(self.durable.state, State::Rollback { .. }) {
             self.durable.leaving += 1;

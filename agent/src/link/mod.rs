@@ -33,6 +33,7 @@ use tokio::time::sleep;
 
 use crate::clock;
 use crate::config::{BrokerAddress, Config};
+use crate::core::time::BUILT;
 use backoff::Backoff;
 use session::End;
 pub use tls::Tls;
@@ -163,7 +164,8 @@ impl LinkConfig {
             brokers: config.brokers.clone(),
             client_id: config.device.to_string(),
             login,
-            tls: tls::wanted(config.tls.as_ref(), time_floor)?,
+            // A device that has never heard the time was built all the same.
+            tls: tls::wanted(config.tls.as_ref(), time_floor.max(BUILT))?,
             will: Some((presence, offline)),
             keepalive: config.timing.keepalive,
             silence: config.timing.broker_silence,

@@ -21,6 +21,7 @@ use tern_protocol::topic::{Topic, UpKind};
 use crate::clock;
 use crate::config::Config;
 use crate::core::download::{Accepted, Download};
+use crate::core::durable::Durable;
 use crate::link::{self, LinkCommand, LinkConfig, LinkError, LinkEvent};
 use crate::record::{RecordError, RecordFile};
 use crate::slot::file::FileSlots;
@@ -135,10 +136,17 @@ impl Fetching {
     }
 }
 
+/// Returns the time before which it is not, as the system's agent has kept it: a recovery system has no clock.
+fn time_floor(disk: &Disk, config: &Config) -> u64 {
+    let journal = RecordFile::<Durable>::on(disk, &config.data_dir, "journal");
+    let durable = journal.and_then(|journal| journal.load()).ok().flatten();
+    durable.map_or(0, |durable| durable.time_floor.latest())
+}
+
 /// Fetches the package of `slot` anew.
 pub(super) async fn fetch(disk: &Disk, config: &Config, slot: SlotName) -> Result<(), FetchError> {
     let mut fetching = Fetching::begin(disk, config, slot)?;
-    let (commands, mut events, _link) = link::start(LinkConfig::load(config, 0)?);
+    let (commands, mut events, _link) = link::start(LinkConfig::load(config, time_floor(disk, config))?);
     let packs = Topic::DevicePack(config.device.clone()).render(&config.fleet);
     let get = Topic::Up(config.device.clone(), UpKind::Get);
     let send = async |command| commands.send(command).await.is_ok();

@@ -159,6 +159,14 @@ pub fn system() -> Disk {
     Arc::new(system::System)
 }
 
+/// Has the medium answer what is read of a file next, and not the page cache: there stands also what a failed sync has left,
+/// which the kernel takes for written. A file system that knows no such advice only loses us that.
+pub fn ask_medium(file: &dyn Opened) {
+    if let Err(error) = file.drop_cache() {
+        tracing::debug!(%error, "reading from the cache");
+    }
+}
+
 /// Makes files durable as they are found: somebody who has died may have written them last, and not have lived to sync
 /// that. What is read from the cache alone is taken back by the next power cut, and with it all that was built on it. Files
 /// that are not there are left out.

@@ -28,7 +28,7 @@ fn supplies(written: &[(&str, &[(&str, &str)])]) -> Power {
             fs::write(place.join(name), format!("{text}\n")).unwrap();
         }
     }
-    power(folder.path())
+    super::supplies(folder.path())
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn power_is_what_the_kernel_says_of_its_supplies() {
     assert!(
         matches!(supplies(&[("BAT0", &[("type", "Battery")])]), Power::Unknown(why) if why.contains("BAT0"))
     );
-    assert!(matches!(power(Path::new("/no/such/folder")), Power::Unknown(_)));
+    assert!(matches!(super::supplies(Path::new("/no/such/folder")), Power::Unknown(_)));
 }
 
 #[tokio::test]

@@ -19,12 +19,14 @@ use tern_agent::storage::Disk;
 use tern_protocol::delta::Profile;
 use tern_protocol::digest::Digest;
 use tern_protocol::message::ReportKind;
+use tern_protocol::state::Outcome as Told;
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::board::{Board, COMPONENTS, NoBoot};
 use super::disk::{FakeDisk, Medium, Moment};
 use super::outcome::Outcome;
 use super::service::{ChipKeys, Service, WALL, registry};
+use super::story::ON_TRIAL;
 
 /// Inputs that a device may take until a story is over: more is a device that comes to no end.
 const INPUTS: u32 = 4000;
@@ -72,6 +74,8 @@ pub struct Terminal {
     pub floor: u64,
     /// Release that it has reported as taken for good.
     pub taken: Option<u64>,
+    /// Release that it has reported as gone back from: it never runs again.
+    pub left: Option<u64>,
     /// The release that ran last.
     pub runs: Option<u64>,
     /// Version of the rollout role in the files that it has kept: a device that forgets it can be shown old ones.
@@ -121,7 +125,7 @@ impl Terminal {
     /// Takes a device from its factory.
     pub fn new(board: Arc<Board>, disk: FakeDisk, service: Service) -> Self {
         let (fate, boots, floor, kept, inputs) = Default::default();
-        let (taken, runs, lost, notes, died_starting) = Default::default();
+        let (taken, left, runs, lost, notes, died_starting) = Default::default();
         Self {
             board,
             disk,
@@ -130,6 +134,7 @@ impl Terminal {
             boots,
             floor,
             taken,
+            left,
             runs,
             kept,
             lost,
@@ -149,8 +154,8 @@ impl Terminal {
     /// Returns what tells it, once it is off, from every other one of its story: two with the same go on alike, for what it
     /// does comes from its disk, its service and the number of its boot alone.
     pub fn state(&self) -> Digest {
-        let Self { service, fate, boots, floor, taken, kept, lost, .. } = self;
-        let rest = format!("{fate:?} {boots} {floor} {taken:?} {kept} {lost:?} {}", service.state());
+        let Self { service, fate, boots, floor, taken, left, kept, lost, .. } = self;
+        let rest = format!("{fate:?} {boots} {floor} {taken:?} {left:?} {kept} {lost:?} {}", service.state());
         Digest::of_parts(&[&self.disk.fingerprint().0, rest.as_bytes()])
     }
 
@@ -305,6 +310,9 @@ impl Terminal {
         self.runs = Some(rc);
         if facts.running != rc {
             return Some(format!("it says that it runs release {}, and it runs {rc}", facts.running));
+        }
+        if self.left == Some(rc) {
+            return Some(format!("it went back from release {rc}, which runs and {ON_TRIAL}"));
         }
         // On trial once more it would go back by itself, the next time but one.
         let confirmed = self.board.release_in(&self.disk, &self.service, &self.board.slot(facts.active));
@@ -472,10 +480,13 @@ impl Terminal {
         // What it has said before, and repeats after a loss, it claimed then.
         let is_new = !self.service.heard.values().any(|before| *before == kind);
         if let ReportKind::Outcome { attempt, outcome, .. } = kind
-            && outcome == tern_protocol::state::Outcome::Success
             && is_new
         {
-            self.taken = Some(attempt.rc);
+            match outcome {
+                Told::Success => self.taken = Some(attempt.rc),
+                Told::RolledBack | Told::Recalled => self.left = Some(attempt.rc),
+                _ => {}
+            }
         }
     }
 

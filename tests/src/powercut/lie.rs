@@ -46,11 +46,12 @@ impl Lie {
 }
 
 /// What a path is to the campaign: its file name without the number of a copy, behind the component that it belongs to.
-/// The files of the two slots are one: what is done to them is done in the same places.
+/// The files of the two slots are one, and so are their entries: what is done to them is done in the same places.
 pub fn class(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.strip_suffix(".new").map_or(name.clone(), |name| format!("{name} first"));
     let name = name.replace(".0", "").replace(".1", "");
+    let name = name.replace("tern-a", "tern").replace("tern-b", "tern");
     let name = match name.split_once('.') {
         Some(("a" | "b", what)) => format!("slot.{what}"),
         _ => name,

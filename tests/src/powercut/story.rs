@@ -19,7 +19,7 @@ const IMAGE: usize = 2 * 65_536 + 1234;
 const WINDOW: u32 = 8 + 1 + 4;
 
 /// What is wrong with a record that nobody disarmed.
-const ON_TRIAL: &str = "is still on trial";
+pub(super) const ON_TRIAL: &str = "is still on trial";
 
 /// A story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Story {
             assert_eq!(ended, Ended::Done, "the story before");
             let medium = terminal.disk.shut_down();
             terminal = terminal.with_disk(medium);
-            terminal.taken = None;
+            (terminal.taken, terminal.left) = (None, None);
         }
         terminal.service.offer(self.rc());
         terminal.begin(self.fate());

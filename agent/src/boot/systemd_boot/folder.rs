@@ -73,10 +73,7 @@ pub(super) fn make(disk: &dyn Storage, folder: &Path, name: Name, text: &Text) -
     file.write_at(&text.on[at..=at], text.switch)
         .and_then(|()| file.sync())
         .map_err(io_error("switch on", &path))?;
-    // Have the medium answer, not the page cache; a file system that knows no such advice only loses us that.
-    if let Err(error) = file.drop_cache() {
-        tracing::debug!(%error, "reading an entry back from the cache");
-    }
+    storage::ask_medium(&*file);
     let found = storage::read(disk, &path, SIZE_MAX).map_err(io_error("read back", &path))?;
     if found == text.on { Ok(()) } else { Err(FolderError::ReadBack(path)) }
 }

@@ -135,10 +135,7 @@ impl Medium {
         let file = disk.open(path, Access::Write).map_err(io("open"))?;
         file.write_at(bytes, *offset).map_err(io("write the U-Boot environment to"))?;
         file.sync().map_err(io("sync"))?;
-        // Have the medium answer, not the page cache. A file system that knows no such advice only loses us that.
-        if let Err(error) = file.drop_cache() {
-            tracing::debug!(%error, "reading the U-Boot environment back from the cache");
-        }
+        storage::ask_medium(&*file);
         let mut found = vec![0; self.size];
         let mut read = Ok(());
         for _ in 0..READ_ATTEMPTS {
@@ -177,6 +174,7 @@ impl Medium {
             return Err(MediumError::Kind(path.clone()));
         }
         let file = disk.open(path, Access::Read).map_err(io("open"))?;
+        storage::ask_medium(&*file);
         let mut bytes = vec![0; self.size];
         for attempt in 1..=READ_ATTEMPTS {
             match storage::read_exact_at(&*file, &mut bytes, *offset) {
