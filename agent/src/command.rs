@@ -72,8 +72,8 @@ pub enum Ending {
     #[error("no such executable: {0}")]
     Missing(String),
     /// It could not be started or waited for.
-    #[error("could not be run")]
-    NotRun(#[source] io::Error),
+    #[error("could not be run: {0}; is it executable, and its interpreter there?")]
+    NotRun(io::Error),
 }
 
 /// A program that has ended.

@@ -44,7 +44,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The file does not hold a key.
-    #[error("{} holds no P-256 key in PKCS#8 PEM form; restore it from a copy, or, without one, remove it and register the device under a new id: the fleet knows the old id by the old key", path.display())]
+    #[error("{} holds no P-256 key in PKCS#8 PEM form; restore it from a copy, or, without one, remove it, journal.0 and journal.1, and register the device under a new id: the fleet knows the old id by the old key", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -52,6 +52,9 @@ pub enum IdentityError {
         #[source]
         source: p256::pkcs8::Error,
     },
+    /// It is gone.
+    #[error("{} is gone, and this device is enrolled with it: restore it from a copy; without one, remove journal.0 and journal.1 beside it, and register the device under a new id", .0.display())]
+    Gone(PathBuf),
     /// Others may read the key.
     #[error("{} may be read by others (mode {mode:03o}); give it mode 600", path.display())]
     Exposed {
@@ -97,6 +100,12 @@ impl std::fmt::Debug for FileIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("FileIdentity(hidden)")
     }
+}
+
+/// Refuses to go on where the keys are gone that a device was enrolled with: new ones would be somebody else's.
+pub fn check(folder: &Path, enrolled: bool) -> Result<(), IdentityError> {
+    let is_there = [IDENTITY, NEXT_IDENTITY].iter().any(|name| folder.join(name).exists());
+    if enrolled && !is_there { Err(IdentityError::Gone(folder.join(IDENTITY))) } else { Ok(()) }
 }
 
 impl FileIdentity {

@@ -229,7 +229,12 @@ impl<T: Serialize + DeserializeOwned> RecordFile<T> {
 
     fn read(&self, index: usize) -> Result<Copy, RecordError> {
         let path = self.path(index);
-        if let Err(error) = self.disk.look(&path) {
+        let found = self.disk.look(&path);
+        if found.as_ref().is_ok_and(|found| found.kind != storage::Kind::File) {
+            // A pipe would keep the reader for ever.
+            return Ok(Copy::Bad("it is no file"));
+        }
+        if let Err(error) = found {
             return match error.kind() {
                 io::ErrorKind::NotFound => Ok(Copy::Missing),
                 io::ErrorKind::PermissionDenied => Err(io_error("open", &path, error)),

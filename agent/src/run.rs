@@ -50,8 +50,9 @@ const GOING_DOWN: Duration = Duration::from_secs(300);
 /// Runs the agent until it is stopped or the device boots. Call it on a single-threaded runtime.
 pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let device = Device::open(&config)?;
-    let identity = FileIdentity::open(&config.data_dir)?;
     let durable = device.load_journal()?;
+    identity::check(&config.data_dir, durable.enrolled)?;
+    let identity = FileIdentity::open(&config.data_dir)?;
     let pulse = Pulse::start(&config, device.booted(), &durable, clock::uptime());
     let (collect, program) = (config.collect.clone(), config.metrics.clone());
     let collectors = Collectors::open(collect, program, &config.data_dir, &durable.state);

@@ -26,12 +26,13 @@ const KINDS: [(&str, Kind); 4] = [
     ("systemd-boot", Kind::SystemdBoot),
 ];
 
-const STORIES: [(&str, Story); 8] = [
+const STORIES: [(&str, Story); 9] = [
     ("update", Story::Update),
     ("second", Story::Second),
     ("third", Story::Third),
     ("rollback", Story::Rollback),
     ("recall", Story::Recall),
+    ("disarm", Story::Disarm),
     ("parts", Story::Parts),
     ("parts-back", Story::PartsBack),
     ("parts-fail", Story::PartsFail),

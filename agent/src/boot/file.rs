@@ -59,11 +59,17 @@ impl FileBoot {
             return Err(BootError::EmptyImage);
         }
         let record = boot_record(disk, folder)?;
-        if record.load().map_err(BootError::Record)?.is_some() {
-            return Err(BootError::AlreadyProvisioned);
+        match record.load() {
+            Ok(None) => {}
+            Ok(Some(_)) => return Err(BootError::AlreadyProvisioned),
+            // Nobody knows any more what boots: that is what provisioning is there for.
+            Err(RecordError::Corrupt(_)) => {
+                tracing::warn!("no copy of the boot record is whole; beginning anew")
+            }
+            Err(error) => return Err(BootError::Record(error)),
         }
         slot_file::provision(disk, folder, SlotName::A, image_path, image).map_err(BootError::Slot)?;
-        record.save(&BootRecord { active: SlotName::A, trial: None }).map_err(BootError::Record)?;
+        record.renew(&BootRecord { active: SlotName::A, trial: None }).map_err(BootError::Record)?;
         // Both copies at once: a slot that fills the disk must not keep the second one from being made.
         record.settle().map_err(BootError::Record)
     }

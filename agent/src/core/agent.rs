@@ -32,6 +32,9 @@ use super::time::Clock;
 use super::timing::{Backoff, Now, Stamp};
 use super::trust::Missing;
 
+/// How long a device listens for a kill before it asks once more for a boot that did not come, ms.
+const LISTENING: u64 = 60_000;
+
 /// The agent.
 pub struct Agent {
     pub(super) settings: Settings,
@@ -61,6 +64,8 @@ pub struct Agent {
     pub(super) jobs: u64,
     pub(super) job_retry: Backoff,
     pub(super) job_not_before: u64,
+    /// Uptime before which no boot is asked for, ms.
+    pub(super) boot_not_before: u64,
     /// How often in a row the present job could not be done.
     pub(super) job_failures: u32,
     /// What is wrong with the boot record, and mended first.
@@ -113,6 +118,7 @@ impl Agent {
             jobs: 0,
             job_retry,
             job_not_before: 0,
+            boot_not_before: 0,
             job_failures: 0,
             mend: None,
             collect_at: 0,
@@ -226,8 +232,10 @@ impl Agent {
         if let (State::Checking { .. }, Some(quote)) = (&self.durable.state, &self.quote) {
             at = at.min(if self.exchange.is_up() { quote.due() } else { u64::MAX });
         }
-        if self.job.is_none() && self.job_not_before > now.uptime {
-            at = at.min(self.job_not_before);
+        for not_before in [self.job_not_before, self.boot_not_before] {
+            if self.job.is_none() && not_before > now.uptime {
+                at = at.min(not_before);
+            }
         }
         let until = |since: Stamp, wait: u64| {
             if since.epoch == self.durable.epoch { since.uptime.saturating_add(wait) } else { now.uptime }
@@ -279,6 +287,12 @@ impl Agent {
         self.note_versions();
         self.step(&Event::Booted { seen, rebooted }, now);
         self.mend = reconcile::mend(&self.durable.state, &seen);
+        if let State::Updating { work, step: UpdatingStep::Reboot } = &self.durable.state
+            && work.tries.reboots > 0
+        {
+            // The boot that was asked for did not come. A kill may have come meanwhile: nobody was listening.
+            self.boot_not_before = now.uptime + LISTENING;
+        }
         self.evaluate(now);
     }
 

@@ -40,6 +40,8 @@ const UNREACHABLE_TRIES: u32 = 3;
 
 /// Installs of components that come to nothing, for one attempt: each wears the flash of a modem.
 pub(super) const INSTALL_TRIES: u32 = 3;
+/// How often a boot is asked for that does not come.
+pub(super) const REBOOT_TRIES: u32 = 3;
 
 const IDLE: State = State::Idle { not_before: None };
 
@@ -223,7 +225,7 @@ fn updating(work: Work, step: UpdatingStep, event: &Event, at: Stamp, timing: &T
         (S::Install, E::InstallFailed(reason)) => S::Undo(Then::Fail(reason.clone())),
         (_, E::Halted) if unarmed => S::Undo(Then::Recall),
         (S::Arm, E::Armed) => S::Reboot,
-        (S::Arm, E::ArmFailed(reason)) => S::Disarm(Then::Fail(reason.clone())),
+        (S::Arm | S::Reboot, E::ArmFailed(reason)) => S::Disarm(Then::Fail(reason.clone())),
         (S::Arm | S::Reboot, E::Halted) => S::Disarm(Then::Recall),
         (S::Disarm(Then::Fail(_) | Then::Retry | Then::Defer), E::Halted) => S::Disarm(Then::Recall),
         (S::Undo(Then::Fail(_) | Then::Retry | Then::Defer), E::Halted) => S::Undo(Then::Recall),

@@ -15,7 +15,7 @@ use tern_protocol::chunk::ChunkSet;
 use tern_protocol::state::Outcome;
 
 use super::SlotName;
-use super::machine::{INSTALL_TRIES, broken_off, fetched};
+use super::machine::{INSTALL_TRIES, REBOOT_TRIES, broken_off, fetched};
 use super::port::Held;
 use super::state::{RollbackStep, State, Then, UpdatingStep, Work};
 use super::timing::Stamp;
@@ -177,9 +177,20 @@ fn does_not_run(state: State, work: Work, seen: &Seen, rebooted: bool, at: Stamp
     let armed = seen.trial == Some(work.slot);
     let holds = seen.holds(&work);
     match state {
-        State::Updating { step: S::Arm | S::Reboot, .. } if armed && !rebooted => {
+        State::Updating { step: S::Arm, .. } if armed && !rebooted => {
             // Only the agent's process is new: the boot is still to come.
             State::Updating { work, step: S::Reboot }
+        }
+        State::Updating { step: S::Reboot, .. } if armed && !rebooted => {
+            let mut again = work;
+            again.tries.reboots += 1;
+            let step = match again.tries.reboots < REBOOT_TRIES {
+                true => S::Reboot,
+                false => S::Disarm(Then::Fail(format!(
+                    "the device did not go down though it was asked {REBOOT_TRIES} times; look at boot.reboot"
+                ))),
+            };
+            State::Updating { work: again, step }
         }
         // Not armed and not tried: the power went before the record was written. The answer is stale by now.
         State::Updating { step: step @ (S::Arm | S::Reboot), .. } => {

@@ -34,6 +34,9 @@ pub struct Tries {
     /// Installs of components that the device did not come out of, or after which nobody was reached.
     #[serde(default)]
     pub installs: u32,
+    /// Boots that were asked for, and did not come.
+    #[serde(default)]
+    pub reboots: u32,
 }
 
 /// The state of the update machine. Saved before anything it owes is done.

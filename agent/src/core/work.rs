@@ -17,6 +17,8 @@ const MENDING_TRIES: u32 = 3;
 /// Boots by which a trial is left whose boot record cannot be changed. With two slots the first one does; a single slot comes
 /// up with what is in it, and would for ever.
 const LEAVING_TRIES: u32 = 3;
+/// How often a program that boots the device is called that cannot be run, or fails: for some minutes.
+const BOOT_TRIES: u32 = 6;
 /// How often a slot that cannot be read back is tried before it counts as not holding what was written.
 const HASH_TRIES: u32 = 3;
 
@@ -146,6 +148,10 @@ impl Agent {
                     _ if matches!(work, Job::Hash { .. }) && self.job_failures >= HASH_TRIES => {
                         Event::Hashed { matches: false }
                     }
+                    // What nobody can boot is not left armed.
+                    _ if self.is_armed(&work) && self.job_failures >= BOOT_TRIES => {
+                        Event::ArmFailed(format!("the device could not be told to boot: {reason}"))
+                    }
                     _ => return,
                 }
             }
@@ -159,6 +165,11 @@ impl Agent {
             self.confirmed();
         }
         self.evaluate(now);
+    }
+
+    /// Tells whether it is the boot into a trial that is asked for.
+    fn is_armed(&self, work: &Job) -> bool {
+        *work == Job::Reboot && matches!(self.durable.state, State::Updating { .. })
     }
 
     fn set_content(&mut self, target: &Target, content: Content) {
@@ -367,6 +378,10 @@ impl Agent {
     }
 
     pub(super) fn start(&mut self, work: Job, now: Now) {
+        if work == Job::Reboot && now.uptime < self.boot_not_before {
+            self.job = None;
+            return;
+        }
         if self.job.as_ref().is_some_and(|(_, running)| *running == work) || now.uptime < self.job_not_before
         {
             return;

@@ -11,7 +11,7 @@ use crate::core::fleet::misfits::Misfits;
 use crate::core::fleet::product::lacking;
 use crate::core::rollout::evidence::fewest_to_pass;
 use crate::core::rollout::phase;
-use crate::core::rollout::plan::{Plan, Reach};
+use crate::core::rollout::plan::{Plan, Reach, meet};
 use crate::core::rollout::policy::TINY_FLEET;
 use crate::core::rollout::record::{Rollout, Status};
 use crate::core::service::{Refusal, Service};
@@ -75,9 +75,11 @@ fn left_out(by: &BTreeMap<String, u64>, what: &str) -> Option<String> {
 
 /// Says what the start would meet: nothing, a rollout that it ends, or one that forbids it.
 fn in_the_way(other: &Rollout, plan: &Plan, now: u64) -> Option<String> {
-    let (theirs, ours) = (&other.plan.regions, &plan.regions);
-    let meet = theirs.is_empty() || ours.is_empty() || theirs.iter().any(|region| ours.contains(region));
-    if !meet || !matches!(other.status, Status::Running | Status::Paused) {
+    if !meet(&other.plan.regions, &plan.regions) || !matches!(other.status, Status::Running | Status::Paused)
+    {
+        return None;
+    }
+    if other.makes_room(now) && !other.plan.meets(plan) {
         return None;
     }
     Some(if other.makes_room(now) && !other.reaches_all() {

@@ -42,6 +42,8 @@ pub struct Fate {
     pub sick: bool,
     /// The release is killed once the trial runs.
     pub killed: bool,
+    /// The device does not go down when it is told to for the first time, and the release is killed then.
+    pub stays_up: bool,
     /// The last component cannot be installed.
     pub jams: bool,
 }
@@ -386,12 +388,16 @@ impl Terminal {
                 self.carry_out(running, output)?;
             }
             if self.fate.killed && matches!(running.agent.durable().state, State::VerifyPost { .. }) {
-                self.fate.killed = false;
-                self.service.halt();
-                let topic = Topic::Head(registry().product);
-                running.queue.push_back(Input::Message { topic, payload: self.service.head() });
+                self.kill_release(running);
             }
         }
+    }
+
+    fn kill_release(&mut self, running: &mut Running) {
+        (self.fate.killed, self.fate.stays_up) = (false, false);
+        self.service.halt();
+        let topic = Topic::Head(registry().product);
+        running.queue.push_back(Input::Message { topic, payload: self.service.head() });
     }
 
     fn carry_out(&mut self, running: &mut Running, output: Output) -> Result<(), Step> {
@@ -417,6 +423,11 @@ impl Terminal {
                 }
             }
             Output::Write { target, offset, bytes } => running.device.write(target, offset, &bytes),
+            Output::Start { job, work: Job::Reboot } if self.fate.stays_up => {
+                let result = Done::Failed("the manager is busy".into());
+                running.queue.push_back(Input::Done { job, result });
+                self.kill_release(running);
+            }
             Output::Start { job, work } => {
                 let what = format!("{work:?}");
                 let Some(result) = self.job(running, work) else { return Err(Step::Reboots) };

@@ -38,6 +38,8 @@ pub enum Story {
     Rollback,
     /// A release that is killed on trial.
     Recall,
+    /// A release that is killed when it is armed, before the device goes down for it.
+    Disarm,
     /// A good release with packages for two components.
     Parts,
     /// The same, and it is not well on trial.
@@ -48,18 +50,20 @@ pub enum Story {
 
 impl Story {
     /// Those of a device that has slots alone.
-    pub const ALL: [Self; 5] = [Self::Update, Self::Second, Self::Third, Self::Rollback, Self::Recall];
+    pub const ALL: [Self; 6] =
+        [Self::Update, Self::Second, Self::Third, Self::Rollback, Self::Recall, Self::Disarm];
 
     /// Those of a device that has components, too.
     pub const PARTS: [Self; 3] = [Self::Parts, Self::PartsBack, Self::PartsFail];
 
     /// Every one.
-    pub const EVERY: [Self; 8] = [
+    pub const EVERY: [Self; 9] = [
         Self::Update,
         Self::Second,
         Self::Third,
         Self::Rollback,
         Self::Recall,
+        Self::Disarm,
         Self::Parts,
         Self::PartsBack,
         Self::PartsFail,
@@ -68,7 +72,8 @@ impl Story {
     fn fate(self) -> Fate {
         Fate {
             sick: matches!(self, Self::Rollback | Self::PartsBack),
-            killed: self == Self::Recall,
+            killed: matches!(self, Self::Recall | Self::Disarm),
+            stays_up: self == Self::Disarm,
             jams: self == Self::PartsFail,
         }
     }
@@ -88,7 +93,7 @@ impl Story {
             Self::Update | Self::Second | Self::Third => Outcome::Success,
             Self::ByDelta | Self::Mended | Self::Parts => Outcome::Success,
             Self::Rollback | Self::PartsBack => Outcome::RolledBack,
-            Self::Recall => Outcome::Recalled,
+            Self::Recall | Self::Disarm => Outcome::Recalled,
             Self::PartsFail => Outcome::Failed,
         }
     }

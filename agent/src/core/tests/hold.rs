@@ -335,6 +335,43 @@ fn an_undo_that_never_ends_because_the_device_goes_down_with_it_is_not_begun_for
 }
 
 #[test]
+fn a_hook_that_takes_the_device_down_each_time_has_failed_in_the_end() {
+    for step in [HookStep::Check, HookStep::PreUpdate, HookStep::Migrate] {
+        let mut world = World::with(Conditions::default(), &[step], true);
+        world.hangs = Some(Job::RunHooks(step));
+        world.publish(&Published::offers(6));
+        for _ in 0..20 {
+            world.restarts();
+            pass(&mut world, HOUR / 10);
+        }
+
+        let begun = hooks_run(&world).iter().filter(|run| **run == step).count();
+        assert_eq!((begun, world.armed()), (5, None), "{step:?}");
+        let State::Failed { reason, .. } = &world.agent.durable().state else {
+            panic!("{step:?}: {:?}", world.agent.durable().state)
+        };
+        assert!(reason.contains("were begun 5 times, and never ended"), "{reason}");
+    }
+}
+
+#[test]
+fn a_hook_that_ends_is_not_counted_however_often_it_runs() {
+    let mut world = World::with(Conditions::default(), &[HookStep::PreUpdate], true);
+    world.refuses = vec![(HookStep::PreUpdate, Done::NotNow("busy".to_owned()))];
+    world.publish(&Published::offers(6));
+    for _ in 0..20 {
+        world.restarts();
+        pass(&mut world, HOUR);
+    }
+    assert!(hooks_run(&world).iter().filter(|run| **run == HookStep::PreUpdate).count() > 10);
+    assert_eq!((outcomes(&world), world.armed()), (vec![], None));
+
+    world.refuses.clear();
+    pass(&mut world, 2 * HOUR);
+    assert_eq!(world.armed(), Some(6));
+}
+
+#[test]
 fn a_hook_that_says_not_now_again_and_again_is_asked_again_and_fails_nothing() {
     let mut world = World::with(Conditions::default(), &[HookStep::PreUpdate], true);
     world.refuses = vec![(HookStep::PreUpdate, Done::NotNow("busy".to_owned()))];

@@ -4,7 +4,7 @@ use tern_protocol::message::ReportKind;
 use tern_protocol::state::{Outcome, StateName};
 
 use super::super::SlotName;
-use super::super::machine::reports;
+use super::super::machine::{INSTALL_TRIES, REBOOT_TRIES, reports};
 use super::super::state::{Event, RetryTo, State, Then, UpdatingStep};
 use super::super::timing::{Stamp, Timing};
 use super::super::way::Way;
@@ -87,10 +87,39 @@ fn an_answer_that_was_heard_before_a_boot_does_not_arm_after_it() {
 
 #[test]
 fn an_agent_that_restarts_between_arming_and_booting_only_boots() {
-    for step in [UpdatingStep::Arm, UpdatingStep::Reboot] {
-        let restarted = booted(SlotName::A, true, false);
-        assert_eq!(after(updating(step), &restarted), updating(UpdatingStep::Reboot));
+    let restarted = booted(SlotName::A, true, false);
+    let mut state = after(updating(UpdatingStep::Arm), &restarted);
+    assert_eq!(state, updating(UpdatingStep::Reboot));
+    // A boot that does not come is asked for again; then what is armed is disarmed.
+    for _ in 1..REBOOT_TRIES {
+        state = after(state, &restarted);
+        assert!(matches!(state, State::Updating { step: UpdatingStep::Reboot, .. }), "{}", show(&state));
     }
+    let State::Updating { step: UpdatingStep::Disarm(Then::Fail(why)), .. } = after(state, &restarted) else {
+        panic!("still armed")
+    };
+    assert!(why.contains("look at boot.reboot"), "{why}");
+}
+
+#[test]
+fn an_agent_that_ends_in_an_install_does_not_begin_it_for_ever() {
+    let restarted = booted(SlotName::A, false, false);
+    let mut state = updating(UpdatingStep::Install);
+    for _ in 1..INSTALL_TRIES {
+        let next = after(state, &restarted);
+        assert!(
+            matches!(next, State::Updating { step: UpdatingStep::Announce { .. }, .. }),
+            "{}",
+            show(&next)
+        );
+        let State::Updating { work, .. } = next else { unreachable!() };
+        state = State::Updating { work, step: UpdatingStep::Install };
+    }
+    let over = after(state, &restarted);
+    let State::Updating { step: UpdatingStep::Undo(Then::Fail(why)), .. } = &over else {
+        panic!("{}", show(&over))
+    };
+    assert!(why.contains("the agent ended while components were installed"), "{why}");
 }
 
 #[test]

@@ -59,6 +59,11 @@ pub struct Plan {
     pub arm: Arm,
 }
 
+/// Tells whether two scopes share something; an empty one stands for all there is.
+pub fn meet<T: PartialEq>(a: &[T], b: &[T]) -> bool {
+    a.is_empty() || b.is_empty() || a.iter().any(|it| b.contains(it))
+}
+
 /// What a second person has to agree to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -205,6 +210,12 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// Tells whether some device may be covered by both.
+    pub fn meets(&self, other: &Self) -> bool {
+        let Self { regions, models, carriers, .. } = self;
+        meet(regions, &other.regions) && meet(models, &other.models) && meet(carriers, &other.carriers)
+    }
+
     /// Returns when devices report health while others are held back.
     pub fn schedule(&self) -> Schedule {
         let seconds = |wait: Duration| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1);

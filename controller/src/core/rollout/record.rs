@@ -72,6 +72,9 @@ pub struct PhaseRecord {
     pub judged: BTreeMap<ModelId, Counts>,
 }
 
+/// How long devices may take from the offer to the start, ms, before they count as away: as a rule they fetch in between.
+const BEGINNING: Millis = 60 * 60 * 1000;
+
 /// One rollout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
@@ -300,16 +303,26 @@ impl Rollout {
         self.held_from.is_none() && !cuts.is_empty() && cuts.values().all(|cut| *cut == Cut::ALL)
     }
 
-    /// Tells whether it reaches everybody and nobody is on the way.
-    pub fn is_settled(&self) -> bool {
-        self.reaches_all() && self.total().pending() == 0
+    /// Tells whether it reaches everybody and nobody is on the way: who was offered it has had the time to begin, and who has
+    /// begun has ended.
+    pub fn is_settled(&self, now: Millis) -> bool {
+        self.reaches_all() && self.total().pending() == 0 && self.have_begun(now)
+    }
+
+    /// Tells whether all that it includes have begun, or have had the time to: what they fetch says nothing of a release yet.
+    fn have_begun(&self, now: Millis) -> bool {
+        let Some(phase) = self.phases.last() else { return true };
+        let spread = Millis::from(self.plan.spread).saturating_mul(1000);
+        let over = phase.opened_at.saturating_add(spread).saturating_add(BEGINNING);
+        // Clocks are set back: then it only takes longer.
+        self.total().started >= phase.devices || now >= over
     }
 
     /// Tells whether it reaches nobody more and nobody is on the way, so that it makes room for what comes after it: it
     /// reaches everybody, or stays as it is since its time is over.
     pub fn makes_room(&self, now: Millis) -> bool {
         let running = self.status == Status::Running;
-        running && (self.is_settled() || (self.has_stayed(now) && self.total().pending() == 0))
+        running && (self.is_settled(now) || (self.has_stayed(now) && self.total().pending() == 0))
     }
 
     /// Tells whether its time is over and its plan wants it to stay as it is.

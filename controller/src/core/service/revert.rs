@@ -8,12 +8,12 @@ use tern_protocol::position::Salt;
 use tern_protocol::tuf::content::EntryKind;
 
 use super::command::{Outcome, chain, refuse};
-use super::start::{pooled, regions_meet};
+use super::start::pooled;
 use super::{Fact, Refusal, RefusalKind, Service};
 use crate::core::fleet::device::Device;
 use crate::core::rollout::hold_back::HoldBack;
 use crate::core::rollout::phase::covers;
-use crate::core::rollout::plan::{Approval, PHASES_MAX, Phase, Plan, Reach};
+use crate::core::rollout::plan::{Approval, PHASES_MAX, Phase, Plan, Reach, meet};
 use crate::core::rollout::record::{Rollout, Status};
 use crate::core::rollout::times::Times;
 
@@ -142,7 +142,7 @@ impl Service {
             r.kind == EntryKind::Revert
                 && r.product == killed.product
                 && r.from.contains(&killed.rc)
-                && regions_meet(&r.plan.regions, &killed.plan.regions)
+                && meet(&r.plan.regions, &killed.plan.regions)
         })
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_protocol::id::{ModelId, ProductId, RegionId, RolloutId, TagId};
+use tern_protocol::id::{ModelId, ProductId, RolloutId, TagId};
+use tern_protocol::limits::ENTRIES_MAX;
 use tern_protocol::position::{Position, Salt};
 use tern_protocol::tuf::content::EntryKind;
 
@@ -10,7 +11,7 @@ use super::command::{Outcome, chain, refuse};
 use super::preview::affordable;
 use super::{Fact, Refusal, RefusalKind, Reply, Service};
 use crate::core::rollout::baseline::Baseline;
-use crate::core::rollout::plan::Plan;
+use crate::core::rollout::plan::{Plan, meet};
 use crate::core::rollout::record::{Rollout, Status};
 use crate::core::rollout::{hold_back, phase};
 
@@ -40,6 +41,7 @@ impl Service {
         }
         self.unless_unknown(&plan)?;
         self.unless_overlapping(&product, &plan)?;
+        self.unless_crowded(&product, &plan)?;
         if let Some(why) = self.trouble.get(&product) {
             let what = format!("nothing can be signed for product {product}: {why}");
             return Err(refuse(
@@ -108,12 +110,34 @@ impl Service {
                 Status::Paused => r.kind != EntryKind::Revert,
                 Status::Killed | Status::Completed => false,
             };
-            stands && r.product == *product && regions_meet(&r.plan.regions, &plan.regions)
+            stands && r.product == *product && meet(&r.plan.regions, &plan.regions)
         };
         let Some(other) = self.fleet.rollouts.values().find(in_the_way) else { return Ok(()) };
         let what = format!("rollout {} is active in the same regions", other.id);
         let hint = format!("see what it waits for with `tern rollout explain {}`, or stop it", other.id);
         Err(refuse(RefusalKind::Conflict, what, hint))
+    }
+
+    /// Refuses one more where it would push another one out of what devices are told: theirs would stop where they are.
+    fn unless_crowded(&self, product: &ProductId, plan: &Plan) -> Result<(), Refusal> {
+        let ends = |r: &Rollout| r.makes_room(self.now) && r.plan.meets(plan);
+        let active = |r: &&Rollout| {
+            let active = matches!(r.status, Status::Running | Status::Paused);
+            active && r.product == *product && !ends(r)
+        };
+        let active: Vec<_> = self.fleet.rollouts.values().filter(active).map(|r| r.id.to_string()).collect();
+        if active.len() < ENTRIES_MAX {
+            return Ok(());
+        }
+        let what = format!(
+            "{ENTRIES_MAX} rollouts of product {product} are active, and devices are told of no more: {}",
+            active.join(", ")
+        );
+        Err(refuse(
+            RefusalKind::Conflict,
+            what,
+            "wait until one has ended, or kill one; or cover more in one rollout",
+        ))
     }
 
     /// Opens the first phase of a rollout that was recorded just now, if nothing has to be waited for.
@@ -156,7 +180,7 @@ impl Service {
             .rollouts
             .values()
             .filter(|r| r.product == *product && r.makes_room(self.now))
-            .filter(|r| regions_meet(&r.plan.regions, &plan.regions))
+            .filter(|r| r.plan.meets(plan))
             .map(|r| {
                 let (good, covered) = (r.total().good, self.covered(r));
                 let rc = r.rc;
@@ -192,8 +216,4 @@ pub(super) fn reserve(rollout: &Rollout, places: &[phase::Place]) -> Option<Posi
     let canary = phase::goal(plan, 0, (places, fleet), &rollout.models, &BTreeMap::new()).devices;
     let largest = (0..plan.phases.len()).map(|phase| plan.hold_back.size(fleet, phase, canary)).max();
     hold_back::from(places, largest.unwrap_or(0))
-}
-
-pub(super) fn regions_meet(a: &[RegionId], b: &[RegionId]) -> bool {
-    a.is_empty() || b.is_empty() || a.iter().any(|region| b.contains(region))
 }

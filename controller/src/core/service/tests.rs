@@ -255,8 +255,9 @@ fn the_newest_rollout_comes_first_whatever_the_clock_said() {
     scene.publish(&scene.signed(2, 2, None)).unwrap();
     scene.publish(&scene.signed(3, 3, None)).unwrap();
     scene.start("r2", 2).unwrap();
-    // Everybody is offered it and nobody is on the way, so the next one supersedes it. Within one run time never
+    // Everybody was offered it for long and nobody is on the way, so the next one supersedes it. Within one run time never
     // goes back; a restart on a machine whose clock was mended does.
+    scene.service.fleet.rollouts.get_mut(&id("r2")).unwrap().phases[0].opened_at = NOW - 3 * DAY;
     scene.service.now = NOW - 2 * DAY;
     scene.now = NOW - 2 * DAY;
     scene.start("r3", 3).unwrap();
@@ -269,6 +270,73 @@ fn the_newest_rollout_comes_first_whatever_the_clock_said() {
         crate::core::rollout::record::Status::Completed;
     let bases = scene.service.wanted_rollout(&scene.product);
     assert_eq!(bases.entries.iter().map(|entry| entry.rc).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn a_release_that_devices_still_fetch_is_not_over() {
+    let mut scene = Scene::new();
+    scene.publish(&scene.signed(2, 2, None)).unwrap();
+    scene.publish(&scene.signed(3, 3, None)).unwrap();
+    scene.start("r2", 2).unwrap();
+    scene.now += DAY / 25;
+
+    let refusal = scene.start("r3", 3).unwrap_err();
+
+    assert!(refusal.what.contains("rollout r2 is active"), "{refusal}");
+    scene.now += DAY / 24;
+    scene.start("r3", 3).unwrap();
+    let before = &scene.service.fleet().rollouts[&id("r2")];
+    assert!(before.because.ends_with("superseded by r3"), "{}", before.because);
+}
+
+#[test]
+fn a_rollout_of_other_models_ends_none() {
+    let mut scene = Scene::new();
+    scene.publish(&scene.signed(2, 2, None)).unwrap();
+    scene.publish(&scene.signed(3, 3, None)).unwrap();
+    scene.start("r2", 2).unwrap();
+    scene.service.fleet.rollouts.get_mut(&id("r2")).unwrap().plan.models = vec!["other".parse().unwrap()];
+    scene.now += DAY;
+    let phases = vec![Phase::new(Reach::All, Default::default())];
+    let models = vec![scene.service.fleet().devices[&"cam-1".parse().unwrap()].registry.model.clone()];
+    let plan = Plan { phases, models, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() };
+    let (rollout, product) = (id("r3"), scene.product.clone());
+
+    scene.command(Command::Start { rollout, product, rc: 3, attempt: 1, plan }).unwrap();
+
+    let status = |name: &str| scene.service.fleet().rollouts[&id(name)].status;
+    use crate::core::rollout::record::Status;
+    assert_eq!((status("r2"), status("r3")), (Status::Running, Status::Running));
+}
+
+#[test]
+fn no_rollout_pushes_another_out_of_what_devices_are_told() {
+    let mut scene = Scene::new();
+    scene.publish(&scene.signed(2, 2, None)).unwrap();
+    scene.publish(&scene.signed(3, 3, None)).unwrap();
+    scene.start("r2", 2).unwrap();
+    let first = scene.service.fleet().rollouts[&id("r2")].clone();
+    for number in 0..8 {
+        let mut other = first.clone();
+        other.id = id(&format!("other-{number}"));
+        other.plan.regions = vec![format!("far-{number}").parse().unwrap()];
+        scene.service.fleet.rollouts.insert(other.id.clone(), other);
+    }
+    scene.service.fleet.rollouts.remove(&id("r2"));
+    let region = scene.service.fleet().devices[&"cam-1".parse().unwrap()].registry.region.clone();
+    let start = |scene: &mut Scene| {
+        let phases = vec![Phase::new(Reach::All, Default::default())];
+        let regions = vec![region.clone()];
+        let plan = Plan { phases, regions, waves: Waves::OFF, hold_back: HoldBack::OFF, ..Plan::default() };
+        let (rollout, product) = (id("r3"), scene.product.clone());
+        scene.command(Command::Start { rollout, product, rc: 3, attempt: 1, plan })
+    };
+
+    let refusal = start(&mut scene).unwrap_err();
+
+    assert!(refusal.what.contains("8 rollouts of product") && refusal.what.contains("other-7"), "{refusal}");
+    scene.service.fleet.rollouts.remove(&id("other-3"));
+    start(&mut scene).unwrap();
 }
 
 #[test]
