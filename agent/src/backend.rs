@@ -15,7 +15,7 @@ use crate::record::{self, RecordFile};
 use crate::recovery;
 use crate::slot::file::FileSlots;
 use crate::slot::raw::RawSlots;
-use crate::slot::{Image, SlotError, Slots};
+use crate::slot::{Image, SlotError, SlotLabel, Slots, label};
 use crate::storage::{self, Disk, Storage};
 pub use apart::NotApart;
 
@@ -84,6 +84,14 @@ pub fn provision_on(disk: &Disk, config: &Config, from: &Path, image: Image) -> 
         return Err(BootError::AlreadyProvisioned);
     }
     let (slots, first) = (&config.slots, SlotName::A);
+    // A call that is repeated finds its own image there, and no other.
+    for slot in SlotName::BOTH {
+        if let Ok(SlotLabel::Holds(found)) = label::label(disk, &slots.dir, slot)
+            && (slot != first || found.sha256 != image.sha256)
+        {
+            return Err(BootError::RecordLost { slot, rc: found.rc, dir: slots.dir.clone() });
+        }
+    }
     match &slots.paths {
         None => crate::slot::file::provision(disk, &slots.dir, first, from, image),
         Some(paths) => RawSlots::on(disk, paths.clone(), &slots.dir, slots.capacity, first.other())

@@ -95,6 +95,23 @@ fn a_device_with_u_boot_is_provisioned_once_into_either_kind_of_slot() {
     }
 }
 
+/// A device that ran before may run from the slot that provisioning would fill.
+#[test]
+fn a_record_that_is_lost_is_no_reason_to_fill_a_slot_with_something_else() {
+    let board = Board::blank(false);
+    board.provision(b"release one").unwrap();
+    let BootConfig::Uboot(uboot) = &board.config.boot else { panic!("a board with U-Boot") };
+    let lost = |environment: &mut Environment| environment.set("tern_active", None);
+    uboot.medium.change(&*crate::storage::system(), lost).unwrap();
+
+    let refused = board.provision(b"release two").unwrap_err();
+
+    assert!(matches!(refused, BootError::RecordLost { slot: SlotName::A, rc: 1, .. }), "{refused:?}");
+    assert!(fs::read(board.path("slots/a.img")).unwrap().starts_with(b"release one"));
+    board.provision(b"release one").unwrap();
+    assert_eq!(record(&board.config).unwrap(), Some(BootRecord { active: SlotName::A, trial: None }));
+}
+
 #[test]
 fn a_slot_that_may_not_be_written_leaves_the_device_without_a_record() {
     let board = Board::blank(true);

@@ -21,6 +21,9 @@ const REBOOT_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_m
 /// Says why the present boot is not known, or does not end.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
+    /// Nothing tells one boot from another.
+    #[error("{} is empty, so no boot can be told from another; name the kernel's own in boot.boot_id", .0.display())]
+    NoBootId(PathBuf),
     /// A file of the kernel's.
     #[error("could not read {}", path.display())]
     File {
@@ -48,8 +51,13 @@ pub enum KernelError {
 
 /// Returns the boot of `slot` that the kernel calls by the text of `boot_id`.
 pub(super) fn booted(disk: &dyn Storage, slot: SlotName, boot_id: &Path) -> Result<Booted, KernelError> {
+    let id = text(disk, boot_id)?;
+    if id.trim().is_empty() {
+        // Each boot would be the one before.
+        return Err(KernelError::NoBootId(boot_id.to_owned()));
+    }
     // The kernel's clock began with this boot.
-    Ok(Booted { slot, boot_id: text(disk, boot_id)?, powered_on_at: Duration::ZERO })
+    Ok(Booted { slot, boot_id: id, powered_on_at: Duration::ZERO })
 }
 
 /// Reads which slot the boot loader has put on the kernel's command line.

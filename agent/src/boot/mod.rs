@@ -74,6 +74,20 @@ pub enum BootError {
     /// There is a boot record already.
     #[error("the device is provisioned already; nothing was changed")]
     AlreadyProvisioned,
+    /// There was one, by what else is there.
+    #[error(
+        "there is no boot record, but the label of slot {slot} vouches for release {rc}: this device ran before, and may \
+         run from there now; write the record again (docs/device-integration.md), or, to begin anew, remove the labels in {}",
+        dir.display()
+    )]
+    RecordLost {
+        /// The slot.
+        slot: SlotName,
+        /// Its release.
+        rc: u64,
+        /// The folder of the labels.
+        dir: std::path::PathBuf,
+    },
     /// The image for the first slot has no bytes.
     #[error("the image is empty, and nothing could boot from it; nothing was changed")]
     EmptyImage,

@@ -26,6 +26,7 @@ const OWN_KEYS: [(&str, &str); 6] = [
     ("command", SCRIPT),
     ("deadline", SCRIPT),
 ];
+const FILE: &str = "file";
 const UBOOT: &str = "uboot";
 const SYSTEMD_BOOT: &str = "systemd-boot";
 const SCRIPT: &str = "script";
@@ -37,13 +38,19 @@ const DEADLINE_MAX: Duration = Duration::from_secs(30);
 /// Reads `[boot]`, and checks what no single key can tell.
 pub(super) fn boot(section: Section) -> Result<BootConfig, String> {
     let mut section = section.with_keys("boot", &BOOT_KEYS)?;
-    let kind = section.text("kind")?.unwrap_or_else(|| "file".into());
+    let kind = section.text("kind")?.unwrap_or_else(|| FILE.into());
+    if ![FILE, UBOOT, SYSTEMD_BOOT, SCRIPT].contains(&kind.as_str()) {
+        return Err(format!(
+            "boot.kind is {kind:?}; write {FILE:?}, {UBOOT:?}, {SYSTEMD_BOOT:?} or {SCRIPT:?}; a boot loader that is none \
+             of these has {SCRIPT:?}"
+        ));
+    }
     if let Some((key, of)) = OWN_KEYS.into_iter().find(|(key, of)| *of != kind && section.has(key)) {
         return Err(format!(
             "boot.{key} is for boot.kind = {of:?}, and boot.kind is {kind:?}; take one of them out"
         ));
     }
-    if kind == "file" {
+    if kind == FILE {
         return Ok(BootConfig::File);
     }
     let reboot = section.list("reboot")?.unwrap_or_else(|| vec!["/sbin/reboot".into()]);
@@ -76,7 +83,7 @@ pub(super) fn boot(section: Section) -> Result<BootConfig, String> {
             }
             Ok(BootConfig::Script(ScriptConfig { command, deadline, boot_id, reboot }))
         }
-        _ => Err(format!("boot.kind is {kind:?}; write \"file\", {UBOOT:?}, {SYSTEMD_BOOT:?} or {SCRIPT:?}")),
+        _ => Ok(BootConfig::File),
     }
 }
 

@@ -45,9 +45,12 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 
 /// Returns the whole chain of the refusal, as the log prints it.
 fn refusal(text: &str) -> String {
-    let error = load(text).unwrap_err();
+    reasons(&load(text).unwrap_err())
+}
+
+fn reasons(error: &ConfigError) -> String {
     let mut chain = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         chain = format!("{chain}: {error}");
         cause = error.source();
@@ -283,7 +286,7 @@ fn settings_that_make_no_sense_together_are_refused_with_a_way_out() {
         (with_uboot(", a = '/dev/a', b = '/dev/a'", COPIES), "are the same"),
         (SMALLEST.replace("1000", "1000, a = '/dev/a', b = '/dev/b'"), "need a boot loader"),
         (with_uboot("", COPIES).replace("uboot\"\n", "file\"\n"), "boot.copies is for boot.kind = \"uboot\""),
-        (with_uboot("", COPIES).replace("uboot\"\n", "grub\"\n"), "boot.copies is for"),
+        (with_uboot("", COPIES).replace("uboot\"\n", "grub\"\n"), "a boot loader that is none of these has"),
         (format!("{SMALLEST}[boot]\nkind = 'grub'"), "\"uboot\", \"systemd-boot\" or \"script\""),
         (format!("{SMALLEST}[boot]\nentries = '/x'"), "boot.entries is for boot.kind = \"systemd-boot\""),
         (
@@ -535,4 +538,24 @@ fn a_component_says_what_it_needs() {
         with("kind = 'file'\npath = '/x'\n[[components]]\nname = '../x'\ncapacity = 1")
             .contains("is no word")
     );
+}
+
+/// What the system has and its recovery system has not must not keep the latter from its work.
+#[test]
+fn recovery_reads_only_what_it_needs() {
+    let text = with_uboot("", COPIES).replace("mqtt://", "mqtts://");
+    let more =
+        "tls = { ca = '/etc/ca.pem' }\nshade = 'of a newer agent'\nwhen = { time_zone = 'Mars/Olympus' }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.toml");
+    fs::write(&path, format!("{more}{text}")).unwrap();
+
+    assert!(Config::load(&path).is_err());
+    let config = Config::load_for_recovery(&path).unwrap();
+    assert_eq!((config.brokers[0].tls, config.slots.capacity), (true, 1000));
+    assert!(matches!(config.boot, BootConfig::Uboot(_)));
+
+    fs::write(&path, format!("{more}{}", text.replace("capacity = 1000", "capacity = 0"))).unwrap();
+    let error = Config::load_for_recovery(&path).unwrap_err();
+    assert!(reasons(&error).contains("slots.capacity is 0"), "{}", reasons(&error));
 }

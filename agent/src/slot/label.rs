@@ -109,7 +109,7 @@ pub(super) fn record(disk: &Disk, folder: &Path, slot: SlotName) -> Result<Recor
 }
 
 /// Reads a label.
-pub(super) fn label(disk: &Disk, folder: &Path, slot: SlotName) -> Result<SlotLabel, SlotError> {
+pub(crate) fn label(disk: &Disk, folder: &Path, slot: SlotName) -> Result<SlotLabel, SlotError> {
     match record(disk, folder, slot)?.load() {
         Ok(label) => Ok(label.unwrap_or(SlotLabel::Empty)),
         // A label that cannot be read vouches for nothing; writing the slot anew heals it.

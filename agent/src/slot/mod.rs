@@ -11,7 +11,7 @@
 //! for bytes it never saw.
 
 pub mod file;
-mod label;
+pub(crate) mod label;
 pub mod raw;
 pub(crate) mod reread;
 pub mod signed;

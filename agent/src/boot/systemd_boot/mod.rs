@@ -50,6 +50,15 @@ pub enum SystemdBootError {
     /// The entries.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// What an entry is made of could not be read.
+    #[error("could not read {}; what an entry of each slot says is in boot.templates", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// What an entry is made of.
     #[error("{} is no template of an entry", path.display())]
     Template {
@@ -84,6 +93,8 @@ impl SystemdBoot {
         if !is_default(disk, config)? {
             return Err(SystemdBootError::Default(loader(config)).into());
         }
+        // The other slot's is wanted first when an update is armed: too late to hear of a slip.
+        text(disk, config, Name { slot: SlotName::B, counter: None }, &[], 0)?;
         write(disk, config, &BootRecord { active: SlotName::A, trial: None })
     }
 
@@ -218,12 +229,25 @@ fn make(
     found: &[Entry],
     rc: u64,
 ) -> Result<(), SystemdBootError> {
-    let path = config.templates.join(format!("{}.conf", name.slot));
-    let template =
-        storage::read(disk, &path, entry::SIZE_MAX).map_err(folder::io_error("read template", &path))?;
-    let text = Text::of(&template, name, entry::next_serial(found), rc)
-        .map_err(|source| SystemdBootError::Template { path, source })?;
+    let text = text(disk, config, name, found, rc)?;
     Ok(folder::make(disk, &config.entries, name, &text)?)
+}
+
+/// Returns what an entry says that sorts before all of `found`.
+fn text(
+    disk: &dyn Storage,
+    config: &SystemdBootConfig,
+    name: Name,
+    found: &[Entry],
+    rc: u64,
+) -> Result<Text, SystemdBootError> {
+    let path = config.templates.join(format!("{}.conf", name.slot));
+    let template = match storage::read(disk, &path, entry::SIZE_MAX) {
+        Ok(template) => template,
+        Err(source) => return Err(SystemdBootError::Read { path, source }),
+    };
+    Text::of(&template, name, entry::next_serial(found), rc)
+        .map_err(|source| SystemdBootError::Template { path, source })
 }
 
 /// Makes one entry of a trial that a power cut in the loader's rename has left under two names: else it would boot
