@@ -32,9 +32,6 @@ use super::time::Clock;
 use super::timing::{Backoff, Now, Stamp};
 use super::trust::Missing;
 
-/// How long a device listens for a kill before it asks once more for a boot that did not come, ms.
-const LISTENING: u64 = 60_000;
-
 /// The agent.
 pub struct Agent {
     pub(super) settings: Settings,
@@ -290,8 +287,10 @@ impl Agent {
         if let State::Updating { work, step: UpdatingStep::Reboot } = &self.durable.state
             && work.tries.reboots > 0
         {
-            // The boot that was asked for did not come. A kill may have come meanwhile: nobody was listening.
-            self.boot_not_before = now.uptime + LISTENING;
+            // The boot that was asked for did not come. A kill may have come meanwhile: nobody was listening. A minute as a
+            // rule.
+            self.boot_not_before =
+                now.uptime.saturating_add(self.settings.timing.retry_first.saturating_mul(2));
         }
         self.evaluate(now);
     }
