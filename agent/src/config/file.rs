@@ -156,7 +156,7 @@ pub(super) fn file(file: Section) -> Result<Config, String> {
     if brokers.is_empty() {
         return Err("brokers is empty; name at least one".into());
     }
-    if brokers.iter().any(|broker| broker.tls) && tls.is_none() {
+    if cfg!(feature = "tls") && brokers.iter().any(|broker| broker.tls) && tls.is_none() {
         return Err("a broker is mqtts:// but there is no [tls] section; name at least its ca".into());
     }
     if user.is_none() && password_file.is_some() {
