@@ -277,6 +277,11 @@ fn what_recovery_believes_of_the_system_slot_stays_there() {
     assert!(believed > 0);
 }
 
+/// Taken out and missed by nobody, all the same: the entry of a trial that has booted is switched off, and what the loader
+/// goes by is durable by the orderly reboot that comes before anything is said of it. The line is the one that switches off
+/// an entry which has not booted; that one is needed.
+const BOOTED: [&str; 2] = ["Never(Sync, \"tern+1-1.conf\")", "Never(Sync, \"tern+1-1.conf at start\")"];
+
 /// Each sync taken out in turn, and the order of each two that follow one another turned round: the campaign must see it.
 /// `TERN_LIES` names kinds, as `files uboot`; every one if it is not set. `TERN_LIE` is a part of those that are wanted, as
 /// `SyncFolder, "slots"`.
@@ -313,6 +318,9 @@ fn every_sync_and_every_order_of_two_writes_is_needed() {
             let seen = seen.or_else(|| first(&others, &killed));
             match seen {
                 Some((story, violation)) => println!("seen      {kind:?} {lie:?}: {story:?}: {violation}"),
+                None if kind == Kind::SystemdBoot && BOOTED.contains(&format!("{lie:?}").as_str()) => {
+                    println!("spared    {kind:?} {lie:?}: by the reboot behind it");
+                }
                 None => {
                     println!("SURVIVED  {kind:?} {lie:?}");
                     survived.push(format!("{kind:?} {lie:?}"));

@@ -247,7 +247,7 @@ fn lies_of(trace: &[Step]) -> Vec<Lie> {
         let (operation, class) = step;
         lies.push(Lie::Never(*operation, class.clone()));
         if let Some(before) = at.checked_sub(1).filter(|_| !is_of_a_start(step)) {
-            lies.push(Lie::NeverBehind(*operation, class.clone(), trace[before].0));
+            lies.push(Lie::NeverBehind(*operation, class.clone(), trace[before].0.as_place()));
         }
     }
     for pair in syncs.windows(2) {

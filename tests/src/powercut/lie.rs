@@ -19,6 +19,13 @@ pub enum Operation {
     SyncFolder,
 }
 
+impl Operation {
+    /// Returns what stands for it where a place in the code is told by what came before.
+    pub(super) fn as_place(self) -> Self {
+        if self == Self::SyncFolder { Self::Sync } else { self }
+    }
+}
+
 /// An operation, and the class of its place.
 pub type Step = (Operation, String);
 
@@ -32,7 +39,8 @@ pub(super) const AT_START: &str = " at start";
 pub enum Lie {
     /// Never done, for places of this class.
     Never(Operation, String),
-    /// The same, only right behind such an operation: one of several places in the agent's code.
+    /// The same, only right behind such an operation: one of several places in the agent's code. Behind the sync of a file or
+    /// of a folder is one: which of them a record ends with depends on whether it was there before.
     NeverBehind(Operation, String, Operation),
     /// Done only after the next sync of the other class: the order of two writes is turned round.
     After(Operation, String, Operation, String),
@@ -91,7 +99,8 @@ impl Teller {
         match &self.lie {
             Some(Lie::Never(of, what)) if (of, what) == (operation, class) => return,
             Some(Lie::NeverBehind(of, what, behind))
-                if (of, what) == (operation, class) && before.is_some_and(|(it, _)| it == behind) =>
+                if (of, what) == (operation, class)
+                    && before.is_some_and(|(it, _)| it.as_place() == *behind) =>
             {
                 return;
             }

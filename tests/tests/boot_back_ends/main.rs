@@ -182,8 +182,8 @@ fn a_sync_that_is_left_out_of_a_change_is_seen() {
         (
             Loader::SystemdBoot,
             &[
-                (Operation::Sync, "tern-b+2.conf"),
-                (Operation::Sync, "tern-b.conf"),
+                (Operation::Sync, "tern+2.conf"),
+                (Operation::Sync, "tern.conf"),
                 (Operation::SyncFolder, "entries"),
             ],
         ),
