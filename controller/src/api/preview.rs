@@ -7,6 +7,7 @@ use tern_protocol::id::ModelId;
 
 use super::types::{PhasePreview, Preview, StartRollout};
 use crate::clock;
+use crate::core::fleet::Fleet;
 use crate::core::fleet::misfits::Misfits;
 use crate::core::fleet::product::lacking;
 use crate::core::rollout::evidence::fewest_to_pass;
@@ -52,7 +53,7 @@ pub(super) fn preview(service: &mut Service, wanted: &StartRollout) -> Result<Pr
     }
     let now = clock::now();
     let rollouts = fleet.rollouts.values().filter(|r| r.product == wanted.product);
-    warnings.extend(rollouts.filter_map(|other| in_the_way(other, &wanted.plan, now)));
+    warnings.extend(rollouts.filter_map(|other| in_the_way(fleet, other, &wanted.plan, now)));
     let sum = |by: &BTreeMap<String, u64>| by.values().sum();
     let (no_variant, unmet, bytes_each) = (sum(&misfits.no_variant), sum(&misfits.unmet), misfits.bytes);
     Ok(Preview { devices, no_variant, unmet, bytes_each, usual, phases, warnings })
@@ -74,21 +75,21 @@ fn left_out(by: &BTreeMap<String, u64>, what: &str) -> Option<String> {
 }
 
 /// Says what the start would meet: nothing, a rollout that it ends, or one that forbids it.
-fn in_the_way(other: &Rollout, plan: &Plan, now: u64) -> Option<String> {
+fn in_the_way(fleet: &Fleet, other: &Rollout, plan: &Plan, now: u64) -> Option<String> {
     if !meet(&other.plan.regions, &plan.regions) || !matches!(other.status, Status::Running | Status::Paused)
     {
         return None;
     }
-    if other.makes_room(now) && !other.plan.meets(plan) {
+    if fleet.makes_room(other, now) && !other.plan.meets(plan) {
         return None;
     }
-    Some(if other.makes_room(now) && !other.reaches_all() {
+    Some(if fleet.makes_room(other, now) && !other.reaches_all() {
         format!(
             "rollout {} stays as it is, for its time is over: starting completes it, and devices that it \
              includes keep its offer until the new one includes them",
             other.id
         )
-    } else if other.makes_room(now) {
+    } else if fleet.makes_room(other, now) {
         format!(
             "rollout {} reaches everybody and has nobody on the way: starting completes it, and devices that are \
              away take the newest release",

@@ -143,13 +143,27 @@ impl Fleet {
 
     /// Counts the devices that a rollout covers.
     pub fn covered(&self, rollout: &Rollout) -> u64 {
+        self.covered_by(rollout).count() as u64
+    }
+
+    fn covered_by(&self, rollout: &Rollout) -> impl Iterator<Item = &Device> {
         let models: Vec<_> = rollout.models.iter().cloned().collect();
-        let covers = |device: &&Device| {
+        self.devices.values().filter(move |device| {
             device.is_active()
                 && device.registry.product == rollout.product
                 && phase::covers(&rollout.plan, &models, &device.registry)
+        })
+    }
+
+    /// Tells whether a rollout makes room for what comes after it: it reaches nobody more, all who have begun have ended, and
+    /// of those who have ever been here nobody is about to begin. Who is still fetching has said nothing of a release yet.
+    pub fn makes_room(&self, rollout: &Rollout, now: Millis) -> bool {
+        let begun = |device: &Device| {
+            let attempt = device.attempts.get(&rollout.id);
+            device.running >= rollout.rc || attempt.is_some_and(|attempt| attempt.started_at.is_some())
         };
-        self.devices.values().filter(covers).count() as u64
+        let may_begin = |device: &Device| device.seen_at.is_some() && !begun(device);
+        rollout.reaches_no_more(now) && !(rollout.may_begin(now) && self.covered_by(rollout).any(may_begin))
     }
 
     /// Returns what is known of the devices of a phase by name; of another phase, nothing.

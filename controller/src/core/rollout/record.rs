@@ -303,26 +303,26 @@ impl Rollout {
         self.held_from.is_none() && !cuts.is_empty() && cuts.values().all(|cut| *cut == Cut::ALL)
     }
 
-    /// Tells whether it reaches everybody and nobody is on the way: who was offered it has had the time to begin, and who has
-    /// begun has ended.
-    pub fn is_settled(&self, now: Millis) -> bool {
-        self.reaches_all() && self.total().pending() == 0 && self.have_begun(now)
+    /// Tells whether it reaches everybody, and all who have begun have ended.
+    pub fn is_settled(&self) -> bool {
+        self.reaches_all() && self.total().pending() == 0
     }
 
-    /// Tells whether all that it includes have begun, or have had the time to: what they fetch says nothing of a release yet.
-    fn have_begun(&self, now: Millis) -> bool {
-        let Some(phase) = self.phases.last() else { return true };
+    /// Tells whether devices that were offered it last may still be about to begin: as a rule they fetch first.
+    pub fn may_begin(&self, now: Millis) -> bool {
+        let Some(phase) = self.phases.last() else { return false };
         let spread = Millis::from(self.plan.spread).saturating_mul(1000);
-        let over = phase.opened_at.saturating_add(spread).saturating_add(BEGINNING);
         // Clocks are set back: then it only takes longer.
-        self.total().started >= phase.devices || now >= over
+        now < phase.opened_at.saturating_add(spread).saturating_add(BEGINNING)
     }
 
-    /// Tells whether it reaches nobody more and nobody is on the way, so that it makes room for what comes after it: it
-    /// reaches everybody, or stays as it is since its time is over.
-    pub fn makes_room(&self, now: Millis) -> bool {
+    /// Tells whether it reaches nobody more and all who have begun have ended: it reaches everybody, or stays as it is since
+    /// its time is over. It makes room for what comes after it where nobody is about to begin ([`Fleet::makes_room`]).
+    ///
+    /// [`Fleet::makes_room`]: crate::core::fleet::Fleet::makes_room
+    pub fn reaches_no_more(&self, now: Millis) -> bool {
         let running = self.status == Status::Running;
-        running && (self.is_settled(now) || (self.has_stayed(now) && self.total().pending() == 0))
+        running && (self.is_settled() || (self.has_stayed(now) && self.total().pending() == 0))
     }
 
     /// Tells whether its time is over and its plan wants it to stay as it is.

@@ -106,7 +106,7 @@ impl Service {
     pub(super) fn unless_overlapping(&self, product: &ProductId, plan: &Plan) -> Result<(), Refusal> {
         let in_the_way = |r: &&Rollout| {
             let stands = match r.status {
-                Status::Running => !r.makes_room(self.now),
+                Status::Running => !self.fleet.makes_room(r, self.now),
                 Status::Paused => r.kind != EntryKind::Revert,
                 Status::Killed | Status::Completed => false,
             };
@@ -120,7 +120,7 @@ impl Service {
 
     /// Refuses one more where it would push another one out of what devices are told: theirs would stop where they are.
     fn unless_crowded(&self, product: &ProductId, plan: &Plan) -> Result<(), Refusal> {
-        let ends = |r: &Rollout| r.makes_room(self.now) && r.plan.meets(plan);
+        let ends = |r: &Rollout| self.fleet.makes_room(r, self.now) && r.plan.meets(plan);
         let active = |r: &&Rollout| {
             let active = matches!(r.status, Status::Running | Status::Paused);
             active && r.product == *product && !ends(r)
@@ -179,7 +179,7 @@ impl Service {
             .fleet
             .rollouts
             .values()
-            .filter(|r| r.product == *product && r.makes_room(self.now))
+            .filter(|r| r.product == *product && self.fleet.makes_room(r, self.now))
             .filter(|r| r.plan.meets(plan))
             .map(|r| {
                 let (good, covered) = (r.total().good, self.covered(r));

@@ -255,9 +255,8 @@ fn the_newest_rollout_comes_first_whatever_the_clock_said() {
     scene.publish(&scene.signed(2, 2, None)).unwrap();
     scene.publish(&scene.signed(3, 3, None)).unwrap();
     scene.start("r2", 2).unwrap();
-    // Everybody was offered it for long and nobody is on the way, so the next one supersedes it. Within one run time never
+    // Everybody is offered it and nobody is on the way, so the next one supersedes it. Within one run time never
     // goes back; a restart on a machine whose clock was mended does.
-    scene.service.fleet.rollouts.get_mut(&id("r2")).unwrap().phases[0].opened_at = NOW - 3 * DAY;
     scene.service.now = NOW - 2 * DAY;
     scene.now = NOW - 2 * DAY;
     scene.start("r3", 3).unwrap();
@@ -278,6 +277,7 @@ fn a_release_that_devices_still_fetch_is_not_over() {
     scene.publish(&scene.signed(2, 2, None)).unwrap();
     scene.publish(&scene.signed(3, 3, None)).unwrap();
     scene.start("r2", 2).unwrap();
+    scene.service.fleet.devices.get_mut(&"cam-1".parse().unwrap()).unwrap().seen_at = Some(NOW);
     scene.now += DAY / 25;
 
     let refusal = scene.start("r3", 3).unwrap_err();

@@ -53,7 +53,7 @@ impl Service {
         let rollouts: Vec<Rollout> = self.fleet.rollouts.values().filter(active).cloned().collect();
         for rollout in rollouts {
             let times = &rollout.plan.times;
-            if times.at_end == AtEnd::Pause && times.is_over(self.now) && !rollout.is_settled(self.now) {
+            if times.at_end == AtEnd::Pause && times.is_over(self.now) && !rollout.is_settled() {
                 let because = "PAUSE: by its plan; its time is over".to_owned();
                 self.note(format!("rollout {}: {because}", rollout.id));
                 self.record(Fact::Paused { rollout: rollout.id.clone(), because });
