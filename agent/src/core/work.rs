@@ -17,8 +17,9 @@ const MENDING_TRIES: u32 = 3;
 /// Boots by which a trial is left whose boot record cannot be changed. With two slots the first one does; a single slot comes
 /// up with what is in it, and would for ever.
 const LEAVING_TRIES: u32 = 3;
-/// How often a program that boots the device is called that cannot be run, or fails: for some minutes.
-const BOOT_TRIES: u32 = 6;
+/// How often a program that boots the device is called that cannot be run, or fails: with the usual pauses for a day, as
+/// whoever keeps the device up may have a reason to.
+const BOOT_TRIES: u32 = 30;
 /// How often a slot that cannot be read back is tried before it counts as not holding what was written.
 const HASH_TRIES: u32 = 3;
 
