@@ -37,7 +37,7 @@ fn size_table(builds: &[Build]) -> String {
     }
     let delta = builds.iter().find_map(|build| build.memory).map_or(0, |memory| memory.delta);
     line(format!(
-        "\nThe update is to a release of {:.1} MB; the delta from that to the next has {:.1} MB, profile `linux`.",
+        "\nThe update is to a release of {:.1} MB; the delta, of profile `linux`, has {:.1} MB.",
         RELEASE as f64 / 1e6,
         delta as f64 / 1e6
     ));
