@@ -193,7 +193,7 @@ impl Config {
     /// without TLS, on a system without a time zone database, and must not be kept from its work by that.
     pub fn load_for_recovery(path: &Path) -> Result<Self, ConfigError> {
         Self::read(path, |section| {
-            let config = file::file(section.with_only(&file::RECOVERY_KEYS))?;
+            let config = file::file(file::for_recovery(section))?;
             areas::check(&config).map(|()| config)
         })
     }

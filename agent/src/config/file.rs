@@ -15,7 +15,7 @@ use super::{
 use crate::command::Program;
 use crate::hooks::{HOOKS_MAX, Hook, HookStep};
 
-/// Every key that stands in no section, and every section.
+/// Every key that stands in no section, and every section; first those that `tern-agent recover` reads.
 pub(super) const FILE_KEYS: [&str; 27] = [
     "fleet",
     "device",
@@ -27,14 +27,14 @@ pub(super) const FILE_KEYS: [&str; 27] = [
     "brokers",
     "user",
     "password_file",
-    "claim_file",
     "tls",
     "data_dir",
     "runtime_dir",
     "root",
     "slots",
-    "components",
     "boot",
+    "claim_file",
+    "components",
     "probes",
     "metrics",
     "collect",
@@ -45,25 +45,14 @@ pub(super) const FILE_KEYS: [&str; 27] = [
     "timing",
     "transfer",
 ];
-/// Those that `tern-agent recover` reads.
-pub(super) const RECOVERY_KEYS: [&str; 16] = [
-    "fleet",
-    "device",
-    "product",
-    "model",
-    "carrier",
-    "region",
-    "component",
-    "brokers",
-    "user",
-    "password_file",
-    "tls",
-    "data_dir",
-    "runtime_dir",
-    "root",
-    "slots",
-    "boot",
-];
+/// How many `tern-agent recover` reads.
+const RECOVERY_KEYS: usize = 16;
+
+/// Leaves only what a recovery system needs.
+pub(super) fn for_recovery(file: Section) -> Section {
+    file.with_only(&FILE_KEYS[..RECOVERY_KEYS])
+}
+
 /// Every key of `[tls]`.
 pub(super) const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
 /// Every key of `[slots]`.

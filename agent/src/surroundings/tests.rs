@@ -104,3 +104,17 @@ async fn only_what_the_stage_is_judged_by_is_asked() {
     assert_eq!((around.consent, around.busy.as_deref()), (Consent::NotYet, Some("in a call")));
     assert!(matches!(around.power, Power::Unknown(_)) && !around.metered);
 }
+
+/// Opening a pipe that nobody writes would hold whoever does for ever.
+#[tokio::test]
+async fn a_pipe_in_place_of_an_answer_keeps_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+    let pipe = Source::File(path);
+
+    let Consent::Refused(why) = consent(&pipe, &context()).await else { panic!("an answer") };
+
+    assert!(why.contains("it is no file"), "{why}");
+    assert!(metered(&pipe, &context()).await, "what nobody can tell counts as dear");
+}

@@ -354,6 +354,21 @@ fn a_hook_that_takes_the_device_down_each_time_has_failed_in_the_end() {
     }
 }
 
+/// A confirmed slot that goes down in each boot is counted by no boot loader.
+#[test]
+fn a_hook_that_is_told_of_the_end_and_takes_the_device_down_is_left_and_that_is_reported() {
+    let mut world = World::with(Conditions::default(), &[HookStep::RolledBack, HookStep::Check], true);
+    world.agent.durable.hooks.tell = Some(HookStep::RolledBack);
+    world.hangs = Some(Job::RunHooks(HookStep::RolledBack));
+    for _ in 0..20 {
+        world.restarts();
+        pass(&mut world, HOUR / 10);
+    }
+
+    let begun = hooks_run(&world).iter().filter(|run| **run == HookStep::RolledBack).count();
+    assert_eq!((begun, world.agent.durable().hooks.tell), (5, None));
+}
+
 #[test]
 fn a_hook_that_ends_is_not_counted_however_often_it_runs() {
     let mut world = World::with(Conditions::default(), &[HookStep::PreUpdate], true);
