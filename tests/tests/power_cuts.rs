@@ -26,7 +26,7 @@ const KINDS: [(&str, Kind); 4] = [
     ("systemd-boot", Kind::SystemdBoot),
 ];
 
-const STORIES: [(&str, Story); 9] = [
+const STORIES: [(&str, Story); 10] = [
     ("update", Story::Update),
     ("second", Story::Second),
     ("third", Story::Third),
@@ -34,6 +34,7 @@ const STORIES: [(&str, Story); 9] = [
     ("recall", Story::Recall),
     ("disarm", Story::Disarm),
     ("parts", Story::Parts),
+    ("parts-third", Story::PartsThird),
     ("parts-back", Story::PartsBack),
     ("parts-fail", Story::PartsFail),
 ];

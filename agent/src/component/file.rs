@@ -26,7 +26,9 @@ pub(super) fn before(disk: &Disk, path: &Path, folder: &Path) -> Result<Option<S
         )));
     }
     let Some(rights) = rights(disk, path)? else { return Ok(None) };
-    put(disk, path, &folder.join(BEFORE), &rights)?;
+    // Without a step aside: nobody reads it before it is noted, and that comes after this.
+    fresh(disk, path, &folder.join(BEFORE), give(&rights))?;
+    record::sync_folder_on(&**disk, folder)?;
     Ok(Some(BEFORE.to_owned()))
 }
 
@@ -34,7 +36,7 @@ pub(super) fn before(disk: &Disk, path: &Path, folder: &Path) -> Result<Option<S
 /// has this mode.
 pub(super) fn install(disk: &Disk, package: &Path, path: &Path, mode: u32) -> Result<(), ComponentError> {
     match rights(disk, path)? {
-        Some(rights) => put(disk, package, path, &rights),
+        Some(rights) => copy(disk, package, path, give(&rights)),
         None => copy(disk, package, path, |file| file.set_mode(mode)),
     }
 }
@@ -50,16 +52,16 @@ fn rights(disk: &Disk, path: &Path) -> Result<Option<Rights>, ComponentError> {
     disk.open(path, Access::Read).and_then(|file| file.rights()).map(Some).map_err(failed(path))
 }
 
-/// Has `to` be a copy of `from` with these rights, in one step.
-fn put(disk: &Disk, from: &Path, to: &Path, rights: &Rights) -> Result<(), ComponentError> {
-    copy(disk, from, to, |file| {
+/// Gives a file these rights.
+fn give(rights: &Rights) -> impl Fn(&dyn Opened) -> io::Result<()> {
+    move |file| {
         let Rights { owner, group, .. } = rights;
         let named = |error: io::Error| {
             let kind = error.kind();
             io::Error::new(kind, format!("could not give it to {owner}:{group}, whose it was: {error}"))
         };
         file.set_rights(rights).map_err(named)
-    })
+    }
 }
 
 /// Has `to` be a copy of `from`, in one step.
@@ -71,17 +73,26 @@ fn copy(
 ) -> Result<(), ComponentError> {
     let folder = to.parent().unwrap_or(Path::new("/"));
     let beside = beside(to);
-    match disk.remove(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&beside)(error)),
-        _ => {}
-    }
-    let file = disk.open(&beside, Access::CreateNew { mode: 0o600 }).map_err(failed(&beside))?;
-    fill(disk, from, &*file, &beside)?;
-    // After its bytes: writing takes permissions away that are more than reading and writing.
-    admit(&*file).and_then(|()| file.sync()).map_err(failed(&beside))?;
-    drop(file);
+    fresh(disk, from, &beside, admit)?;
     disk.rename(&beside, to).map_err(failed(to))?;
     Ok(record::sync_folder_on(&**disk, folder)?)
+}
+
+/// Has a new file `to`, in place of any that is there, have the bytes of `from`, durable but for its name.
+fn fresh(
+    disk: &Disk,
+    from: &Path,
+    to: &Path,
+    admit: impl Fn(&dyn Opened) -> io::Result<()>,
+) -> Result<(), ComponentError> {
+    match disk.remove(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(to)(error)),
+        _ => {}
+    }
+    let file = disk.open(to, Access::CreateNew { mode: 0o600 }).map_err(failed(to))?;
+    fill(disk, from, &*file, to)?;
+    // After its bytes: writing takes permissions away that are more than reading and writing.
+    admit(&*file).and_then(|()| file.sync()).map_err(failed(to))
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -118,7 +129,7 @@ pub(super) fn revert(
         let Some(rights) = rights(disk, &before)? else {
             return Err(ComponentError::Failed(format!("{} is gone", before.display())));
         };
-        return put(disk, &before, path, &rights);
+        return copy(disk, &before, path, give(&rights));
     }
     match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),

@@ -53,8 +53,11 @@ impl Lie {
     }
 }
 
-/// What a path is to the campaign: its file name without the number of a copy, behind the component that it belongs to.
-/// The files of the two slots are one, and so are their entries: what is done to them is done in the same places.
+/// The folder of a component.
+const COMPONENT: &str = "component";
+
+/// What a path is to the campaign: its file name without the number of a copy. The files of the two slots are one, and so
+/// are their entries, and those of all components: what is done to them is done in the same places of the agent's code.
 pub fn class(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.strip_suffix(".new").map_or(name.clone(), |name| format!("{name} first"));
@@ -64,11 +67,12 @@ pub fn class(path: &Path) -> String {
         Some(("a" | "b", what)) => format!("slot.{what}"),
         _ => name,
     };
-    let folder = path.parent().unwrap_or(path);
-    match (folder.parent().and_then(Path::file_name), folder.file_name()) {
-        (Some(above), Some(component)) if above == "components" => {
-            format!("{}/{name}", component.to_string_lossy())
-        }
+    let is_components =
+        |folder: Option<&Path>| folder.and_then(Path::file_name).is_some_and(|folder| folder == "components");
+    let folder = path.parent();
+    match (is_components(folder), is_components(folder.and_then(Path::parent))) {
+        (true, _) => COMPONENT.to_owned(),
+        (_, true) => format!("{COMPONENT}/{name}"),
         _ => name,
     }
 }

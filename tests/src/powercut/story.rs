@@ -42,6 +42,10 @@ pub enum Story {
     Disarm,
     /// A good release with packages for two components.
     Parts,
+    /// A second one after it.
+    PartsSecond,
+    /// A third one, whose packages take the places of longer ones.
+    PartsThird,
     /// The same, and it is not well on trial.
     PartsBack,
     /// The same, and the second component says that it failed when it had done its work.
@@ -54,10 +58,10 @@ impl Story {
         [Self::Update, Self::Second, Self::Third, Self::Rollback, Self::Recall, Self::Disarm];
 
     /// Those of a device that has components, too.
-    pub const PARTS: [Self; 3] = [Self::Parts, Self::PartsBack, Self::PartsFail];
+    pub const PARTS: [Self; 4] = [Self::Parts, Self::PartsThird, Self::PartsBack, Self::PartsFail];
 
     /// Every one.
-    pub const EVERY: [Self; 9] = [
+    pub const EVERY: [Self; 10] = [
         Self::Update,
         Self::Second,
         Self::Third,
@@ -65,6 +69,7 @@ impl Story {
         Self::Recall,
         Self::Disarm,
         Self::Parts,
+        Self::PartsThird,
         Self::PartsBack,
         Self::PartsFail,
     ];
@@ -81,8 +86,8 @@ impl Story {
     /// The release that is offered.
     fn rc(self) -> u64 {
         match self {
-            Self::Second => 3,
-            Self::Third => 4,
+            Self::Second | Self::PartsSecond => 3,
+            Self::Third | Self::PartsThird => 4,
             _ => 2,
         }
     }
@@ -91,7 +96,8 @@ impl Story {
     fn outcome(self) -> Outcome {
         match self {
             Self::Update | Self::Second | Self::Third => Outcome::Success,
-            Self::ByDelta | Self::Mended | Self::Parts => Outcome::Success,
+            Self::ByDelta | Self::Mended => Outcome::Success,
+            Self::Parts | Self::PartsSecond | Self::PartsThird => Outcome::Success,
             Self::Rollback | Self::PartsBack => Outcome::RolledBack,
             Self::Recall | Self::Disarm => Outcome::Recalled,
             Self::PartsFail => Outcome::Failed,
@@ -120,6 +126,8 @@ impl Story {
         let before = match self {
             Self::Second => Some(Self::Update),
             Self::Third => Some(Self::Second),
+            Self::PartsSecond => Some(Self::Parts),
+            Self::PartsThird => Some(Self::PartsSecond),
             _ => None,
         };
         if let Some(before) = before {
