@@ -334,7 +334,7 @@ impl Terminal {
         if floor < self.floor {
             return Some(format!("its floor fell from {} to {floor}", self.floor));
         }
-        self.confirmed_is_whole(&facts).or_else(|| self.unsigned())
+        self.confirmed_is_whole(&facts).or_else(|| self.unsigned()).or_else(|| self.component_in_part())
     }
 
     /// Whatever vouches for a slot's bytes, the files that signed them came before; a factory leaves none.
@@ -357,6 +357,18 @@ impl Terminal {
     /// Returns what a component has.
     pub fn component(&self, name: &str) -> Option<Vec<u8>> {
         self.disk.bytes(&self.board.component(name))
+    }
+
+    /// Whatever uses a component may do so before the agent has come up: it is one that was approved, or the factory's.
+    fn component_in_part(&self) -> Option<String> {
+        let components = self.board.config.components.iter().map(|component| component.name.as_str());
+        let is_whole = |name: &&str| {
+            let found = self.component(name);
+            found == self.board.factory_component(name)
+                || found.is_some_and(|bytes| self.service.has_package(name, &bytes))
+        };
+        let name = components.into_iter().find(|name| !is_whole(name))?;
+        Some(format!("component {name} holds what nobody has approved"))
     }
 
     /// The confirmed slot holds something that was approved, at every boot: a trial alone is not enough.

@@ -317,6 +317,12 @@ impl Service {
         self.releases.values().flat_map(|release| &release.deltas).find(|it| it.delta.manifest.root == of)
     }
 
+    /// Tells whether a release has this package for a component.
+    pub fn has_package(&self, component: &str, bytes: &[u8]) -> bool {
+        let packages = self.releases.values().flat_map(|release| &release.packages);
+        packages.into_iter().any(|(of, package)| *of == component && package.image == bytes)
+    }
+
     /// Tells whether releases have packages for components.
     pub fn has_packages(&self) -> bool {
         self.releases.values().any(|release| !release.packages.is_empty())
