@@ -13,7 +13,7 @@ use tern_agent::boot::uboot::variables;
 use tern_agent::boot::{BootError, choose};
 use tern_agent::config::{BootConfig, Config};
 use tern_agent::core::SlotName;
-use tern_agent::recovery::{self, Remedy};
+use tern_agent::recovery::{self, Recovered, RecoveryError, Remedy};
 use tern_agent::storage::{self, Access, Disk, Storage as _};
 
 use super::disk::FakeDisk;
@@ -258,8 +258,7 @@ impl Board {
                 return Ok(());
             }
             if installed != Some(wanted) {
-                let port: Disk = Arc::new(disk.clone());
-                self.recover(&port, disk).map_err(stranded)?;
+                self.recover(disk).map_err(stranded)?;
                 disk.restart();
                 return self.power_on(disk, service, boot);
             }
@@ -304,15 +303,19 @@ impl Board {
         if found == bytes { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
+    /// Runs recovery.
+    pub fn recover_once(&self, disk: &FakeDisk) -> Result<Recovered, RecoveryError> {
+        disk.starts();
+        let port: Disk = Arc::new(disk.clone());
+        recovery::recover(&port, &self.config, &mut |_, _| {})
+    }
+
     /// Does what the init of a recovery system does: tries again, but for what a person has to see to.
-    fn recover(&self, port: &Disk, disk: &FakeDisk) -> Result<(), String> {
+    fn recover(&self, disk: &FakeDisk) -> Result<(), String> {
         let mut tries = 1..=RECOVERIES;
         loop {
-            let recover = || {
-                disk.starts();
-                recovery::recover(port, &self.config, &mut |_, _| {})
-            };
-            let Err(error) = disk.sparing(false, recover) else { return Ok(()) };
+            let recovered = disk.sparing(false, || self.recover_once(disk));
+            let Err(error) = recovered else { return Ok(()) };
             disk.revive();
             if disk.is_dead() || error.remedy() == Remedy::Person || tries.next().is_none() {
                 return Err(error.to_string());

@@ -61,6 +61,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Nothing that was not synced has arrived: a reset.
+    pub const NOTHING: Self = Self { bytes: Bytes::None, names: Names::Old };
+
     /// Everything has arrived: an orderly end.
     pub const EVERYTHING: Self = Self { bytes: Bytes::All, names: Names::New };
 
