@@ -66,11 +66,10 @@ impl Bits for Reader<'_> {
     fn bit(&mut self, _bit: bool, p: u32) -> bool {
         let middle = cut(self.low, self.high, p);
         let bit = self.code <= middle;
-        if bit {
-            self.high = middle;
-        } else {
-            self.low = middle + 1;
-        }
+        // Without a branch: which way it goes is what nobody could foresee.
+        let set = u32::from(bit).wrapping_neg();
+        self.high = (middle & set) | (self.high & !set);
+        self.low = (self.low & set) | (middle.wrapping_add(1) & !set);
         while (self.low ^ self.high) >> 24 == 0 {
             self.low <<= 8;
             self.high = self.high << 8 | 0xff;

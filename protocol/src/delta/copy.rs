@@ -19,10 +19,15 @@ pub(super) struct Copy<'a> {
     pub(super) length: usize,
 }
 
-/// Blocks that are told to be the same as a whole, by how long nothing differed: least distance, length.
-const BLOCKS: [(u32, usize); 3] = [(64, 32), (512, 256), (8192, 4096)];
+/// A block that is told to be the same as a whole: from how many bytes on in which nothing differed, and its length.
+pub(super) type Block = (u32, usize);
+
+/// Those of the full coder.
+pub(super) const BLOCKS: &[Block] = &[(64, 32), (512, 256), (8192, 4096)];
+/// Those of the fast one, which asks about fewer bytes by themselves.
+pub(super) const FAST_BLOCKS: &[Block] = &[(16, 8), (64, 32), (512, 256), (8192, 4096)];
 /// Contexts of the flags of blocks; those of long matches come behind.
-pub(super) const BLOCK_CONTEXTS: usize = 768;
+pub(super) const BLOCK_CONTEXTS: usize = 1024;
 
 /// Bytes from the last difference on, in steps for contexts.
 #[inline]
@@ -47,10 +52,11 @@ impl Model {
     /// Codes the bytes of `copy`; `out[start..]` takes them, or has them when this encodes.
     pub(super) fn copy<B: Bits>(&mut self, io: &mut B, copy: &Copy<'_>, out: &mut [u8], start: usize) {
         let mut i = 0;
+        let (near, shortest) = self.blocks[0];
         let (mut absolute, mut relative) = (Word::NONE, Word::NONE);
         while i < copy.length {
             let before = i;
-            if self.since >= BLOCKS[0].0 {
+            if self.since >= near {
                 i += self.blocks(io, copy, out, start, i);
                 if i == copy.length {
                     break;
@@ -60,13 +66,13 @@ impl Model {
                 (absolute, relative) = (Word::NONE, Word::NONE);
             }
             // Here either something differs within a block's length, or differences are near.
-            let certain = if self.since >= BLOCKS[0].0 { (i + BLOCKS[0].1).min(copy.length) } else { 0 };
+            let certain = if self.since >= near { (i + shortest).min(copy.length) } else { 0 };
             let end = if certain > 0 { certain } else { copy.length };
             while i < end {
                 let known = i + 1 == certain;
                 let differs = self.byte(io, copy, out, start + i, i, known, &mut absolute, &mut relative);
                 i += 1;
-                if (certain > 0 && differs) || (certain == 0 && self.since >= BLOCKS[0].0) {
+                if (certain > 0 && differs) || (certain == 0 && self.since >= near) {
                     break;
                 }
             }
@@ -84,19 +90,20 @@ impl Model {
         first: usize,
     ) -> usize {
         let mut i = first;
-        let mut level = (0..BLOCKS.len()).rev().find(|l| self.since >= BLOCKS[*l].0).unwrap_or(0);
+        let blocks = self.blocks;
+        let base = blocks[0].0.ilog2() - 1;
+        let mut level = (0..blocks.len()).rev().find(|l| self.since >= blocks[*l].0).unwrap_or(0);
         // Set once a longer block was found to differ: the place where it ends.
         let mut within = None;
         while i < copy.length {
-            let end = (i + BLOCKS[level].1).min(within.unwrap_or(copy.length)).min(copy.length);
+            let end = (i + blocks[level].1).min(within.unwrap_or(copy.length)).min(copy.length);
             let source = &copy.source[AROUND + i..AROUND + end];
             let known = within == Some(end);
             let same = !known && {
-                let hot =
-                    if level == 0 { source.iter().filter(|b| **b & 0xfe == 0xe8).count().min(3) } else { 0 };
+                let hot = if level == 0 { self.hot(copy, i, end) } else { 0 };
                 let context = level * 256
                     + hot * 64
-                    + (self.since.ilog2() as usize - 5).min(15) * 4
+                    + (self.since.ilog2().saturating_sub(base) as usize).min(15) * 4
                     + (self.recent != 0) as usize * 2
                     + within.is_some() as usize;
                 self.singles.code(io, context, !B::DECODES && out[start + i..start + end] == *source)
@@ -105,7 +112,7 @@ impl Model {
                 out[start + i..start + end].copy_from_slice(source);
                 self.same(end - i);
                 i = end;
-                if within.is_none() && level + 1 < BLOCKS.len() && self.since >= BLOCKS[level + 1].0 {
+                if within.is_none() && level + 1 < blocks.len() && self.since >= blocks[level + 1].0 {
                     level += 1;
                 }
             } else if level == 0 {
@@ -119,6 +126,23 @@ impl Model {
             self.differences = [0; 32];
         }
         i - first
+    }
+
+    /// Returns what of a shortest block, from `i` to `end` in the copy, differs more often than elsewhere.
+    fn hot(&self, copy: &Copy<'_>, i: usize, end: usize) -> usize {
+        let source = &copy.source[AROUND + i..AROUND + end];
+        let calls = source.iter().filter(|byte| **byte & 0xfe == 0xe8).count();
+        if self.full {
+            return calls.min(3);
+        }
+        // One that is short is told by what became of its words, too.
+        let first = (copy.from + i as u64).wrapping_neg() as usize % 4;
+        let mut words = (i + first..end).step_by(4).map(|at| word(copy.source, AROUND + at));
+        let changes = words.any(|word| {
+            let guess = self.absolute.guess(word);
+            guess.change != 0 && guess.sure > 1
+        });
+        calls.min(1) | usize::from(changes) << 1
     }
 
     #[allow(clippy::too_many_arguments, reason = "the innermost loop, split off to be read")]
@@ -312,8 +336,8 @@ impl Model {
         let tables = (&mut self.lines, &self.logistic);
         let chosen = first as u8;
         if !self.full {
-            let [a, b, c, d, e, ..] = contexts;
-            return self.patches.code(io, tables, &[a, b, c, d, e], chosen, difference);
+            let [_, b, c, d, e, ..] = contexts;
+            return self.patches.code(io, tables, &[b, c, d, e], chosen, difference);
         }
         self.patches.code(io, tables, &contexts, chosen, difference)
     }

@@ -4,6 +4,7 @@ use super::arith::Bits;
 use super::copy::{AROUND, BLOCK_CONTEXTS};
 use super::model::Model;
 use super::slots::hash;
+use super::symbol::simple;
 
 /// Length of a match from which on its byte is asked about before its bits.
 const SURE: u32 = 16;
@@ -63,8 +64,8 @@ impl Model {
         let chosen = (matched * 8) as u8 | u8::from(follows);
         let tables = (&mut self.lines, &self.logistic);
         if !self.full {
-            let [a, b, c, d, e, ..] = contexts;
-            return self.symbols.code(io, tables, &[a, b, c, d, e], chosen, byte);
+            let [a, b, c, ..] = contexts;
+            return simple(io, &mut self.lines, &[a, b, c], byte);
         }
         self.symbols.code(io, tables, &contexts, chosen, byte)
     }

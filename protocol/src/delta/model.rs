@@ -1,6 +1,7 @@
 //! The model of a pack: everything that is learnt while it is coded, forgotten at its end.
 
 use super::arith::Bits;
+use super::copy::{BLOCKS, Block, FAST_BLOCKS};
 use super::history::History;
 use super::mix::Logistic;
 use super::profile::Sizes;
@@ -44,6 +45,8 @@ pub(super) struct Model {
     pub(super) lines: Lines,
     /// Whether this is the full coder, or the small and fast one.
     pub(super) full: bool,
+    /// Blocks that are told to be the same as a whole.
+    pub(super) blocks: &'static [Block],
     pub(super) choices: Choices,
     pub(super) guesses: Choices,
     pub(super) patches: Symbols,
@@ -77,6 +80,7 @@ impl Model {
             singles: Singles::new(),
             lines: Lines::new(sizes.lines),
             full: sizes.full,
+            blocks: if sizes.full { BLOCKS } else { FAST_BLOCKS },
             choices: Choices::new(),
             guesses: Choices::new(),
             patches: Symbols::new(),

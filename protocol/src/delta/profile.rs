@@ -68,7 +68,7 @@ impl Profile {
             Self::Linux => Sizes { flags: 18, lines: 16, words: 12, history: 15, full: true },
             Self::SmallLinux => Sizes { flags: 16, lines: 14, words: 12, history: 15, full: true },
             Self::Mcu => Sizes { flags: 13, lines: 11, words: 10, history: 14, full: true },
-            Self::Fast => Sizes { flags: 15, lines: 13, words: 11, history: 14, full: false },
+            Self::Fast => Sizes { flags: 17, lines: 14, words: 12, history: 14, full: false },
         }
     }
 

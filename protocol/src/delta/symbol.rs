@@ -57,6 +57,49 @@ impl Symbols {
     }
 }
 
+/// Codes `byte` out of `contexts` without weights that are learnt: each probability counts by how often it was seen.
+#[inline]
+pub(super) fn simple<B: Bits, const K: usize>(
+    io: &mut B,
+    lines: &mut Lines,
+    contexts: &[u32; K],
+    byte: u8,
+) -> u8 {
+    let mut node = 1u32;
+    for half in [byte >> 4, byte & 15] {
+        let prefix = if node > 1 { node } else { 0 };
+        let found = lines.find(contexts.map(|context| hash(99, context, prefix)));
+        let mut cell = 1usize;
+        for place in (0..4).rev() {
+            let (mut sum, mut weights) = (0u32, 0u32);
+            for line in found {
+                let (p, weight) = lines.weighed(line, cell);
+                sum += p * weight;
+                weights += weight;
+            }
+            let p = ((u64::from(sum) * u64::from(INVERSES[weights as usize & 127])) >> 20) as u32;
+            let bit = io.bit(half >> place & 1 != 0, p.clamp(32, 65_503));
+            for line in found {
+                lines.update(line, cell, bit);
+            }
+            cell = cell << 1 | usize::from(bit);
+            node = node << 1 | u32::from(bit);
+        }
+    }
+    node as u8
+}
+
+/// 2^20 / n.
+const INVERSES: [u32; 128] = {
+    let mut table = [0; 128];
+    let mut n = 1;
+    while n < 128 {
+        table[n as usize] = (1 << 20) / n;
+        n += 1;
+    }
+    table
+};
+
 /// A model of flags: the weights of one kind of flag. Its probabilities stand in [`Flags`].
 pub(super) struct Choices {
     mixer: Mixer,

@@ -9,6 +9,8 @@
 //! | `reports` | reports a second: the service beside an echo behind the same front |
 //! | `download` | images to agents: beside an HTTP download of the same file |
 //! | `goodput` | how much of a bad link a download makes use of, beside other ways |
+//! | `counter` | MQTT between a device and its broker, packet by packet |
+//! | `wire` | the bytes of a whole update by delta, as MQTT, under TLS, and in packets of IP |
 //! | `idle` | what a device that has nothing to do costs on the wire, beside one that polls |
 //! | `builds` | the static agents: their size, and what they keep in memory |
 //! | `memory` | what an agent keeps in memory, idle and at most in an update |
@@ -22,6 +24,7 @@
 
 mod authentication;
 mod builds;
+mod counter;
 mod download;
 mod goodput;
 mod idle;
@@ -36,6 +39,7 @@ mod scale;
 mod scene;
 mod size;
 mod usage;
+mod wire;
 
 pub use authentication::{Authentication, authentication};
 pub use builds::{Build, builds};
@@ -50,3 +54,4 @@ pub use reports::{Reports, echo, reports};
 pub use scale::{Restart, Scale, Timed, scale};
 pub use size::Part;
 pub use usage::{Usage, resident_kib};
+pub use wire::{Wire, wire};

@@ -7,17 +7,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `counter` | MQTT between a device and its broker, packet by packet |
 //! | `polling` | a client of goosebit |
 
-mod counter;
 mod polling;
 
-use std::process::Command;
 use std::time::Duration;
 
+use super::counter::{Counter, Counts, segments};
 use crate::lab::{Lab, LabDevice, Making, Radio, Terms, TlsProxy, certificates, made, wait};
-use counter::{Counter, Counts};
 pub use polling::Polling;
 
 /// Pings and heartbeats of a day, at the usual waits.
@@ -140,13 +137,4 @@ fn kinds(counts: Counts) -> Vec<Kind> {
         Kind { name, counted, bytes, a_day }
     };
     counts.into_iter().map(kind).collect()
-}
-
-/// Returns how many packets the system has sent and received on the connection to a port.
-fn segments(port: u16) -> u64 {
-    let ran = Command::new("ss").args(["-tinH", "dst", &format!("127.0.0.1:{port}")]).output();
-    let text = ran.map(|ran| String::from_utf8_lossy(&ran.stdout).into_owned()).unwrap_or_default();
-    let number = |word: &str| word.split_once(':').and_then(|(_, number)| number.parse::<u64>().ok());
-    let words = text.split_whitespace().filter(|word| word.starts_with("segs_"));
-    words.filter_map(number).sum()
 }

@@ -5,6 +5,7 @@
 //! `--scale [--devices N] [--in-memory] [--write]` builds a fleet of a million devices (or N) in one process and, unless
 //! it has no ledger, starts it again,
 //! `--goodput [--write]` does the table of bad links (ten minutes), `--idle [--write]` that of a device that has nothing to do,
+//! `--wire OLD NEW [OLD NEW...] [--write]` counts the bytes of a whole update by delta between images,
 //! and `--agent-size [--write]` builds the static agents and does the tables of their size and memory.
 
 mod agent;
@@ -13,6 +14,7 @@ mod goodput;
 mod idle;
 mod kill;
 mod scale;
+mod wire;
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -50,6 +52,11 @@ fn main() {
     if asks("--goodput") {
         let text = machine_line() + &goodput::table(asks("--quick"));
         return show(&text, asks("--write").then_some(goodput::MARKS));
+    }
+    if asks("--wire") {
+        let images: Vec<String> = arguments.iter().filter(|a| !a.starts_with("--")).cloned().collect();
+        let text = machine_line() + &wire::tables(&images);
+        return show(&text, asks("--write").then_some(wire::MARKS));
     }
     if asks("--idle") {
         let text = machine_line() + &idle::table();

@@ -5,8 +5,9 @@ python3 second.py FOLDER OLD OUT      FOLDER holds manifest, pack-0, pack-1, ...
 import hashlib, struct, sys
 
 M32 = 0xFFFFFFFF
-PROFILES = {1: (True, 18, 16, 12, 15), 2: (True, 16, 14, 12, 15), 3: (True, 13, 11, 10, 14), 4: (False, 15, 13, 11, 14)}
+PROFILES = {1: (True, 18, 16, 12, 15), 2: (True, 16, 14, 12, 15), 3: (True, 13, 11, 10, 14), 4: (False, 17, 14, 12, 14)}
 RATES = (36000, 24000, 17000, 12500, 9000, 7000, 5500, 4300)
+WORTH = (1, 2, 4, 7, 11, 16, 20, 24)
 BLOCKS = ((64, 32), (512, 256), (8192, 4096))
 OPERANDS = bytes.fromhex("8b8d893b83806315ff10116fc7")
 
@@ -112,6 +113,7 @@ class Memory:
 class Pack:
     def __init__(self, code, profile):
         self.full, self.f, self.n, w, self.h = PROFILES[profile]
+        self.levels = BLOCKS if self.full else ((16, 8), *BLOCKS)
         self.bytes, self.at = code, 0
         self.low, self.high, self.code = 0, M32, 0
         for _ in range(4):
@@ -220,6 +222,20 @@ class Pack:
             node, cell = 2 * node + bit, 2 * cell + bit
         return node & 255
 
+    def simple(self, contexts):
+        node = 1
+        for place in range(7, -1, -1):
+            if place in (7, 3):
+                lines = [self.line(hash_(99, c, node if place == 3 else 0)) for c in contexts]
+                cell = 1
+            worth = [WORTH[cells[cell] & 7] for cells in lines]
+            total = sum((cells[cell] & 0xFFF8 | 4) * w for cells, w in zip(lines, worth))
+            bit = self.bit(clamp(total * ((1 << 20) // sum(worth)) >> 20, 32, 65503))
+            for cells in lines:
+                cells[cell] = learnt(cells[cell], bit)
+            node, cell = 2 * node + bit, 2 * cell + bit
+        return node & 255
+
     # history
     def push(self, byte):
         mask = len(self.ring) - 1
@@ -253,16 +269,18 @@ class Pack:
             c = lambda n: out[-n]
             o0, o1 = beside[16 + i], beside[15 + i]
             m, expected = self.match, self.ring[self.follows & len(self.ring) - 1]
-            if m >= 16 and self.single(768 + 2 * m + (c(1) == o1)):
+            if m >= 16 and self.single(1024 + 2 * m + (c(1) == o1)):
                 byte = expected
             else:
                 length = min(m, 15) + (m > 24) + (m > 32)
                 expected = expected if m else 0
-                contexts = [hash_(42, c(1), 0), hash_(43, c(1) << 8 | c(2), 0), hash_(46, expected << 8 | length, 0),
-                            hash_(48, o0 << 8 | o1, c(1)), hash_(50, c(24) << 8 | c(4), 0)]
+                contexts = [hash_(42, c(1), 0), hash_(43, c(1) << 8 | c(2), 0), hash_(46, expected << 8 | length, 0)]
                 if self.full:
-                    contexts.append(hash_(44, c(1) << 16 | c(2) << 8 | c(3), 0))
-                byte = self.symbol(self.symbols, contexts, 8 * length + (c(1) == o1))
+                    contexts += [hash_(48, o0 << 8 | o1, c(1)), hash_(50, c(24) << 8 | c(4), 0),
+                                 hash_(44, c(1) << 16 | c(2) << 8 | c(3), 0)]
+                    byte = self.symbol(self.symbols, contexts, 8 * length + (c(1) == o1))
+                else:
+                    byte = self.simple(contexts)
             out.append(byte)
             self.push(byte)
         self.since, self.recent, self.differences = 8, (self.recent << 8 | 0x80) & (1 << 64) - 1, [0] * 32
@@ -274,37 +292,43 @@ class Pack:
     # copies
     def copy(self, out, source, start, at, length):
         i, words = 0, (Word(), Word())
+        near, shortest = self.levels[0]
         while i < length:
-            if self.since >= 64:
-                skipped = self.blocks(out, source, i, length)
+            if self.since >= near:
+                skipped = self.blocks(out, source, start, i, length)
                 i += skipped
                 if i == length:
                     break
                 if skipped:
                     words = (Word(), Word())
-            certain = min(i + 32, length) if self.since >= 64 else 0
+            certain = min(i + shortest, length) if self.since >= near else 0
             while i < (certain or length):
                 differs = self.byte(out, source[i:i + 32], start + i, at + i, i + 1 == certain, *words)
                 i += 1
-                if (certain and differs) or (not certain and self.since >= 64):
+                if (certain and differs) or (not certain and self.since >= near):
                     break
 
-    def blocks(self, out, source, first, length):
-        i, within = first, None
-        level = max(l for l in range(3) if self.since >= BLOCKS[l][0])
+    def blocks(self, out, source, start, first, length):
+        i, within, levels = first, None, self.levels
+        level = max(l for l in range(len(levels)) if self.since >= levels[l][0])
         while i < length:
-            end = min(i + BLOCKS[level][1], length if within is None else within)
+            end = min(i + levels[level][1], length if within is None else within)
             piece = source[16 + i:16 + end]
             same = 0
             if within != end:
-                hot = min(3, sum(b in (0xE8, 0xE9) for b in piece)) if level == 0 else 0
-                context = 256 * level + 64 * hot + 4 * min(15, log2(self.since) - 5) + 2 * (self.recent != 0) + (within is not None)
+                hot = 0
+                if level == 0:
+                    hot = min(3 if self.full else 1, sum(b in (0xE8, 0xE9) for b in piece))
+                if level == 0 and not self.full:
+                    words = (struct.unpack_from("<I", source, 16 + at)[0] for at in range(i, end) if (start + at) % 4 == 0)
+                    hot += 2 * any(change and sure > 1 for change, sure in map(self.absolute.guess, words))
+                context = 256 * level + 64 * hot + 4 * min(15, log2(self.since) - (5 if self.full else 3)) + 2 * (self.recent != 0) + (within is not None)
                 same = self.single(context)
             if same:
                 out += piece
                 self.same(end - i)
                 i = end
-                if within is None and level < 2 and self.since >= BLOCKS[level + 1][0]:
+                if within is None and level + 1 < len(levels) and self.since >= levels[level + 1][0]:
                     level += 1
             elif level == 0:
                 break
@@ -377,7 +401,7 @@ class Pack:
                             hash_(24, d(4) << 8 | d(8), run), hash_(27, w0, 0), hash_(26, self.lasts, run),
                             hash_(31, o(0) << 8 | out[-1], o(1))]
                 chosen = (run << 6 | min(3, relative.age) << 4 | min(3, absolute.age) << 2 | (relative.sure > 1) << 1 | (absolute.sure > 1)) & 255
-                difference = self.symbol(self.patches, contexts[:7 if self.full else 5], chosen)
+                difference = self.symbol(self.patches, contexts if self.full else contexts[1:5], chosen)
             self.last, self.lasts, self.since = difference, (self.lasts << 8 | difference) & M32, 0
         else:
             self.since += 1

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tern_bridge::front::frame::{self, Packet};
@@ -11,18 +12,18 @@ use tern_bridge::front::frame::{self, Packet};
 const PACKET_MAX: usize = 1 << 20;
 
 /// Packets and bytes by what they are: the kind, and the topic of a message.
-pub(super) type Counts = BTreeMap<String, (u64, u64)>;
+pub(in crate::bench) type Counts = BTreeMap<String, (u64, u64)>;
 
 /// The counter.
-pub(super) struct Counter {
+pub(in crate::bench) struct Counter {
     /// Where the device finds it.
-    pub(super) address: SocketAddr,
+    pub(in crate::bench) address: SocketAddr,
     counts: Arc<Mutex<Counts>>,
 }
 
 impl Counter {
     /// Listens on loopback and hands on to `broker`.
-    pub(super) fn start(broker: SocketAddr) -> Self {
+    pub(in crate::bench) fn start(broker: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let counts = Arc::<Mutex<Counts>>::default();
@@ -37,12 +38,12 @@ impl Counter {
     }
 
     /// Returns what was counted since the last time.
-    pub(super) fn take(&self) -> Counts {
+    pub(in crate::bench) fn take(&self) -> Counts {
         std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns how many packets of a kind were counted since.
-    pub(super) fn seen(&self, what: &str) -> u64 {
+    pub(in crate::bench) fn seen(&self, what: &str) -> u64 {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.iter().filter(|(name, _)| name.contains(what)).map(|(_, (count, _))| count).sum()
     }
@@ -86,4 +87,22 @@ fn name(packet: &Packet) -> String {
         Packet::PingResp => "PINGRESP".to_owned(),
         other => format!("{other:?}").split(['(', ' ', '{']).next().unwrap_or_default().to_owned(),
     }
+}
+
+/// Returns how many packets the system has sent and received on the connections to a port, by the port that each comes from.
+pub(in crate::bench) fn segments_by_port(port: u16) -> BTreeMap<u16, u64> {
+    let ran = Command::new("ss").args(["-tinOH", "dst", &format!("127.0.0.1:{port}")]).output();
+    let text = ran.map(|ran| String::from_utf8_lossy(&ran.stdout).into_owned()).unwrap_or_default();
+    let number = |word: &str| word.split_once(':').and_then(|(_, number)| number.parse::<u64>().ok());
+    let line = |line: &str| {
+        let own = line.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok()?;
+        let words = line.split_whitespace().filter(|word| word.starts_with("segs_"));
+        Some((own, words.filter_map(number).sum()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// The same of all of them.
+pub(in crate::bench) fn segments(port: u16) -> u64 {
+    segments_by_port(port).values().sum()
 }
