@@ -20,7 +20,7 @@ use crate::fault::{Operation, around};
 /// Bytes after which a new segment is begun.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 const LOCK: &str = "lock";
-const LOCK_TRIES: u32 = 10;
+const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a ledger is kept.
