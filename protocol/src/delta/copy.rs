@@ -336,8 +336,8 @@ impl Model {
         let tables = (&mut self.lines, &self.logistic);
         let chosen = first as u8;
         if !self.full {
-            let [_, b, c, d, e, ..] = contexts;
-            return self.patches.code(io, tables, &[b, c, d, e], chosen, difference);
+            let [a, b, c, d, e, ..] = contexts;
+            return self.patches.code(io, tables, &[a, b, c, d, e], chosen, difference);
         }
         self.patches.code(io, tables, &contexts, chosen, difference)
     }

@@ -9,7 +9,7 @@ pub enum Profile {
     SmallLinux,
     /// Some 250 KiB of tables, chunks of 16 KiB.
     Mcu,
-    /// The small coder: less than half the work, a tenth more bytes.
+    /// The small coder: some two thirds of the work, a tenth more bytes.
     Fast,
 }
 

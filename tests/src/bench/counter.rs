@@ -89,20 +89,11 @@ fn name(packet: &Packet) -> String {
     }
 }
 
-/// Returns how many packets the system has sent and received on the connections to a port, by the port that each comes from.
-pub(in crate::bench) fn segments_by_port(port: u16) -> BTreeMap<u16, u64> {
-    let ran = Command::new("ss").args(["-tinOH", "dst", &format!("127.0.0.1:{port}")]).output();
+/// Returns how many packets the system has sent and received on the connections to a port.
+pub(in crate::bench) fn segments(port: u16) -> u64 {
+    let ran = Command::new("ss").args(["-tinH", "dst", &format!("127.0.0.1:{port}")]).output();
     let text = ran.map(|ran| String::from_utf8_lossy(&ran.stdout).into_owned()).unwrap_or_default();
     let number = |word: &str| word.split_once(':').and_then(|(_, number)| number.parse::<u64>().ok());
-    let line = |line: &str| {
-        let own = line.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok()?;
-        let words = line.split_whitespace().filter(|word| word.starts_with("segs_"));
-        Some((own, words.filter_map(number).sum()))
-    };
-    text.lines().filter_map(line).collect()
-}
-
-/// The same of all of them.
-pub(in crate::bench) fn segments(port: u16) -> u64 {
-    segments_by_port(port).values().sum()
+    let words = text.split_whitespace().filter(|word| word.starts_with("segs_"));
+    words.filter_map(number).sum()
 }

@@ -359,12 +359,13 @@ impl Terminal {
         self.disk.bytes(&self.board.component(name))
     }
 
-    /// Whatever uses a component may do so before the agent has come up: it is one that was approved, or the factory's.
+    /// Whatever uses a component may do so before the agent has come up: it is one that was approved or, until one was taken
+    /// for good, the factory's.
     fn component_in_part(&self) -> Option<String> {
         let components = self.board.config.components.iter().map(|component| component.name.as_str());
         let is_whole = |name: &&str| {
             let found = self.component(name);
-            found == self.board.factory_component(name)
+            (self.taken.is_none() && found == self.board.factory_component(name))
                 || found.is_some_and(|bytes| self.service.has_package(name, &bytes))
         };
         let name = components.into_iter().find(|name| !is_whole(name))?;

@@ -39,6 +39,7 @@ fn table(name: &str, wire: &Wire) -> String {
         of(wire.mqtt())
     ));
     line(format!("| under TLS, with its handshakes | | {}, {:.4} |", wire.tls(), of(wire.tls())));
-    line(format!("| with TCP and IP | {} | {}, {:.4} |\n", wire.segments, wire.ip(), of(wire.ip())));
+    let (segments, ip) = (wire.segments(), wire.ip());
+    line(format!("| with TCP and IP at 1500 B, reckoned | {segments} | {ip}, {:.4} |\n", of(ip)));
     out
 }

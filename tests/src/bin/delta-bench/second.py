@@ -401,7 +401,7 @@ class Pack:
                             hash_(24, d(4) << 8 | d(8), run), hash_(27, w0, 0), hash_(26, self.lasts, run),
                             hash_(31, o(0) << 8 | out[-1], o(1))]
                 chosen = (run << 6 | min(3, relative.age) << 4 | min(3, absolute.age) << 2 | (relative.sure > 1) << 1 | (absolute.sure > 1)) & 255
-                difference = self.symbol(self.patches, contexts if self.full else contexts[1:5], chosen)
+                difference = self.symbol(self.patches, contexts[:7 if self.full else 5], chosen)
             self.last, self.lasts, self.since = difference, (self.lasts << 8 | difference) & M32, 0
         else:
             self.since += 1
