@@ -1,9 +1,15 @@
 //! Files that are there whole or not at all, also after a power cut.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
+
+/// How often a lock is tried again that another holds: a child of this process that is just being started has a copy of every
+/// open file until it executes, so one that was given back a moment ago may still look taken.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Who may read a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +18,18 @@ pub enum Readers {
     Owner,
     /// Everybody.
     All,
+}
+
+/// Locks an open file until it is closed; tells whether it could, for another may keep it. Waits a second for that.
+pub fn lock(file: &File) -> io::Result<bool> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(source)) => return Err(source),
+        }
+    }
+    Ok(false)
 }
 
 /// Writes a file beside its place, syncs it and moves it there. What lay there is replaced.

@@ -323,28 +323,10 @@ fn every_sync_and_every_order_of_two_writes_is_needed() {
         if wanted.is_empty() {
             every_kill(kind, stories(kind), LONG_START);
         }
-        let (outcomes, every) = (outcomes(kind), stories(kind));
         let mut lies = lies(kind, stories(kind)).unwrap_or_else(|violation| panic!("{violation}"));
         lies.retain(|(lie, _)| format!("{lie:?}").contains(&wanted));
         for (lie, stories) in lies {
-            let cut = |story: &Story| single(*story, kind, Some(&lie), &outcomes).err();
-            let killed = |story: &Story| kills(*story, kind, Some(&lie), &few(kind), LONG_START).err();
-            let first = |stories: &[Story], fails: &dyn Fn(&Story) -> Option<Violation>| {
-                stories.iter().find_map(|story| fails(story).map(|seen| (*story, seen)))
-            };
-            let endless = (kind == Kind::Single && turns(Some(&lie)).is_none())
-                .then(|| "recovery is begun again for ever, where each reset loses the cache".to_owned());
-            // What only a start does, only a dead agent before it makes needful.
-            let seen = match lie.is_of_a_start() {
-                _ if endless.is_some() => None,
-                true => first(&stories, &killed).or_else(|| first(&stories, &cut)),
-                false => first(&stories, &cut).or_else(|| first(&stories, &killed)),
-            };
-            // One that died has others go another way than the story goes by itself.
-            let others: Vec<_> = every.iter().filter(|story| !stories.contains(story)).copied().collect();
-            let seen = seen.or_else(|| endless.is_none().then(|| first(&others, &killed)).flatten());
-            let seen = seen.map(|(story, violation)| format!("{story:?}: {violation}"));
-            match endless.or(seen) {
+            match missed(kind, &lie, &stories) {
                 Some(what) => println!("seen      {kind:?} {lie:?}: {what}"),
                 None if kind == Kind::SystemdBoot && BOOTED.contains(&format!("{lie:?}").as_str()) => {
                     println!("spared    {kind:?} {lie:?}: by the reboot behind it");
@@ -357,6 +339,28 @@ fn every_sync_and_every_order_of_two_writes_is_needed() {
         }
     }
     assert!(survived.is_empty(), "nobody misses these:\n{}", survived.join("\n"));
+}
+
+/// Says who misses what was taken out, if somebody does; it comes in `of`.
+fn missed(kind: Kind, lie: &Lie, of: &[Story]) -> Option<String> {
+    let (all, few) = (outcomes(kind), few(kind));
+    let cut = |story| single(story, kind, Some(lie), &all).err();
+    let killed = |story| kills(story, kind, Some(lie), &few, LONG_START).err();
+    let first = |stories: &[Story], fails: &dyn Fn(Story) -> Option<Violation>| {
+        stories.iter().find_map(|story| fails(*story).map(|seen| format!("{story:?}: {seen}")))
+    };
+    // One that died has others go another way than the story goes by itself.
+    let others: Vec<_> = stories(kind).iter().copied().filter(|story| !of.contains(story)).collect();
+    let endless = || {
+        (kind == Kind::Single && turns(Some(lie)).is_none())
+            .then(|| "recovery is begun again for ever, where each reset loses the cache".to_owned())
+    };
+    // What only a start does, only a dead agent before it makes needful.
+    let seen = match lie.is_of_a_start() {
+        true => first(of, &killed).or_else(|| first(of, &cut)),
+        false => first(of, &cut).or_else(endless).or_else(|| first(of, &killed)),
+    };
+    seen.or_else(|| first(&others, &killed))
 }
 
 fn few(kind: Kind) -> Vec<Outcome> {

@@ -85,14 +85,19 @@ fn fresh(
     to: &Path,
     admit: impl Fn(&dyn Opened) -> io::Result<()>,
 ) -> Result<(), ComponentError> {
-    match disk.remove(to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(to)(error)),
-        _ => {}
-    }
+    remove(disk, to)?;
     let file = disk.open(to, Access::CreateNew { mode: 0o600 }).map_err(failed(to))?;
     fill(disk, from, &*file, to)?;
     // After its bytes: writing takes permissions away that are more than reading and writing.
     admit(&*file).and_then(|()| file.sync()).map_err(failed(to))
+}
+
+/// Removes a file, if there is one.
+fn remove(disk: &Disk, path: &Path) -> Result<(), ComponentError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -131,10 +136,7 @@ pub(super) fn revert(
         };
         return copy(disk, &before, path, give(&rights));
     }
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
-        _ => {}
-    }
+    remove(disk, path)?;
     // Gone already, too: an agent that died may have removed it in the cache alone, and a power cut would bring it back.
     match disk.sync_folder(path.parent().unwrap_or(Path::new("/"))) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
@@ -144,11 +146,7 @@ pub(super) fn revert(
 
 /// What there was is not needed any more.
 pub(super) fn forget(disk: &Disk, folder: &Path) {
-    let path = folder.join(BEFORE);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(file = %path.display(), %error, "could not remove what was kept of before");
-        }
-        _ => {}
+    if let Err(error) = remove(disk, &folder.join(BEFORE)) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "could not remove what was kept of before");
     }
 }

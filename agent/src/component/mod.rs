@@ -253,6 +253,9 @@ impl Component {
         };
         let package = slots.path(free);
         if installed.tried.as_ref().is_none_or(|tried| tried.rc != rc) {
+            // An older copy of the record may still say that something is tried, and what there was before that goes now: it
+            // must not come back should the newer be lost.
+            self.record()?.settle()?;
             let before = match self.config.kind.clone() {
                 Kind::File { path, .. } => {
                     let (disk, folder) = (self.disk.clone(), self.folder.clone());

@@ -102,6 +102,27 @@ async fn a_file_is_replaced_taken_back_and_kept() {
     assert!(!scene.path("app/it.tern-new").exists());
 }
 
+/// The power goes between the two copies of the record when something was taken back; later the newer one is lost.
+#[tokio::test]
+async fn what_was_taken_back_is_not_tried_again_by_an_older_copy_of_the_record() {
+    let scene = Scene::new(|folder| Kind::File { path: folder.join("it"), mode: 0o755 });
+    fs::write(scene.path("it"), "factory").unwrap();
+    scene.installs(2, b"two").await;
+    let copies = || [0, 1].map(|copy| fs::read(scene.path(&format!("places/installed.{copy}"))).unwrap());
+    let before = copies();
+    scene.component.record().unwrap().save(&Installed::default()).unwrap();
+    let newest = if copies()[0] == before[0] { 1 } else { 0 };
+    scene.comes(3, b"three");
+    // What there was before would go now; it stops here.
+    fs::remove_file(scene.path("it")).unwrap();
+    fs::create_dir(scene.path("it")).unwrap();
+    scene.component.install(3).await.unwrap_err();
+
+    fs::remove_file(scene.path(&format!("places/installed.{newest}"))).unwrap();
+
+    assert_eq!(scene.component.facts().unwrap().unsettled, None);
+}
+
 #[tokio::test]
 async fn a_file_that_was_not_there_is_gone_again() {
     let scene = Scene::new(|folder| Kind::File { path: folder.join("it"), mode: 0o640 });

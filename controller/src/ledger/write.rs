@@ -1,11 +1,10 @@
 //! [`Ledger`]: opening, cutting a torn tail, appending, syncing.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tern_protocol::digest::Digest;
 
@@ -16,12 +15,11 @@ use super::read::{Frames, walk};
 use super::segment::Segment;
 use super::tree::{CompactRange, leaf};
 use crate::fault::{Operation, around};
+use crate::files;
 
 /// Bytes after which a new segment is begun.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 const LOCK: &str = "lock";
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a ledger is kept.
 #[derive(Debug, Clone)]
@@ -274,16 +272,10 @@ fn lock(dir: &Path) -> Result<File, LedgerError> {
         .truncate(false)
         .open(&path)
         .map_err(LedgerError::io("open the lock file", &path))?;
-    // A child of this process that is just being started has a copy of every open file until it executes: a lock that
-    // was given back a moment ago may still look taken.
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(source)) => return Err(LedgerError::io("lock", path)(source)),
-        }
+    match files::lock(&file).map_err(LedgerError::io("lock", path))? {
+        true => Ok(file),
+        false => Err(LedgerError::InUse { dir: dir.to_owned() }),
     }
-    Err(LedgerError::InUse { dir: dir.to_owned() })
 }
 
 /// Makes the names in a folder durable: syncing a new file does not.

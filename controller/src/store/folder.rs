@@ -1,20 +1,15 @@
 //! What the embedded store does to its folder: locking it, and moving a damaged one out of the way.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::StoreError;
+use crate::files;
 
 /// Damaged folders that are kept to look into; older ones are deleted, or a crash loop would fill the disk.
 const ASIDE_MAX: usize = 3;
-
-/// How often a lock is tried again that another holds: a child of this process that is just being started has a copy of every
-/// open file until it executes, so one that was given back a moment ago may still look taken.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Locks `<dir>/<name>.lock`: a folder that another process has open must not be taken for a damaged one.
 pub(super) fn lock(dir: &Path, name: &str) -> Result<File, StoreError> {
@@ -24,14 +19,10 @@ pub(super) fn lock(dir: &Path, name: &str) -> Result<File, StoreError> {
         .truncate(false)
         .open(dir.join(format!("{name}.lock")))
         .map_err(io_error("open the lock file of"))?;
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(source)) => return Err(io_error("lock")(source)),
-        }
+    match files::lock(&file).map_err(io_error("lock"))? {
+        true => Ok(file),
+        false => Err(StoreError::InUse { dir: dir.to_owned() }),
     }
-    Err(StoreError::InUse { dir: dir.to_owned() })
 }
 
 /// Renames `dir` to `<dir>.damaged-<n>`, deletes the oldest of those beyond [`ASIDE_MAX`], and returns where

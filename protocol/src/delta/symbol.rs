@@ -30,30 +30,19 @@ impl Symbols {
         chosen: u8,
         byte: u8,
     ) -> u8 {
-        let mut node = 1u32;
-        for half in [byte >> 4, byte & 15] {
-            let prefix = if node > 1 { node } else { 0 };
-            let found = lines.find(contexts.map(|context| hash(99, context, prefix)));
-            let mut cell = 1usize;
-            for place in (0..4).rev() {
-                let mut x = [0i16; INPUTS];
-                x[INPUTS - 1] = 256;
-                for (x, line) in x.iter_mut().zip(found) {
-                    *x = logistic.stretch(lines.p(line, cell));
-                }
-                let sets = (chosen, node as u8);
-                let mixed = self.mixer.dot(&x, sets);
-                let p = logistic.squash(mixed);
-                let bit = io.bit(half >> place & 1 != 0, p);
-                self.mixer.update(&x, sets, (i32::from(bit) << 16) - p as i32);
-                for line in found {
-                    lines.update(line, cell, bit);
-                }
-                cell = cell << 1 | usize::from(bit);
-                node = node << 1 | u32::from(bit);
+        nibbles(io, lines, contexts, byte, |io, lines, found, (node, cell), bit| {
+            let mut x = [0i16; INPUTS];
+            x[INPUTS - 1] = 256;
+            for (x, line) in x.iter_mut().zip(found) {
+                *x = logistic.stretch(lines.p(*line, cell));
             }
-        }
-        node as u8
+            let sets = (chosen, node as u8);
+            let mixed = self.mixer.dot(&x, sets);
+            let p = logistic.squash(mixed);
+            let bit = io.bit(bit, p);
+            self.mixer.update(&x, sets, (i32::from(bit) << 16) - p as i32);
+            bit
+        })
     }
 }
 
@@ -65,20 +54,35 @@ pub(super) fn simple<B: Bits, const K: usize>(
     contexts: &[u32; K],
     byte: u8,
 ) -> u8 {
+    nibbles(io, lines, contexts, byte, |io, lines, found, (_, cell), bit| {
+        let (mut sum, mut weights) = (0u32, 0u32);
+        for line in found {
+            let (p, weight) = lines.weighed(*line, cell);
+            sum += p * weight;
+            weights += weight;
+        }
+        let p = ((u64::from(sum) * u64::from(INVERSES[weights as usize & 127])) >> 20) as u32;
+        io.bit(bit, p.clamp(32, 65_503))
+    })
+}
+
+/// Walks down the trees of a byte's two nibbles, as far as `code` says with each bit: it is given the lines of the contexts, the
+/// place in the byte and in the lines, and the bit that is wanted.
+#[inline]
+fn nibbles<B: Bits, const K: usize>(
+    io: &mut B,
+    lines: &mut Lines,
+    contexts: &[u32; K],
+    byte: u8,
+    mut code: impl FnMut(&mut B, &Lines, &[u32; K], (u32, usize), bool) -> bool,
+) -> u8 {
     let mut node = 1u32;
     for half in [byte >> 4, byte & 15] {
         let prefix = if node > 1 { node } else { 0 };
         let found = lines.find(contexts.map(|context| hash(99, context, prefix)));
         let mut cell = 1usize;
         for place in (0..4).rev() {
-            let (mut sum, mut weights) = (0u32, 0u32);
-            for line in found {
-                let (p, weight) = lines.weighed(line, cell);
-                sum += p * weight;
-                weights += weight;
-            }
-            let p = ((u64::from(sum) * u64::from(INVERSES[weights as usize & 127])) >> 20) as u32;
-            let bit = io.bit(half >> place & 1 != 0, p.clamp(32, 65_503));
+            let bit = code(io, lines, &found, (node, cell), half >> place & 1 != 0);
             for line in found {
                 lines.update(line, cell, bit);
             }
