@@ -6,6 +6,9 @@
 pub const ID_MAX: usize = 64;
 /// A report, sealed.
 pub const REPORT_MAX: usize = 4096;
+
+/// Reports in one message.
+pub const REPORTS_MAX: usize = 16;
 /// A bundle with one signed file, on the topic of reports: a device presents it when the service asks.
 pub const PRESENTED_MAX: usize = 16 * 1024;
 /// An answer on `d/<device>/in`, sealed.

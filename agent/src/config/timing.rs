@@ -59,6 +59,9 @@ pub struct Timing {
     /// First pause before unacknowledged reports are sent again; doubles up to `get_repeat_max`.
     #[serde(serialize_with = "seconds::serialize")]
     pub resend_first: Duration,
+    /// How long a change of state waits for something to be reported with.
+    #[serde(serialize_with = "seconds::serialize")]
+    pub report_gather: Duration,
     /// How long a deferral lasts before the device looks again.
     #[serde(serialize_with = "seconds::serialize")]
     pub deferral: Duration,
@@ -99,6 +102,7 @@ impl Default for Timing {
             retained_wait: seconds(10),
             heartbeat: seconds(21_600),
             resend_first: seconds(10),
+            report_gather: seconds(1),
             deferral: seconds(900),
             window: 96,
             keepalive: seconds(1200),
@@ -190,13 +194,14 @@ impl Timing {
             retained_wait: ms(self.retained_wait),
             heartbeat: ms(self.heartbeat),
             resend_first: ms(self.resend_first),
+            gather: ms(self.report_gather),
             deferral: ms(self.deferral),
             window: self.window,
         }
     }
 
     /// Every duration, by its key.
-    fn waits(&mut self) -> [(&'static str, &mut Duration); 19] {
+    fn waits(&mut self) -> [(&'static str, &mut Duration); 20] {
         [
             ("retry_base", &mut self.retry_base),
             ("retry_max", &mut self.retry_max),
@@ -212,6 +217,7 @@ impl Timing {
             ("retained_wait", &mut self.retained_wait),
             ("heartbeat", &mut self.heartbeat),
             ("resend_first", &mut self.resend_first),
+            ("report_gather", &mut self.report_gather),
             ("deferral", &mut self.deferral),
             ("keepalive", &mut self.keepalive),
             ("broker_silence", &mut self.broker_silence),

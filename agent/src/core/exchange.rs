@@ -11,10 +11,11 @@ mod greeting;
 use std::collections::VecDeque;
 
 use tern_protocol::mac::{Direction, MacKey};
-use tern_protocol::message::{Nonce, Report, ReportKind};
+use tern_protocol::message::{Nonce, ReportKind, Reports};
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::agent::{Agent, Output};
+use super::outbox::Pending;
 use super::state::Effect;
 use super::timing::{Backoff, Now, Timing};
 
@@ -42,6 +43,8 @@ pub(super) struct Exchange {
     unheard: u32,
     /// Reports below this number were sent in this connection and epoch.
     sent_below: u64,
+    /// Until when changes of state wait for something to be said with.
+    gathers: Option<u64>,
     /// The controller may still believe in other keys than ours.
     replacing: bool,
     /// The last answer named newer files than those held: wait for them before asking again.
@@ -73,6 +76,7 @@ impl Exchange {
             time_nonce: None,
             unheard: 0,
             sent_below: 0,
+            gathers: None,
             replacing,
             behind: None,
         }
@@ -85,16 +89,18 @@ impl Exchange {
     pub(super) fn link_down(&mut self) {
         self.up = false;
         self.greeted = false;
+        self.gathers = None;
     }
 
     /// Returns when something is to be sent again.
     pub(super) fn due(&self) -> u64 {
         if !self.up || self.keys.is_none() {
             u64::MAX
-        } else if !self.greeted || self.behind.is_some() {
+        } else if !self.greeted {
             self.resend_at
         } else {
-            self.resend_at.min(self.ask_at)
+            let ask = if self.behind.is_some() { u64::MAX } else { self.ask_at };
+            self.resend_at.min(ask).min(self.gathers.unwrap_or(u64::MAX))
         }
     }
 
@@ -154,8 +160,13 @@ impl Agent {
             }
         }
         if self.exchange.greeted {
-            self.send_waiting(now);
-            self.attend_ask(now);
+            let ask = self.ask(now);
+            let asks = ask.is_some();
+            self.say(ask, now);
+            if asks {
+                self.asked();
+                self.unheard(now);
+            }
         }
     }
 
@@ -171,28 +182,50 @@ impl Agent {
         }
     }
 
-    /// Sends every waiting report that was not sent yet in this connection, in order.
-    fn send_waiting(&mut self, now: Now) {
+    /// Sends every waiting report that was not sent yet in this connection, and a question, in order; what has numbers
+    /// one after the other in one message. Changes of state alone wait a moment, for most of them are the first of several.
+    fn say(&mut self, ask: Option<Pending>, now: Now) {
         let from = self.exchange.sent_below;
-        let waiting: Vec<_> = self.durable.outbox.pending().filter(|p| p.n >= from).cloned().collect();
-        if !waiting.is_empty() && self.exchange.resend_at == u64::MAX {
-            // Everything before was acknowledged, so nothing was due; these may be lost like any other.
-            self.exchange.resend_at = now.uptime + self.exchange.resend.step();
-        }
-        for pending in waiting {
-            self.exchange.sent_below = pending.n + 1;
-            if !matches!(pending.kind, ReportKind::Hello(_)) {
-                self.send(pending.n, pending.kind);
+        let unsent = self.durable.outbox.pending().filter(|p| p.n >= from);
+        let mut waiting: Vec<_> = unsent.filter(|p| !matches!(p.kind, ReportKind::Hello(_))).cloned().collect();
+        if ask.is_none() && waiting.iter().all(|p| matches!(p.kind, ReportKind::Transition { reason: None, .. })) {
+            if waiting.is_empty() {
+                return;
             }
+            let until = *self.exchange.gathers.get_or_insert(now.uptime + self.settings.timing.gather);
+            if now.uptime < until {
+                return;
+            }
+        }
+        self.exchange.gathers = None;
+        if let Some(last) = waiting.last() {
+            self.exchange.sent_below = last.n + 1;
+            if self.exchange.resend_at == u64::MAX {
+                // Everything before was acknowledged, so nothing was due; these may be lost like any other.
+                self.exchange.resend_at = now.uptime + self.exchange.resend.step();
+            }
+        }
+        waiting.extend(ask);
+        for run in waiting.chunk_by(|one, next| one.n + 1 == next.n) {
+            self.send(run);
         }
     }
 
-    fn send(&mut self, n: u64, kind: ReportKind) {
+    fn send_one(&mut self, n: u64, kind: ReportKind) {
+        self.send(&[Pending { n, kind }]);
+    }
+
+    /// Sends reports whose numbers follow one another.
+    fn send(&mut self, run: &[Pending]) {
+        let (Some(mut n), Some(keys)) = (run.first().map(|first| first.n), &self.exchange.keys) else { return };
         let low = self.durable.outbox.low().min(n);
-        let Some(keys) = &self.exchange.keys else { return };
-        let report = Report { e: keys.epoch, k: keys.kid, n, low, kind };
-        let payload = keys.up.seal(&report);
-        self.publish(UpKind::Report, payload);
+        let mut kinds: Vec<_> = run.iter().map(|pending| pending.kind.clone()).collect();
+        let mut payloads = Vec::new();
+        while let Some(reports) = Reports::gather(keys.epoch, keys.kid, n, low, &mut kinds) {
+            payloads.push(keys.up.seal(&reports));
+            n += 1 + reports.more.len() as u64;
+        }
+        payloads.into_iter().for_each(|payload| self.publish(UpKind::Report, payload));
     }
 
     fn publish(&mut self, kind: UpKind, payload: Vec<u8>) {
@@ -200,33 +233,34 @@ impl Agent {
         self.out.push(Output::Publish { topic, payload });
     }
 
-    fn attend_ask(&mut self, now: Now) {
+    /// Returns a question, when one is due.
+    fn ask(&mut self, now: Now) -> Option<Pending> {
         let owed = self.durable.state.owes(self.stamp(now), &self.settings.timing);
         let asks = matches!(owed, Some(Effect::Ask | Effect::Announce));
         let Some(work) = self.durable.state.work().filter(|_| asks) else {
             self.exchange.ask_at = u64::MAX;
-            return;
+            return None;
         };
         if self.exchange.behind.is_some() {
-            return;
+            return None;
         }
         if self.exchange.ask_at == u64::MAX {
             self.exchange.ask_at = now.uptime;
         }
         if now.uptime < self.exchange.ask_at {
-            return;
+            return None;
         }
         let attempt = work.offer.attempt.clone();
         if self.holds_ask(now) {
             self.exchange.ask_at = u64::MAX;
-            return;
+            return None;
         }
         // `started` carries a nonce of its own: give it one wait before asking beside it.
         let first = self.exchange.ask_at == 0;
         let announcing = owed == Some(Effect::Announce);
         self.exchange.ask_at = now.uptime + self.exchange.ask.step();
         if first && announcing && self.durable.outbox.start_waits(&attempt) {
-            return;
+            return None;
         }
         let nonce = self.entropy.nonce();
         self.exchange.expect(nonce, now.uptime);
@@ -234,9 +268,7 @@ impl Agent {
         if self.durable.outbox.must_reserve() {
             self.saved = false;
         }
-        self.send(n, ReportKind::Ask { nonce, attempt });
-        self.asked();
-        self.unheard(now);
+        Some(Pending { n, kind: ReportKind::Ask { nonce, attempt } })
     }
 
     /// Derives the keys of this epoch; false while the signed files name no telemetry key.

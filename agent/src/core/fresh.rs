@@ -2,7 +2,7 @@
 //!
 //! It asks first, as always: whoever can be reached says whether there is a newer kill. Only when no answer has come for as
 //! long as the first ask waits, the device takes instead: a timestamp that is not over, by a clock that is taken for
-//! right, and a broker to which it is connected, so that it knows what its site knows. What it reports waits, and arrives
+//! right, and a broker to which it is connected and whose files it can read, so that it knows what its site knows. What it reports waits, and arrives
 //! when the site is connected again. A kill that did not reach the site before it was cut off is missed until then: that
 //! is what whoever starts such a rollout accepts.
 
@@ -41,7 +41,8 @@ impl Agent {
         // A trial was armed while the files were fresh; it is judged by its probes and by reaching the broker.
         let trial = matches!(self.durable.state, State::VerifyPost { .. });
         let vouched = trial || (self.clock.known(now).is_some() && !self.is_stale(now));
-        waited && vouched && self.exchange.is_up() && self.exchange.behind.is_none()
+        let unread = self.reader.awaited().is_some();
+        waited && vouched && !unread && self.exchange.is_up() && self.exchange.behind.is_none()
     }
 
     fn unanswered_due(&self) -> Option<u64> {

@@ -59,6 +59,11 @@ impl Reader {
         self.unread.iter().filter_map(|(_, payload)| Bundle::dictionary_of(payload)).max()
     }
 
+    /// Tells whether it is `head` that waits, where a kill may be.
+    pub(super) fn awaits_head(&self) -> bool {
+        self.unread.iter().any(|(topic, _)| matches!(topic, Topic::Head(_)))
+    }
+
     /// Forgets what waits.
     pub(super) fn forget(&mut self) {
         self.unread.clear();

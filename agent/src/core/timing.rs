@@ -61,6 +61,8 @@ pub struct Timing {
     pub heartbeat: u64,
     /// First wait before unacknowledged reports are sent again; doubles up to `get_most`.
     pub resend_first: u64,
+    /// How long a change of state waits for company before it is reported by itself.
+    pub gather: u64,
     /// How long a deferral lasts before the device looks again.
     pub deferral: u64,
     /// Packs on their way at once, at most; 1 to 96.
@@ -86,6 +88,7 @@ impl Default for Timing {
             retained_wait: 10 * SECOND,
             heartbeat: 6 * 60 * MINUTE,
             resend_first: 10 * SECOND,
+            gather: SECOND,
             deferral: 15 * MINUTE,
             window: 96,
         }

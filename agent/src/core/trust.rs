@@ -126,8 +126,9 @@ impl Agent {
         }
     }
 
-    /// A bundle waits for a root or targets that are not here. They are on their way in most cases, for `head`
-    /// carries them and needs no dictionary; if they do not come, everything is asked for.
+    /// A bundle waits for a root or targets that are not here. Where many devices lack them `head` carries them and needs no
+    /// dictionary; if they do not come, everything is asked for. A `head` that cannot be read may hold a kill, and few
+    /// devices have to ask for that: it is asked for soon.
     fn note_unread(&mut self, now: Now) {
         let Some(awaited) = self.reader.awaited() else { return };
         // Nobody has signed what the bundle says about its dictionary, so it moves a request by two roots at most.
@@ -135,9 +136,14 @@ impl Agent {
         let mut files: Vec<_> = roots.map(|version| (Role::Root, Some(version))).collect();
         files.extend(NEWEST);
         let repeat = Backoff::new(self.settings.timing.get_first, self.settings.timing.get_most);
-        let wait = self.calm().max(self.settings.timing.retained_wait);
+        let calm = if self.reader.awaits_head() { 0 } else { self.calm() };
+        let wait = calm.max(self.settings.timing.retained_wait);
         let ask_at = now.uptime + wait;
-        self.missing.get_or_insert(Missing { files: Vec::new(), ask_at, repeat }).files = files;
+        let missing = self.missing.get_or_insert(Missing { files: Vec::new(), ask_at, repeat });
+        missing.files = files;
+        if self.reader.awaits_head() {
+            missing.ask_at = missing.ask_at.min(ask_at);
+        }
     }
 
     /// With an open attempt, or with no whole set, there is no time to lose; otherwise a fleet asks over half a heartbeat.

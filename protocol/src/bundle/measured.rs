@@ -20,12 +20,13 @@ const DAY: u64 = 86_400;
 /// How long a bundle may be in the dictionary of root and targets, and in the general one.
 type Bounds = (Option<usize>, Option<usize>);
 
-const BUNDLES: [(&str, &[Role], Bounds); 6] = [
+const BUNDLES: [(&str, &[Role], Bounds); 7] = [
     ("timestamp alone", &[Timestamp], (Some(150), None)),
     ("heartbeat (`ts`)", &[Timestamp, Snapshot], (Some(280), None)),
     ("answer to a `get` of a step", &[Timestamp, Snapshot, Rollout], (Some(400), None)),
     ("answer to a `get` of a kill", &[Timestamp, Snapshot, Rollout, Halt], (None, None)),
     ("offer to a cohort", &[Timestamp, Snapshot, Release, Rollout], (Some(700), None)),
+    ("`head`, where targets is held", &[Timestamp, Snapshot, Release, Rollout, Halt], (Some(800), None)),
     ("`head`", &[Timestamp, Snapshot, Targets, Release, Rollout, Halt], (None, Some(2048))),
 ];
 

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Attempt, Hello, Nonce, Proof, Report, ReportKind, Versions};
+use super::{Attempt, Hello, Nonce, Proof, Report, ReportKind, Reports, Versions};
 use crate::id::{CarrierId, ModelId, ProductId, RegionId, RolloutId};
+use crate::limits::REPORTS_MAX;
 use crate::state::{Outcome, StateName};
 
 #[derive(Deserialize)]
@@ -44,6 +45,8 @@ pub(super) struct FlatReport<'a> {
     #[serde(default)]
     components: BTreeMap<String, String>,
     proof: Option<Proof>,
+    #[serde(default)]
+    more: Vec<FlatReport<'a>>,
 }
 
 /// Says why an object is no report.
@@ -54,6 +57,10 @@ pub(super) enum FlatError {
     Kind(String),
     #[error("missing field `{0}`")]
     Missing(&'static str),
+    #[error("more reports than one where one is read")]
+    Several,
+    #[error("more than {REPORTS_MAX} reports, a hello or a message among them")]
+    More,
 }
 
 macro_rules! need {
@@ -66,8 +73,40 @@ impl TryFrom<FlatReport<'_>> for Report {
     type Error = FlatError;
 
     fn try_from(mut flat: FlatReport<'_>) -> Result<Self, FlatError> {
+        if !flat.more.is_empty() {
+            return Err(FlatError::Several);
+        }
         let (e, k, n, low) = (need!(flat.e), need!(flat.k), need!(flat.n), need!(flat.low));
         Ok(Self { e, k, n, low, kind: flat.try_into()? })
+    }
+}
+
+impl TryFrom<FlatReport<'_>> for Reports {
+    type Error = FlatError;
+
+    fn try_from(mut flat: FlatReport<'_>) -> Result<Self, FlatError> {
+        let more = std::mem::take(&mut flat.more);
+        let first = Report::try_from(flat)?;
+        if more.is_empty() {
+            return Ok(first.into());
+        }
+        let (e, k, low) = (first.e, first.k, first.low);
+        let is_plain = |flat: &FlatReport<'_>| flat.more.is_empty() && flat.t != "hello";
+        if more.len() >= REPORTS_MAX || !more.iter().all(is_plain) {
+            return Err(FlatError::More);
+        }
+        let more = (1..).zip(more).map(|(place, mut flat): (u64, FlatReport<'_>)| {
+            let n = first.n.checked_add(place).ok_or(FlatError::More)?;
+            if flat.rollout.is_none()
+                && flat.t != "health"
+                && let Some(Attempt { rc, rollout, attempt }) = first.kind.attempt()
+            {
+                (flat.rc, flat.rollout, flat.attempt) = (Some(*rc), Some(rollout.clone()), Some(*attempt));
+            }
+            Ok(Report { e, k, n, low, kind: flat.try_into()? })
+        });
+        let more = more.collect::<Result<_, FlatError>>()?;
+        Ok(Self { first, more })
     }
 }
 

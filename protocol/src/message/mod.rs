@@ -10,6 +10,7 @@ mod flat;
 mod get;
 mod pack;
 mod report;
+mod reports;
 mod revoked;
 mod time;
 
@@ -18,6 +19,7 @@ pub use enrol::{Enrol, enrol_signing_input};
 pub use get::{Get, GetError, Want};
 pub use pack::{Pack, PackError, PackKind};
 pub use report::{Attempt, Hello, Proof, Report, ReportKind, Versions, challenge_signing_input};
+pub use reports::Reports;
 pub use revoked::{Revoked, RevokedError};
 pub use time::{TimeAnswer, TimeAnswerError};
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tern_bridge::front::frame::Publish;
 use tern_protocol::id::{DeviceId, FleetId};
 use tern_protocol::mac::{Direction, MacKey, PairSecret};
-use tern_protocol::message::{Report, ReportKind};
+use tern_protocol::message::{ReportKind, Reports};
 use tern_protocol::state::StateName;
 use tern_protocol::topic::{Topic, UpKind};
 
@@ -53,9 +53,11 @@ impl Truth {
                 .entry((id.clone(), kid, epoch))
                 .or_insert_with(|| seal_of(lab, device, u32::try_from(kid).expect("a small number"), epoch));
             let body = key.open(&message.payload).expect("a device seals what it sends");
-            let report: Report = serde_json::from_slice(&body).expect("a report");
-            let before = truth.created.insert((id.to_string(), report.n), report.kind.clone());
-            assert!(before.is_none_or(|kind| kind == report.kind), "{id} used number {} twice", report.n);
+            let reports: Reports = serde_json::from_slice(&body).expect("reports");
+            for report in reports {
+                let before = truth.created.insert((id.to_string(), report.n), report.kind.clone());
+                assert!(before.is_none_or(|kind| kind == report.kind), "{id} used number {} twice", report.n);
+            }
         }
         truth
     }

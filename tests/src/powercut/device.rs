@@ -500,7 +500,11 @@ impl Terminal {
 
     /// Notes what the device claims.
     fn heard(&mut self, payload: &[u8]) {
-        let Some(kind) = self.service.peek(payload) else { return };
+        let reports = self.service.peek(payload).into_iter().flatten();
+        reports.for_each(|report| self.claims(report.kind));
+    }
+
+    fn claims(&mut self, kind: ReportKind) {
         // What it has said before, and repeats after a loss, it claimed then.
         let is_new = !self.service.heard.values().any(|before| *before == kind);
         if let ReportKind::Outcome { attempt, outcome, .. } = kind

@@ -13,7 +13,7 @@ use tern_protocol::delta::{Delta, ImageId, Profile, signed};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 use tern_protocol::mac::{Direction, PairSecret, epoch_of};
-use tern_protocol::message::{Answer, AnswerKind, Get, Pack, Registry, Report, ReportKind, Versions, Want};
+use tern_protocol::message::{Answer, AnswerKind, Get, Pack, Registry, Report, ReportKind, Reports, Versions, Want};
 use tern_protocol::position::{Cut, Salt};
 use tern_protocol::tuf::build::{self, DelegatedKeys, Named, RootKeys};
 use tern_protocol::tuf::content::{
@@ -384,17 +384,22 @@ impl Service {
         packs
     }
 
-    /// Reads a report without taking it.
-    pub fn peek(&self, payload: &[u8]) -> Option<ReportKind> {
+    /// Reads reports without taking them.
+    pub fn peek(&self, payload: &[u8]) -> Option<Reports> {
         let body = sealed(Direction::Up, epoch_of(payload)?).open(payload).ok()?;
-        serde_json::from_slice::<Report>(&body).ok().map(|report| report.kind)
+        serde_json::from_slice(&body).ok()
     }
 
-    /// Takes a report and returns what it says to it.
+    /// Takes reports and returns what it says to them.
     pub fn report(&mut self, payload: &[u8]) -> Vec<Vec<u8>> {
         let Some(e) = epoch_of(payload) else { return Vec::new() };
         let Ok(body) = sealed(Direction::Up, e).open(payload) else { return Vec::new() };
-        let Ok(report) = serde_json::from_slice::<Report>(&body) else { return Vec::new() };
+        let Ok(reports) = serde_json::from_slice::<Reports>(&body) else { return Vec::new() };
+        reports.into_iter().flat_map(|report| self.one(report)).collect()
+    }
+
+    fn one(&mut self, report: Report) -> Vec<Vec<u8>> {
+        let e = report.e;
         // An ask is not kept by the device, and a hello is made anew.
         if !matches!(report.kind, ReportKind::Ask { .. } | ReportKind::Hello(_) | ReportKind::Started { .. })
         {

@@ -13,7 +13,7 @@ use tern_protocol::bundle::File;
 use tern_protocol::digest::Digest;
 use tern_protocol::id::{DeviceId, FleetId, ModelId, ProductId};
 use tern_protocol::mac::{Direction, PairSecret, epoch_of, kid_of};
-use tern_protocol::message::{Answer, AnswerKind, Attempt, Nonce, Report, ReportKind, TimeAnswer};
+use tern_protocol::message::{Answer, AnswerKind, Attempt, Nonce, Report, ReportKind, Reports, TimeAnswer};
 use tern_protocol::offer::Artifact;
 use tern_protocol::state::Outcome;
 use tern_protocol::topic::Topic;
@@ -303,10 +303,10 @@ impl Controller {
         }
     }
 
-    /// Opens a device's report.
+    /// Opens what a device reports, and returns the first: a hello is always alone.
     pub fn open_report(&self, device: &DeviceId, payload: &[u8]) -> Option<Report> {
         let body = self.open(device, Direction::Up, payload)?;
-        serde_json::from_slice(&body).ok()
+        serde_json::from_slice::<Reports>(&body).ok().map(|reports| reports.first)
     }
 
     /// Seals a report as its device does.

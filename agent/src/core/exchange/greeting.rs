@@ -40,7 +40,7 @@ impl Agent {
         }
         let hello = self.durable.outbox.pending().find(|p| matches!(p.kind, ReportKind::Hello(_))).cloned();
         if let Some(pending) = hello {
-            self.send(pending.n, pending.kind);
+            self.send_one(pending.n, pending.kind);
         }
     }
 
@@ -100,7 +100,7 @@ impl Agent {
         if self.durable.outbox.must_reserve() {
             self.saved = false;
         }
-        self.send(n, ReportKind::Hello(Box::new(hello)));
+        self.send_one(n, ReportKind::Hello(Box::new(hello)));
     }
 
     pub(super) fn granted(&mut self, challenge: Nonce, epoch: u64, counter: u64, now: Now) {

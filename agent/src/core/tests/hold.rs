@@ -299,6 +299,16 @@ fn what_a_kill_leaves_behind_is_told_too() {
         (S::Undo, Done::Failed("undo of services: exit code 2".to_owned())),
     ];
     world.publish(&Published::offers(6));
+    // The hooks have run, and their undo has failed and waits.
+    let undoes = |world: &World| matches!(world.agent.durable().state, State::PreUpdating { undo: Some(_), .. });
+    for _ in 0..200 {
+        if undoes(&world) {
+            break;
+        }
+        world.uptime = world.agent.wake_at();
+        world.handle(Input::Time);
+    }
+    assert!(undoes(&world));
 
     world.publish(&Published { halted: vec![5, 6], ..Published::default() });
     pass(&mut world, HOUR);

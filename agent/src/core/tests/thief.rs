@@ -10,7 +10,7 @@ use p256::ecdsa::SigningKey;
 use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::digest::Digest;
 use tern_protocol::mac::{Direction, PairSecret, epoch_of};
-use tern_protocol::message::{Answer, AnswerKind, Nonce, Registry, Report, ReportKind, Versions};
+use tern_protocol::message::{Answer, AnswerKind, Nonce, Registry, Report, ReportKind, Reports, Versions};
 use tern_protocol::offer::Artifact;
 use tern_protocol::position::{Cut, Salt};
 use tern_protocol::topic::{Topic, UpKind};
@@ -335,7 +335,14 @@ impl World {
             Output::Publish { topic: Topic::Up(_, UpKind::Report), payload } => {
                 let Some(e) = epoch_of(&payload) else { return Vec::new() };
                 let body = self.sealed(Direction::Up, e).open(&payload).unwrap();
-                let report: Report = serde_json::from_slice(&body).unwrap();
+                let reports: Reports = serde_json::from_slice(&body).unwrap();
+                reports.into_iter().flat_map(|report| self.reported(e, report)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn reported(&mut self, e: u64, report: Report) -> Vec<Input> {
                 if matches!(report.kind, ReportKind::Transition { .. } | ReportKind::Outcome { .. }) {
                     self.said.insert(report.n, report.kind.clone());
                 }
@@ -349,9 +356,6 @@ impl World {
                     }
                 }
                 says.into_iter().map(|kind| self.says(e, kind)).collect()
-            }
-            _ => Vec::new(),
-        }
     }
 
     fn answer(&self, nonce: Nonce) -> AnswerKind {

@@ -5,7 +5,7 @@ use tern_protocol::id::{DeviceId, RolloutId};
 use tern_protocol::limits::{METRIC_NAME_MAX, METRICS_MAX, REPORT_MAX};
 use tern_protocol::mac::{Direction, MacKey, epoch_of, kid_of};
 use tern_protocol::message::{
-    Answer, AnswerKind, Attempt, Hello, Report, ReportKind, challenge_signing_input,
+    Answer, AnswerKind, Attempt, Hello, Report, ReportKind, Reports, challenge_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
 
@@ -56,16 +56,24 @@ impl Service {
             return;
         }
         let line = Line { kid: k, epoch: e };
-        let Some(report) = self.open(id, line, payload) else {
+        let Some(reports) = self.open(id, line, payload) else {
             if !expected {
                 self.strange.insert(id.clone(), self.now);
             }
             return;
         };
-        if (report.e, report.k) != (e, k) {
+        if (reports.first.e, reports.first.k) != (e, k) {
             self.counters.forged += 1;
             return;
         }
+        for report in reports {
+            self.said(id, line, report, expected);
+        }
+    }
+
+    /// Takes what a device has said under `line`; in an epoch that is neither the present nor the next it can only be a hello.
+    fn said(&mut self, id: &DeviceId, line: Line, report: Report, expected: bool) {
+        let e = report.e;
         // A device counts up from 1 for its life: no honest number is anywhere near.
         if e > NUMBER_MAX || report.n > NUMBER_MAX || report.low > report.n {
             self.counters.malformed += 1;
@@ -228,15 +236,17 @@ impl Service {
         self.publish(Topic::DeviceIn(id.clone()), payload);
     }
 
-    fn open(&mut self, id: &DeviceId, line: Line, payload: &[u8]) -> Option<Report> {
+    fn open(&mut self, id: &DeviceId, line: Line, payload: &[u8]) -> Option<Reports> {
         let opened = self.key(id, Direction::Up, line).and_then(|key| key.open(payload).ok());
         let Some(body) = opened else {
             self.counters.forged += 1;
             return None;
         };
-        let report = serde_json::from_slice(&body).ok().filter(is_within_limits);
-        self.counters.malformed += u64::from(report.is_none());
-        report
+        let reports = serde_json::from_slice(&body).ok().filter(|reports: &Reports| {
+            is_within_limits(&reports.first) && reports.more.iter().all(is_within_limits)
+        });
+        self.counters.malformed += u64::from(reports.is_none());
+        reports
     }
 
     /// Returns the key of a device and one of our telemetry keys; none once targets names that one no more.

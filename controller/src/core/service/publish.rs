@@ -22,6 +22,8 @@ use crate::core::rollout::record::{Rollout, Status};
 /// All that `head` carries.
 const HEAD: [Role; 6] =
     [Role::Timestamp, Role::Snapshot, Role::Targets, Role::Release, Role::Rollout, Role::Halt];
+/// What `head` carries to devices that hold root and targets.
+const KNOWN: [Role; 5] = [Role::Timestamp, Role::Snapshot, Role::Release, Role::Rollout, Role::Halt];
 /// All that a cohort topic carries.
 const STEP: [Role; 4] = [Role::Timestamp, Role::Snapshot, Role::Release, Role::Rollout];
 /// All that a heartbeat carries.
@@ -195,7 +197,7 @@ impl Service {
             self.fleet.rollouts.values().filter(|r| r.product == *product).cloned().collect();
         let everybody = halted || rollouts.iter().any(|r| self.head_must_carry(r));
         if everybody {
-            self.publish_head(product);
+            self.publish_head(product, halted);
             self.publish_beat(product);
         }
         for rollout in rollouts {
@@ -249,12 +251,16 @@ impl Service {
         }
     }
 
-    /// Always in the general dictionary: `head` is what carries a new root or targets to devices that hold older
-    /// ones, or none, whenever they come back; and a kill must not wait for a `get`.
-    fn publish_head(&mut self, product: &ProductId) {
+    /// With targets and in the general dictionary where it brings a kill, which must not wait for a `get`, and while
+    /// devices hold older targets, or none. Else, and it comes with every connection, without what they all have.
+    fn publish_head(&mut self, product: &ProductId, kill: bool) {
         let Some(state) = self.fleet.products.get(product) else { return };
-        let bundle = Bundle { root: state.versions().root, files: state.signed(&HEAD) };
-        self.publish(Topic::Head(product.clone()), bundle.pack());
+        let payload = if kill || !self.fleet.holds_keys(product) {
+            Bundle { root: state.versions().root, files: state.signed(&HEAD) }.pack()
+        } else {
+            packed(state, &KNOWN)
+        };
+        self.publish(Topic::Head(product.clone()), payload);
     }
 
     fn publish_beat(&mut self, product: &ProductId) {
@@ -272,16 +278,21 @@ impl Service {
         self.publish_revoked();
     }
 
-    /// What carries new keys goes first: roots, then `head`. The rest is packed against them.
+    /// What carries new keys goes first: roots, the newest with targets, then `head`. The rest is packed against them. Chunk
+    /// servers listen to the roots: with those they answer a device that cannot read `head`.
     fn publish_product(&mut self, product: &ProductId) {
         let Some(state) = self.fleet.products.get(product) else { return };
-        let roots: Vec<(u32, String)> = state.roots.iter().map(|(v, t)| (*v, t.clone())).collect();
-        for (version, text) in roots {
-            let bundle =
-                Bundle { root: version, files: vec![File { role: Role::Root, bytes: text.into_bytes() }] };
-            self.publish(Topic::Root(product.clone(), version), bundle.pack());
+        let newest = state.versions().root;
+        let bundle = |(version, text): (&u32, &String)| {
+            let mut files = vec![File { role: Role::Root, bytes: text.clone().into_bytes() }];
+            files.extend((*version == newest).then(|| state.signed(&[Role::Targets])).into_iter().flatten());
+            (*version, Bundle { root: *version, files }.pack())
+        };
+        let roots: Vec<_> = state.roots.iter().map(bundle).collect();
+        for (version, payload) in roots {
+            self.publish(Topic::Root(product.clone(), version), payload);
         }
-        self.publish_head(product);
+        self.publish_head(product, false);
         let cohorts = self.cohorts.iter().filter(|((of, _), _)| of == product);
         let cohorts: BTreeSet<_> = cohorts.flat_map(|(_, offered)| &offered.topics).cloned().collect();
         self.publish_cohorts(product, &cohorts);

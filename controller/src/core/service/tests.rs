@@ -23,6 +23,8 @@ const DAY: u64 = 24 * 3600 * 1000;
 mod cap;
 #[path = "tests_control.rs"]
 mod control;
+#[path = "tests_head.rs"]
+mod head;
 #[path = "tests_parts.rs"]
 mod parts;
 #[path = "tests_revert.rs"]
