@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
+use tern_agent::core::state::State;
+use tern_agent::core::way::Way;
 use tern_protocol::delta::encode::Options;
 use tern_protocol::delta::{Delta, Profile, encode};
 use tern_protocol::digest::Digest;
-use tern_tests::lab::{About, LabDevice, LabSite, MODEL, Making, Wan, made, moved, wait};
+use tern_tests::lab::{About, LabDevice, LabSite, MODEL, Making, Records, Wan, made, moved, wait};
 
 const LENGTH: usize = 2_000_000;
 const MOST: Duration = Duration::from_secs(120);
@@ -22,7 +24,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let site = LabSite::start("");
+        Self::with("")
+    }
+
+    /// With lines more about the edge's upstream.
+    fn with(lines: &str) -> Self {
+        let site = LabSite::start(lines);
         let (factory, image) = (site.lab.path("factory.img"), site.lab.path("new.img"));
         made(&factory, LENGTH, 1);
         let old = std::fs::read(&factory).unwrap();
@@ -195,4 +202,105 @@ fn a_chunk_server_that_says_nothing_of_deltas_keeps_one_device_waiting_and_no_ot
     assert_eq!((others.len(), others.values().sum::<usize>()), (4, 4), "{others:?}");
     assert_eq!(asked(&site.wan).values().sum::<usize>(), 2);
     scene.completes();
+}
+
+/// An edge that is killed whenever a pack of the delta has passed its link.
+#[test]
+fn an_edge_that_is_killed_at_every_pack_of_a_delta_fetches_none_again_that_it_had() {
+    const WINDOW: u64 = 2;
+    let mut scene = Scene::with(&format!("window = {WINDOW}"));
+    let delta = scene.offer();
+    // A machine that is fast enough has the whole delta before anybody has looked twice.
+    scene.site.wan.delay(Duration::from_millis(300));
+    let devices = scene.devices(1, "cam", &scene.site.making());
+    scene.site.roll_out(2, "second", &json!({}));
+
+    let (mut kills, mut seen) = (0, 0);
+    loop {
+        let passed = wait("another pack, or the end", MOST, || {
+            let passed = scene.site.wan.passed().len();
+            (passed > seen || devices[0].slot("b") == scene.new).then_some(passed)
+        });
+        if devices[0].slot("b") == scene.new {
+            break;
+        }
+        seen = passed;
+        scene.site.edge.kill();
+        kills += 1;
+        let (had, _) = scene.site.edge.cached();
+        scene.site.edge.start();
+        wait("one more pack, or the end", MOST, || {
+            (scene.site.wan.passed().len() > seen || devices[0].slot("b") == scene.new).then_some(())
+        });
+        let again: Vec<_> = scene.site.wan.passed().drain(seen..).filter(|part| had.contains(part)).collect();
+        assert_eq!(again, [], "after kill {kills}: the edge had {had:?}");
+    }
+
+    scene.all_hold(&devices, "delta");
+    scene.completes();
+    let (all, twice) = scene.site.wan.packs();
+    println!("{kills} kills, {twice} of {all} twice, {} packs", delta.packs.len());
+    assert!(
+        kills >= delta.packs.len() as u64 / 2 && twice <= WINDOW * kills,
+        "{kills} kills, {twice} of {all} twice"
+    );
+}
+
+/// An agent that is killed whenever a pack of the delta has passed its link: what it had decoded it never asks for again.
+#[test]
+fn an_agent_that_is_killed_at_every_pack_of_a_delta_fetches_none_again_that_it_had() {
+    let scene = Scene::new();
+    let delta = scene.offer();
+    let of = delta.manifest.root.short();
+    let wan = Wan::to(scene.site.lab.mqtt);
+    wan.delay(Duration::from_millis(100));
+    let mut device = scene.devices(1, "cam", &LabSite::behind(wan.address)).remove(0);
+    let records = Records::of(&device);
+    scene.site.roll_out(2, "second", &json!({}));
+
+    let (mut kills, mut seen, mut window) = (0, 0, 0);
+    loop {
+        let passed = wait("another pack, or the end", MOST, || {
+            let passed = wan.passed().len();
+            (passed > seen || device.slot("b") == scene.new).then_some(passed)
+        });
+        if device.slot("b") == scene.new {
+            break;
+        }
+        device.kill();
+        kills += 1;
+        let has = match records.journal().map(|journal| journal.state) {
+            Some(State::Downloading { way: Way::Delta(course), .. }) => course.decoded,
+            _ => 0,
+        };
+        let passed = wan.passed().len().max(passed);
+        let came = wan.passed().iter().filter(|(root, level, _)| (*root, *level) == (of, 9)).count();
+        let beyond: std::collections::BTreeSet<_> = wan
+            .passed()
+            .into_iter()
+            .filter(|(root, level, index)| (*root, *level) == (of, 9) && *index >= has)
+            .collect();
+        window = window.max(beyond.len());
+        device.start();
+        wait("one more pack, or the end", MOST, || {
+            (wan.passed().len() > passed || device.slot("b") == scene.new).then_some(())
+        });
+        let after = wan.passed().split_off(passed);
+        let again: Vec<_> =
+            after.iter().filter(|(root, level, index)| (*root, *level) == (of, 9) && *index < has).collect();
+        assert!(
+            again.is_empty(),
+            "after kill {kills}, {came} packs had come and {has} were decoded: {again:?}"
+        );
+        seen = passed;
+    }
+
+    scene.all_hold([&device], "delta");
+    scene.completes();
+    let (all, twice) = wan.packs();
+    println!(
+        "{kills} kills, {twice} of {all} twice, {} packs, at most {window} beyond what was decoded",
+        delta.packs.len()
+    );
+    assert!(kills >= 3 && twice <= window as u64 * kills, "{kills} kills, {twice} of {all} twice");
 }

@@ -1,13 +1,10 @@
 //! A site's edge that is killed, lied to, and short of room.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use tern_protocol::digest::Digest;
-use tern_tests::lab::{LabDevice, LabEdge, LabSite, MODEL, SmallDisk, WanPart, wait};
+use tern_tests::lab::{LabDevice, LabEdge, LabSite, MODEL, SmallDisk, wait};
 
 /// A release of `chunks` chunks is rolled out to one device.
 fn offered(site: &LabSite, chunks: usize, count: usize) -> (Vec<LabDevice>, Vec<u8>) {
@@ -26,28 +23,6 @@ fn completes(site: &LabSite, devices: &[LabDevice], image: &[u8]) {
     wait("every device to run the release", Duration::from_secs(60), || {
         devices.iter().all(|device| device.slot("b") == image).then_some(())
     });
-}
-
-/// What of an edge's cache is on its disk, as the link knows it; and its bytes.
-fn cached(folder: &Path) -> (BTreeSet<WanPart>, u64) {
-    let (mut parts, mut bytes) = (BTreeSet::new(), 0);
-    for shelf in std::fs::read_dir(folder.join("cache")).unwrap().flatten() {
-        for file in std::fs::read_dir(shelf.path()).into_iter().flatten().flatten() {
-            let name = file.file_name().into_string().unwrap();
-            let Some((root, part)) = name.split_once('-') else { continue };
-            let of = root.parse::<Digest>().unwrap().short();
-            let part = match part.split_at(1) {
-                ("c", index) => (of, 9, index.parse().unwrap()),
-                (_, piece) => {
-                    let (level, index) = piece.split_once('.').unwrap();
-                    (of, level.parse().unwrap(), index.parse().unwrap())
-                }
-            };
-            parts.insert(part);
-            bytes += file.metadata().map_or(0, |data| data.len());
-        }
-    }
-    (parts, bytes)
 }
 
 #[test]
@@ -71,7 +46,7 @@ fn an_edge_that_is_killed_at_every_pack_fetches_none_again_that_it_had() {
         seen = passed;
         site.edge.kill();
         kills += 1;
-        let (had, _) = cached(site.edge.folder());
+        let (had, _) = site.edge.cached();
         let before = site.wan.passed().len();
         site.edge.start();
         wait("one more pack, or the end", Duration::from_secs(90), || {
@@ -138,7 +113,7 @@ fn the_cache_stays_below_its_bound_while_more_than_it_holds_passes() {
 
     completes(&site, &devices, &image);
 
-    let (parts, bytes) = cached(site.edge.folder());
+    let (parts, bytes) = site.edge.cached();
     assert!(bytes <= BOUND && parts.len() >= 14, "{bytes} B in {} parts", parts.len());
 }
 
@@ -157,7 +132,7 @@ fn an_edge_whose_disk_is_full_passes_packs_and_reports_through() {
     completes(&site, &devices, &image);
 
     assert!(site.edge.log().contains("packs pass through memory"), "{}", site.edge.log());
-    assert!(cached(site.edge.folder()).0.len() < 12);
+    assert!(site.edge.cached().0.len() < 12);
     disk.free();
     let status = wait("the site to be able to say how it is", Duration::from_secs(30), || {
         Some(site.edge.status()).filter(|status| status["queue"] == 0)

@@ -187,8 +187,11 @@ impl Agent {
     fn say(&mut self, ask: Option<Pending>, now: Now) {
         let from = self.exchange.sent_below;
         let unsent = self.durable.outbox.pending().filter(|p| p.n >= from);
-        let mut waiting: Vec<_> = unsent.filter(|p| !matches!(p.kind, ReportKind::Hello(_))).cloned().collect();
-        if ask.is_none() && waiting.iter().all(|p| matches!(p.kind, ReportKind::Transition { reason: None, .. })) {
+        let mut waiting: Vec<_> =
+            unsent.filter(|p| !matches!(p.kind, ReportKind::Hello(_))).cloned().collect();
+        if ask.is_none()
+            && waiting.iter().all(|p| matches!(p.kind, ReportKind::Transition { reason: None, .. }))
+        {
             if waiting.is_empty() {
                 return;
             }
@@ -217,7 +220,9 @@ impl Agent {
 
     /// Sends reports whose numbers follow one another.
     fn send(&mut self, run: &[Pending]) {
-        let (Some(mut n), Some(keys)) = (run.first().map(|first| first.n), &self.exchange.keys) else { return };
+        let (Some(mut n), Some(keys)) = (run.first().map(|first| first.n), &self.exchange.keys) else {
+            return;
+        };
         let low = self.durable.outbox.low().min(n);
         let mut kinds: Vec<_> = run.iter().map(|pending| pending.kind.clone()).collect();
         let mut payloads = Vec::new();

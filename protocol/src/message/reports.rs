@@ -231,7 +231,8 @@ mod tests {
             assert_eq!((message.more.len(), kinds.len()), (0, rest));
         }
         let inner = serde_json::to_string(&hello()).unwrap();
-        let outer = r#"{"e":1,"k":1,"n":1,"low":1,"t":"control-start","rc":1,"rollout":"r","attempt":1,"more":["#;
+        let outer =
+            r#"{"e":1,"k":1,"n":1,"low":1,"t":"control-start","rc":1,"rollout":"r","attempt":1,"more":["#;
         assert!(serde_json::from_str::<Reports>(&format!("{outer}{inner}]}}")).is_err());
         let nested = r#"{"t":"control-start","more":[{"t":"control-start"}]}"#;
         assert!(serde_json::from_str::<Reports>(&format!("{outer}{nested}]}}")).is_err());
@@ -239,7 +240,8 @@ mod tests {
         assert!(serde_json::from_str::<Reports>(&format!("{outer}{many}]}}")).is_err());
         let allowed = vec![r#"{"t":"control-start"}"#; REPORTS_MAX - 1].join(",");
         assert!(serde_json::from_str::<Reports>(&format!("{outer}{allowed}]}}")).is_ok());
-        let unshared = r#"{"e":1,"k":1,"n":1,"low":1,"t":"health","rc":1,"metrics":{},"more":[{"t":"control-start"}]}"#;
+        let unshared =
+            r#"{"e":1,"k":1,"n":1,"low":1,"t":"health","rc":1,"metrics":{},"more":[{"t":"control-start"}]}"#;
         assert!(serde_json::from_str::<Reports>(unshared).is_err());
     }
 }

@@ -178,7 +178,7 @@ impl LabDevice {
         if !making.usual_waits {
             line("retry_base = 0.5\nask_first = 1.0\nask_max = 2.0\nget_repeat_first = 1.0".into());
             line("get_repeat_max = 3.0\nresend_first = 1.0\nretained_wait = 1.0\nheartbeat = 4.0".into());
-            line("reconnect_max = 1.0".into());
+            line("reconnect_max = 1.0\nreport_gather = 0.2".into());
         }
         std::fs::write(self.config(), out).expect("a configuration");
     }

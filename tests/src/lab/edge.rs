@@ -1,5 +1,6 @@
 //! A site's edge as a process of its own, which can be killed, and the broker that it leans on.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tern_bridge::password;
 use tern_bridge::policy::Client;
+use tern_protocol::digest::Digest;
 
 use super::process::{Process, free_port};
 use super::service::text;
-use super::{program, wait};
+use super::{WanPart, program, wait};
 
 /// A site's edge.
 pub struct LabEdge {
@@ -82,6 +84,32 @@ impl LabEdge {
     /// Returns the folder with cache, queue and mirror.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Returns what of its cache is on the disk, by the names of the link, and its bytes.
+    ///
+    /// # Panics
+    /// When its folder cannot be read.
+    pub fn cached(&self) -> (BTreeSet<WanPart>, u64) {
+        let (mut parts, mut bytes) = (BTreeSet::new(), 0);
+        for shelf in std::fs::read_dir(self.folder.join("cache")).expect("a cache").flatten() {
+            for file in std::fs::read_dir(shelf.path()).into_iter().flatten().flatten() {
+                let name = file.file_name().into_string().expect("names are text");
+                let Some((root, part)) = name.split_once('-') else { continue };
+                let number = |text: &str| text.parse().expect("a number");
+                let of = root.parse::<Digest>().expect("a root").short();
+                let part = match part.split_at(1) {
+                    ("c", index) => (of, 9, number(index)),
+                    (_, piece) => {
+                        let (level, index) = piece.split_once('.').expect("a level and a place");
+                        (of, level.parse().expect("a level"), number(index))
+                    }
+                };
+                parts.insert(part);
+                bytes += file.metadata().map_or(0, |data| data.len());
+            }
+        }
+        (parts, bytes)
     }
 
     /// Starts the process and waits until it takes connections.

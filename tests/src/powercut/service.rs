@@ -13,7 +13,9 @@ use tern_protocol::delta::{Delta, ImageId, Profile, signed};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
 use tern_protocol::mac::{Direction, PairSecret, epoch_of};
-use tern_protocol::message::{Answer, AnswerKind, Get, Pack, Registry, Report, ReportKind, Reports, Versions, Want};
+use tern_protocol::message::{
+    Answer, AnswerKind, Get, Pack, Registry, Report, ReportKind, Reports, Versions, Want,
+};
 use tern_protocol::position::{Cut, Salt};
 use tern_protocol::tuf::build::{self, DelegatedKeys, Named, RootKeys};
 use tern_protocol::tuf::content::{

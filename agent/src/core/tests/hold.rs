@@ -300,7 +300,8 @@ fn what_a_kill_leaves_behind_is_told_too() {
     ];
     world.publish(&Published::offers(6));
     // The hooks have run, and their undo has failed and waits.
-    let undoes = |world: &World| matches!(world.agent.durable().state, State::PreUpdating { undo: Some(_), .. });
+    let undoes =
+        |world: &World| matches!(world.agent.durable().state, State::PreUpdating { undo: Some(_), .. });
     for _ in 0..200 {
         if undoes(&world) {
             break;

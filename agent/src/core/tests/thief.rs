@@ -343,19 +343,19 @@ impl World {
     }
 
     fn reported(&mut self, e: u64, report: Report) -> Vec<Input> {
-                if matches!(report.kind, ReportKind::Transition { .. } | ReportKind::Outcome { .. }) {
-                    self.said.insert(report.n, report.kind.clone());
-                }
-                let registry = Some(self.registry.clone());
-                let mut says = vec![AnswerKind::Ack { ranges: vec![(report.n, report.n)], registry }];
-                if let ReportKind::Ask { nonce, .. } | ReportKind::Started { nonce, .. } = report.kind {
-                    if self.keeps_nonces {
-                        self.nonces.push((self.uptime, nonce));
-                    } else {
-                        says.push(self.answer(nonce));
-                    }
-                }
-                says.into_iter().map(|kind| self.says(e, kind)).collect()
+        if matches!(report.kind, ReportKind::Transition { .. } | ReportKind::Outcome { .. }) {
+            self.said.insert(report.n, report.kind.clone());
+        }
+        let registry = Some(self.registry.clone());
+        let mut says = vec![AnswerKind::Ack { ranges: vec![(report.n, report.n)], registry }];
+        if let ReportKind::Ask { nonce, .. } | ReportKind::Started { nonce, .. } = report.kind {
+            if self.keeps_nonces {
+                self.nonces.push((self.uptime, nonce));
+            } else {
+                says.push(self.answer(nonce));
+            }
+        }
+        says.into_iter().map(|kind| self.says(e, kind)).collect()
     }
 
     fn answer(&self, nonce: Nonce) -> AnswerKind {
