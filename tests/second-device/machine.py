@@ -134,6 +134,7 @@ class Machine:
             self.reports.acked(body["ranges"])
             self.adopt(body.get("registry"))
         elif body["t"] == "answer":
+            self.reports.acked(body.get("ranges", []))
             self.j["shown"] = max(self.j["shown"], body["time"])
             if self.reports.answers_ours(body, now):
                 self.update.answer = body

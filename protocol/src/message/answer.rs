@@ -41,6 +41,9 @@ pub enum AnswerKind {
         rollout: u32,
         /// Current version of the halt role.
         halt: u32,
+        /// Reports that are in the ledger, as in an ack: most questions come with reports.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ranges: Vec<(u64, u64)>,
     },
     /// The epoch of a hello was not expected: sign this with the identity key.
     Challenge {

@@ -41,7 +41,8 @@ impl Reports {
             fits
         });
         let count = 1 + fits.count();
-        let mut numbered = (n..).zip(kinds.drain(..count)).map(|(n, kind)| Report { e, k, n, low, kind });
+        let numbers = (0..).map(|place: u64| n.wrapping_add(place));
+        let mut numbered = numbers.zip(kinds.drain(..count)).map(|(n, kind)| Report { e, k, n, low, kind });
         Some(Self { first: numbered.next()?, more: numbered.collect() })
     }
 }

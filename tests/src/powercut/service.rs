@@ -415,7 +415,7 @@ impl Service {
         let mut says = vec![AnswerKind::Ack { ranges, registry: Some(registry()) }];
         if let ReportKind::Ask { nonce, .. } | ReportKind::Started { nonce, .. } = report.kind {
             let Versions { rollout, halt, .. } = self.versions();
-            says.push(AnswerKind::Answer { nonce, time: WALL, rollout, halt });
+            says.push(AnswerKind::Answer { nonce, time: WALL, rollout, halt, ranges: Vec::new() });
         }
         let seal = |kind| sealed(Direction::Down, e).seal(&Answer { e, k: KID, kind });
         says.into_iter().map(seal).collect()

@@ -62,7 +62,8 @@ impl Agent {
             (0, AnswerKind::Present { roles }) => self.present(&roles, now),
             (0, _) => {}
             (_, AnswerKind::Ack { ranges, registry }) => self.acknowledged(&ranges, registry, now),
-            (_, AnswerKind::Answer { nonce, time, rollout, halt }) => {
+            (_, AnswerKind::Answer { nonce, time, rollout, halt, ranges }) => {
+                self.acknowledged(&ranges, None, now);
                 self.answered(nonce, time, rollout, halt, now);
             }
             (_, AnswerKind::Challenge { .. } | AnswerKind::Grant { .. } | AnswerKind::Present { .. }) => {}

@@ -360,7 +360,13 @@ impl World {
 
     fn answer(&self, nonce: Nonce) -> AnswerKind {
         let Versions { rollout, halt, .. } = self.versions;
-        AnswerKind::Answer { nonce, time: WALL, rollout, halt: halt + u32::from(self.hides_a_kill) }
+        AnswerKind::Answer {
+            nonce,
+            time: WALL,
+            rollout,
+            halt: halt + u32::from(self.hides_a_kill),
+            ranges: vec![],
+        }
     }
 
     /// Waits until the device has asked once more.

@@ -5,7 +5,7 @@ use tern_protocol::id::{DeviceId, RolloutId};
 use tern_protocol::limits::{METRIC_NAME_MAX, METRICS_MAX, REPORT_MAX};
 use tern_protocol::mac::{Direction, MacKey, epoch_of, kid_of};
 use tern_protocol::message::{
-    Answer, AnswerKind, Attempt, Hello, Report, ReportKind, Reports, challenge_signing_input,
+    Answer, AnswerKind, Attempt, Hello, Report, ReportKind, Reports, Versions, challenge_signing_input,
 };
 use tern_protocol::topic::{Topic, UpKind};
 
@@ -199,22 +199,14 @@ impl Service {
         self.answer(id, Line { epoch: 0, ..line }, AnswerKind::Challenge { challenge });
     }
 
-    /// Sends what this step owes to devices: acks first, then the answers to nonces, which name the versions
-    /// that hold after every verdict of the step.
+    /// Sends what this step owes to devices: acks, and the answers to nonces, which name the versions that hold after
+    /// every verdict of the step. An answer acknowledges what was said with its question.
     pub(super) fn acknowledge(&mut self) {
-        for (id, acks) in std::mem::take(&mut self.acks) {
-            let registry =
-                acks.registry.then(|| self.fleet.devices.get(&id).map(|d| d.registry.clone())).flatten();
-            let Acks { line, mut numbers, .. } = acks;
-            numbers.sort_unstable();
-            numbers.dedup();
-            let ranges =
-                numbers.chunk_by(|a, b| b - a == 1).map(|run| (run[0], run[run.len() - 1])).collect();
-            self.answer(&id, line, AnswerKind::Ack { ranges, registry });
-        }
+        let mut acks = std::mem::take(&mut self.acks);
         let asks = std::mem::take(&mut self.asks);
         // Before the service knows what its devices know, no answer may let one of them arm. It asks again.
         let asks = if self.is_comparing() { Vec::new() } else { asks };
+        let mut answers = Vec::new();
         for (id, line, nonce) in asks {
             let Some(product) = self.fleet.devices.get(&id).map(|d| &d.registry.product) else { continue };
             if !self.kills_are_signed(product) {
@@ -222,9 +214,18 @@ impl Service {
                 continue;
             }
             let Some(product) = self.fleet.products.get(product) else { continue };
-            let versions = product.versions();
+            let Versions { rollout, halt, .. } = product.versions();
+            let with = acks.get(&id).is_some_and(|acks| acks.line == line && !acks.registry);
+            let ranges = with.then(|| acks.remove(&id)).flatten().map(Acks::ranges).unwrap_or_default();
             let time = self.now / 1000;
-            let kind = AnswerKind::Answer { nonce, time, rollout: versions.rollout, halt: versions.halt };
+            answers.push((id, line, AnswerKind::Answer { nonce, time, rollout, halt, ranges }));
+        }
+        for (id, acks) in acks {
+            let registry =
+                acks.registry.then(|| self.fleet.devices.get(&id).map(|d| d.registry.clone())).flatten();
+            self.answer(&id, acks.line, AnswerKind::Ack { ranges: acks.ranges(), registry });
+        }
+        for (id, line, kind) in answers {
             self.answer(&id, line, kind);
         }
     }

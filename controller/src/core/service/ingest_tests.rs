@@ -2,7 +2,9 @@
 
 use tern_protocol::limits::REPORT_MAX;
 use tern_protocol::mac::{Direction, MacKey, PairSecret};
-use tern_protocol::message::{Hello, Registry, Report, ReportKind, Versions};
+use tern_protocol::message::{
+    Answer, AnswerKind, Attempt, Hello, Nonce, Registry, Report, ReportKind, Reports, Versions,
+};
 use tern_protocol::topic::{Topic, UpKind};
 
 use super::enrol_tests::{Camera, World, fleet, registry};
@@ -149,4 +151,72 @@ fn the_registry_has_the_components_of_the_last_hello() {
         now,
         [("rootfs", "1.1"), ("baseband", "4.3")].map(|(a, b)| (a.to_owned(), b.to_owned())).into()
     );
+}
+
+/// What a device says at the same moment, from number `n` on.
+fn several(world: &World, device: &Camera, n: u64, mut kinds: Vec<ReportKind>) -> Vec<u8> {
+    let reports = Reports::gather(PRESENT, 1, n, n, &mut kinds).unwrap();
+    assert_eq!(kinds, []);
+    key(world, device, PRESENT).seal(&reports)
+}
+
+fn question(nonce: u8) -> ReportKind {
+    let attempt = Attempt { rc: 2, rollout: "r2".parse().unwrap(), attempt: 1 };
+    ReportKind::Ask { nonce: Nonce([nonce; 16]), attempt }
+}
+
+/// What the service says to a device in answer to a payload.
+fn told(world: &mut World, device: &Camera, payload: Vec<u8>) -> Vec<AnswerKind> {
+    let topic = Topic::Up(device.id.clone(), UpKind::Report);
+    let outputs = world.handle(Input::Message { topic, payload });
+    let online = &world.service.keys[&registry().product];
+    let (kid, ours) = online.newest().unwrap();
+    let secret = PairSecret::agree(&device.telemetry, &ours.public_key());
+    let key = secret.key(Direction::Down, &fleet(), &device.id, kid, PRESENT);
+    let said = outputs.into_iter().filter_map(|output| match output {
+        Output::Publish { topic: Topic::DeviceIn(_), payload } => Some(payload),
+        _ => None,
+    });
+    said.map(|payload| serde_json::from_slice::<Answer>(&key.open(&payload).unwrap()).unwrap().kind).collect()
+}
+
+#[test]
+fn several_reports_in_a_message_are_counted_one_by_one_and_answered_by_one() {
+    let mut world = World::new();
+    let cam = world.enrolled(1);
+    let message = several(&world, &cam, 20, vec![health(), health(), question(7)]);
+    let before = world.service.counters();
+
+    let first = told(&mut world, &cam, message.clone());
+    let [AnswerKind::Answer { nonce, ranges, .. }] = &first[..] else { panic!("{first:?}") };
+    assert_eq!((*nonce, ranges.as_slice()), (Nonce([7; 16]), [(20, 21)].as_slice()));
+    let counted = world.service.counters();
+    assert_eq!((counted.accepted - before.accepted, counted.duplicates - before.duplicates), (3, 0));
+    // It comes again, as after a lost answer: acknowledged and answered again, and counted once.
+    let again = told(&mut world, &cam, message);
+    assert!(matches!(&again[..], [AnswerKind::Answer { ranges, .. }] if *ranges == [(20, 21)]), "{again:?}");
+    assert_eq!(world.service.counters().duplicates - before.duplicates, 2);
+    assert!(world.service.fleet().devices[&cam.id].received.contains(21));
+
+    // Without a question, and with a hello: acks as ever, and the answer by itself.
+    let plain = several(&world, &cam, 23, vec![health()]);
+    let acked = told(&mut world, &cam, plain);
+    assert!(matches!(&acked[..], [AnswerKind::Ack { ranges, registry: None }] if *ranges == [(23, 23)]));
+}
+
+#[test]
+fn a_number_that_no_device_reaches_is_malformed_wherever_it_stands_in_a_message() {
+    let mut world = World::new();
+    let cam = world.enrolled(1);
+    for n in [(1 << 53) - 1, u64::MAX] {
+        let payload = several(&world, &cam, n, vec![health(), health(), health()]);
+        let before = world.service.counters();
+
+        let topic = Topic::Up(cam.id.clone(), UpKind::Report);
+        world.handle(Input::Message { topic, payload });
+
+        assert!(world.service.counters().malformed > before.malformed, "{n}");
+        let received = &world.service.fleet().devices[&cam.id].received;
+        assert!(n.checked_add(2).is_none_or(|n| !received.contains(n)));
+    }
 }

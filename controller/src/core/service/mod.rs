@@ -268,6 +268,14 @@ struct Acks {
     registry: bool,
 }
 
+impl Acks {
+    fn ranges(mut self) -> Vec<(u64, u64)> {
+        self.numbers.sort_unstable();
+        self.numbers.dedup();
+        self.numbers.chunk_by(|a, b| b - a == 1).map(|run| (run[0], run[run.len() - 1])).collect()
+    }
+}
+
 impl Service {
     /// Starts from what the ledger gave; `seed` is random and never used twice.
     pub fn new(fleet: Fleet, keys: BTreeMap<ProductId, OnlineKeys>, lives: Lives, seed: [u8; 32]) -> Self {

@@ -27,12 +27,12 @@ fn lacks_targets(scene: &mut Scene, names: &[&str]) {
 
 /// What is published on `topic` in a step.
 fn published(scene: &Scene, step: &Step, topic: &Topic) -> Vec<u8> {
-    let found = step.outputs.iter().filter_map(|output| match output {
+    let mut found = step.outputs.iter().rev().filter_map(|output| match output {
         Output::Publish { topic: of, payload } if of == topic => Some(payload.clone()),
         _ => None,
     });
     let name = topic.render(&scene.service.fleet().id);
-    found.last().unwrap_or_else(|| panic!("{name} is not published"))
+    found.next().unwrap_or_else(|| panic!("{name} is not published"))
 }
 
 fn roles(payload: &[u8], dictionary: Option<&Dictionary>) -> Option<Vec<Role>> {
