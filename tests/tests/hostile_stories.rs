@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use tern_protocol::message::{Attempt, Report, ReportKind};
+use tern_protocol::message::{Attempt, ReportKind, Reports};
 use tern_protocol::state::Outcome;
 use tern_tests::lab::{
     Broker, Lab, LabDevice, Making, Manner, MqttClient, Records, Siege, booted, image, made, seal_of,
@@ -137,7 +137,8 @@ fn should_find_a_report_that_a_thief_of_keys_has_made() {
     let device = &siege.devices[0];
     let sent = siege.middleman.sent();
     let theirs = sent.iter().rfind(|m| m.topic.ends_with("/dev-1/report")).unwrap();
-    let mut report: Report = serde_json::from_slice(&theirs.payload).unwrap();
+    let reports: Reports = serde_json::from_slice(&theirs.payload).unwrap();
+    let mut report = reports.into_iter().last().unwrap();
     report.n += 1;
     let attempt = Attempt { rc: 2, rollout: "r2".parse().unwrap(), attempt: 1 };
     report.kind = ReportKind::Outcome { attempt, outcome: Outcome::RolledBack, reason: None };

@@ -193,6 +193,7 @@ impl Agent {
             && waiting.iter().all(|p| matches!(p.kind, ReportKind::Transition { reason: None, .. }))
         {
             if waiting.is_empty() {
+                self.exchange.gathers = None;
                 return;
             }
             let until = *self.exchange.gathers.get_or_insert(now.uptime + self.settings.timing.gather);

@@ -5,6 +5,7 @@ mod delta;
 mod download;
 mod eligibility;
 mod fresh;
+mod gather;
 mod hold;
 mod kill;
 mod machine;

@@ -137,6 +137,8 @@ pub(super) struct World {
     pub(super) hangs: Option<Job>,
     /// Steps of the machine that it has reported, once each.
     pub(super) said: BTreeMap<u64, ReportKind>,
+    /// Messages of reports: when each was sent, and the numbers in it.
+    pub(super) messages: Vec<(u64, Vec<u64>)>,
     /// Windows of packs that it has asked for.
     pub(super) gets: usize,
     /// Nonces are not answered, but kept, with the moment at which each was heard.
@@ -197,6 +199,7 @@ impl World {
             refuses: Vec::new(),
             hangs: None,
             said: BTreeMap::new(),
+            messages: Vec::new(),
             gets: 0,
             keeps_nonces: false,
             nonces: Vec::new(),
@@ -281,6 +284,16 @@ impl World {
 
     /// Publishes new files of every role, and plays service and device until nothing happens any more.
     pub(super) fn publish(&mut self, what: &Published) {
+        self.publish_quietly(what);
+        // Reports, asks and answers, each after its wait.
+        for _ in 0..40 {
+            self.uptime = self.agent.wake_at().min(self.uptime + 60_000);
+            self.handle(Input::Time);
+        }
+    }
+
+    /// Publishes new files of every role, and no time passes.
+    pub(super) fn publish_quietly(&mut self, what: &Published) {
         let v = &mut self.versions;
         for version in
             [&mut v.timestamp, &mut v.snapshot, &mut v.targets, &mut v.release, &mut v.rollout, &mut v.halt]
@@ -289,11 +302,6 @@ impl World {
         }
         let payload = Bundle { root: 1, files: self.files(what) }.pack();
         self.handle(Input::Message { topic: Topic::Head("cam".parse().unwrap()), payload });
-        // Reports, asks and answers, each after its wait.
-        for _ in 0..40 {
-            self.uptime = self.agent.wake_at().min(self.uptime + 60_000);
-            self.handle(Input::Time);
-        }
     }
 
     pub(super) fn handle(&mut self, input: Input) {
@@ -331,11 +339,15 @@ impl World {
                 self.gets += 1;
                 Vec::new()
             }
-            Output::Publish { topic: Topic::Up(_, UpKind::Report), .. } if self.deaf => Vec::new(),
             Output::Publish { topic: Topic::Up(_, UpKind::Report), payload } => {
                 let Some(e) = epoch_of(&payload) else { return Vec::new() };
                 let body = self.sealed(Direction::Up, e).open(&payload).unwrap();
                 let reports: Reports = serde_json::from_slice(&body).unwrap();
+                self.messages
+                    .push((self.uptime, reports.clone().into_iter().map(|report| report.n).collect()));
+                if self.deaf {
+                    return Vec::new();
+                }
                 reports.into_iter().flat_map(|report| self.reported(e, report)).collect()
             }
             _ => Vec::new(),
