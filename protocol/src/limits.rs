@@ -8,7 +8,7 @@ pub const ID_MAX: usize = 64;
 pub const REPORT_MAX: usize = 4096;
 
 /// Reports in one message.
-pub const REPORTS_MAX: usize = 16;
+pub const REPORTS_MAX: usize = 8;
 /// A bundle with one signed file, on the topic of reports: a device presents it when the service asks.
 pub const PRESENTED_MAX: usize = 16 * 1024;
 /// An answer on `d/<device>/in`, sealed.

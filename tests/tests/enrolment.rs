@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tern_tests::lab::{Lab, LabDevice, Making, PRODUCT, made, wait, wait_telling};
+use tern_tests::lab::{Lab, LabDevice, Making, PRODUCT, Wan, made, wait, wait_telling};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -246,4 +246,32 @@ fn an_enrolled_id_is_not_taken_by_another_key_with_a_token() {
     let before = lab.device("dev-1")["seen_at"].as_u64().unwrap();
     owner.start();
     wait_to_be_heard(&lab, "dev-1", before);
+}
+
+/// What is retained for everybody has no keys in it once the fleet holds them; a device from the factory asks for those.
+#[test]
+fn a_device_that_comes_to_a_fleet_that_holds_the_keys_asks_for_them_and_updates() {
+    let lab = Lab::start();
+    let (factory, image) = (lab.path("factory.img"), lab.path("second.img"));
+    made(&factory, 200_000, 1);
+    made(&image, 300_000, 2);
+    let (old, new) = (Wan::to(lab.mqtt), Wan::to(lab.mqtt));
+    let behind = |wan: &Wan| Making { broker: Some(wan.address), ..Making::default() };
+    let mut first = LabDevice::make(&lab, "dev-1", &factory, &behind(&old));
+    first.start();
+    lab.wait_for_hellos();
+    lab.publish(2, &image);
+    lab.roll_out(2, "r2", "all", 0);
+    lab.wait_for_status("r2", "completed", PATIENCE);
+
+    let mut second = LabDevice::make(&lab, "dev-2", &factory, &behind(&new));
+    second.start();
+
+    wait_to_run(&lab, "dev-2", 2);
+    let asked = |wan: &Wan| {
+        let gets = wan.sent().into_iter().filter(|message| message.topic.ends_with("/get"));
+        gets.filter(|get| String::from_utf8_lossy(&get.payload).contains("targets")).count()
+    };
+    // The first came while nobody had been heard, and had them with what is retained.
+    assert_eq!((asked(&old), asked(&new)), (0, 1));
 }

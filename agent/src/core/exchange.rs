@@ -45,6 +45,10 @@ pub(super) struct Exchange {
     sent_below: u64,
     /// Until when changes of state wait for something to be said with.
     gathers: Option<u64>,
+    /// Something was said again, and nothing acknowledged since: perhaps one report keeps the others of its message back.
+    again: bool,
+    /// From when on retained files have had their time to come, since the link came up.
+    retained_by: Option<u64>,
     /// The controller may still believe in other keys than ours.
     replacing: bool,
     /// The last answer named newer files than those held: wait for them before asking again.
@@ -77,6 +81,8 @@ impl Exchange {
             unheard: 0,
             sent_below: 0,
             gathers: None,
+            again: false,
+            retained_by: None,
             replacing,
             behind: None,
         }
@@ -90,6 +96,16 @@ impl Exchange {
         self.up = false;
         self.greeted = false;
         self.gathers = None;
+        self.retained_by = None;
+    }
+
+    /// Tells whether what the broker retains has had its time to come.
+    pub(super) fn has_heard_retained(&self, now: Now) -> bool {
+        self.retained_by.is_some_and(|at| now.uptime >= at)
+    }
+
+    pub(super) fn retained_due(&self) -> Option<u64> {
+        self.retained_by
     }
 
     /// Returns when something is to be sent again.
@@ -137,6 +153,7 @@ impl Agent {
         self.exchange.resend.reset();
         self.exchange.resend_at = now.uptime;
         self.exchange.sent_below = 0;
+        self.exchange.retained_by = Some(now.uptime + self.settings.timing.retained_wait);
         self.exchange.ask_anew();
         self.look_again();
         self.retained_from(now);
@@ -153,6 +170,7 @@ impl Agent {
         }
         if now.uptime >= self.exchange.resend_at {
             self.unheard(now);
+            self.exchange.again |= self.exchange.greeted && self.exchange.sent_below > 0;
             self.exchange.sent_below = 0;
             self.exchange.resend_at = now.uptime + self.exchange.resend.step();
             if !self.exchange.greeted {
@@ -183,7 +201,8 @@ impl Agent {
     }
 
     /// Sends every waiting report that was not sent yet in this connection, and a question, in order; what has numbers
-    /// one after the other in one message. Changes of state alone wait a moment, for most of them are the first of several.
+    /// one after the other in one message, unless that was tried before. Changes of state alone wait a moment, for most of
+    /// them are the first of several.
     fn say(&mut self, ask: Option<Pending>, now: Now) {
         let from = self.exchange.sent_below;
         let unsent = self.durable.outbox.pending().filter(|p| p.n >= from);
@@ -210,7 +229,8 @@ impl Agent {
             }
         }
         waiting.extend(ask);
-        for run in waiting.chunk_by(|one, next| one.n + 1 == next.n) {
+        let apart = self.exchange.again;
+        for run in waiting.chunk_by(|one, next| !apart && one.n + 1 == next.n) {
             self.send(run);
         }
     }
@@ -280,7 +300,10 @@ impl Agent {
     /// Derives the keys of this epoch; false while the signed files name no telemetry key.
     fn derive_keys(&mut self) -> bool {
         let epoch = self.durable.epoch;
-        let Some((kid, peer)) = self.trust.telemetry_keys().into_iter().next_back() else { return false };
+        let Some((kid, peer)) = self.trust.telemetry_keys().into_iter().next_back() else {
+            self.exchange.keys = None;
+            return false;
+        };
         if self.exchange.keys.as_ref().is_some_and(|k| k.epoch == epoch && k.kid == kid) {
             return true;
         }

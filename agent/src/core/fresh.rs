@@ -41,8 +41,9 @@ impl Agent {
         // A trial was armed while the files were fresh; it is judged by its probes and by reaching the broker.
         let trial = matches!(self.durable.state, State::VerifyPost { .. });
         let vouched = trial || (self.clock.known(now).is_some() && !self.is_stale(now));
-        let unread = self.reader.awaited().is_some();
-        waited && vouched && !unread && self.exchange.is_up() && self.exchange.behind.is_none()
+        let unread = self.reader.awaited().is_some() || self.trust.current().is_none();
+        let knows = trial || (!unread && self.exchange.has_heard_retained(now));
+        waited && vouched && knows && self.exchange.is_up() && self.exchange.behind.is_none()
     }
 
     fn unanswered_due(&self) -> Option<u64> {
@@ -51,8 +52,10 @@ impl Agent {
 
     /// Returns when [`Agent::attend_fresh`] may have something to do.
     pub(super) fn fresh_due(&self, now: Now) -> u64 {
-        // Past it, it is not time that is waited for.
-        self.unanswered_due().filter(|due| *due > now.uptime).unwrap_or(u64::MAX)
+        // Past them, it is not time that is waited for.
+        let due = [self.unanswered_due(), self.exchange.retained_due()];
+        let due = due.into_iter().flatten().filter(|due| *due > now.uptime);
+        due.min().filter(|_| self.unanswered.is_some()).unwrap_or(u64::MAX)
     }
 }
 

@@ -58,7 +58,9 @@ impl Agent {
         if files.is_empty() && self.reader.awaited().is_none() {
             return;
         }
-        let answered = matches!(topic, Topic::DeviceIn(_)) && !files.is_empty();
+        // What waits for targets was asked for with them: without, this answers something else.
+        let brings = files.iter().any(|file| file.role == Role::Targets);
+        let answered = matches!(topic, Topic::DeviceIn(_)) && brings;
         files.into_iter().for_each(|file| self.pool.add(file));
         self.refresh(now);
         // A chunk server has sent the newest that there is: what waits still is for nobody.
@@ -105,7 +107,8 @@ impl Agent {
 
     /// With an open attempt what is missing is asked for at once, otherwise within half a heartbeat.
     fn note_missing(&mut self, files: Vec<(Role, Option<u32>)>, now: Now) {
-        if files.is_empty() && self.reader.awaited().is_some() {
+        // Whatever else is missing: what names newer files may be among what cannot be read.
+        if self.reader.awaited().is_some() {
             self.note_unread(now);
             return;
         }
@@ -136,14 +139,16 @@ impl Agent {
         let mut files: Vec<_> = roots.map(|version| (Role::Root, Some(version))).collect();
         files.extend(NEWEST);
         let repeat = Backoff::new(self.settings.timing.get_first, self.settings.timing.get_most);
-        let calm = if self.reader.awaits_head() { 0 } else { self.calm() };
+        let soon = self.reader.awaits_head();
+        let calm = if soon { 0 } else { self.calm() };
         let wait = calm.max(self.settings.timing.retained_wait);
         let ask_at = now.uptime + wait;
         let missing = self.missing.get_or_insert(Missing { files: Vec::new(), ask_at, repeat });
-        missing.files = files;
-        if self.reader.awaits_head() {
+        // What waited for half a heartbeat, and was not asked for yet, has become urgent.
+        if soon && missing.files != files {
             missing.ask_at = missing.ask_at.min(ask_at);
         }
+        missing.files = files;
     }
 
     /// With an open attempt, or with no whole set, there is no time to lose; otherwise a fleet asks over half a heartbeat.

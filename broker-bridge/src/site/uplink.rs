@@ -106,7 +106,8 @@ fn outlives_outage(kind: UpKind, payload: &[u8]) -> bool {
     }
     match kind {
         UpKind::Report if Bundle::looks_like(payload) => false,
-        // What cannot be read is not for the site to judge.
+        // What cannot be read is not for the site to judge; nor is a question that comes behind other reports told apart: nobody
+        // waits for its answer any more when it goes up.
         UpKind::Report => serde_json::from_slice::<Kind<'_>>(payload).map_or(true, |kind| kind.t != "ask"),
         UpKind::Enrol => true,
         UpKind::Presence | UpKind::Get => false,

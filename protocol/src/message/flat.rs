@@ -92,12 +92,16 @@ impl TryFrom<FlatReport<'_>> for Reports {
         }
         let (e, k, low) = (first.e, first.k, first.low);
         let is_plain = |flat: &FlatReport<'_>| flat.more.is_empty() && flat.t != "hello";
-        if more.len() >= REPORTS_MAX || !more.iter().all(is_plain) {
+        if more.len() >= REPORTS_MAX
+            || matches!(first.kind, ReportKind::Hello(_))
+            || !more.iter().all(is_plain)
+        {
             return Err(FlatError::More);
         }
         let more = (1..).zip(more).map(|(place, mut flat): (u64, FlatReport<'_>)| {
             let n = first.n.checked_add(place).ok_or(FlatError::More)?;
-            if flat.rollout.is_none()
+            // All three or none: half an attempt of its own would be counted for another one.
+            if (&flat.rc, &flat.rollout, &flat.attempt) == (&None, &None, &None)
                 && flat.t != "health"
                 && let Some(Attempt { rc, rollout, attempt }) = first.kind.attempt()
             {

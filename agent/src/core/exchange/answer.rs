@@ -74,6 +74,7 @@ impl Agent {
         let hello_waited = self.durable.outbox.pending().any(|p| matches!(p.kind, ReportKind::Hello(_)));
         if self.durable.outbox.acknowledge(ranges) {
             self.saved = false;
+            self.exchange.again = false;
             self.exchange.resend.reset();
             self.exchange.resend_at = now.uptime + self.exchange.resend.step();
         }

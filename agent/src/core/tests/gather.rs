@@ -61,14 +61,21 @@ fn a_change_of_state_that_nothing_follows_is_told_after_a_moment() {
 }
 
 #[test]
-fn what_nobody_acknowledges_is_said_again_together_and_in_its_order() {
+fn what_nobody_acknowledges_is_said_again_one_by_one() {
     let mut world = world();
     world.deaf = true;
     world.publish(&Published::offers(6));
     wakes(&mut world, 60_000);
     let first = world.messages.first().unwrap().1.clone();
-    let again = world.messages.iter().skip(1).find(|(_, numbers)| numbers.contains(&first[0]));
-    assert!(again.is_some_and(|(_, numbers)| numbers.starts_with(&first[..2])), "{:?}", world.messages);
+    // Perhaps one of them is what keeps the others back. The question, the third, is asked anew in its time.
+    let again: Vec<_> = world.messages.iter().skip(1).take(2).map(|(_, numbers)| numbers.clone()).collect();
+    assert_eq!(again, [vec![first[0]], vec![first[1]]], "{:?}", world.messages);
+
+    world.deaf = false;
+    world.publish(&Published::offers(6));
+    wakes(&mut world, 3_600_000);
+    assert_eq!(world.armed(), Some(6));
+    assert_eq!(world.messages.last().unwrap().1.len(), 3, "together again: {:?}", world.messages);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod reconcile;
 mod soak;
 mod table;
 mod thief;
+mod unread;
 
 use tern_protocol::chunk::ChunkSet;
 use tern_protocol::delta::{DeltaManifest, ImageId, Profile};

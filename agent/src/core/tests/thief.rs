@@ -10,7 +10,7 @@ use p256::ecdsa::SigningKey;
 use tern_protocol::bundle::{Bundle, File};
 use tern_protocol::digest::Digest;
 use tern_protocol::mac::{Direction, PairSecret, epoch_of};
-use tern_protocol::message::{Answer, AnswerKind, Nonce, Registry, Report, ReportKind, Reports, Versions};
+use tern_protocol::message::{Answer, AnswerKind, Get, Nonce, Registry, ReportKind, Reports, Versions, Want};
 use tern_protocol::offer::Artifact;
 use tern_protocol::position::{Cut, Salt};
 use tern_protocol::topic::{Topic, UpKind};
@@ -124,7 +124,7 @@ impl Published {
 pub(super) struct World {
     pub(super) agent: Agent,
     settings: Settings,
-    versions: Versions,
+    pub(super) versions: Versions,
     pub(super) uptime: u64,
     /// What the thief tells the device that it is.
     registry: Registry,
@@ -141,6 +141,8 @@ pub(super) struct World {
     pub(super) messages: Vec<(u64, Vec<u64>)>,
     /// Windows of packs that it has asked for.
     pub(super) gets: usize,
+    /// Files that it has asked for, and when.
+    pub(super) wants: Vec<(u64, Vec<Role>)>,
     /// Nonces are not answered, but kept, with the moment at which each was heard.
     pub(super) keeps_nonces: bool,
     pub(super) nonces: Vec<(u64, Nonce)>,
@@ -201,6 +203,7 @@ impl World {
             said: BTreeMap::new(),
             messages: Vec::new(),
             gets: 0,
+            wants: Vec::new(),
             keeps_nonces: false,
             nonces: Vec::new(),
             deaf: false,
@@ -247,7 +250,7 @@ impl World {
         self.handle(Input::LinkUp);
     }
 
-    fn files(&self, what: &Published) -> Vec<File> {
+    pub(super) fn files(&self, what: &Published) -> Vec<File> {
         let v = &self.versions;
         let forges_release = !what.forges_release.is_empty();
         let by = |thief: bool| if thief { SERVICE } else { PEOPLE };
@@ -335,8 +338,13 @@ impl World {
                 self.jobs.push(work);
                 if arms { Vec::new() } else { vec![Input::Done { job, result }] }
             }
-            Output::Publish { topic: Topic::Up(_, UpKind::Get), .. } => {
+            Output::Publish { topic: Topic::Up(_, UpKind::Get), payload } => {
                 self.gets += 1;
+                let roles = Get::read(&payload).unwrap().want.into_iter().filter_map(|want| match want {
+                    Want::File { role, .. } => Some(role),
+                    _ => None,
+                });
+                self.wants.push((self.uptime, roles.collect()));
                 Vec::new()
             }
             Output::Publish { topic: Topic::Up(_, UpKind::Report), payload } => {
@@ -348,25 +356,38 @@ impl World {
                 if self.deaf {
                     return Vec::new();
                 }
-                reports.into_iter().flat_map(|report| self.reported(e, report)).collect()
+                self.reported(e, reports)
             }
             _ => Vec::new(),
         }
     }
 
-    fn reported(&mut self, e: u64, report: Report) -> Vec<Input> {
-        if matches!(report.kind, ReportKind::Transition { .. } | ReportKind::Outcome { .. }) {
-            self.said.insert(report.n, report.kind.clone());
-        }
-        let registry = Some(self.registry.clone());
-        let mut says = vec![AnswerKind::Ack { ranges: vec![(report.n, report.n)], registry }];
-        if let ReportKind::Ask { nonce, .. } | ReportKind::Started { nonce, .. } = report.kind {
-            if self.keeps_nonces {
-                self.nonces.push((self.uptime, nonce));
-            } else {
-                says.push(self.answer(nonce));
+    /// Acknowledges what came, and answers a question; in one message, if several reports were one.
+    fn reported(&mut self, e: u64, reports: Reports) -> Vec<Input> {
+        let together = !reports.more.is_empty();
+        let (mut numbers, mut asked) = (Vec::new(), None);
+        for report in reports {
+            if matches!(report.kind, ReportKind::Transition { .. } | ReportKind::Outcome { .. }) {
+                self.said.insert(report.n, report.kind.clone());
+            }
+            if let ReportKind::Ask { nonce, .. } | ReportKind::Started { nonce, .. } = report.kind {
+                asked = Some(nonce);
+            }
+            if !matches!(report.kind, ReportKind::Ask { .. }) {
+                numbers.push((report.n, report.n));
             }
         }
+        let answer = asked.filter(|_| !self.keeps_nonces).map(|nonce| self.answer(nonce));
+        self.nonces.extend(asked.filter(|_| self.keeps_nonces).map(|nonce| (self.uptime, nonce)));
+        let says = match answer {
+            Some(AnswerKind::Answer { nonce, time, rollout, halt, .. }) if together => {
+                vec![AnswerKind::Answer { nonce, time, rollout, halt, ranges: numbers }]
+            }
+            answer => {
+                let ack = AnswerKind::Ack { ranges: numbers, registry: Some(self.registry.clone()) };
+                [ack].into_iter().chain(answer).collect()
+            }
+        };
         says.into_iter().map(|kind| self.says(e, kind)).collect()
     }
 

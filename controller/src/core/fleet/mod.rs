@@ -7,7 +7,7 @@ pub mod comparison;
 pub mod components;
 pub mod device;
 mod health;
-mod holders;
+pub mod holders;
 pub mod misfits;
 mod packed;
 pub mod product;

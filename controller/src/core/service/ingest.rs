@@ -66,8 +66,13 @@ impl Service {
             self.counters.forged += 1;
             return;
         }
+        let several = !reports.more.is_empty();
         for report in reports {
             self.said(id, line, report, expected);
+        }
+        // Whoever says several at once reads an answer as an ack; others wait for one.
+        if let Some(acks) = self.acks.get_mut(id).filter(|_| several) {
+            acks.in_answer = true;
         }
     }
 
@@ -215,7 +220,8 @@ impl Service {
             }
             let Some(product) = self.fleet.products.get(product) else { continue };
             let Versions { rollout, halt, .. } = product.versions();
-            let with = acks.get(&id).is_some_and(|acks| acks.line == line && !acks.registry);
+            let with =
+                acks.get(&id).is_some_and(|acks| acks.line == line && acks.in_answer && !acks.registry);
             let ranges = with.then(|| acks.remove(&id)).flatten().map(Acks::ranges).unwrap_or_default();
             let time = self.now / 1000;
             answers.push((id, line, AnswerKind::Answer { nonce, time, rollout, halt, ranges }));

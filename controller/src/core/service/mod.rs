@@ -54,6 +54,7 @@ use super::access::TokenName;
 use super::fact::{Fact, Millis};
 use super::fleet::Fleet;
 use super::fleet::device::Standing;
+use super::fleet::holders;
 use super::replay::RULES;
 
 pub use admit::{Admission, NewClaim, OneTimeToken};
@@ -235,6 +236,8 @@ pub struct Service {
     presents: BTreeMap<DeviceId, present::Asked>,
     /// The data folder is a copy, and that is not in the ledger yet.
     copied: Option<String>,
+    /// Which products' devices hold the newest keys and kills, and when that was counted.
+    holders: (Millis, BTreeMap<ProductId, (holders::Held, bool)>),
     /// Everything retained is published at the end of this step.
     publish_all: bool,
     /// The clock was set back, and that was said.
@@ -266,6 +269,7 @@ struct Acks {
     line: Line,
     numbers: Vec<u64>,
     registry: bool,
+    in_answer: bool,
 }
 
 impl Acks {
@@ -309,6 +313,7 @@ impl Service {
             posed: BTreeMap::new(),
             presents: BTreeMap::new(),
             copied: None,
+            holders: Default::default(),
             publish_all: false,
             set_back: false,
             look_back: true,

@@ -16,6 +16,7 @@ use super::offered::Offered;
 use super::rotation::{Stale, stale};
 use super::{Fact, Service};
 use crate::core::fact::SignedFile;
+use crate::core::fleet::holders::held;
 use crate::core::fleet::product::Product;
 use crate::core::rollout::record::{Rollout, Status};
 
@@ -24,6 +25,11 @@ const HEAD: [Role; 6] =
     [Role::Timestamp, Role::Snapshot, Role::Targets, Role::Release, Role::Rollout, Role::Halt];
 /// What `head` carries to devices that hold root and targets.
 const KNOWN: [Role; 5] = [Role::Timestamp, Role::Snapshot, Role::Release, Role::Rollout, Role::Halt];
+/// How long a count of the devices that hold the newest keys is good: at every wave a large fleet would be counted anew.
+const COUNT_VALID: u64 = 1000;
+/// A bundle that leans on keys which are not there yet is kept up to this length, by devices and chunk servers.
+const LEANING_MAX: usize = 4096;
+
 /// All that a cohort topic carries.
 const STEP: [Role; 4] = [Role::Timestamp, Role::Snapshot, Role::Release, Role::Rollout];
 /// All that a heartbeat carries.
@@ -197,7 +203,7 @@ impl Service {
             self.fleet.rollouts.values().filter(|r| r.product == *product).cloned().collect();
         let everybody = halted || rollouts.iter().any(|r| self.head_must_carry(r));
         if everybody {
-            self.publish_head(product, halted);
+            self.publish_head(product);
             self.publish_beat(product);
         }
         for rollout in rollouts {
@@ -251,16 +257,32 @@ impl Service {
         }
     }
 
-    /// With targets and in the general dictionary where it brings a kill, which must not wait for a `get`, and while
-    /// devices hold older targets, or none. Else, and it comes with every connection, without what they all have.
-    fn publish_head(&mut self, product: &ProductId, kill: bool) {
+    /// With targets and in the general dictionary while devices lack the newest root, targets or kills, for a kill must not wait
+    /// for a `get`. Else, and it comes with every connection, without what they all have.
+    fn publish_head(&mut self, product: &ProductId) {
+        let known = self.is_known(product);
         let Some(state) = self.fleet.products.get(product) else { return };
-        let payload = if kill || !self.fleet.holds_keys(product) {
-            Bundle { root: state.versions().root, files: state.signed(&HEAD) }.pack()
-        } else {
-            packed(state, &KNOWN)
-        };
+        let leaning = known.then(|| packed(state, &KNOWN)).filter(|packed| packed.len() <= LEANING_MAX);
+        let general = || Bundle { root: state.versions().root, files: state.signed(&HEAD) }.pack();
+        let payload = leaning.unwrap_or_else(general);
         self.publish(Topic::Head(product.clone()), payload);
+    }
+
+    /// Tells whether the devices of a product hold its newest keys and kills, by a count that may be a second old.
+    fn is_known(&mut self, product: &ProductId) -> bool {
+        let Some(newest) = self.fleet.products.get(product).map(|state| held(&state.versions())) else {
+            return false;
+        };
+        let fresh = self.now.checked_sub(self.holders.0).is_some_and(|since| since < COUNT_VALID);
+        let counted =
+            |service: &Self| service.holders.1.get(product).filter(|(keys, _)| *keys == newest).copied();
+        match counted(self).filter(|_| fresh) {
+            Some((_, hold)) => hold,
+            None => {
+                self.holders = (self.now, self.fleet.holders(self.now));
+                counted(self).is_some_and(|(_, hold)| hold)
+            }
+        }
     }
 
     fn publish_beat(&mut self, product: &ProductId) {
@@ -292,7 +314,7 @@ impl Service {
         for (version, payload) in roots {
             self.publish(Topic::Root(product.clone(), version), payload);
         }
-        self.publish_head(product, false);
+        self.publish_head(product);
         let cohorts = self.cohorts.iter().filter(|((of, _), _)| of == product);
         let cohorts: BTreeSet<_> = cohorts.flat_map(|(_, offered)| &offered.topics).cloned().collect();
         self.publish_cohorts(product, &cohorts);
@@ -317,6 +339,7 @@ impl Service {
             return;
         }
         let products: Vec<ProductId> = self.keys.keys().cloned().collect();
+        let mut renewed = false;
         for product in products {
             let Some(state) = self.fleet.products.get(&product) else { continue };
             let beaten = self.refreshed_at.get(&product).copied();
@@ -346,15 +369,17 @@ impl Service {
                 Ok(files) => {
                     self.record(Fact::Signed { product: product.clone(), files });
                     self.refreshed_at.insert(product.clone(), self.now);
-                    if again {
-                        self.publish_everything();
-                    } else {
+                    renewed |= again;
+                    if !again {
                         self.publish_beat(&product);
                     }
                 }
                 Err(error) if !self.trouble.contains_key(&product) => self.alarm(&product, error.to_string()),
                 Err(_) => {}
             }
+        }
+        if renewed {
+            self.publish_everything();
         }
     }
 

@@ -13,8 +13,9 @@ fn scene() -> Scene {
     scene.publish(&scene.signed(2, 2, None)).unwrap();
     let newest = scene.service.fleet().products[&scene.product].versions();
     for device in scene.service.fleet.devices.values_mut() {
-        (device.epoch, device.versions) = (1, newest);
+        (device.epoch, device.versions, device.seen_at) = (1, newest, Some(NOW));
     }
+    scene.now += 1000;
     scene
 }
 
@@ -66,12 +67,13 @@ fn what_all_devices_hold_is_not_sent_to_them_with_every_connection() {
     assert_eq!(roles(&root, None).unwrap(), [Role::Root, Targets]);
 
     lacks_targets(&mut scene, &["cam-8"]);
+    scene.now += 1000;
     let (head, _) = connected(&mut scene);
     assert_eq!(roles(&head, None).unwrap(), [Timestamp, Snapshot, Targets, Release, Rollout, Halt]);
 }
 
 #[test]
-fn a_kill_waits_for_nothing_that_a_device_may_lack() {
+fn a_kill_waits_for_nothing_that_a_device_may_lack_nor_while_devices_may_not_know_of_it() {
     let mut scene = scene();
     scene.start("r2", 2).unwrap();
     lacks_targets(&mut scene, &["cam-7"]);
@@ -81,6 +83,31 @@ fn a_kill_waits_for_nothing_that_a_device_may_lack() {
 
     let head = published(&scene, &step, &Topic::Head(scene.product.clone()));
     assert!(roles(&head, None).unwrap().contains(&Role::Targets));
+    // The service comes back later: whoever was away still reads it there, until all have said that they hold it.
+    scene.now += DAY;
+    let (head, _) = connected(&mut scene);
+    assert!(roles(&head, None).unwrap().contains(&Role::Targets));
+    let newest = scene.service.fleet().products[&scene.product].versions();
+    scene.service.fleet.devices.values_mut().for_each(|device| device.versions = newest);
+    scene.now += 1000;
+    let (head, _) = connected(&mut scene);
+    assert_eq!(roles(&head, None), None);
+}
+
+#[test]
+fn devices_that_never_come_back_are_not_waited_for() {
+    let mut scene = scene();
+    lacks_targets(&mut scene, &["cam-7", "cam-8"]);
+    let (head, _) = connected(&mut scene);
+    assert!(roles(&head, None).is_some());
+
+    for name in ["cam-7", "cam-8"] {
+        scene.service.fleet.devices.get_mut(&name.parse().unwrap()).unwrap().seen_at = Some(NOW - 30 * DAY);
+    }
+    scene.now += 1000;
+
+    let (head, _) = connected(&mut scene);
+    assert!(roles(&head, None).is_none());
 }
 
 #[test]
