@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tern_tests::lab::{Making, Manner, Siege, Stopwatch, image};
 
-/// What it does at least before it is told to behave.
-const ACTS: u64 = 60;
+/// What it does at least before it is told to behave: an update is some ten messages each way.
+const ACTS: u64 = 40;
 const KINDS: usize = 6;
 
 fn war(seed: u64) {

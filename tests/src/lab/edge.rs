@@ -96,15 +96,17 @@ impl LabEdge {
             for file in std::fs::read_dir(shelf.path()).into_iter().flatten().flatten() {
                 let name = file.file_name().into_string().expect("names are text");
                 let Some((root, part)) = name.split_once('-') else { continue };
-                let number = |text: &str| text.parse().expect("a number");
                 let of = root.parse::<Digest>().expect("a root").short();
-                let part = match part.split_at(1) {
-                    ("c", index) => (of, 9, number(index)),
-                    (_, piece) => {
-                        let (level, index) = piece.split_once('.').expect("a level and a place");
-                        (of, level.parse().expect("a level"), number(index))
+                // What is known of deltas is there too, and no part of anything.
+                let place = match (part.strip_prefix('c'), part[1..].split_once('.')) {
+                    (Some(index), _) => index.parse().map(|index| (9, index)),
+                    (None, Some((level, index))) => {
+                        level.parse().and_then(|level| index.parse().map(|index| (level, index)))
                     }
+                    (None, None) => continue,
                 };
+                let Ok((level, index)) = place else { continue };
+                let part = (of, level, index);
                 parts.insert(part);
                 bytes += file.metadata().map_or(0, |data| data.len());
             }

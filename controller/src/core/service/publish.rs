@@ -25,8 +25,9 @@ const HEAD: [Role; 6] =
     [Role::Timestamp, Role::Snapshot, Role::Targets, Role::Release, Role::Rollout, Role::Halt];
 /// What `head` carries to devices that hold root and targets.
 const KNOWN: [Role; 5] = [Role::Timestamp, Role::Snapshot, Role::Release, Role::Rollout, Role::Halt];
-/// How long a count of the devices that hold the newest keys is good: at every wave a large fleet would be counted anew.
-const COUNT_VALID: u64 = 1000;
+/// How long a count of the devices that hold the newest keys is good, from so many devices on: at every wave a large fleet
+/// would be counted anew.
+const COUNT_VALID: (u64, usize) = (1000, 10_000);
 /// A bundle that leans on keys which are not there yet is kept up to this length, by devices and chunk servers.
 const LEANING_MAX: usize = 4096;
 
@@ -273,7 +274,8 @@ impl Service {
         let Some(newest) = self.fleet.products.get(product).map(|state| held(&state.versions())) else {
             return false;
         };
-        let fresh = self.now.checked_sub(self.holders.0).is_some_and(|since| since < COUNT_VALID);
+        let fresh = self.now.checked_sub(self.holders.0).is_some_and(|since| since < COUNT_VALID.0)
+            && self.fleet.devices.len() >= COUNT_VALID.1;
         let counted =
             |service: &Self| service.holders.1.get(product).filter(|(keys, _)| *keys == newest).copied();
         match counted(self).filter(|_| fresh) {
