@@ -189,6 +189,41 @@ fn a_delta_that_others_signed_or_that_is_none_is_not_followed() {
     assert!(!scene.fetched()[0].contains("coded"), "{:?}", scene.fetched());
 }
 
+/// A disk that rots where the service keeps its deltas: the service says so, and devices do without.
+#[test]
+fn a_pack_that_is_damaged_where_it_lies_is_not_served_and_the_device_takes_chunks() {
+    let mut scene = Scene::new();
+    scene.lab.offer_delta(&scene.delta);
+    let packs = files_named(&scene.lab.data(), ".packs");
+    let [packs] = &packs[..] else { panic!("{packs:?}") };
+    let mut bytes = std::fs::read(packs).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    write_through(packs, &bytes);
+
+    scene.start();
+    scene.lab.roll_out(2, "r2", "all", 0);
+    scene.ends();
+
+    assert!(scene.fetched()[0].contains("by=\"repair\""), "{:?}", scene.fetched());
+    let log = scene.lab.log();
+    let told = log.lines().filter(|line| line.contains("ERROR") && line.contains("is damaged")).count();
+    assert_eq!(told, 1, "{log}");
+}
+
+fn files_named(folder: &Path, ending: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_named(&path, ending));
+        } else if path.to_string_lossy().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
 /// What a real pair of images costs in bytes, memory and time: `TERN_DELTA_PAIR=OLD,NEW`, `TERN_AGENT=PROGRAM`, and a
 /// profile's name in `TERN_DELTA_PROFILE`.
 #[test]

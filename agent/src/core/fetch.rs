@@ -210,8 +210,12 @@ impl Agent {
         if let Some(Fetch { artifact: of, leg: on, kind, .. }) = &self.fetch
             && (of, *on) == (&artifact, leg)
         {
-            let Kind::Choice(choice) = kind else { return None };
-            return choice.chosen(now.uptime).map(Event::Chosen);
+            return match kind {
+                Kind::Choice(choice) => choice.chosen(now.uptime).map(Event::Chosen),
+                // What it has given so far may be right.
+                Kind::Packs(packs) if packs.is_given_up() => Some(Event::Chosen(Way::Mend)),
+                _ => None,
+            };
         }
         let timing = &self.settings.timing;
         let (is_new, mut aside) = (self.fetch.is_none(), None);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tern_protocol::delta::{DeltaManifest, span};
 use tern_protocol::limits::CHUNK;
-use tern_protocol::message::{Get, Pack};
+use tern_protocol::message::{Get, Pack, Want};
 
 use super::download::{Accepted, Download};
 use super::timing::Timing;
@@ -15,6 +15,8 @@ use super::way::Course;
 const AHEAD: u32 = 8;
 /// Packs that are decoded without a sync; after a power cut they are fetched again.
 const UNSYNCED_PACKS: u32 = 4;
+/// A pack that was asked for so often, while others came that were asked for later, will not come: it is damaged where it lies.
+const TRIES: u32 = 8;
 /// Bytes of the image for which a sync is due at the latest.
 const UNSYNCED_BYTES: u64 = 32 * CHUNK as u64;
 
@@ -30,6 +32,8 @@ pub(super) struct Packs {
     /// The pack before which it stops to ask.
     end: u32,
     unsynced: (u32, u64),
+    /// How often the next one was asked for.
+    tries: u32,
 }
 
 /// A pack to be decoded.
@@ -48,7 +52,7 @@ impl Packs {
         let (manifest, next) = (course.manifest, course.decoded);
         let end = next + 1 + AHEAD;
         download.within(next..end);
-        Self { manifest, download, waiting: BTreeMap::new(), next, end, unsynced: (0, 0) }
+        Self { manifest, download, waiting: BTreeMap::new(), next, end, unsynced: (0, 0), tries: 0 }
     }
 
     pub(super) fn due(&self) -> u64 {
@@ -56,7 +60,18 @@ impl Packs {
     }
 
     pub(super) fn request(&mut self, uptime: u64, most: u32) -> Option<Get> {
-        self.download.request_within(uptime, most)
+        let get = self.download.request_within(uptime, most)?;
+        let names = |want: &Want| match want {
+            Want::Packs { ranges, .. } => ranges.iter().any(|(from, to)| (*from..*to).contains(&self.next)),
+            _ => false,
+        };
+        self.tries += u32::from(get.want.iter().any(names));
+        Some(get)
+    }
+
+    /// Tells whether the delta is given up: it gives the packs behind the next one, and never that one.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.tries >= TRIES && !self.waiting.is_empty() && !self.waiting.contains_key(&self.next)
     }
 
     pub(super) fn doubts_link(&self) -> bool {
@@ -110,6 +125,7 @@ impl Packs {
         }
         let bytes = self.waiting.remove(&number).and_then(|pack| span(&self.manifest, &pack));
         self.next += 1;
+        self.tries = 0;
         let bytes = bytes.map_or(0, |bytes| bytes.end - bytes.start);
         self.unsynced = if synced { (0, 0) } else { (self.unsynced.0 + 1, self.unsynced.1 + bytes) };
         // Half a window at a time: a request weighs something too.

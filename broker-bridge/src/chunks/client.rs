@@ -315,7 +315,7 @@ async fn publish_packs(
             }
             Err(error) => {
                 own.counters.missed_pack();
-                tracing::debug!(%error, topic = &*job.topic, "a pack could not be served");
+                own.store.complain(&job.of, &error, &job.topic);
                 None
             }
         });

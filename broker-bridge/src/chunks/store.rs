@@ -8,7 +8,7 @@
 //! <dir>/incoming/…                        being written; swept at start
 //! ```
 //! The first three are as `tern_protocol::object` says; `export` copies them out for a web server. A file is complete or
-//! absent. Devices verify every chunk, so reading does not hash again. What is here is what lies in the folder: a chunk
+//! absent. A part is hashed when it is read first, and again when its file has changed: what is damaged is not sent. What is here is what lies in the folder: a chunk
 //! server may be given files by another program while it runs.
 
 mod aside;
@@ -16,6 +16,7 @@ mod deltas;
 mod export;
 mod object;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -61,6 +62,17 @@ pub enum StoreError {
         /// What came.
         found: Digest,
     },
+    /// What is on the disk is not what it was.
+    #[error(
+        "{path} is damaged: nothing of it is served. Remove the file; a delta is then made again, an image comes back with \
+         `tern release publish`, `tern-bridge chunk add` or from a backup"
+    )]
+    Damaged {
+        /// Of which object.
+        root: Digest,
+        /// In which file.
+        path: PathBuf,
+    },
     /// No such object.
     #[error("object {0} is not in the chunk store")]
     Missing(Digest),
@@ -93,6 +105,8 @@ pub struct ChunkStore {
     incoming: Incoming,
     /// Most recently used last.
     open: Mutex<Vec<Arc<Object>>>,
+    /// Objects of which trouble was logged since they were read last.
+    complained: Mutex<BTreeSet<Digest>>,
     /// Held while deltas come or go: they share packs.
     changing: Mutex<()>,
 }
@@ -102,14 +116,16 @@ impl ChunkStore {
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let folder = folder.into();
         let incoming = Incoming::open(folder.join("incoming"))?;
-        Ok(Self { folder, incoming, open: Mutex::default(), changing: Mutex::default() })
+        let (open, complained, changing) = Default::default();
+        Ok(Self { folder, incoming, open, complained, changing })
     }
 
     /// Opens the store in `folder`, which another process has open: what that one is writing is left alone. To read from.
     pub fn beside(folder: impl Into<PathBuf>) -> Self {
         let folder = folder.into();
         let incoming = Incoming::beside(folder.join("incoming"));
-        Self { folder, incoming, open: Mutex::default(), changing: Mutex::default() }
+        let (open, complained, changing) = Default::default();
+        Self { folder, incoming, open, complained, changing }
     }
 
     /// Adds the image in the file at `path`.
@@ -200,7 +216,28 @@ impl ChunkStore {
 
     /// Reads one chunk of an image, or one pack of a delta.
     pub fn read_chunk(&self, root: &Digest, index: u32) -> Result<Vec<u8>, StoreError> {
-        self.object(root)?.part(index)
+        let part = self.object(root).and_then(|object| object.part(index));
+        match &part {
+            // The next try looks at the files anew: somebody may have mended them.
+            Err(StoreError::Damaged { .. }) => self.forget(root),
+            Ok(_) if index == 0 => drop(self.complaints().remove(root)),
+            _ => {}
+        }
+        part
+    }
+
+    /// Logs why a part is not served; what somebody has to mend, once.
+    pub(crate) fn complain(&self, root: &Digest, error: &StoreError, topic: &str) {
+        let must_be_mended = !matches!(error, StoreError::Missing(_) | StoreError::OutOfRange(_));
+        if must_be_mended && self.complaints().insert(*root) {
+            tracing::error!(%error, object = %root, "devices that want this object wait");
+        } else {
+            tracing::debug!(%error, topic, "a pack could not be served");
+        }
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.complained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads one piece of an object's tree.

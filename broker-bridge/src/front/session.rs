@@ -207,7 +207,7 @@ async fn read_packs(shared: &Arc<Shared>, jobs: Vec<Job>) -> Vec<u8> {
                 // Not here: the site has it, or gets it, and then the job comes again.
                 (_, Some(site)) => site.pack(job),
                 (Err(error), None) => {
-                    tracing::debug!(%error, topic = &*job.topic, "a pack could not be served");
+                    own.store.complain(&job.of, &error, &job.topic);
                     None
                 }
             };

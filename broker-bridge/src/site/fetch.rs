@@ -11,6 +11,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use tern_protocol::digest::Digest;
 use tern_protocol::limits::{GET_PACKS_MAX, GET_WANTS_MAX};
 use tern_protocol::message::Pack;
 
@@ -30,6 +31,10 @@ const REPEAT_FIRST: u64 = 20_000;
 const REPEAT_MAX: u64 = 120_000;
 /// Given up after so many times: what the server does not have it never answers.
 const TRIES_MAX: u32 = 6;
+/// What is false comes from a server whose files are damaged, or from a bad link: the third time an object's parts wait this
+/// long, doubling; milliseconds.
+const DOUBT_FIRST: u64 = 1_000;
+const DOUBT_MAX: u64 = 60_000;
 /// An asker that has not repeated itself for so long is gone; a device does within 10 minutes.
 const FORGET: u64 = 900_000;
 
@@ -45,6 +50,10 @@ pub(crate) struct Fetch {
     flight: Vec<Key>,
     /// Questions about deltas that nobody answered, and who asked them.
     silent: Vec<(Key, Vec<Asker>)>,
+    /// How often false parts of an object came since a true one, and until when none is asked for.
+    doubted: HashMap<Digest, (u32, u64)>,
+    /// The moment that was seen last.
+    now: u64,
     /// Parts that came since the start, and when the last did.
     arrivals: u64,
     last: u64,
@@ -101,6 +110,7 @@ impl Fetch {
     /// Returns what to ask for now. `needs` names the piece without which a part could not be judged: it comes first.
     pub(crate) fn next(&mut self, now: u64, needs: impl Fn(&Key) -> Option<Key>) -> Vec<Key> {
         self.late(now);
+        self.now = now;
         let room = self.window.saturating_sub(self.flight.len());
         // Few requests, each for several parts, unless the window would run dry.
         if room * 4 < self.window {
@@ -109,7 +119,8 @@ impl Fetch {
         let (mut out, mut blocked) = (Vec::new(), Vec::new());
         while out.len() < room.min(GET_PACKS_MAX as usize) {
             let Some(mut key) = self.pick() else { break };
-            if self.flight.iter().any(|other| other.is_confused_with(&key)) {
+            let doubted = self.doubted.get(&key.of).is_some_and(|(_, until)| *until > now);
+            if doubted || self.flight.iter().any(|other| other.is_confused_with(&key)) {
                 blocked.push(key);
                 continue;
             }
@@ -160,6 +171,7 @@ impl Fetch {
     /// Takes in that a part is here, and returns who wants it.
     pub(crate) fn came(&mut self, key: &Key, now: u64) -> Vec<Asker> {
         self.arrived(now);
+        self.doubted.remove(&key.of);
         self.end(key)
     }
 
@@ -175,8 +187,21 @@ impl Fetch {
         std::mem::take(&mut self.silent)
     }
 
-    /// Takes in that what came is not the part, or cannot be judged yet: it is asked for again.
+    /// Takes in that what came is not the part: it is asked for again, the third time after a while.
     pub(crate) fn refused(&mut self, key: &Key, now: u64) {
+        self.unproven(key, now);
+        if self.doubted.len() >= WANTS_MAX {
+            self.doubted.clear();
+        }
+        let (count, until) = self.doubted.entry(key.of).or_default();
+        *count += 1;
+        if *count > 2 {
+            *until = now + (DOUBT_FIRST << (*count - 3).min(6)).min(DOUBT_MAX);
+        }
+    }
+
+    /// Takes in that what came cannot be judged yet: it is asked for again.
+    pub(crate) fn unproven(&mut self, key: &Key, now: u64) {
         self.arrived(now);
         self.repeat(key);
     }
@@ -249,7 +274,8 @@ impl Fetch {
             let want = self.wants.get(key)?;
             Some(want.sent?.at.max(self.last) + patience(want.tries))
         };
-        self.flight.iter().filter_map(each).min()
+        let doubts = self.again.iter().filter_map(|key| self.doubted.get(&key.of)).map(|(_, until)| *until);
+        self.flight.iter().filter_map(each).chain(doubts.filter(|until| *until > self.now)).min()
     }
 
     /// Returns how many parts are wanted.
@@ -264,8 +290,6 @@ fn patience(tries: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tern_protocol::digest::Digest;
-
     use super::*;
 
     fn chunk(index: u32) -> Key {
@@ -363,6 +387,28 @@ mod tests {
             now += 1000;
         }
         assert_eq!(asked, TRIES_MAX as usize);
+    }
+
+    #[test]
+    fn a_server_whose_files_are_damaged_is_not_asked_as_fast_as_it_answers() {
+        let mut fetch = Fetch::new(4);
+        let piece = Key::piece(Digest::of(b"x"), 0, 0);
+        let needs = |key: &Key| (*key != piece).then(|| piece.clone());
+        let (mut now, mut asked) = (0, 0);
+        while now < 3_600_000 {
+            (0..8).for_each(|index| assert!(fetch.want(&asker(1), chunk(index), now)));
+            let next = fetch.next(now, needs);
+            asked += next.len();
+            next.iter().for_each(|key| fetch.refused(key, now + 50));
+            let wake = fetch.wake_at().unwrap_or(now + 1000);
+            assert!(wake > now, "it spins");
+            now = wake;
+        }
+        assert!((40..120).contains(&asked), "asked {asked} times in an hour");
+        // What is true ends the doubt.
+        fetch.next(now + DOUBT_MAX, needs);
+        fetch.came(&piece, now + DOUBT_MAX);
+        assert_eq!(fetch.next(now + DOUBT_MAX, proven).len(), 4);
     }
 
     fn delta(profiles: &[u8]) -> Key {

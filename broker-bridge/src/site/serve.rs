@@ -163,7 +163,7 @@ impl Site {
             Verdict::Needs(piece) => {
                 let mut fetch = self.fetch();
                 fetch.want(&Arc::from(""), piece, self.now());
-                fetch.refused(&key, self.now());
+                fetch.unproven(&key, self.now());
                 return;
             }
         }

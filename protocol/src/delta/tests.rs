@@ -366,3 +366,25 @@ fn the_fuzz_target_starts_from_packs_that_are_whole() {
     }
     assert!(whole >= 3, "{whole}");
 }
+
+/// A file that is written anew in its own blocks, as in an image of a file system: what stands behind it has not moved.
+#[test]
+fn what_is_replaced_in_its_place_costs_what_it_weighs_and_nothing_behind_it() {
+    let old = random(1, 600_000);
+    for (length, places) in [
+        (3_000, &[50_000, 200_000, 400_000][..]),
+        (20_480, &[100_000]),
+        (60_000, &[0, 100_000, 540_000]),
+        (150_000, &[300_000]),
+    ] {
+        let mut new = old.clone();
+        for (n, at) in places.iter().enumerate() {
+            new[*at..at + length].copy_from_slice(&random(7 + n as u32, length));
+        }
+        let delta = encode(&old, &new, Options::new(Profile::Linux));
+        let replaced = length * places.len();
+        let bytes = delta.manifest.bytes as usize;
+        assert!(bytes < replaced + replaced / 50 + 1_000, "{bytes} B for {replaced} B at {places:?}");
+        assert_eq!(decode(&delta, &old).unwrap(), new);
+    }
+}

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
-use tern_protocol::chunk::{self, PieceId};
+use tern_protocol::chunk::{self, ChunkSet, PieceId};
 use tern_protocol::delta::manifest::{DELTA_PACKS_MAX, PACK_EXCESS};
 use tern_protocol::digest::Digest;
 use tern_protocol::limits::CHUNK;
@@ -27,6 +29,14 @@ pub(super) struct Object {
     body: Body,
     tree: File,
     tree_path: PathBuf,
+    proven: Mutex<Proven>,
+}
+
+/// Which parts were found to be what the tree says, while the file was as it is.
+#[derive(Debug, Default)]
+struct Proven {
+    file: Option<(SystemTime, u64)>,
+    parts: ChunkSet,
 }
 
 #[derive(Debug)]
@@ -67,7 +77,45 @@ impl Object {
     ) -> Result<Option<Self>, StoreError> {
         let tree = File::open(tree_path).map_err(at("open", tree_path))?;
         let (path, tree_path) = (path.to_owned(), tree_path.to_owned());
-        Ok(Some(Self { root, parts, path, file, body, tree, tree_path }))
+        let object = Self { root, parts, path, file, body, tree, tree_path, proven: Mutex::default() };
+        // A tree over another number of parts is another one: so an image shows that has lost its end.
+        if chunk::root(&object.leaves()?) == root { Ok(Some(object)) } else { Err(object.damaged()) }
+    }
+
+    fn damaged(&self) -> StoreError {
+        StoreError::Damaged { root: self.root, path: self.path.clone() }
+    }
+
+    fn leaves(&self) -> Result<Vec<Digest>, StoreError> {
+        self.digests(0..u64::from(self.parts) * 32)
+    }
+
+    fn digests(&self, place: std::ops::Range<u64>) -> Result<Vec<Digest>, StoreError> {
+        let mut bytes = vec![0; usize::try_from(place.end - place.start).map_err(|_| StoreError::Length)?];
+        self.tree.read_exact_at(&mut bytes, place.start).map_err(at("read", &self.tree_path))?;
+        let (digests, _) = bytes.as_chunks::<32>();
+        Ok(digests.iter().copied().map(Digest).collect())
+    }
+
+    /// Tells whether a part is what the tree says: hashed once, as long as nobody writes to the file.
+    fn is_true(&self, index: u32, bytes: &[u8]) -> Result<bool, StoreError> {
+        let data = self.file.metadata().map_err(at("look at", &self.path))?;
+        let file = Some((data.modified().map_err(at("look at", &self.path))?, data.len()));
+        {
+            let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+            if proven.file != file {
+                *proven = Proven { file, parts: ChunkSet::default() };
+            }
+            if proven.parts.contains(index) {
+                return Ok(true);
+            }
+        }
+        let place = u64::from(index) * 32;
+        if self.digests(place..place + 32)? != [chunk::leaf(bytes)] {
+            return Ok(false);
+        }
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).parts.insert(index);
+        Ok(true)
     }
 
     /// Returns the length of an image.
@@ -91,7 +139,7 @@ impl Object {
         };
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, start).map_err(at("read", &self.path))?;
-        Ok(bytes)
+        if self.is_true(index, &bytes)? { Ok(bytes) } else { Err(self.damaged()) }
     }
 
     /// Returns where a pack begins in the file, and its length.
@@ -110,10 +158,7 @@ impl Object {
     /// Reads one piece of the tree.
     pub(super) fn piece(&self, piece: PieceId) -> Result<Vec<Digest>, StoreError> {
         let place = object::piece_at(self.parts, piece).ok_or(StoreError::OutOfRange(self.root))?;
-        let mut bytes = vec![0; usize::try_from(place.end - place.start).map_err(|_| StoreError::Length)?];
-        self.tree.read_exact_at(&mut bytes, place.start).map_err(at("read", &self.tree_path))?;
-        let (digests, _) = bytes.as_chunks::<32>();
-        Ok(digests.iter().copied().map(Digest).collect())
+        self.digests(place)
     }
 }
 

@@ -93,3 +93,46 @@ fn more_objects_than_open_files_are_all_readable() {
         assert_eq!(store.read_chunk(root, 0).unwrap().len(), length);
     }
 }
+
+/// Changes a file that others have open, in its place.
+fn damage(path: &Path, change: impl FnOnce(&fs::File)) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    change(&file);
+    // A clock of the file system that is coarse must not hide the change from the test.
+    file.set_modified(before + std::time::Duration::from_secs(1)).unwrap();
+}
+
+#[test]
+fn what_is_damaged_is_not_served_whether_it_was_read_before_or_not_and_is_again_when_it_is_mended() {
+    use std::os::unix::fs::FileExt as _;
+    let (folder, store) = store();
+    let image = image(5 * CHUNK + 9);
+    let root = store.add(image.as_slice()).unwrap().root;
+    let file = store.image_path(&root);
+    assert_eq!(store.read_chunk(&root, 1).unwrap(), &image[CHUNK..2 * CHUNK]);
+
+    damage(&file, |file| file.write_all_at(b"x", CHUNK as u64 + 5).unwrap());
+
+    for store in [&store, &ChunkStore::open(folder.path()).unwrap()] {
+        assert!(matches!(store.read_chunk(&root, 1), Err(StoreError::Damaged { .. })));
+        assert_eq!(store.read_chunk(&root, 2).unwrap(), &image[2 * CHUNK..3 * CHUNK], "the rest is");
+    }
+    damage(&file, |file| file.write_all_at(&image[CHUNK..2 * CHUNK], CHUNK as u64).unwrap());
+    assert_eq!(store.read_chunk(&root, 1).unwrap(), &image[CHUNK..2 * CHUNK]);
+}
+
+#[test]
+fn an_image_that_has_lost_its_end_is_not_served_as_another_one() {
+    let (folder, store) = store();
+    let root = store.add(image(5 * CHUNK + 9).as_slice()).unwrap().root;
+    assert!(store.read_chunk(&root, 0).is_ok());
+
+    damage(&store.image_path(&root), |file| file.set_len(3 * CHUNK as u64).unwrap());
+
+    // Whoever had it open reads what is there, as far as that goes; whoever opens it sees that it is another one.
+    assert!(store.read_chunk(&root, 4).is_err());
+    let other = ChunkStore::open(folder.path()).unwrap();
+    assert!(matches!(other.read_chunk(&root, 0), Err(StoreError::Damaged { .. })));
+    assert!(matches!(other.piece(&root, PieceId { level: 0, index: 0 }), Err(StoreError::Damaged { .. })));
+}

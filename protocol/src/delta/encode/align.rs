@@ -13,6 +13,8 @@ pub(super) struct Run {
 
 /// Bytes of a key.
 const KEY: usize = 16;
+/// So many equal bytes show that an alignment is followed, with nothing to look up.
+const SURE: usize = 24;
 /// A comparison longer than this counts as this long.
 const LONGEST: usize = 1 << 14;
 
@@ -121,7 +123,7 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Run> {
             let here = scan.checked_add_signed(shift).filter(|o| *o < old.len());
             let going = here.map_or(0, |o| common(&old[o..], &new[scan..], LONGEST));
             (from, length) = match here {
-                Some(o) if going >= 24 => (o, going),
+                Some(o) if going >= SURE => (o, going),
                 _ if new.len() - scan >= KEY => index.find(old, &new[scan..]),
                 _ => (0, 0),
             };
@@ -147,15 +149,30 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Run> {
             continue;
         }
         // How far the followed alignment reaches forward, and the found one back.
-        let forward = reach(
-            (0..scan - last_scan).map_while(|i| old.get(last_from + i).map(|b| *b == new[last_scan + i])),
-        );
+        let mut forward;
+        loop {
+            let follows =
+                (0..scan - last_scan).map_while(|i| old.get(last_from + i).map(|b| *b == new[last_scan + i]));
+            let given_up;
+            (forward, given_up) = reach(follows);
+            // Much was replaced in its place, and behind it the same alignment may go on.
+            let Some(far) = given_up else { break };
+            let goes_on = (last_scan + far..scan).find(|at| {
+                let there = last_from + (at - last_scan);
+                old.get(there..).is_some_and(|rest| common(rest, &new[*at..scan], SURE) == SURE)
+            });
+            let Some(at) = goes_on else { break };
+            if forward > 0 {
+                runs.push(Run { at: last_scan, length: forward, from: last_from });
+            }
+            (last_scan, last_from) = (at, last_from + (at - last_scan));
+        }
         let mut backward = if scan < new.len() {
             reach((1..=scan - last_scan).map_while(|i| from.checked_sub(i).map(|o| old[o] == new[scan - i])))
+                .0
         } else {
             0
         };
-        let mut forward = forward;
         if last_scan + forward > scan - backward {
             let overlap = last_scan + forward + backward - scan;
             let (mut sum, mut best, mut cut) = (0isize, 0isize, 0usize);
@@ -183,16 +200,17 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Run> {
     runs
 }
 
-/// Returns how far an alignment is worth following: where twice the same bytes minus all is highest.
-fn reach(same: impl Iterator<Item = bool>) -> usize {
+/// Returns how far an alignment is worth following: where twice the same bytes minus all is highest; and where it was given
+/// up, if that was before the end.
+fn reach(same: impl Iterator<Item = bool>) -> (usize, Option<usize>) {
     let (mut sum, mut best, mut far) = (0isize, 0isize, 0);
     for (i, same) in same.enumerate() {
         sum += if same { 1 } else { -1 };
         if sum > best {
             (best, far) = (sum, i + 1);
         } else if sum < best - 4096 {
-            break;
+            return (far, Some(i + 1));
         }
     }
-    far
+    (far, None)
 }
