@@ -8,7 +8,9 @@ use p256::{PublicKey, SecretKey};
 use tern_protocol::claim::ClaimProof;
 use tern_protocol::id::FleetId;
 use tern_protocol::mac::{Direction, MacKey, PairSecret, epoch_of, kid_of};
-use tern_protocol::message::{Answer, Enrol, Get, Presence, Report, Reports, Revoked, SiteStatus, TimeAnswer};
+use tern_protocol::message::{
+    Answer, Enrol, Get, Presence, Report, Reports, Revoked, SiteStatus, TimeAnswer,
+};
 use tern_protocol::topic::Topic;
 
 static FLEET: LazyLock<FleetId> = LazyLock::new(|| "acme".parse().expect("a valid name"));
