@@ -30,6 +30,8 @@ pub(super) struct Missing {
     files: Vec<(Role, Option<u32>)>,
     ask_at: u64,
     repeat: Backoff,
+    /// A `head` is among what cannot be read, and that was heeded.
+    soon: bool,
 }
 
 impl Agent {
@@ -39,7 +41,7 @@ impl Agent {
         if self.trust.current().is_none() {
             let repeat = Backoff::new(timing.get_first, timing.get_most);
             let ask_at = now.uptime + timing.retained_wait;
-            self.missing = Some(Missing { files: Vec::new(), ask_at, repeat });
+            self.missing = Some(Missing { files: Vec::new(), ask_at, repeat, soon: false });
         } else if let Some(missing) = &mut self.missing {
             missing.ask_at = missing.ask_at.min(now.uptime + timing.retained_wait);
         }
@@ -124,7 +126,7 @@ impl Agent {
             Some(missing) if missing.files == files => {}
             missing => {
                 let repeat = Backoff::new(timing.get_first, timing.get_most);
-                *missing = Some(Missing { files, ask_at: now.uptime + wait, repeat });
+                *missing = Some(Missing { files, ask_at: now.uptime + wait, repeat, soon: false });
             }
         }
     }
@@ -143,9 +145,10 @@ impl Agent {
         let calm = if soon { 0 } else { self.calm() };
         let wait = calm.max(self.settings.timing.retained_wait);
         let ask_at = now.uptime + wait;
-        let missing = self.missing.get_or_insert(Missing { files: Vec::new(), ask_at, repeat });
-        // What waited for half a heartbeat, and was not asked for yet, has become urgent.
-        if soon && missing.files != files {
+        let missing = self.missing.get_or_insert(Missing { files: Vec::new(), ask_at, repeat, soon: false });
+        // What waits for half a heartbeat has become urgent.
+        if soon && !missing.soon {
+            missing.soon = true;
             missing.ask_at = missing.ask_at.min(ask_at);
         }
         missing.files = files;
@@ -166,13 +169,14 @@ impl Agent {
     pub(super) fn attend_trust(&mut self, now: Now) {
         if self.exchange.behind.is_some() && self.missing.is_none() {
             let repeat = Backoff::new(self.settings.timing.get_first, self.settings.timing.get_most);
-            self.missing = Some(Missing { files: Vec::new(), ask_at: now.uptime, repeat });
+            self.missing = Some(Missing { files: Vec::new(), ask_at: now.uptime, repeat, soon: false });
         }
         if self.missing.is_none() && self.is_stale(now) {
             // For as long as the service is silent nobody has anything newer: ask seldom.
             let timing = &self.settings.timing;
             let repeat = Backoff::new(timing.get_most, timing.heartbeat.max(timing.get_most));
-            self.missing = Some(Missing { files: Vec::new(), ask_at: now.uptime + self.calm(), repeat });
+            self.missing =
+                Some(Missing { files: Vec::new(), ask_at: now.uptime + self.calm(), repeat, soon: false });
         }
         if !self.exchange.is_up() {
             return;

@@ -105,7 +105,7 @@ pub struct ChunkStore {
     incoming: Incoming,
     /// Most recently used last.
     open: Mutex<Vec<Arc<Object>>>,
-    /// Objects of which trouble was logged since they were read last.
+    /// Objects of which trouble was logged since they were written.
     complained: Mutex<BTreeSet<Digest>>,
     /// Held while deltas come or go: they share packs.
     changing: Mutex<()>,
@@ -181,6 +181,7 @@ impl ChunkStore {
     /// Gives what was written its name. The tree first: bytes without one would be served without the means to verify them.
     fn keep(&self, root: &Digest, leaves: &[Digest], what: &str, file: Aside) -> Result<(), StoreError> {
         let folder = self.folder_of(root)?;
+        self.complaints().remove(root);
         self.incoming.tree(leaves)?.rename(&self.path(root, "tree"))?;
         file.rename(&self.path(root, what))?;
         sync_folder(&folder)
@@ -217,11 +218,9 @@ impl ChunkStore {
     /// Reads one chunk of an image, or one pack of a delta.
     pub fn read_chunk(&self, root: &Digest, index: u32) -> Result<Vec<u8>, StoreError> {
         let part = self.object(root).and_then(|object| object.part(index));
-        match &part {
+        if matches!(part, Err(StoreError::Damaged { .. })) {
             // The next try looks at the files anew: somebody may have mended them.
-            Err(StoreError::Damaged { .. }) => self.forget(root),
-            Ok(_) if index == 0 => drop(self.complaints().remove(root)),
-            _ => {}
+            self.forget(root);
         }
         part
     }

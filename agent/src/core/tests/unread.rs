@@ -69,6 +69,15 @@ fn a_head_that_cannot_be_read_is_asked_for_soon_and_a_heartbeat_in_its_time() {
     answered(&mut world, &files, &[&HEAD[..], &[Role::Targets]].concat());
     assert!(world.agent.durable().halted.contains(&6), "the kill is known");
 
+    // Retained messages come in any order.
+    let (mut world, files) = away();
+    let began = world.uptime;
+    let [beat, head] = [&HEAD[..2], &HEAD[..]].map(|roles| leaning(&world, &files, roles));
+    world.handle(Input::Message { topic: Topic::Timestamp(product()), payload: beat });
+    world.handle(Input::Message { topic: Topic::Head(product()), payload: head });
+    pass(&mut world, HEARTBEAT);
+    assert_eq!(asked(&world), Some(began + RETAINED_WAIT));
+
     let (mut world, files) = away();
     let began = world.uptime;
     let payload = leaning(&world, &files, &HEAD[..2]);

@@ -98,9 +98,8 @@ impl Object {
     }
 
     /// Tells whether a part is what the tree says: hashed once, as long as nobody writes to the file.
-    fn is_true(&self, index: u32, bytes: &[u8]) -> Result<bool, StoreError> {
-        let data = self.file.metadata().map_err(at("look at", &self.path))?;
-        let file = Some((data.modified().map_err(at("look at", &self.path))?, data.len()));
+    fn is_true(&self, index: u32, bytes: &[u8], file: (SystemTime, u64)) -> Result<bool, StoreError> {
+        let file = Some(file);
         {
             let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
             if proven.file != file {
@@ -114,7 +113,10 @@ impl Object {
         if self.digests(place..place + 32)? != [chunk::leaf(bytes)] {
             return Ok(false);
         }
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner).parts.insert(index);
+        let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if proven.file == file {
+            proven.parts.insert(index);
+        }
         Ok(true)
     }
 
@@ -137,9 +139,12 @@ impl Object {
             }
             Body::Packs => self.place(index)?,
         };
+        // Before it is read: what changes from here on is hashed anew the next time.
+        let data = self.file.metadata().map_err(at("look at", &self.path))?;
+        let file = (data.modified().map_err(at("look at", &self.path))?, data.len());
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, start).map_err(at("read", &self.path))?;
-        if self.is_true(index, &bytes)? { Ok(bytes) } else { Err(self.damaged()) }
+        if self.is_true(index, &bytes, file)? { Ok(bytes) } else { Err(self.damaged()) }
     }
 
     /// Returns where a pack begins in the file, and its length.
